@@ -1,0 +1,36 @@
+"""What every test runs under: strict promotion, and the real CIFAR sample where it is at hand."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import jax
+import pytest
+
+# Silent promotion hides dtype and broadcasting mistakes, so the library must not need any.
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The first example of a property compiles, which no deadline allows for. CI draws the same
+# examples every time, so that a failure there is one of the change under test.
+hypothesis.settings.register_profile("local", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+MAKE_CIFAR = Path(__file__).resolve().parents[2] / "shared" / "data" / "make_cifar.py"
+
+
+@pytest.fixture(scope="session")
+def cifar_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with real CIFAR-10 and CIFAR-100 images as the official archives unpack.
+
+    Each set has 5,000 train and 1,000 test images, in `cifar-10-batches-py/` and
+    `cifar-100-python/`. The tests that write into it must copy it first.
+    """
+    if not MAKE_CIFAR.is_file():
+        pytest.skip(f"the CIFAR sample is not beside this repository: no {MAKE_CIFAR}")
+    folder = tmp_path_factory.mktemp("cifar")
+    subprocess.run([sys.executable, str(MAKE_CIFAR), "sample", str(folder)], check=True, stdout=subprocess.DEVNULL)
+    return folder
