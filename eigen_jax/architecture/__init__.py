@@ -1,0 +1,42 @@
+"""Architectures: networks as static, hashable values, and what can be told of them without building.
+
+The one-way door between the two arms of the package: `decode` turns a genome, which is arrays,
+into an `Architecture`, which the training arm builds, compiles, caches and records.
+
+An architecture is canonical from its construction. Layers are numbered in depth-first post-order
+from the sink, inputs in order, so that graphs that differ only in the numbering of their layers are
+equal values. Post-order keeps the identity of layers: one layer that two others share and two
+equal layers in parallel are different networks, and stay so.
+"""
+
+from eigen_jax.architecture.codec import decode, encode
+from eigen_jax.architecture.cost import count_flops, count_parameters
+from eigen_jax.architecture.graph import IMAGE, Architecture, ArchitectureError, Layer, layer_shapes
+from eigen_jax.architecture.serialization import (
+    MAX_LAYERS,
+    SCHEMA_VERSION,
+    fingerprint,
+    from_dict,
+    from_json,
+    to_dict,
+    to_json,
+)
+
+__all__ = [
+    "IMAGE",
+    "MAX_LAYERS",
+    "SCHEMA_VERSION",
+    "Architecture",
+    "ArchitectureError",
+    "Layer",
+    "count_flops",
+    "count_parameters",
+    "decode",
+    "encode",
+    "fingerprint",
+    "from_dict",
+    "from_json",
+    "layer_shapes",
+    "to_dict",
+    "to_json",
+]

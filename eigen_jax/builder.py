@@ -1,0 +1,124 @@
+"""Flax modules of architectures.
+
+Dimension letters: B images, H x W x C their maps, K classes.
+
+Parameters and batch statistics are float32. Maps are computed in the module's dtype; batch
+normalisation, global pooling and the classifier are computed in float32, and logits are float32.
+Submodules are named after canonical positions, `layer_0`, `layer_1`, ..., so that saved
+variables fit every build of an equal architecture.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import DTypeLike
+
+from eigen_jax.architecture import IMAGE, Architecture, ArchitectureError
+
+
+class Network(nn.Module):
+    """A network of EIGEN's search space (Section 3.1): layers, global average pooling, linear classifier.
+
+    Use `build_network`. Modules of equal architectures are equal and have one hash, so a function
+    that takes the module as a static argument is traced once for all of them.
+    """
+
+    architecture: Architecture
+    num_classes: int  # K
+    dtype: jnp.dtype  # of the maps
+    axis_name: str | None = None  # mapped axis that batch statistics are averaged over, under `shard_map` or `pmap`
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool) -> Array:
+        """Classifies images.
+
+        Args:
+            images: [B, H, W, C], any real dtype.
+            train: normalise with the batch's statistics and update the running ones, which needs
+                `mutable=["batch_stats"]`; otherwise normalise with the running ones.
+
+        Returns:
+            [B, K] float32 logits.
+
+        Raises:
+            ArchitectureError: the images do not have the architecture's input shape.
+        """
+        if images.shape[1:] != self.architecture.input_shape:
+            height, width, channels = self.architecture.input_shape
+            raise ArchitectureError(
+                f"images have shape {images.shape}; this network takes [B, {height}, {width}, {channels}]"
+            )
+        conv = functools.partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
+        norm = functools.partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=jnp.float32,
+            axis_name=self.axis_name,
+        )
+        conv_layer = functools.partial(ConvLayer, conv=conv, norm=norm)
+        maps = {IMAGE: images.astype(self.dtype)}
+        for position, layer in enumerate(self.architecture.layers):
+            inputs = [maps[source] for source in layer.inputs]
+            if layer.op == "conv":
+                block = conv_layer(layer.channels, layer.kernel, layer.stride, name=f"layer_{position}")
+                maps[position] = block(*inputs)
+            elif layer.op == "pool":
+                maps[position] = max_pool(*inputs)
+            else:
+                maps[position] = jnp.concatenate(inputs, axis=-1)
+        features = jnp.mean(maps[len(self.architecture.layers) - 1].astype(jnp.float32), axis=(1, 2))
+        logits = nn.Dense(self.num_classes, dtype=jnp.float32, name="classifier")(features)
+        return logits.astype(jnp.float32)
+
+
+class ConvLayer(nn.Module):
+    """Convolution without bias, batch normalisation (Ioffe & Szegedy, 2015), ReLU."""
+
+    channels: int  # of the output
+    kernel: int  # pixels a side
+    stride: int  # pixels
+    conv: Callable[..., nn.Module]  # (channels, kernel shape, strides, name=) -> module; SAME padding
+    norm: Callable[..., nn.Module]  # (name=) -> module
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels], of one dtype."""
+        y = self.conv(self.channels, (self.kernel, self.kernel), (self.stride, self.stride), name="conv")(x)
+        # Explicit, because nn.BatchNorm mixes half-precision maps with float32 statistics by implicit promotion.
+        y = self.norm(name="norm")(y.astype(jnp.float32))
+        return nn.relu(y).astype(x.dtype)
+
+
+def max_pool(x: Array) -> Array:
+    """2 x 2 max pooling with stride 2 and SAME padding: [B, H, W, C] to [B, ceil(H / 2), ceil(W / 2), C].
+
+    Computed as a maximum over a reshaped array, whose gradient is elementwise: several times faster
+    on a CPU than that of `nn.max_pool`, and deterministic on a GPU. The values are those of
+    `nn.max_pool`; the gradient differs where maxima are tied, and is shared equally between them
+    instead of going to the first.
+    """
+    batch, height, width, channels = x.shape
+    padded = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=-jnp.inf)
+    windows = padded.reshape(batch, -(-height // 2), 2, -(-width // 2), 2, channels)
+    return jnp.max(windows, axis=(2, 4))
+
+
+def build_network(architecture: Architecture, *, num_classes: int, dtype: DTypeLike = jnp.float32) -> Network:
+    """The Flax module of an architecture.
+
+    Args:
+        architecture: what to build.
+        num_classes: K.
+        dtype: of the maps; variables are float32 and logits come out as float32 in any case.
+
+    Returns:
+        A module with `init(key, images, train=...)` and `apply(variables, images, train=...)`.
+        Kernels of convolutions are initialised as by He et al. (2015): normal, truncated at two
+        standard deviations, variance 2 / fan-in (`nn.initializers.he_normal`).
+    """
+    return Network(architecture=architecture, num_classes=num_classes, dtype=jnp.dtype(dtype))

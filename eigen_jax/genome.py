@@ -1,0 +1,275 @@
+"""Genomes: network architectures as immutable arrays, and shape inference on them.
+
+Dimension letters, here and in every module that handles genomes:
+
+    G  genes of capacity (`GenomeSpec.capacity`)
+    L  halvings of the image, from 0 (full size) to `GenomeSpec.max_level` (1 x 1)
+
+A genome is a directed acyclic graph of layers in topological order. A layer's map size is fully
+told by its *level*, the number of times that the image was halved on the way to it: every
+stride-2 convolution and every pool uses SAME padding, so each halves to ceil(size / 2).
+"""
+
+import dataclasses
+import enum
+import functools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array, lax
+
+
+class Op(enum.IntEnum):
+    """What a gene is. `NONE` marks the dead genes past the end of a genome."""
+
+    NONE = 0
+    CONV = 1
+    POOL = 2
+    CONCAT = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenomeSpec:
+    """The search space (Section 3.1); static and hashable.
+
+    Raises:
+        ValueError: a value that no network can be built with.
+    """
+
+    capacity: int = 256  # G, the most layers that a network may have
+    channels: tuple[int, ...] = (16, 32, 48, 64, 96)
+    kernels: tuple[int, ...] = (1, 3)
+    strides: tuple[int, ...] = (1, 2)
+    input_shape: tuple[int, int, int] = (32, 32, 3)  # H, W, C
+    num_classes: int = 10
+    max_parameters: int = 20_000_000
+    max_flops: int = 10_000_000_000  # of one image's forward pass
+
+    def __post_init__(self) -> None:
+        _check_choices("channels", self.channels, lambda value: 1 <= value <= 4096)
+        _check_choices("kernels", self.kernels, lambda value: 1 <= value <= 31 and value % 2 == 1)
+        _check_choices("strides", self.strides, lambda value: value in (1, 2))
+        if not 1 <= self.capacity <= 16_384:
+            raise ValueError(f"capacity is {self.capacity}; it must be from 1 to 16,384 genes")
+        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
+            raise ValueError(f"input_shape is {self.input_shape}; it must be three sizes (H, W, C), each at least 1")
+        for name in ("num_classes", "max_parameters", "max_flops"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+    @functools.cached_property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(H, W) at each level, from the image down to 1 x 1."""
+        height, width, _ = self.input_shape
+        sizes = [(height, width)]
+        while sizes[-1] != (1, 1):
+            height, width = -(-height // 2), -(-width // 2)
+            sizes.append((height, width))
+        return tuple(sizes)
+
+    @property
+    def max_level(self) -> int:
+        """The level of a 1 x 1 map, which cannot be halved again."""
+        return len(self.sizes) - 1
+
+
+def _check_choices(name: str, values: tuple[int, ...], allowed) -> None:
+    if not 1 <= len(values) <= 127 or len(set(values)) != len(values) or not all(map(allowed, values)):
+        raise ValueError(f"{name} is {values}; it must be 1 to 127 different values that a convolution can have")
+
+
+@struct.dataclass
+class Genome:
+    """A network as arrays: a directed acyclic graph of layers in topological order.
+
+    Gene i is live iff i < length, and dead genes are all zero. The last live gene is the one
+    sink: global average pooling and the classifier follow it and are not genes. Length 0 is the
+    paper's starting network, global pooling alone.
+    """
+
+    IMAGE: ClassVar[int] = -1  # as an input: the network's input image
+    UNUSED: ClassVar[int] = -2  # as a second input: this layer has one input only
+
+    op: Array  # [G] int8, an `Op`
+    inputs: Array  # [G, 2] int16, gene positions, each less than the gene's own; IMAGE; UNUSED
+    channels: Array  # [G] int8, index into spec.channels; 0 unless a convolution
+    kernel: Array  # [G] int8, index into spec.kernels; 0 unless a convolution
+    stride: Array  # [G] int8, index into spec.strides; 0 unless a convolution
+    length: Array  # [] int32, live genes
+
+    @property
+    def capacity(self) -> int:
+        """G."""
+        return self.op.shape[-1]
+
+
+def minimal_genome(spec: GenomeSpec) -> Genome:
+    """The network that the search starts from: global average pooling alone (Section 3.1)."""
+    genes = jnp.zeros(spec.capacity, jnp.int8)
+    return Genome(
+        op=genes,
+        inputs=jnp.zeros((spec.capacity, 2), jnp.int16),
+        channels=genes,
+        kernel=genes,
+        stride=genes,
+        length=jnp.zeros((), jnp.int32),
+    )
+
+
+def valid_taps(size: int, kernel: int, stride: int) -> int:
+    """Kernel taps that fall on the map, summed over the outputs of a 1-D SAME convolution.
+
+    Taps on the padding multiply zeros; neither XLA's cost analysis nor `flops` here counts them.
+    """
+    outputs = -(-size // stride)
+    padding = max((outputs - 1) * stride + kernel - size, 0)
+    starts = range(-(padding // 2), outputs * stride - padding // 2, stride)
+    return sum(min(start + kernel, size) - max(start, 0) for start in starts)
+
+
+@struct.dataclass
+class Shapes:
+    """What every layer of a genome puts out, and what the network costs."""
+
+    level: Array  # [G] int8, halvings of the image; 0 for dead genes
+    width: Array  # [G] int32, channels; 0 for dead genes
+    parameters: Array  # [] float32, classifier included
+    flops: Array  # [] float32, of one image's forward pass: convolutions and classifier, 2 a multiply-add
+    consistent: Array  # [] bool: no 1 x 1 map is halved and every concatenation joins maps of one size
+
+
+# A wider map than this has outgrown every bound; saturating there keeps the arithmetic exact.
+_WIDEST = 1 << 20
+
+_LEVEL_BITS = 5  # sizes up to 2 ** 31 halve to 1 in as many steps
+_LEVEL_MASK = (1 << _LEVEL_BITS) - 1
+
+
+def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None) -> Shapes:
+    """Infers map sizes, widths and costs in one pass along the genes; jit- and vmap-able.
+
+    Args:
+        genome: [G] genes in topological order.
+        spec: the search space.
+        bound: [] int32, at least the genome's length: genes to visit, all by default. One bound
+            for a whole vmapped batch makes the pass cost what the longest genome needs.
+    """
+    channels = jnp.asarray(spec.channels, jnp.int32)
+    areas = jnp.asarray([kernel * kernel for kernel in spec.kernels], jnp.int32)
+    halvings = jnp.asarray([stride == 2 for stride in spec.strides], jnp.int32)
+    taps = jnp.asarray(_tap_table(spec), jnp.float32)
+
+    # Level and width share a word, the image's in row 0, so that an input costs a single lookup.
+    # Whatever is read of a gene is read here: vmapped, what is prepared for all would be transposed.
+    def visit(gene, carry):
+        words, parameters, flops, consistent = carry
+        sources = jnp.maximum(genome.inputs[gene].astype(jnp.int32) + 1, 0)
+        first, second = words[sources[0]], words[sources[1]]
+        level_in, width_in = first & _LEVEL_MASK, first >> _LEVEL_BITS
+        op, live = genome.op[gene], gene < genome.length
+        conv, concat = op == Op.CONV, op == Op.CONCAT
+        kernel, stride = genome.kernel[gene], genome.stride[gene]
+        filters = channels[genome.channels[gene]]
+        level = level_in + jnp.where(conv, halvings[stride], (op == Op.POOL).astype(jnp.int32))
+        width = jnp.where(conv, filters, width_in + jnp.where(concat, second >> _LEVEL_BITS, 0))
+        consistent &= ~live | (level <= spec.max_level) & (~concat | (level_in == second & _LEVEL_MASK))
+        fan = jnp.where(conv, width_in.astype(jnp.float32) * filters.astype(jnp.float32), 0)
+        parameters += fan * areas[kernel].astype(jnp.float32) + jnp.where(conv, 2 * filters, 0).astype(jnp.float32)
+        flops += 2 * fan * taps[jnp.minimum(level_in, spec.max_level), kernel, stride]
+        word = (jnp.minimum(width, _WIDEST) << _LEVEL_BITS) | jnp.minimum(level, _LEVEL_MASK)
+        return words.at[gene + 1].set(jnp.where(live, word, 0)), parameters, flops, consistent
+
+    image = spec.input_shape[2] << _LEVEL_BITS
+    words = jnp.zeros(genome.capacity + 1, jnp.int32).at[0].set(image)
+    start = words, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), jnp.ones((), bool)
+    stop = genome.capacity if bound is None else bound
+    words, parameters, flops, consistent = lax.fori_loop(0, stop, visit, start)
+    features = (words[genome.length] >> _LEVEL_BITS).astype(jnp.float32)
+    return Shapes(
+        level=(words[1:] & _LEVEL_MASK).astype(jnp.int8),
+        width=words[1:] >> _LEVEL_BITS,
+        parameters=parameters + (features + 1) * spec.num_classes,
+        flops=flops + 2 * features * spec.num_classes,
+        consistent=consistent,
+    )
+
+
+def _tap_table(spec: GenomeSpec) -> np.ndarray:
+    """Valid kernel taps of a whole map, [L + 1, kernels, strides], by the level of the input."""
+    return np.array(
+        [
+            [
+                [valid_taps(height, kernel, stride) * valid_taps(width, kernel, stride) for stride in spec.strides]
+                for kernel in spec.kernels
+            ]
+            for height, width in spec.sizes
+        ]
+    )
+
+
+def within_bounds(shapes: Shapes, *, spec: GenomeSpec) -> Array:
+    """Whether a network is within the spec's bounds on parameters and FLOPs; [] bool.
+
+    No network whose exact cost is over a bound passes.
+    """
+    return (shapes.parameters <= _rounded_down(spec.max_parameters, spec)) & (
+        shapes.flops <= _rounded_down(spec.max_flops, spec)
+    )
+
+
+def _rounded_down(bound: int, spec: GenomeSpec) -> float:
+    # Integers up to 2 ** 24 are exact in float32; past that each of a gene's two roundings can
+    # lose 2 ** -24 of the sum.
+    return float(bound) if bound <= 1 << 24 else bound * (1 - 2 * (spec.capacity + 2) * 2.0**-24)
+
+
+def is_valid(genome: Genome, *, spec: GenomeSpec) -> Array:
+    """Whether a genome keeps every rule of the search space; [] bool, jit- and vmap-able.
+
+    The rules: dead genes are all zero; every live gene is a layer whose inputs come before it and
+    whose choices the spec has; a concatenation joins two layers of one map size; no 1 x 1 map is
+    halved; every live gene reaches the sink; the bounds on parameters and FLOPs hold.
+    """
+    gene = jnp.arange(genome.capacity, dtype=jnp.int32)
+    live = gene < genome.length
+    first, second = genome.inputs[:, 0].astype(jnp.int32), genome.inputs[:, 1].astype(jnp.int32)
+    is_conv, is_pool, is_concat = (genome.op == op for op in (Op.CONV, Op.POOL, Op.CONCAT))
+    fields = (
+        (genome.channels, spec.channels),
+        (genome.kernel, spec.kernels),
+        (genome.stride, spec.strides),
+    )
+    chosen = [(value >= 0) & (value < jnp.where(is_conv, len(choices), 1)) for value, choices in fields]
+    wired = jnp.where(
+        is_concat,
+        (first >= 0) & (first < gene) & (second >= 0) & (second < gene),
+        (first >= Genome.IMAGE) & (first < gene) & (second == Genome.UNUSED) & (is_conv | is_pool),
+    )
+    zero = (genome.op == Op.NONE) & (genome.inputs == 0).all(axis=1)
+    genes = jnp.where(live, wired, zero) & chosen[0] & chosen[1] & chosen[2]
+    shapes = infer_shapes(genome, spec=spec)
+    return (
+        (genome.length >= 0)
+        & (genome.length <= genome.capacity)
+        & genes.all()
+        & (reaches_sink(genome) == live).all()
+        & shapes.consistent
+        & within_bounds(shapes, spec=spec)
+    )
+
+
+def reaches_sink(genome: Genome) -> Array:
+    """Which genes lie on a path to the sink; [G] bool, False for dead genes."""
+
+    def visit(step, reached):
+        gene = genome.capacity - 1 - step
+        inputs = genome.inputs[gene].astype(jnp.int32)
+        # Inputs that are no genes are sent past the end, where `drop` loses them.
+        targets = jnp.where(reached[gene] & (inputs >= 0), inputs, genome.capacity)
+        return reached.at[targets].set(True, mode="drop")
+
+    sink = jnp.arange(genome.capacity, dtype=jnp.int32) == genome.length - 1
+    return lax.fori_loop(0, genome.capacity, visit, sink)
