@@ -1,0 +1,303 @@
+"""Succession and extinction (Section 3.2, Algorithm 1): pure functions of a population and its fitness.
+
+Dimension letters: P individuals of a population, G genes, S generations of a saturation window.
+
+Fitness is validation accuracy as a fraction, from 0 to 1; NaN or -inf for an individual that has
+none (it failed, or it was extinct before the landmark).
+"""
+
+import dataclasses
+import enum
+import functools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
+from eigen_jax.mutation import MutationTrace, mutate
+
+
+class Phase(enum.IntEnum):
+    """The stages of a search, in order."""
+
+    PRIMARY = 0  # primary succession: leaps from the global-pooling network
+    SECONDARY = 1  # secondary succession: small steps
+    CONVERGED = 2  # nothing is gained any more
+
+
+class EvolutionConfigError(ValueError):
+    """A setting of the evolution that cannot be."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvolutionConfig:
+    """How a population evolves; the defaults are the paper's where it states them (Section 4.1).
+
+    Raises:
+        EvolutionConfigError: a value that cannot be.
+    """
+
+    population_size: int = 10  # P
+    primary_steps: int = 100  # m, the most mutation steps a child in the primary succession
+    secondary_steps: int = 10  # m in the secondary succession
+    first_rank: int = 5  # p of Eq. 1: the p-th best fitness at the first landmark sets v1
+    second_rank: int = 2  # q of Eq. 2: the q-th best fitness at the second landmark sets v2
+    elitism: bool = False  # whether a parent gives way only to a fitter child
+    saturation_gain: float = 0.001  # a phase ends when the best fitness gains less than this ...
+    saturation_window: int = 5  # S, ... over this many generations
+    max_primary_generations: int = 1_000
+    max_secondary_generations: int = 1_000
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name in ("saturation_gain", "max_secondary_generations") else 1
+            if field.type is not bool and value < least:
+                raise EvolutionConfigError(f"{field.name} is {value}; it must be at least {least}")
+        for name, letter in (("first_rank", "p"), ("second_rank", "q")):
+            if getattr(self, name) > self.population_size:
+                raise EvolutionConfigError(
+                    f"{name} ({letter}) is {getattr(self, name)}; it must be at most population_size, "
+                    f"which is {self.population_size}"
+                )
+
+
+@struct.dataclass
+class Thresholds:
+    """The fitness that an individual must reach at the two early landmarks; they never fall."""
+
+    first: Array  # [] float32, v1, at T1
+    second: Array  # [] float32, v2, at T1 + T2
+
+
+@struct.dataclass
+class Population:
+    """The children of one parent."""
+
+    genomes: Genome  # [P, ...]
+    steps: Array  # [P] int32, mutation steps drawn for the child
+    operators: Array  # [P, 9] int32, how often each operator made it
+
+
+@struct.dataclass
+class EvolutionState:
+    """A search between two generations: a plain pytree, without keys."""
+
+    NONE: ClassVar[int] = -1  # as a generation or an index: the global-pooling network
+
+    generation: Array  # [] int32, of the population
+    phase: Array  # [] int32, a `Phase`
+    phase_generation: Array  # [] int32, generations that the phase has completed
+    population: Population
+    thresholds: Thresholds
+    parent: Genome  # the population's parent
+    parent_id: Array  # [2] int32, its generation and index; NONE for the global-pooling network
+    parent_fitness: Array  # [] float32, -inf for the global-pooling network
+    best: Genome  # the fittest survivor so far
+    best_id: Array  # [2] int32
+    best_fitness: Array  # [] float32, -inf while there is none
+    history: Array  # [S] float32, best_fitness after each of the phase's last S generations, newest last
+
+
+@struct.dataclass
+class Judgement:
+    """What a generation's fitness makes of its individuals (Algorithm 1)."""
+
+    thresholds: Thresholds  # as updated by this generation
+    survives_first: Array  # [P] bool
+    survives_second: Array  # [P] bool
+    survives: Array  # [P] bool, and has a fitness at the last landmark
+    fittest: Array  # [] int32, the first of the fittest survivors; meaningless if there is none
+
+
+def update_threshold(level: Array, fitness: Array, alive: Array, *, rank: int) -> Array:
+    """Raises a threshold to the rank-th best fitness of the living (Eq. 1 and 2).
+
+    Args:
+        level: [] float32, the threshold so far.
+        fitness: [P] float32; values that are not finite do not count.
+        alive: [P] bool.
+        rank: p of Eq. 1, or q of Eq. 2.
+
+    Returns:
+        [] float32, never less than `level`; `level` itself where fewer than `rank` values count.
+    """
+    counted = jnp.where(alive & jnp.isfinite(fitness), fitness, -jnp.inf)
+    ranked = jnp.sort(counted, descending=True)
+    # With fewer than `rank` values, the rank-th is -inf and the maximum leaves the level as it was.
+    return jnp.maximum(level, ranked[rank - 1]) if rank <= len(fitness) else level
+
+
+def extinguish(level: Array, fitness: Array, alive: Array) -> Array:
+    """Who lives on: the living whose fitness is not less than the threshold (Algorithm 1, lines 5 and 8).
+
+    Args:
+        level: [] float32, the threshold.
+        fitness: [P] float32; NaN is less than every threshold.
+        alive: [P] bool.
+
+    Returns:
+        [P] bool.
+    """
+    return alive & (fitness >= level)
+
+
+def judge(thresholds: Thresholds, fitness: Array, *, config: EvolutionConfig) -> Judgement:
+    """Raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9).
+
+    Args:
+        thresholds: as the generation before left them.
+        fitness: [P, 3] float32, at T1, T1 + T2 and T1 + T2 + T3.
+        config: the ranks p and q.
+    """
+    alive = jnp.ones(fitness.shape[0], bool)
+    first = update_threshold(thresholds.first, fitness[:, 0], alive, rank=config.first_rank)
+    survives_first = extinguish(first, fitness[:, 0], alive)
+    second = update_threshold(thresholds.second, fitness[:, 1], survives_first, rank=config.second_rank)
+    survives_second = extinguish(second, fitness[:, 1], survives_first)
+    survives = survives_second & jnp.isfinite(fitness[:, 2])
+    return Judgement(
+        thresholds=Thresholds(first, second),
+        survives_first=survives_first,
+        survives_second=survives_second,
+        survives=survives,
+        fittest=jnp.argmax(jnp.where(survives, fitness[:, 2], -jnp.inf)).astype(jnp.int32),
+    )
+
+
+def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> Population:
+    """Mutates a parent into P children, each by a number of steps drawn uniformly from {1, ..., m}.
+
+    Args:
+        key: a PRNG key, of the generation; child i draws from `fold_in(key, i)`.
+        parent: [G] genes.
+        most_steps: [] int32, m.
+        spec: the search space.
+        config: the population's size.
+    """
+
+    def child(index):
+        key_steps, key_mutation = jax.random.split(jax.random.fold_in(key, index))
+        steps = jax.random.randint(key_steps, (), 1, most_steps + 1, jnp.int32)
+        genome, trace = mutate(key_mutation, parent, steps, spec=spec)
+        return genome, steps, trace
+
+    genomes, steps, trace = jax.vmap(child)(jnp.arange(config.population_size, dtype=jnp.int32))
+    assert isinstance(trace, MutationTrace)
+    return Population(genomes=genomes, steps=steps, operators=trace.counts)
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "config"))
+def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> EvolutionState:
+    """The first population, bred from the global-pooling network; thresholds at 0.
+
+    Args:
+        key: the PRNG key of generation 0.
+        spec: the search space.
+        config: the evolution's settings.
+    """
+    ancestor = minimal_genome(spec)
+    none = jnp.full(2, EvolutionState.NONE, jnp.int32)
+    nothing = jnp.asarray(-jnp.inf, jnp.float32)
+    return EvolutionState(
+        generation=jnp.zeros((), jnp.int32),
+        phase=jnp.asarray(Phase.PRIMARY, jnp.int32),
+        phase_generation=jnp.zeros((), jnp.int32),
+        population=breed(key, ancestor, jnp.asarray(config.primary_steps, jnp.int32), spec=spec, config=config),
+        thresholds=Thresholds(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)),
+        parent=ancestor,
+        parent_id=none,
+        parent_fitness=nothing,
+        best=ancestor,
+        best_id=none,
+        best_fitness=nothing,
+        history=jnp.full(config.saturation_window, -jnp.inf, jnp.float32),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "config"))
+def evolution_step(
+    key: Array, state: EvolutionState, fitness: Array, *, spec: GenomeSpec, config: EvolutionConfig
+) -> EvolutionState:
+    """One generation of Algorithm 1: extinction, selection, and the next population.
+
+    Pure, and traced once in a search.
+
+    Args:
+        key: the PRNG key of the next generation.
+        state: with the population that the fitness belongs to.
+        fitness: [P, 3] float32, at T1, T1 + T2 and T1 + T2 + T3; NaN or -inf where there is none.
+        spec: the search space.
+        config: the evolution's settings.
+
+    Returns:
+        The next population, its parent, and the threshold state. The parent is the fittest
+        survivor, or stays who it was where nobody survives (or, with elitism, nobody is fitter).
+    """
+    verdict = judge(state.thresholds, fitness, config=config)
+    fittest = jax.tree.map(lambda leaf: leaf[verdict.fittest], state.population.genomes)
+    fittest_id = jnp.stack([state.generation, verdict.fittest])
+    fittest_fitness = jnp.where(verdict.survives.any(), fitness[verdict.fittest, 2], -jnp.inf)
+
+    promoted = verdict.survives.any() & ((not config.elitism) | (fittest_fitness > state.parent_fitness))
+    parent, parent_id, parent_fitness = _replace_if(
+        promoted,
+        (fittest, fittest_id, fittest_fitness),
+        (state.parent, state.parent_id, state.parent_fitness),
+    )
+    best, best_id, best_fitness = _replace_if(
+        fittest_fitness > state.best_fitness,
+        (fittest, fittest_id, fittest_fitness),
+        (state.best, state.best_id, state.best_fitness),
+    )
+    phase, phase_generation, history = _advance_phase(state, best_fitness, config)
+    most_steps = jnp.where(phase == Phase.PRIMARY, config.primary_steps, config.secondary_steps)
+    return EvolutionState(
+        generation=state.generation + 1,
+        phase=phase,
+        phase_generation=phase_generation,
+        population=breed(key, parent, most_steps, spec=spec, config=config),
+        thresholds=verdict.thresholds,
+        parent=parent,
+        parent_id=parent_id,
+        parent_fitness=parent_fitness,
+        best=best,
+        best_id=best_id,
+        best_fitness=best_fitness,
+        history=history,
+    )
+
+
+def is_saturated(history: Array, best_fitness: Array, *, gain: float) -> Array:
+    """Whether the best fitness gained less than `gain` over the generations of the window.
+
+    Args:
+        history: [S] float32, the best fitness after each of the S generations before, oldest first;
+            -inf where a phase has not lasted so long or nothing has survived yet.
+        best_fitness: [] float32, the best fitness now.
+        gain: as a fraction.
+
+    Returns:
+        [] bool.
+    """
+    return jnp.isfinite(history[0]) & (best_fitness - history[0] < gain)
+
+
+def _advance_phase(state: EvolutionState, best_fitness: Array, config: EvolutionConfig) -> tuple[Array, Array, Array]:
+    """The phase after this generation, how long it has lasted, and its history."""
+    lasted = state.phase_generation + 1
+    limits = jnp.asarray([config.max_primary_generations, config.max_secondary_generations, 0], jnp.int32)
+    ended = is_saturated(state.history, best_fitness, gain=config.saturation_gain) | (lasted >= limits[state.phase])
+    following = state.phase + 1
+    if config.max_secondary_generations == 0:
+        following = jnp.asarray(Phase.CONVERGED, jnp.int32)
+    phase = jnp.where(ended, jnp.minimum(following, Phase.CONVERGED), state.phase)
+    history = jnp.append(state.history[1:], best_fitness)
+    return phase, jnp.where(ended, 0, lasted), jnp.where(ended, -jnp.inf, history)
+
+
+def _replace_if(condition: Array, new, old):
+    return jax.tree.map(functools.partial(jnp.where, condition), new, old)

@@ -1,0 +1,244 @@
+"""Chains of mutations, run for a whole batch at the cost of its genomes' live lengths.
+
+B is the number of individuals in a batch, G of genes.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array, lax
+from jax.custom_batching import custom_vmap
+
+from eigen_jax.genome import Genome, GenomeSpec, Shapes, infer_shapes
+from eigen_jax.mutation.operators import (
+    WORDS_A_DRAW,
+    Operator,
+    Proposal,
+    acceptable,
+    applicable,
+    apply,
+    draw_operator,
+    propose,
+    propose_pruning,
+    take_census,
+)
+
+# A chain that finds nothing to apply in this many draws in a row ends early: only a search space
+# whose bounds leave hardly any network comes near it.
+MAX_REJECTIONS = 1_000
+
+
+@struct.dataclass
+class MutationTrace:
+    """What a chain of mutations did."""
+
+    counts: Array  # [9] int32, how often each `Operator` was applied
+
+
+def mutate(key: Array, genome: Genome, steps: Array, *, spec: GenomeSpec) -> tuple[Genome, MutationTrace]:
+    """Applies `steps` mutations, each drawn uniformly among the applicable operators (Section 3.1).
+
+    An operator applies where it has a site. A draw that breaks a rule of the search space (a later
+    concatenation, a bound, a halved 1 x 1 map) is redrawn and does not count. `steps` is data, so
+    that one trace serves every number of steps. Under `vmap` a batch costs what its genomes' live
+    lengths need, and every individual's result is the same as alone.
+
+    Args:
+        key: a PRNG key.
+        genome: [G] genes, valid for the spec.
+        steps: [] int32, operators to apply.
+        spec: the search space.
+
+    Returns:
+        The child, valid for the spec, and which operators made it. They are fewer than `steps` only
+        where the search space leaves nothing to apply (see `MAX_REJECTIONS`).
+    """
+    return _mutation_chain(spec)(key, genome, jnp.asarray(steps, jnp.int32))
+
+
+@functools.cache
+def _mutation_chain(spec: GenomeSpec):
+    # Under vmap, `lax.while_loop` would select its whole state at every turn of every inner loop,
+    # and no individual could see how long the batch's genomes are: so vmap is given its own rule.
+    @custom_vmap
+    def chain(key, genome, steps):
+        batch = jax.tree.map(lambda leaf: leaf[None], (key, genome, steps))
+        return jax.tree.map(lambda leaf: leaf[0], _mutate_batch(*batch, spec=spec))
+
+    @chain.def_vmap
+    def batched_chain(batch_size, batched, *arguments):
+        def spread(leaf, is_batched):
+            return leaf if is_batched else jnp.broadcast_to(leaf[None], (batch_size, *leaf.shape))
+
+        result = _mutate_batch(*jax.tree.map(spread, arguments, tuple(batched)), spec=spec)
+        return result, jax.tree.map(lambda _: True, result)
+
+    return jax.jit(chain)
+
+
+# Draws between two looks at which individuals are done and whose genomes have outgrown the window.
+_BLOCK = 8
+
+# The share of a batch, 1 / _STRAGGLERS, that goes on apart once the rest is done.
+_STRAGGLERS = 8
+
+
+@struct.dataclass
+class _Chain:
+    """A batch of mutation chains under way; B is the last axis, so that vector lanes are individuals."""
+
+    genome: Genome  # [..., B]
+    level: Array  # [G, B] int8
+    proposal: Proposal  # [B] each, drawn for `genome` and not applied yet
+    left: Array  # [B] int32, operators still to apply
+    counts: Array  # [9, B] int32
+    rejections: Array  # [B] int32, in a row
+    block: Array  # [B] int32, blocks of draws used up
+
+
+def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpec) -> tuple[Genome, MutationTrace]:
+    """Runs a batch of chains, [B, ...] each.
+
+    The whole batch runs in a window of the first few genes until few chains go on. Those are
+    gathered and run apart, in windows that grow as they need.
+    """
+    batch = steps.shape[0]
+    given = genomes
+    genomes = jax.tree.map(lambda leaf: leaf.astype(jnp.int32), genomes)
+    level = _infer_batch(genomes, genomes.length.max(), spec).level
+    zeros = jnp.zeros(batch, jnp.int32)
+    nothing = _batch(propose_pruning)(zeros)
+    chain = _Chain(
+        genome=genomes,
+        level=level,
+        proposal=nothing.replace(prune=jnp.zeros(batch, bool), sound=jnp.zeros(batch, bool)),
+        left=steps,
+        counts=jnp.zeros((batch, len(Operator)), jnp.int32),
+        rejections=zeros,
+        block=zeros,
+    )
+    first, *wider = _windows(batch, spec.capacity)
+    chain = _run(keys, chain, first, batch // _STRAGGLERS, spec)
+    for window in [first, *wider]:
+        # The fewer, the wider the window: so a turn costs no more than a share of the batch's.
+        chain = _run_stragglers(keys, chain, window, max(1, batch * first // (_STRAGGLERS * window)), spec)
+    trace = MutationTrace(counts=chain.counts)
+    return jax.tree.map(lambda new, old: new.astype(old.dtype), chain.genome, given), trace
+
+
+def _infer_batch(genomes: Genome, longest: Array, spec: GenomeSpec) -> Shapes:
+    infer = functools.partial(infer_shapes, spec=spec)
+    return jax.vmap(lambda genome, bound: infer(genome, bound=bound), (0, None))(genomes, longest)
+
+
+def _windows(batch: int, capacity: int) -> list[int]:
+    """Lengths that the genomes of a batch are cut to while they run, the last one the capacity.
+
+    Every window is compiled apart, which a small batch does not win back.
+    """
+    narrower = (32, 128, 1024) if batch >= 64 else ()
+    return [*(window for window in narrower if window < capacity), capacity]
+
+
+def _batch(function):
+    return jax.vmap(function)
+
+
+def _runnable(chain: _Chain, window: int, spec: GenomeSpec) -> Array:
+    """Which chains go on and cannot outgrow the window within a block; [B] bool."""
+    going_on = ((chain.left > 0) | chain.proposal.prune) & (chain.rejections < MAX_REJECTIONS)
+    return going_on & ((window == spec.capacity) | (chain.genome.length + _BLOCK <= window))
+
+
+def _run_stragglers(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) -> _Chain:
+    """Runs the chains that go on in this window, `few` at a time."""
+
+    def step(chain):
+        lanes = jnp.argsort(~_runnable(chain, window, spec))[:few]
+        part = jax.tree.map(lambda leaf: leaf[lanes], chain)
+        part = _run(keys[lanes], part, window, 0, spec)
+        return jax.tree.map(lambda whole, new: whole.at[lanes].set(new), chain, part)
+
+    return lax.while_loop(lambda chain: _runnable(chain, window, spec).any(), step, chain)
+
+
+def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) -> _Chain:
+    """Runs the chains block by block, in a window of the genes, until at most `few` go on in it."""
+    narrow = chain.replace(genome=_cut(chain.genome, window), level=chain.level[:, :window])
+
+    def enough(carry):
+        return carry[1].sum(dtype=jnp.int32) > few
+
+    def step(carry):
+        chain, running = carry
+        chain = _run_block(keys, chain, running, spec)
+        return chain, _runnable(chain, window, spec)
+
+    narrow, _ = lax.while_loop(enough, step, (narrow, _runnable(narrow, window, spec)))
+    # Genes past the window belong to the chains that did not run in it.
+    genome = jax.tree.map(lambda whole, part: _paste(whole, part), chain.genome, narrow.genome)
+    return narrow.replace(genome=genome, level=_paste(chain.level, narrow.level))
+
+
+def _cut(genome: Genome, window: int) -> Genome:
+    genes = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else leaf[:, :window], genome)
+    return genes.replace(length=genome.length)
+
+
+def _paste(whole: Array, part: Array) -> Array:
+    return part if whole.shape == part.shape else whole.at[:, : part.shape[1]].set(part)
+
+
+def _run_block(keys: Array, chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
+    """Tries and draws `_BLOCK` mutations of every running chain."""
+
+    def random_words(key, block):
+        return jax.random.bits(jax.random.fold_in(key, block), (_BLOCK, WORDS_A_DRAW), jnp.uint32)
+
+    words = jax.vmap(random_words, out_axes=1)(keys, chain.block)
+
+    # A proposal crosses from one turn of the loop to the next: XLA would otherwise recompute it,
+    # scalar for scalar, at every gene that it is applied to.
+    def step(turn, chain):
+        chain = _try_proposals(chain, running, spec)
+        drawn = _batch(functools.partial(_draw, spec=spec))(words[turn], chain.genome, chain.level)
+        proposal = jax.tree.map(functools.partial(jnp.where, running), drawn, chain.proposal)
+        return chain.replace(proposal=proposal)
+
+    chain = lax.fori_loop(0, _BLOCK, step, chain)
+    return chain.replace(block=chain.block + running.astype(jnp.int32))
+
+
+def _draw(words: Array, genome: Genome, level: Array, *, spec: GenomeSpec) -> Proposal:
+    """Proposes to prune a dead layer if there is one, and an applicable operator otherwise."""
+    census = take_census(genome)
+    operator = draw_operator(words[0], applicable(genome, level, census, spec))
+    proposal = propose(operator, words, genome, level, census, spec)
+    prune = census.unread >= 0
+    return jax.tree.map(functools.partial(jnp.where, prune), propose_pruning(census.unread), proposal)
+
+
+def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
+    """Applies every running chain's proposal where the result is valid."""
+    proposal = chain.proposal
+    mutants = _batch(functools.partial(apply, spec=spec))(proposal, chain.genome)
+    longest = jnp.where(running, mutants.length, 0).max()
+    shapes = _infer_batch(mutants, longest, spec)
+    unfinished = running & ((chain.left > 0) | proposal.prune)
+    accepted = unfinished & proposal.sound & acceptable(shapes, spec)
+    counted = accepted & ~proposal.prune
+    operators = jnp.arange(len(Operator), dtype=jnp.int32)[None]
+    return chain.replace(
+        genome=jax.tree.map(functools.partial(_where_last, accepted), mutants, chain.genome),
+        level=_where_last(accepted, shapes.level, chain.level),
+        left=chain.left - counted.astype(jnp.int32),
+        counts=chain.counts + ((operators == proposal.operator[:, None]) & counted[:, None]).astype(jnp.int32),
+        rejections=jnp.where(unfinished & ~accepted, chain.rejections + 1, 0),
+    )
+
+
+def _where_last(condition: Array, new: Array, old: Array) -> Array:
+    """`jnp.where` with a condition, [B], on the last axis."""
+    return jnp.where(jnp.expand_dims(condition, range(1, new.ndim)), new, old)

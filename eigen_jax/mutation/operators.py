@@ -1,0 +1,315 @@
+"""The nine mutation operators of Section 3.1, and chains of them.
+
+An operator is drawn as a *proposal*, a few scalars that say which gene to insert, remove or alter;
+one function applies proposals of every kind; shape inference accepts or rejects the result. What
+is rejected is redrawn, so a chain of n steps applies n operators.
+
+Dimension letters: G genes, W words of 32 genes, B individuals of a batch.
+"""
+
+import enum
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array, lax
+
+from eigen_jax.genome import Genome, GenomeSpec, Op, Shapes, infer_shapes, within_bounds
+from eigen_jax.mutation.selection import at, choose, count_bits, last_bit, nth_bit, or_along, to_bits, uniform_index
+
+
+class Operator(enum.IntEnum):
+    """The mutation operators, in the order of Section 3.1."""
+
+    INSERT_CONV = 0
+    INSERT_CONCAT = 1
+    INSERT_POOL = 2
+    REMOVE_CONV = 3
+    REMOVE_CONCAT = 4
+    REMOVE_POOL = 5
+    ALTER_CHANNELS = 6
+    ALTER_STRIDE = 7
+    ALTER_KERNEL = 8
+
+
+_INSERTED_OP = (Op.CONV, Op.CONCAT, Op.POOL)  # by operator, from INSERT_CONV on
+_SITE_OP = (Op.CONCAT,) * 3 + (Op.CONV, Op.CONCAT, Op.POOL) + (Op.CONV,) * 3  # what the drawn gene is, by operator
+WORDS_A_DRAW = 3  # random 32-bit words: the operator, its site, the partner or the new value
+
+
+@struct.dataclass
+class _Census:
+    """What a genome has to offer to the operators, counted once a draw."""
+
+    sites: tuple[Array, Array, Array]  # [W] uint32 each, the convolutions, pools and concatenations
+    counts: tuple[Array, Array, Array]  # [] int32 each, how many of them
+    unread: Array  # [] int32, the last layer that nothing reads and that is not the sink; -1 if none
+
+
+@struct.dataclass
+class Proposal:
+    """One mutation, drawn but not applied. All scalars."""
+
+    operator: Array  # int32, an `Operator`
+    insert: Array  # bool
+    remove: Array  # bool
+    prune: Array  # bool, removes a dead layer; no operator is applied
+    site: Array  # int32, the gene to remove or alter, or the position to insert at
+    source: Array  # int32, the input of an inserted layer, or what a removed one's readers read instead
+    partner: Array  # int32, an inserted layer's second input, or UNUSED
+    second: Array  # bool, the edge to insert on is its reader's second input
+    value: Array  # int8, the new index of an altered choice
+    sound: Array  # bool, False where no such mutation exists
+
+
+def insert_conv(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """Inserts a convolution (3 x 3, 32 channels, stride 1) on a uniformly drawn edge (Section 3.1).
+
+    The edges are those between layers, from the image, and from the sink into global pooling.
+
+    Args:
+        key: a PRNG key.
+        genome: [G] genes.
+        spec: the search space.
+
+    Returns:
+        The mutated genome and True; or the genome as it was and False where the operator does not
+        apply or the drawn mutation breaks a rule of the search space. All nine operators do so.
+    """
+    return _mutate_once(Operator.INSERT_CONV, key, genome, spec)
+
+
+def insert_concat(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """Inserts, on a drawn edge, a concatenation with another, earlier layer of the same map size."""
+    return _mutate_once(Operator.INSERT_CONCAT, key, genome, spec)
+
+
+def insert_pool(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """Inserts a 2 x 2 max pool with stride 2 on a uniformly drawn edge."""
+    return _mutate_once(Operator.INSERT_POOL, key, genome, spec)
+
+
+def remove_conv(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """Removes a uniformly drawn convolution; its readers read its input."""
+    return _mutate_once(Operator.REMOVE_CONV, key, genome, spec)
+
+
+def remove_concat(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """Removes a uniformly drawn concatenation; its readers read its first input.
+
+    Layers that no longer reach the sink are pruned.
+    """
+    return _mutate_once(Operator.REMOVE_CONCAT, key, genome, spec)
+
+
+def remove_pool(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """Removes a uniformly drawn pool; its readers read its input."""
+    return _mutate_once(Operator.REMOVE_POOL, key, genome, spec)
+
+
+def alter_channels(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """Gives a uniformly drawn convolution another number of channels."""
+    return _mutate_once(Operator.ALTER_CHANNELS, key, genome, spec)
+
+
+def alter_stride(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """Gives a uniformly drawn convolution another stride."""
+    return _mutate_once(Operator.ALTER_STRIDE, key, genome, spec)
+
+
+def alter_kernel(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """Gives a uniformly drawn convolution another kernel size (the paper's filter size)."""
+    return _mutate_once(Operator.ALTER_KERNEL, key, genome, spec)
+
+
+def _mutate_once(operator: Operator, key: Array, genome: Genome, spec: GenomeSpec) -> tuple[Genome, Array]:
+    shapes = infer_shapes(genome, spec=spec)
+    census = take_census(genome)
+    words = jax.random.bits(key, (WORDS_A_DRAW,), jnp.uint32)
+    applies = applicable(genome, shapes.level, census, spec)[operator]
+    proposal = propose(jnp.asarray(operator, jnp.int32), words, genome, shapes.level, census, spec)
+    mutant = apply(proposal, genome, spec)
+    accepted = applies & proposal.sound & acceptable(infer_shapes(mutant, spec=spec), spec)
+    mutant = jax.tree.map(functools.partial(jnp.where, accepted), mutant, genome)
+    return _prune(mutant, spec), accepted
+
+
+def _prune(genome: Genome, spec: GenomeSpec) -> Genome:
+    """Removes the layers that do not reach the sink."""
+
+    def step(genome):
+        return apply(propose_pruning(take_census(genome).unread), genome, spec)
+
+    return lax.while_loop(lambda genome: take_census(genome).unread >= 0, step, genome)
+
+
+def acceptable(shapes: Shapes, spec: GenomeSpec) -> Array:
+    return shapes.consistent & within_bounds(shapes, spec=spec)
+
+
+def take_census(genome: Genome) -> _Census:
+    sites = tuple(to_bits(genome.op == op) for op in (Op.CONV, Op.POOL, Op.CONCAT))
+    counts = tuple(count_bits(words) for words in sites)
+    gene = jnp.arange(genome.capacity, dtype=jnp.int32)
+    ought_to_be_read = to_bits(gene < genome.length - 1)
+    read = _read_bits(genome, len(ought_to_be_read))
+    unread = last_bit(ought_to_be_read & ~read)
+    return _Census(sites, counts, unread)
+
+
+def applicable(genome: Genome, level: Array, census: _Census, spec: GenomeSpec) -> list[Array]:
+    """Which operators have a site at all; 9 x [] bool, in the order of `Operator`."""
+    convs, pools, concats = (count > 0 for count in census.counts)
+    room = genome.length < spec.capacity
+    levels = jnp.where(genome.op != Op.NONE, jnp.uint32(1) << level.astype(jnp.uint32), jnp.uint32(0))
+    distinct_levels = count_bits(or_along(levels, (0,))[None])
+    return [
+        room,
+        room & (genome.length > distinct_levels),
+        room,
+        convs,
+        concats,
+        pools,
+        convs & (len(spec.channels) > 1),
+        convs & (len(spec.strides) > 1),
+        convs & (len(spec.kernels) > 1),
+    ]
+
+
+def draw_operator(word: Array, applicable: list[Array]) -> Array:
+    """Draws one of the applicable operators uniformly; [] int32."""
+    passed = jnp.zeros((), jnp.int32)
+    operator = jnp.zeros((), jnp.int32)
+    rank = uniform_index(word, sum(flag.astype(jnp.int32) for flag in applicable))
+    for candidate, flag in enumerate(applicable):
+        operator = jnp.where(flag & (passed == rank), candidate, operator)
+        passed += flag.astype(jnp.int32)
+    return operator
+
+
+def propose(operator: Array, words: Array, genome: Genome, level: Array, census: _Census, spec: GenomeSpec) -> Proposal:
+    """Draws where and what for an operator that has a site."""
+    gene = jnp.arange(genome.capacity, dtype=jnp.int32)
+    length = genome.length
+    insert = operator <= Operator.INSERT_POOL
+    remove = ~insert & (operator <= Operator.REMOVE_POOL)
+
+    # Edges in order: every layer's first input, the edge into global pooling, the second inputs.
+    site_op = _by_operator(_SITE_OP, operator)
+    of_site = [site_op == op for op in (Op.CONV, Op.POOL, Op.CONCAT)]
+    sites = choose(of_site, census.sites)
+    choices = jnp.where(insert, length + 1, 0) + choose(of_site, census.counts)
+    drawn = uniform_index(words[1], choices)
+    second = insert & (drawn > length)
+    site = jnp.where(insert & ~second, drawn, nth_bit(sites, jnp.where(insert, drawn - length - 1, drawn)))
+
+    edge = jnp.where(second, genome.inputs[:, 1], genome.inputs[:, 0]).astype(jnp.int32)
+    source = jnp.where(insert & (site == length), length - 1, at(edge, site))
+
+    concat = operator == Operator.INSERT_CONCAT
+    partners = to_bits((gene < site) & (level == at(level, source)) & (gene != source))
+    partner = nth_bit(partners, uniform_index(words[2], count_bits(partners)))
+    has_partner = (source >= 0) & (count_bits(partners) > 0)
+
+    alterations = [operator == o for o in (Operator.ALTER_CHANNELS, Operator.ALTER_STRIDE, Operator.ALTER_KERNEL)]
+    options = choose(alterations, [len(choices) for choices in (spec.channels, spec.strides, spec.kernels)])
+    current = at(choose(alterations, [genome.channels, genome.stride, genome.kernel]), site).astype(jnp.int32)
+    shifted = current + 1 + uniform_index(words[2], options - 1)
+    return Proposal(
+        operator=operator,
+        insert=insert,
+        remove=remove,
+        prune=jnp.zeros((), bool),
+        site=site,
+        source=source,
+        partner=jnp.where(concat, partner, Genome.UNUSED),
+        second=second,
+        value=jnp.where(shifted >= options, shifted - options, shifted).astype(jnp.int8),
+        sound=jnp.where(concat, has_partner, ~remove | _keeps_concats(genome, site, source)),
+    )
+
+
+def propose_pruning(site: Array) -> Proposal:
+    """The removal of a layer that nothing reads."""
+    false, zero = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
+    return Proposal(
+        operator=zero,
+        insert=false,
+        remove=~false,
+        prune=~false,
+        site=site,
+        source=zero,
+        partner=zero,
+        second=false,
+        value=jnp.zeros((), jnp.int8),
+        sound=~false,
+    )
+
+
+def _keeps_concats(genome: Genome, site: Array, source: Array) -> Array:
+    """Whether every concatenation that read `site` still joins two different layers if it reads `source`."""
+    first, second = genome.inputs[:, 0].astype(jnp.int32), genome.inputs[:, 1].astype(jnp.int32)
+    other_than_site = jnp.where(first == site, second, first)
+    reads_site = (genome.op == Op.CONCAT) & ((first == site) | (second == site))
+    return ~(reads_site & ((source < 0) | (other_than_site == source))).any()
+
+
+def apply(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Genome:
+    """The genome with the proposed gene inserted, removed or altered; nothing is checked."""
+    gene = jnp.arange(genome.capacity, dtype=jnp.int32)
+    insert, remove, site, source = proposal.insert, proposal.remove, proposal.site, proposal.source
+    here, operator = gene == site, proposal.operator
+    inserted = insert & here
+    # What reads the sink's place is global pooling, so the layer that it reads instead ends the genome.
+    removed_sink = remove & (site == genome.length - 1)
+    length = jnp.where(removed_sink, source + 1, genome.length + insert.astype(jnp.int32) - remove.astype(jnp.int32))
+    live = gene < length
+
+    def shift(genes, to_later=insert & (gene > site), to_earlier=remove & (gene >= site)):
+        along_genes = [(0, 0, 0)] * (genes.ndim - 1)
+        later = lax.pad(genes, jnp.zeros((), genes.dtype), [(1, -1, 0), *along_genes])
+        earlier = lax.pad(genes, jnp.zeros((), genes.dtype), [(-1, 1, 0), *along_genes])
+        return jnp.where(to_later, later, jnp.where(to_earlier, earlier, genes))
+
+    def choice(genes, default, alteration):
+        new = jnp.where(operator == Operator.INSERT_CONV, default, 0).astype(genes.dtype)
+        altered = here & ~insert & ~remove & (operator == alteration)
+        return jnp.where(live, jnp.where(inserted, new, jnp.where(altered, proposal.value.astype(genes.dtype), shift(genes))), 0)
+
+    inputs = shift(genome.inputs, (insert & (gene > site))[:, None], (remove & (gene >= site))[:, None])
+    place, second = site.astype(genome.inputs.dtype), proposal.second.astype(jnp.int32)
+    wires = jnp.stack([source, proposal.partner]).astype(genome.inputs.dtype)
+    grown = jnp.where(inputs >= place, inputs + 1, inputs)
+    shrunk = jnp.where(inputs == place, wires[0], jnp.where(inputs > place, inputs - 1, inputs))
+    inputs = jnp.where(insert, grown, jnp.where(remove, shrunk, inputs))
+    reader = (insert & (gene == site + 1))[:, None] & (jnp.arange(2, dtype=jnp.int32) == second)[None]
+    inputs = jnp.where(inserted[:, None], wires[None], jnp.where(reader, place, inputs))
+    op = jnp.where(inserted, _by_operator(_INSERTED_OP, operator).astype(genome.op.dtype), shift(genome.op))
+    return Genome(
+        op=jnp.where(live, op, jnp.asarray(Op.NONE, op.dtype)),
+        inputs=jnp.where(live[:, None], inputs, 0),
+        channels=choice(genome.channels, _default(spec.channels, 32), Operator.ALTER_CHANNELS),
+        kernel=choice(genome.kernel, _default(spec.kernels, 3), Operator.ALTER_KERNEL),
+        stride=choice(genome.stride, _default(spec.strides, 1), Operator.ALTER_STRIDE),
+        length=length,
+    )
+
+
+def _default(choices: tuple[int, ...], value: int) -> int:
+    """The index of the paper's default setting of an inserted convolution; the first where the spec lacks it."""
+    return choices.index(value) if value in choices else 0
+
+
+def _by_operator(table: tuple[int, ...], operator: Array) -> Array:
+    return choose([operator == index for index in range(len(table))], list(table))
+
+
+def _read_bits(genome: Genome, words: int) -> Array:
+    """The genes that some layer reads; [W] uint32."""
+    inputs = genome.inputs.astype(jnp.int32)
+    live = (genome.op != Op.NONE)[:, None]
+    bit = jnp.uint32(1) << (inputs & 31).astype(jnp.uint32)
+    return jnp.stack(
+        [or_along(jnp.where(live & (inputs >> 5 == word), bit, jnp.uint32(0)), (0, 1)) for word in range(words)]
+    )
