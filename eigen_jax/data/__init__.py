@@ -1,0 +1,34 @@
+"""Data sets: where they come from, how they are split and preprocessed, and their augmentation.
+
+`load_dataset` is the way in. Images come from tensorflow-datasets, from the official CIFAR
+archives, or from scikit-learn, and end as float32 arrays on the device; `sample_views` and
+`apply_views` augment a batch there.
+"""
+
+from eigen_jax.data.augmentation import apply_views, augment, identity_view, num_views, sample_views
+from eigen_jax.data.cache import default_cache_dir
+from eigen_jax.data.loading import load_dataset, read_raw
+from eigen_jax.data.preprocessing import Zca, fit_zca, gcn_zca, global_contrast_normalize, standardize
+from eigen_jax.data.splitting import stratified_split
+from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset
+
+__all__ = [
+    "DataConfig",
+    "DataError",
+    "Dataset",
+    "RawDataset",
+    "Zca",
+    "apply_views",
+    "augment",
+    "default_cache_dir",
+    "fit_zca",
+    "gcn_zca",
+    "global_contrast_normalize",
+    "identity_view",
+    "load_dataset",
+    "num_views",
+    "read_raw",
+    "sample_views",
+    "standardize",
+    "stratified_split",
+]

@@ -1,0 +1,206 @@
+"""CIFAR-10 and CIFAR-100 in the official "python version" layout, as a folder or as the archive.
+
+https://www.cs.toronto.edu/~kriz/cifar.html describes the layout. The sets may be smaller than the
+official ones: a sample in the same layout is read alike.
+"""
+
+import dataclasses
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from eigen_jax.data.types import DataError, RawDataset
+from eigen_jax.data.unpickling import unpickle
+
+_IMAGE_SHAPE = (32, 32, 3)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Layout:
+    title: str
+    folder: str
+    archive: str
+    train_files: tuple[str, ...]
+    test_file: str
+    meta_file: str
+    labels_key: str
+    names_key: str
+    num_classes: int
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*self.train_files, self.test_file, self.meta_file)
+
+
+_LAYOUTS = {
+    "cifar10": _Layout(
+        title="CIFAR-10",
+        folder="cifar-10-batches-py",
+        archive="cifar-10-python.tar.gz",
+        train_files=tuple(f"data_batch_{number}" for number in range(1, 6)),
+        test_file="test_batch",
+        meta_file="batches.meta",
+        labels_key="labels",
+        names_key="label_names",
+        num_classes=10,
+    ),
+    "cifar100": _Layout(
+        title="CIFAR-100",
+        folder="cifar-100-python",
+        archive="cifar-100-python.tar.gz",
+        train_files=("train",),
+        test_file="test",
+        meta_file="meta",
+        labels_key="fine_labels",
+        names_key="fine_label_names",
+        num_classes=100,
+    ),
+}
+
+
+def read_official(data_dir: Path, *, name: str) -> RawDataset:
+    """Reads a CIFAR set from disk; no code that a hostile pickle names is run.
+
+    Args:
+        data_dir: the unpacked folder (`cifar-10-batches-py`), its parent, the folder that holds the
+            archive (`cifar-10-python.tar.gz`), or the archive itself.
+        name: "cifar10" or "cifar100".
+
+    Raises:
+        DataError: nothing of that set is there, or a file is missing, unreadable, truncated, hostile,
+            of the other set, or holds images or labels that cannot be.
+    """
+    layout = _LAYOUTS[name]
+    location = _locate(data_dir, name)
+    contents = _read_folder(location, layout) if location.is_dir() else _read_archive(location, layout)
+    labels = {file: f"{location}/{file}" if location.is_dir() else f"{file} in {location}" for file in layout.files}
+    parts = {file: unpickle(contents[file], label=labels[file]) for file in layout.files}
+    train = [_read_part(parts[file], layout, labels[file]) for file in layout.train_files]
+    test_images, test_labels = _read_part(parts[layout.test_file], layout, labels[layout.test_file])
+    return RawDataset(
+        name=name,
+        class_names=_read_class_names(parts[layout.meta_file], layout, labels[layout.meta_file]),
+        train_images=np.concatenate([images for images, _ in train]),
+        train_labels=np.concatenate([part_labels for _, part_labels in train]),
+        test_images=test_images,
+        test_labels=test_labels,
+    )
+
+
+def _locate(data_dir: Path, name: str) -> Path:
+    """The folder or archive of the set, at or in `data_dir`."""
+    layout = _LAYOUTS[name]
+    try:
+        if not data_dir.exists():
+            raise DataError(f"data folder {data_dir} does not exist; {_wanted(layout)}")
+        if not data_dir.is_dir() and not tarfile.is_tarfile(data_dir):
+            raise DataError(f"{data_dir} is neither a folder nor a whole archive; {_wanted(layout)}")
+        found = _find(data_dir, layout)
+        others = {other.title: _find(data_dir, other) for key, other in _LAYOUTS.items() if key != name}
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise DataError(f"{data_dir} cannot be read ({_reason(error)}); {_wanted(layout)}") from error
+    if found is not None:
+        return found
+    for title, other in others.items():
+        if other is not None:
+            raise DataError(f"{other} holds {title}, not {layout.title}; {_wanted(layout)}")
+    raise DataError(f"{data_dir} does not hold {layout.title}; {_wanted(layout)}")
+
+
+def _find(data_dir: Path, layout: _Layout) -> Path | None:
+    if not data_dir.is_dir():
+        with tarfile.open(data_dir) as archive:
+            first = archive.next()
+        return data_dir if first is not None and PurePosixPath(first.name).parts[:1] == (layout.folder,) else None
+    if (data_dir / layout.folder).is_dir():
+        return data_dir / layout.folder
+    if any((data_dir / file).is_file() for file in layout.files):
+        return data_dir
+    return data_dir / layout.archive if (data_dir / layout.archive).is_file() else None
+
+
+def _wanted(layout: _Layout) -> str:
+    return f"give the folder that holds {layout.folder} or {layout.archive}"
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+
+
+def _read_folder(folder: Path, layout: _Layout) -> dict[str, bytes]:
+    contents = {}
+    for file in layout.files:
+        try:
+            contents[file] = (folder / file).read_bytes()
+        except FileNotFoundError as error:
+            raise DataError(f"{folder}/{file} is missing; unpack {layout.archive} again") from error
+        except OSError as error:
+            raise DataError(f"{folder}/{file} cannot be read ({_reason(error)})") from error
+    return contents
+
+
+def _read_archive(path: Path, layout: _Layout) -> dict[str, bytes]:
+    contents = {}
+    wanted = {f"{layout.folder}/{file}": file for file in layout.files}
+    try:
+        # One pass in the archive's own order: going back would decompress it from the start.
+        with tarfile.open(path) as archive:
+            for member in archive:
+                file = wanted.get(str(PurePosixPath(member.name)))
+                stream = archive.extractfile(member) if file is not None and member.isfile() else None
+                if file is not None and stream is not None:
+                    contents[file] = stream.read()
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise DataError(f"{path} is truncated or damaged ({_reason(error)}); get the archive again") from error
+    for file in layout.files:
+        if file not in contents:
+            raise DataError(f"{file} is missing in {path}, which is no whole {layout.archive}; get the archive again")
+    return contents
+
+
+def _read_part(part: Mapping[str, Any], layout: _Layout, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """One batch file's images [N, 32, 32, 3] uint8 and labels [N] int32."""
+    if layout.labels_key not in part:
+        for other in _LAYOUTS.values():
+            if other.labels_key in part:
+                raise DataError(f"{label} holds {other.title}, not {layout.title}; {_wanted(layout)}")
+    for key in ("data", layout.labels_key):
+        if key not in part:
+            raise DataError(f"{label} has no {key!r}; it is not a {layout.title} file: get it again")
+    images, labels = part["data"], _integers(part[layout.labels_key], label)
+    height, width, channels = _IMAGE_SHAPE
+    if not isinstance(images, np.ndarray):
+        raise DataError(f"{label} holds images of type {type(images).__name__}; they must be a uint8 array [N, 3072]")
+    if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != height * width * channels:
+        raise DataError(f"{label} holds images {images.dtype} {list(images.shape)}; they must be uint8 [N, 3072]")
+    if not len(images):
+        raise DataError(f"{label} holds no image; get it again")
+    if labels.shape != images.shape[:1]:
+        raise DataError(f"{label} holds {len(images)} images and {labels.size} labels; it must hold one label an image")
+    if labels.min() < 0 or labels.max() >= layout.num_classes:
+        wrong = labels[(labels < 0) | (labels >= layout.num_classes)][0]
+        raise DataError(f"{label} holds the label {wrong}; {layout.title} has labels 0 to {layout.num_classes - 1}")
+    # A row holds the red, then the green, then the blue plane.
+    planes = images.reshape(-1, channels, height, width)
+    return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels.astype(np.int32)
+
+
+def _integers(values: Any, label: str) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, OverflowError):
+        array = np.empty(0, object)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(f"{label} holds labels that are not a list of integers; get the file again")
+    return array
+
+
+def _read_class_names(meta: Mapping[str, Any], layout: _Layout, label: str) -> tuple[str, ...]:
+    names = meta.get(layout.names_key)
+    if not isinstance(names, list) or len(names) != layout.num_classes:
+        raise DataError(f"{label} does not name {layout.num_classes} classes; it is not {layout.title}'s: get it again")
+    return tuple(name.decode("latin1") if isinstance(name, bytes) else str(name) for name in names)

@@ -1,0 +1,85 @@
+"""Pad-crop-flip augmentation on the device.
+
+A random crop of an image padded by p pixels, flipped or not, has (2p + 1)^2 * 2 outcomes, the
+*views* of the image. A view is one integer, so whatever depends on an augmented image (a teacher's
+logits, say) can be looked up by image and view. For offsets dy, dx in [0, 2p] into the padded
+image and flip in {0, 1}:
+
+    view = (dy * (2p + 1) + dx) * 2 + flip
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def num_views(pad: int) -> int:
+    """How many views an image has at this padding (pixels)."""
+    return (2 * pad + 1) ** 2 * 2
+
+
+def identity_view(pad: int) -> int:
+    """The view that leaves an image as it is."""
+    return num_views(pad) // 2 - 1
+
+
+def sample_views(key: Array, example_ids: Array, *, pad: int = 4, flip: bool = True) -> Array:
+    """Draws a view for each example, uniformly.
+
+    An example's view depends on the key and on its own id only, so it is the same in any batch
+    and on any number of devices.
+
+    Args:
+        key: a PRNG key.
+        example_ids: [B] integer, each example's position in the data set.
+        pad: pixels of padding on each side.
+        flip: whether half of the views are mirrored left to right; False draws unflipped views only.
+
+    Returns:
+        [B] int32, in [0, num_views(pad)).
+    """
+    stride = 1 if flip else 2
+
+    def draw(example_id: Array) -> Array:
+        return stride * jax.random.randint(jax.random.fold_in(key, example_id), (), 0, num_views(pad) // stride)
+
+    return jax.vmap(draw)(example_ids)
+
+
+def apply_views(images: Array, views: Array, *, pad: int = 4) -> Array:
+    """Pads with zeros, crops and flips each image as its view says.
+
+    Args:
+        images: [B, H, W, C], any dtype.
+        views: [B] int32, in [0, num_views(pad)).
+        pad: pixels of padding on each side; the one that the views were drawn for.
+
+    Returns:
+        [B, H, W, C], the dtype of `images`.
+    """
+    height, width = images.shape[1:3]
+    offsets, flips = views // 2, views % 2
+    rows = (offsets // (2 * pad + 1))[:, None] + jnp.arange(height)[None, :]  # [B, H]
+    columns = jnp.arange(width)[None, :]
+    columns = jnp.where(flips[:, None] == 1, width - 1 - columns, columns)
+    columns = (offsets % (2 * pad + 1))[:, None] + columns  # [B, W]
+    padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    # Rows, then columns: on a CPU each gather copies whole runs of memory, and the two together
+    # take a fortieth of the time of selecting among static slices.
+    cropped = jnp.take_along_axis(padded, rows[:, :, None, None], axis=1)
+    return jnp.take_along_axis(cropped, columns[:, None, :, None], axis=2)
+
+
+def augment(key: Array, images: Array, *, pad: int = 4, flip: bool = True) -> Array:
+    """Random pad-crop-flip of a batch that stands alone: the view of image i depends on key and i.
+
+    Args:
+        key: a PRNG key.
+        images: [B, H, W, C], any dtype.
+        pad: pixels of zero padding on each side.
+        flip: whether half of the images are mirrored left to right.
+
+    Returns:
+        [B, H, W, C], the dtype of `images`.
+    """
+    return apply_views(images, sample_views(key, jnp.arange(images.shape[0]), pad=pad, flip=flip), pad=pad)

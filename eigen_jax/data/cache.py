@@ -1,0 +1,50 @@
+"""Arrays kept on disk between runs. A cache is a convenience: no failure of it stops a run."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+_logger = logging.getLogger(__name__)
+
+
+def default_cache_dir() -> Path:
+    """`$XDG_CACHE_HOME/eigen_jax`, or `~/.cache/eigen_jax` (XDG Base Directory Specification 0.8)."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "eigen_jax"
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+    """Reads the named arrays of a cache file.
+
+    Returns None where there is no such file, or where it is damaged (every array has a CRC-32),
+    so that the caller builds it anew.
+    """
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except Exception as error:  # a damaged archive raises nearly anything, and all of it means the same
+        _logger.warning("cache file %s is damaged (%s) and is built again", path, type(error).__name__)
+        return None
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes a cache file whole or not at all; a cache that cannot be written is a warning."""
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        _logger.warning("cache file %s cannot be written (%s); going on without it", path, error.strerror or error)
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,108 @@
+"""Preprocessing of whole data sets on the host, in float64; every statistic is of the training images alone."""
+
+import dataclasses
+
+import numpy as np
+
+VERSION = 1  # part of every cache key: raise it whenever the same images would come out otherwise
+
+_CHUNK = 4096  # images transformed at a time, to bound the float64 copies
+_CONSTANT_NORM = 1e-8  # an image with less contrast than this is constant but for rounding
+
+
+def global_contrast_normalize(images: np.ndarray, *, scale: float = 55.0) -> np.ndarray:
+    """Gives every image mean 0 and L2 norm `scale`; a constant image becomes zero.
+
+    Goodfellow et al., "Maxout Networks" (2013), Section 5.2, and Coates et al. (2011).
+
+    Args:
+        images: [N, ...], any real dtype; the mean and the norm are over all but the first axis.
+        scale: the norm of each result.
+
+    Returns:
+        float64, the shape of `images`.
+    """
+    rows = images.reshape(len(images), -1).astype(np.float64)
+    rows -= rows.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows *= np.where(norms < _CONSTANT_NORM, 0.0, scale / np.maximum(norms, _CONSTANT_NORM))
+    return rows.reshape(images.shape)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Zca:
+    """A fitted ZCA whitening, x -> (x - mean) W."""
+
+    mean: np.ndarray  # [D] float64
+    matrix: np.ndarray  # [D, D] float64, symmetric: W
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Whitens [N, D] to [N, D] float64."""
+        return (rows - self.mean) @ self.matrix
+
+
+def fit_zca(rows: np.ndarray, *, bias: float = 0.1) -> Zca:
+    """Fits W = U diag(1 / sqrt(s + bias)) U^T, where U diag(s) U^T is the covariance of the rows.
+
+    All D components are kept. The covariance divides by N. Krizhevsky, "Learning multiple layers of
+    features from tiny images" (2009), Appendix A.
+
+    Args:
+        rows: [N, D] float64.
+        bias: added to each eigenvalue, which bounds the gain of directions with little variance.
+    """
+    mean = rows.mean(axis=0)
+    covariance = np.zeros((rows.shape[1], rows.shape[1]))
+    for start in range(0, len(rows), _CHUNK):
+        centred = rows[start : start + _CHUNK] - mean
+        covariance += centred.T @ centred
+    eigenvalues, vectors = np.linalg.eigh(covariance / len(rows))
+    eigenvalues = np.maximum(eigenvalues, 0.0)  # rounding makes the null space slightly negative
+    return Zca(mean=mean, matrix=(vectors / np.sqrt(eigenvalues + bias)) @ vectors.T)
+
+
+def gcn_zca(train: np.ndarray, *others: np.ndarray, scale: float = 55.0, bias: float = 0.1) -> list[np.ndarray]:
+    """Contrast-normalizes every image, then whitens it with the ZCA of `train`.
+
+    Args:
+        train: [N, H, W, C] uint8.
+        *others: more parts of the same data set, each [N, H, W, C] uint8.
+        scale: see `global_contrast_normalize`.
+        bias: see `fit_zca`.
+
+    Returns:
+        The parts in order, each [N, H, W, C] float32.
+    """
+    zca = fit_zca(_rows(global_contrast_normalize(train, scale=scale)), bias=bias)
+
+    def transform(images: np.ndarray) -> np.ndarray:
+        return zca(_rows(global_contrast_normalize(images, scale=scale))).reshape(images.shape)
+
+    return [_in_chunks(transform, part) for part in (train, *others)]
+
+
+def standardize(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+    """Gives each channel of `train` mean 0 and standard deviation 1, and maps the other parts alike.
+
+    Args:
+        train: [N, H, W, C] uint8.
+        *others: more parts of the same data set, each [N, H, W, C] uint8.
+
+    Returns:
+        The parts in order, each [N, H, W, C] float32. A channel that is constant in `train` is only centred.
+    """
+    mean = train.mean(axis=(0, 1, 2), dtype=np.float64)
+    deviation = train.std(axis=(0, 1, 2), dtype=np.float64)
+    deviation = np.where(deviation == 0.0, 1.0, deviation)
+    return [_in_chunks(lambda images: (images - mean) / deviation, part) for part in (train, *others)]
+
+
+def _rows(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1)
+
+
+def _in_chunks(transform, images: np.ndarray) -> np.ndarray:
+    result = np.empty(images.shape, np.float32)
+    for start in range(0, len(images), _CHUNK):
+        result[start : start + _CHUNK] = transform(images[start : start + _CHUNK])
+    return result

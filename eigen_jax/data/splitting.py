@@ -1,0 +1,55 @@
+"""Stratified division of a set of images in two."""
+
+import numpy as np
+
+from eigen_jax.data.types import DataError
+
+
+def stratified_split(
+    labels: np.ndarray, size: int, *, num_classes: int, seed: int, name: str = "validation_size"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Holds `size` images out, each class in proportion to its number of images.
+
+    Quotas are rounded by largest remainder, so classes of equal size differ by one image at most.
+    The drawing uses NumPy's legacy generator, whose stream is frozen: the split of a seed is the
+    same with every version of NumPy.
+
+    Args:
+        labels: [N] integer, in [0, num_classes).
+        size: images to hold out.
+        num_classes: K.
+        seed: from 0 to 2**32 - 1.
+        name: what an error calls `size`.
+
+    Returns:
+        The positions kept and the positions held out, each ascending: [N - size] and [size] int64.
+
+    Raises:
+        DataError: `size` leaves a class without an image on one of the two sides.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    smallest, total = int(counts.min()), len(labels)
+    if smallest < 2:
+        raise DataError(f"class {counts.argmin()} has {smallest} training images; a stratified split needs at least 2")
+    quotas = _largest_remainder(counts, size)
+    if (quotas < 1).any() or (quotas >= counts).any():
+        least = -(-total // smallest)
+        raise DataError(
+            f"{name} is {size} of {total} training images; with {num_classes} classes on both sides "
+            f"it must be from {least} to {total - least}"
+        )
+    generator = np.random.RandomState(seed)
+    held_out = np.zeros(total, bool)
+    for label, quota in enumerate(quotas):
+        held_out[generator.permutation(np.flatnonzero(labels == label))[:quota]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _largest_remainder(counts: np.ndarray, size: int) -> np.ndarray:
+    """Divides `size` in proportion to `counts`, in whole numbers; ties go to the lower class."""
+    total = int(counts.sum())
+    quotas = counts * size // total
+    remainders = counts * size % total
+    first = np.argsort(-remainders, kind="stable")[: size - int(quotas.sum())]
+    quotas[first] += 1
+    return quotas

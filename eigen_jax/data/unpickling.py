@@ -1,0 +1,114 @@
+"""Reads the pickles of the official CIFAR archives without running anything that they name.
+
+Python's unpickler calls whatever a pickle names. A CIFAR file needs dictionaries, lists, numbers,
+strings and NumPy arrays, and what these come down to is six names. Here each of them stands
+for an inert class or function of this module. NumPy's own objects will not do even behind a list of
+allowed names: `numpy.ndarray` over a chosen buffer reads chosen memory.
+"""
+
+import io
+import pickle
+from typing import Any
+
+import numpy as np
+
+from eigen_jax.data.types import DataError
+
+_DTYPES = frozenset(kind + size for kind in "iu" for size in "1248")
+
+
+class _Refused(pickle.UnpicklingError):
+    """A pickle names something that no CIFAR file needs."""
+
+
+class _DtypeState:
+    """Stands for `numpy.dtype`: an integer type's code and byte order."""
+
+    def __init__(self, code: str | bytes, *flags: object) -> None:
+        self.code = _text(code)
+        self.order = "="
+
+    def __setstate__(self, state: tuple) -> None:
+        self.order = _text(state[1])
+
+    def dtype(self) -> np.dtype:
+        if self.code not in _DTYPES or self.order not in ("<", ">", "=", "|"):
+            raise pickle.UnpicklingError("an array that is not of integers")
+        return np.dtype(self.order + self.code)
+
+
+class _ArrayState:
+    """Stands for `numpy.ndarray`: holds what a pickled array holds."""
+
+    value: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran_order, content = state
+        if not isinstance(dtype, _DtypeState) or not isinstance(content, bytes):
+            raise pickle.UnpicklingError("an array that is not of integers")
+        array = np.frombuffer(content, dtype.dtype())
+        self.value = array.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _text(value: object) -> str:
+    # What Python 2 pickled as a string arrives as bytes.
+    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+
+
+def _reconstruct(*_: object) -> _ArrayState:
+    return _ArrayState()
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    if encoding != "latin1":
+        raise pickle.UnpicklingError("a string that is not latin-1")
+    return text.encode("latin1")
+
+
+def _empty_bytes() -> bytes:
+    return b""
+
+
+_ALLOWED = {
+    "__builtin__.bytes": _empty_bytes,  # how Python 3 writes b"" in protocol 2
+    "numpy.core.multiarray._reconstruct": _reconstruct,
+    "numpy._core.multiarray._reconstruct": _reconstruct,
+    "numpy.ndarray": _ArrayState,
+    "numpy.dtype": _DtypeState,
+    "_codecs.encode": _encode,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ALLOWED[f"{module}.{name}"]
+        except KeyError:
+            raise _Refused(f"{module}.{name}") from None
+
+
+def unpickle(content: bytes, *, label: str) -> dict[str, Any]:
+    """Reads one CIFAR pickle, a dictionary, as plain data.
+
+    Args:
+        content: the file's bytes, of any pickle protocol.
+        label: names the file in an error.
+
+    Returns:
+        The dictionary, with its keys as str, byte strings as bytes, and arrays as integer NumPy arrays.
+
+    Raises:
+        DataError: the pickle is truncated, malformed, not a dictionary, or names anything but arrays.
+    """
+    try:
+        loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+    except _Refused as error:
+        raise DataError(
+            f"{label} asks to run {str(error)!r}, which no CIFAR file needs; nothing in it was run: "
+            "get the file from a source that you trust"
+        ) from error
+    except Exception as error:  # bytes that are no pickle make the unpickler raise nearly anything
+        raise DataError(f"{label} is truncated or damaged ({type(error).__name__}); get the file again") from error
+    if not isinstance(loaded, dict):
+        raise DataError(f"{label} holds a {type(loaded).__name__}, not CIFAR's dictionary; get the file again")
+    return {_text(key): value.value if isinstance(value, _ArrayState) else value for key, value in loaded.items()}

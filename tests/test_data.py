@@ -1,0 +1,333 @@
+"""Splitting, preprocessing and its cache, and whole data sets, against independent computations."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from eigen_jax.data import (
+    DataConfig,
+    DataError,
+    default_cache_dir,
+    fit_zca,
+    gcn_zca,
+    global_contrast_normalize,
+    load_dataset,
+    loading,
+    preprocessing,
+    read_raw,
+    standardize,
+    stratified_split,
+)
+
+
+def random_images(count: int, shape: tuple[int, ...] = (4, 5, 3), seed: int = 0) -> np.ndarray:
+    """Images whose neighbouring pixels go together, so that there is something to whiten."""
+    smooth = np.random.default_rng(seed).normal(size=(count, *shape)).cumsum(axis=1).cumsum(axis=2)
+    return np.clip(128 + 20 * smooth, 0, 255).astype(np.uint8)
+
+
+# --- Splitting -------------------------------------------------------------------------------
+
+
+def test_a_split_is_a_partition_in_proportion():
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    np.random.default_rng(0).shuffle(labels)
+    kept, held_out = stratified_split(labels, 10, num_classes=3, seed=0)
+    assert sorted([*kept, *held_out]) == list(range(100))
+    assert np.bincount(labels[held_out]).tolist() == [5, 3, 2]
+    assert (np.diff(kept) > 0).all()
+    assert (np.diff(held_out) > 0).all()
+
+
+def test_quotas_are_rounded_by_largest_remainder():
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    _, held_out = stratified_split(labels, 14, num_classes=3, seed=0)
+    # Exact quotas are 7, 4.2 and 2.8.
+    assert np.bincount(labels[held_out]).tolist() == [7, 4, 3]
+
+
+def test_a_split_is_what_its_seed_says():
+    labels = np.arange(12) % 2
+    # NumPy's legacy generator is frozen; by hand: the first two of each class's permutation.
+    generator = np.random.RandomState(3)
+    expected = [*generator.permutation([0, 2, 4, 6, 8, 10])[:2], *generator.permutation([1, 3, 5, 7, 9, 11])[:2]]
+    assert stratified_split(labels, 4, num_classes=2, seed=3)[1].tolist() == sorted(expected)
+    assert stratified_split(labels, 4, num_classes=2, seed=4)[1].tolist() != sorted(expected)
+
+
+@pytest.mark.parametrize("size", [1, 99, 100, 1900, 2000, 5000])
+def test_a_split_that_leaves_a_class_out(size):
+    labels = np.arange(2000) % 100
+    if 100 <= size <= 1900:
+        kept, held_out = stratified_split(labels, size, num_classes=100, seed=0)
+        assert len(np.unique(labels[kept])) == len(np.unique(labels[held_out])) == 100
+        return
+    with pytest.raises(DataError) as caught:
+        stratified_split(labels, size, num_classes=100, seed=0)
+    assert str(caught.value) == (
+        f"validation_size is {size} of 2000 training images; with 100 classes on both sides it must be from 100 to 1900"
+    )
+
+
+def test_a_split_of_a_class_with_one_image():
+    with pytest.raises(DataError) as caught:
+        stratified_split(np.array([0, 0, 1, 2, 2]), 2, num_classes=3, seed=0)
+    assert str(caught.value) == "class 1 has 1 training images; a stratified split needs at least 2"
+
+
+# --- Preprocessing ---------------------------------------------------------------------------
+
+
+def gcn_by_hand(image: np.ndarray, scale: float) -> np.ndarray:
+    values = [float(value) for value in image.ravel()]
+    mean = sum(values) / len(values)
+    norm = sum((value - mean) ** 2 for value in values) ** 0.5
+    return np.array([(value - mean) / norm * scale for value in values]).reshape(image.shape)
+
+
+def whiten_by_hand(train: np.ndarray, rows: np.ndarray, bias: float) -> np.ndarray:
+    """ZCA from the singular values of the data, without the covariance."""
+    mean = train.mean(axis=0)
+    _, singular, directions = np.linalg.svd(train - mean, full_matrices=True)
+    eigenvalues = np.zeros(train.shape[1])
+    eigenvalues[: len(singular)] = singular**2 / len(train)
+    return (rows - mean) @ directions.T @ np.diag((eigenvalues + bias) ** -0.5) @ directions
+
+
+def test_gcn_agrees_with_a_computation_by_hand():
+    images = random_images(20)
+    result = global_contrast_normalize(images, scale=55.0)
+    assert result.dtype == np.float64
+    np.testing.assert_allclose(result, [gcn_by_hand(image, 55.0) for image in images], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0, 77, 0.1])
+def test_gcn_makes_a_constant_image_zero(value):
+    result = global_contrast_normalize(np.full((1, 8, 8, 3), value))
+    np.testing.assert_array_equal(result, np.zeros((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize("count", [30, 500])  # fewer images than the 60 pixels, and more
+def test_gcn_zca_agrees_with_an_independent_computation(count):
+    train, other = random_images(count), random_images(40, seed=1)
+    results = gcn_zca(train, other, scale=55.0, bias=0.1)
+    rows = [np.stack([gcn_by_hand(image, 55.0).ravel() for image in part]) for part in (train, other)]
+    for result, part in zip(results, rows, strict=True):
+        assert result.dtype == np.float32
+        expected = whiten_by_hand(rows[0], part, 0.1)
+        np.testing.assert_allclose(result.reshape(len(part), -1), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [0.1, 3.0])
+def test_the_whitened_covariance_is_what_the_formula_says(bias):
+    rows = global_contrast_normalize(random_images(400)).reshape(400, -1)
+    whitened = fit_zca(rows, bias=bias)(rows)
+    eigenvalues, vectors = np.linalg.eigh(np.cov(rows, rowvar=False, bias=True))
+    expected = vectors @ np.diag(eigenvalues / (eigenvalues + bias)) @ vectors.T
+    np.testing.assert_allclose(np.cov(whitened, rowvar=False, bias=True), expected, atol=1e-9)
+    np.testing.assert_allclose(whitened.mean(axis=0), 0, atol=1e-9)
+
+
+def test_chunks_do_not_show(monkeypatch):
+    train = random_images(50)
+    whole = gcn_zca(train)[0]
+    monkeypatch.setattr(preprocessing, "_CHUNK", 7)
+    np.testing.assert_allclose(gcn_zca(train)[0], whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("transform", [gcn_zca, standardize])
+def test_statistics_are_of_the_training_images_alone(transform):
+    train = random_images(100)
+    first, second = transform(train, random_images(30, seed=1)), transform(train, random_images(30, seed=2))
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_array_equal(transform(train, train[:10])[1], first[0][:10])
+
+
+def test_standardize_agrees_with_a_computation_by_hand():
+    train, other = random_images(30), random_images(5, seed=1)
+    train[..., 2] = 9
+    result = standardize(train, other)[1]
+    assert result.dtype == np.float32
+    for channel in range(2):
+        values = train[..., channel].astype(np.float64).ravel()
+        expected = (other[..., channel] - values.mean()) / values.std()
+        np.testing.assert_allclose(result[..., channel], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(result[..., 2], other[..., 2] - 9.0)
+
+
+# --- Whole data sets -------------------------------------------------------------------------
+
+
+def digits_config(cache_dir: Path, **changes) -> DataConfig:
+    return dataclasses.replace(DataConfig(name="digits", validation_size=200, cache_dir=cache_dir), **changes)
+
+
+def test_the_digits_are_those_of_scikit_learn():
+    raw = read_raw(DataConfig(name="digits"))
+    assert raw.train_images.shape == (1437, 8, 8, 1)
+    assert raw.test_images.shape == (360, 8, 8, 1)
+    assert np.bincount(raw.test_labels).min() >= 34
+    published = load_digits()
+    everything = {(image.tobytes(), label) for image, label in zip(published.images, published.target, strict=True)}
+    images, labels = np.concatenate([raw.train_images, raw.test_images]), [*raw.train_labels, *raw.test_labels]
+    restored = np.rint(images[..., 0] / 255 * 16)
+    assert {(image.tobytes(), label) for image, label in zip(restored, labels, strict=True)} == everything
+
+
+def test_a_dataset_is_on_the_device_and_nothing_is_in_two_parts(tmp_path):
+    dataset = load_dataset(digits_config(tmp_path))
+    assert [leaf.dtype.name for leaf in jax.tree.leaves(dataset)] == ["float32", "int32"] * 3
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(dataset))
+    assert dataset.train_images.shape == (1237, 8, 8, 1)
+    assert dataset.validation_images.shape == (200, 8, 8, 1)
+    assert dataset.num_classes == 10
+    parts = [np.asarray(part) for part in (dataset.train_images, dataset.validation_images, dataset.test_images)]
+    images = [{image.tobytes() for image in part} for part in parts]
+    assert len(set.union(*images)) == sum(map(len, images))
+
+
+def test_images_and_labels_stay_together(tmp_path):
+    raw = read_raw(DataConfig(name="digits"))
+    dataset = load_dataset(digits_config(tmp_path, preprocessing="standardize"))
+    _, rows = stratified_split(raw.train_labels, 200, num_classes=10, seed=0)
+    np.testing.assert_array_equal(dataset.validation_labels, raw.train_labels[rows])
+    restored = np.asarray(dataset.validation_images)
+    # Standardizing one channel is affine: the images correlate perfectly with the raw ones.
+    assert np.corrcoef(restored.ravel(), raw.train_images[rows].ravel())[0, 1] > 0.99999
+
+
+def test_the_real_sample_becomes_a_dataset(cifar_sample, tmp_path):
+    config = DataConfig(
+        name="cifar100", data_dir=cifar_sample, validation_size=500, preprocessing="standardize", cache_dir=tmp_path
+    )
+    dataset = load_dataset(config)
+    assert dataset.train_images.shape == (4500, 32, 32, 3)
+    assert (np.bincount(np.asarray(dataset.validation_labels)) == 5).all()
+    np.testing.assert_allclose(dataset.train_images.std(axis=(0, 1, 2)), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"validation_size": 201}, {"split_seed": 1}, {"gcn_scale": 1.0}, {"zca_bias": 0.2}]
+)
+def test_the_fingerprint_and_the_images_change_with_a_setting(tmp_path, changes):
+    first, second = load_dataset(digits_config(tmp_path)), load_dataset(digits_config(tmp_path, **changes))
+    assert first.fingerprint != second.fingerprint
+    assert not np.array_equal(first.test_images, second.test_images)
+    assert len(list((tmp_path / "preprocessed").iterdir())) == 2
+
+
+def test_the_fingerprint_ignores_what_the_images_do_not_depend_on(tmp_path):
+    first = load_dataset(digits_config(tmp_path, preprocessing="standardize"))
+    second = load_dataset(digits_config(tmp_path / "other", preprocessing="standardize", gcn_scale=1.0))
+    assert first.fingerprint == second.fingerprint
+
+
+# --- The cache -------------------------------------------------------------------------------
+
+
+def cached_file(cache_dir: Path) -> Path:
+    (path,) = (cache_dir / "preprocessed").iterdir()
+    return path
+
+
+def test_a_second_load_reads_the_cache(tmp_path, monkeypatch):
+    first = load_dataset(digits_config(tmp_path))
+
+    def refuse(*_, **__):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(loading.preprocessing, "gcn_zca", refuse)
+    second = load_dataset(digits_config(tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    with pytest.raises(AssertionError, match="computed again"):
+        load_dataset(digits_config(tmp_path, split_seed=1))
+
+
+def damage_byte(content: bytes, position: int) -> bytes:
+    return content[:position] + bytes([content[position] ^ 0x40]) + content[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:-1],
+        lambda content: damage_byte(content, len(content) // 3),
+        lambda content: damage_byte(content, 60),
+        lambda content: b"not an archive",
+    ],
+)
+def test_a_damaged_cache_file_is_built_again(tmp_path, caplog, damage):
+    first = load_dataset(digits_config(tmp_path))
+    path = cached_file(tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
+    with caplog.at_level(logging.WARNING):
+        second = load_dataset(digits_config(tmp_path))
+    assert f"cache file {path} is damaged" in caplog.text
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    caplog.clear()
+    load_dataset(digits_config(tmp_path))
+    assert not caplog.text
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, caplog):
+    (tmp_path / "file").write_text("in the way")
+    expected = load_dataset(digits_config(tmp_path / "cache"))
+    with caplog.at_level(logging.WARNING):
+        dataset = load_dataset(digits_config(tmp_path / "file"))
+    assert "cannot be written (Not a directory); going on without it" in caplog.text
+    jax.tree.map(np.testing.assert_array_equal, dataset.test_images, expected.test_images)
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch, caplog):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", fail)
+    load_dataset(digits_config(tmp_path))
+    assert "(No space left on device); going on without it" in caplog.text
+    assert not list((tmp_path / "preprocessed").iterdir())
+
+
+def test_the_cache_is_where_xdg_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / "eigen_jax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / ".cache" / "eigen_jax"
+
+
+# --- Settings that cannot be -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "mnist"}, "there is no data set 'mnist'; choose from cifar10, cifar100, digits"),
+        ({"preprocessing": "pca"}, "there is no preprocessing 'pca'; choose from gcn_zca, standardize"),
+        ({"validation_size": 0}, "validation_size is 0; it must be at least 1 image"),
+        ({"split_seed": -1}, "split_seed is -1; it must be from 0 to 4294967295"),
+        ({"gcn_scale": 0.0}, "gcn_scale is 0.0; it must be a number above 0"),
+        ({"zca_bias": float("nan")}, "zca_bias is nan; it must be a number above 0"),
+        (
+            {"name": "digits", "data_dir": Path("x")},
+            "data folder x is given, but the digits need none: leave it out",
+        ),
+    ],
+)
+def test_settings_that_cannot_be(settings, message):
+    with pytest.raises(DataError) as caught:
+        DataConfig(**settings)
+    assert str(caught.value) == message
+
+
+def test_a_validation_part_larger_than_the_data(tmp_path):
+    with pytest.raises(DataError, match=r"validation_size is 5000 of 1437 training images; .* from 11 to 1426"):
+        load_dataset(digits_config(tmp_path, validation_size=5000))

@@ -1,0 +1,159 @@
+"""CIFAR through tensorflow-datasets, with an archive in the official binary layout made here."""
+
+import io
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import checksums
+
+from eigen_jax.data import DataConfig, DataError, read_raw, tfds_source
+
+URL = {
+    "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    "cifar100": "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+}
+CLASSES = {"cifar10": 10, "cifar100": 100}
+TRAIN, TEST = 200, 100
+
+
+def random_part(name: str, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    images = np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return images, np.arange(count) * 7 % CLASSES[name]
+
+
+def records(name: str, images: np.ndarray, labels: np.ndarray) -> bytes:
+    """A label, after the coarse one in CIFAR-100; then the red, the green and the blue plane."""
+    content = b""
+    for image, label in zip(images, labels, strict=True):
+        planes = b"".join(image[..., channel].tobytes() for channel in range(3))
+        content += (bytes([label // 5, label]) if name == "cifar100" else bytes([label])) + planes
+    return content
+
+
+def write_archive(name: str, cache_dir: Path) -> Path:
+    """Puts the archive where tensorflow-datasets looks for what a user has downloaded by hand."""
+    train, test = (records(name, *random_part(name, *part)) for part in ((TRAIN, 0), (TEST, 1)))
+    names = "\n".join(f"class{index}" for index in range(CLASSES[name])).encode()
+    if name == "cifar100":
+        coarse = "\n".join(f"coarse{index}" for index in range(20)).encode()
+        files = {"train.bin": train, "test.bin": test, "fine_label_names.txt": names, "coarse_label_names.txt": coarse}
+        folder = "cifar-100-binary"
+    else:
+        size = len(train) // 5
+        files = {f"data_batch_{i + 1}.bin": train[i * size : (i + 1) * size] for i in range(5)}
+        files |= {"test_batch.bin": test, "batches.meta.txt": names + b"\n\n"}
+        folder = "cifar-10-batches-bin"
+    path = cache_dir / "tensorflow_datasets" / "downloads" / "manual" / URL[name].rpartition("/")[2]
+    path.parent.mkdir(parents=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for file, content in files.items():
+            member = tarfile.TarInfo(f"{folder}/{file}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def expect_checksum(monkeypatch):
+    """Makes tensorflow-datasets expect the checksum of a file at hand, in place of the official one's."""
+
+    def expect(name: str, path: Path) -> None:
+        found = checksums.compute_url_info(path)
+        info = checksums.UrlInfo(size=found.size, checksum=found.checksum, filename=path.name)
+        monkeypatch.setattr(checksums, "get_all_url_infos", lambda: {URL[name]: info})
+
+    return expect
+
+
+def error_of(config: DataConfig) -> str:
+    with pytest.raises(DataError) as caught:
+        read_raw(config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_an_archive_is_prepared_once_and_then_kept_decoded(tmp_path, expect_checksum, monkeypatch, name):
+    expect_checksum(name, write_archive(name, tmp_path))
+    config = DataConfig(name=name, cache_dir=tmp_path)
+    raw = read_raw(config)
+    for part, images, labels in (
+        ((TRAIN, 0), raw.train_images, raw.train_labels),
+        ((TEST, 1), raw.test_images, raw.test_labels),
+    ):
+        expected_images, expected_labels = random_part(name, *part)
+        np.testing.assert_array_equal(images, expected_images)
+        np.testing.assert_array_equal(labels, expected_labels)
+    assert (raw.train_images.dtype, raw.train_labels.dtype) == (np.uint8, np.int32)
+    assert raw.class_names == tuple(f"class{index}" for index in range(CLASSES[name]))
+
+    assert "tensorflow" not in sys.modules
+
+    # Prepared by our builder, read by the stock one, which has never heard of us.
+    stock = tfds.data_source(name, data_dir=tmp_path / "tensorflow_datasets", download=False, split="train")
+    example = stock[0]
+    position = int(example["id"].decode().removeprefix("train_"))
+    np.testing.assert_array_equal(example["image"], raw.train_images[position])
+    assert example["label"] == raw.train_labels[position]
+
+    def refuse(*_, **__):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(tfds_source, "read_tfds", refuse)
+    again = read_raw(config)
+    assert again.content_hash() == raw.content_hash()
+    assert again.class_names == raw.class_names
+
+
+def test_no_data_and_no_network(tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise requests.ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(requests, "head", unreachable)
+    assert error_of(DataConfig(name="cifar100", cache_dir=tmp_path)) == (
+        "no data for cifar100: https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz cannot be reached "
+        "(ConnectionError); connect to the network and it is downloaded, or give --data-dir with the official "
+        "python-version folder or archive, or run `python -m experiments.digits`, which needs neither"
+    )
+
+
+def test_an_archive_with_a_wrong_checksum(tmp_path):
+    write_archive("cifar10", tmp_path)
+    assert error_of(DataConfig(name="cifar10", cache_dir=tmp_path)) == (
+        f"the archive of cifar10 in {tmp_path}/tensorflow_datasets/downloads has a wrong checksum; "
+        "delete that folder and start again"
+    )
+
+
+def test_an_archive_that_is_cut_short(tmp_path, expect_checksum):
+    path = write_archive("cifar10", tmp_path)
+    path.write_bytes(path.read_bytes()[:5000])
+    expect_checksum("cifar10", path)
+    assert error_of(DataConfig(name="cifar10", cache_dir=tmp_path)) == (
+        f"{path} is truncated or damaged (EOFError); delete it and start again"
+    )
+
+
+def test_prepared_files_that_are_damaged(tmp_path, expect_checksum):
+    expect_checksum("cifar10", write_archive("cifar10", tmp_path))
+    config = DataConfig(name="cifar10", cache_dir=tmp_path)
+    read_raw(config)
+    (tmp_path / "decoded" / "cifar10.npz").unlink()
+    prepared = tmp_path / "tensorflow_datasets" / "cifar10" / "3.0.2"
+    for shard in prepared.glob("*train*"):
+        shard.write_bytes(shard.read_bytes()[:1000])
+    message = error_of(config)
+    assert message.startswith(f"the prepared cifar10 in {prepared} cannot be read (")
+    assert message.endswith("); delete that folder, and it is made again")
+
+
+def test_a_cache_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert error_of(DataConfig(name="cifar10", cache_dir=tmp_path / "file")) == (
+        f"cache folder {tmp_path}/file cannot be written (Not a directory); name another"
+    )
