@@ -17,7 +17,7 @@ from flax import struct
 from jax import Array
 
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
-from eigen_jax.mutation import MutationTrace, mutate
+from eigen_jax.mutation import Operator, mutate
 
 
 class Phase(enum.IntEnum):
@@ -55,7 +55,7 @@ class EvolutionConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             least = 0 if field.name in ("saturation_gain", "max_secondary_generations") else 1
-            if field.type is not bool and value < least:
+            if field.type is not bool and not value >= least:  # nor is NaN
                 raise EvolutionConfigError(f"{field.name} is {value}; it must be at least {least}")
         for name, letter in (("first_rank", "p"), ("second_rank", "q")):
             if getattr(self, name) > self.population_size:
@@ -145,6 +145,7 @@ def extinguish(level: Array, fitness: Array, alive: Array) -> Array:
     return alive & (fitness >= level)
 
 
+@functools.partial(jax.jit, static_argnames="config")
 def judge(thresholds: Thresholds, fitness: Array, *, config: EvolutionConfig) -> Judgement:
     """Raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9).
 
@@ -186,13 +187,14 @@ def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, co
         return genome, steps, trace
 
     genomes, steps, trace = jax.vmap(child)(jnp.arange(config.population_size, dtype=jnp.int32))
-    assert isinstance(trace, MutationTrace)
     return Population(genomes=genomes, steps=steps, operators=trace.counts)
 
 
-@functools.partial(jax.jit, static_argnames=("spec", "config"))
 def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> EvolutionState:
     """The first population, bred from the global-pooling network; thresholds at 0.
+
+    It comes of a step like any other, from a generation before the first in which nobody survived:
+    so both share one compiled program.
 
     Args:
         key: the PRNG key of generation 0.
@@ -200,22 +202,29 @@ def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> E
         config: the evolution's settings.
     """
     ancestor = minimal_genome(spec)
-    none = jnp.full(2, EvolutionState.NONE, jnp.int32)
+    size = config.population_size
+    before = jnp.asarray(EvolutionState.NONE, jnp.int32)
     nothing = jnp.asarray(-jnp.inf, jnp.float32)
-    return EvolutionState(
-        generation=jnp.zeros((), jnp.int32),
+    genesis = EvolutionState(
+        generation=before,
         phase=jnp.asarray(Phase.PRIMARY, jnp.int32),
-        phase_generation=jnp.zeros((), jnp.int32),
-        population=breed(key, ancestor, jnp.asarray(config.primary_steps, jnp.int32), spec=spec, config=config),
+        phase_generation=before,
+        population=Population(
+            genomes=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), ancestor),
+            steps=jnp.zeros(size, jnp.int32),
+            operators=jnp.zeros((size, len(Operator)), jnp.int32),
+        ),
         thresholds=Thresholds(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)),
         parent=ancestor,
-        parent_id=none,
+        parent_id=jnp.full(2, EvolutionState.NONE, jnp.int32),
         parent_fitness=nothing,
         best=ancestor,
-        best_id=none,
+        best_id=jnp.full(2, EvolutionState.NONE, jnp.int32),
         best_fitness=nothing,
         history=jnp.full(config.saturation_window, -jnp.inf, jnp.float32),
     )
+    nobody = jnp.full((size, 3), -jnp.inf, jnp.float32)
+    return evolution_step(key, genesis, nobody, spec=spec, config=config)
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "config"))

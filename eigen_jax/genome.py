@@ -15,7 +15,6 @@ import enum
 import functools
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -138,10 +137,10 @@ class Shapes:
     width: Array  # [G] int32, channels; 0 for dead genes
     parameters: Array  # [] float32, classifier included
     flops: Array  # [] float32, of one image's forward pass: convolutions and classifier, 2 a multiply-add
-    consistent: Array  # [] bool: no 1 x 1 map is halved and every concatenation joins maps of one size
+    consistent: Array  # [] bool: no 1 x 1 map is halved, no map is over 2 ** 20 wide, concatenations join equal sizes
 
 
-# A wider map than this has outgrown every bound; saturating there keeps the arithmetic exact.
+# Widths saturate past this, where costs would no longer be told exactly: such a map is inconsistent.
 _WIDEST = 1 << 20
 
 _LEVEL_BITS = 5  # sizes up to 2 ** 31 halve to 1 in as many steps
@@ -175,7 +174,8 @@ def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None
         filters = channels[genome.channels[gene]]
         level = level_in + jnp.where(conv, halvings[stride], (op == Op.POOL).astype(jnp.int32))
         width = jnp.where(conv, filters, width_in + jnp.where(concat, second >> _LEVEL_BITS, 0))
-        consistent &= ~live | (level <= spec.max_level) & (~concat | (level_in == second & _LEVEL_MASK))
+        joinable = ~concat | (level_in == second & _LEVEL_MASK)
+        consistent &= ~live | (level <= spec.max_level) & (width <= _WIDEST) & joinable
         fan = jnp.where(conv, width_in.astype(jnp.float32) * filters.astype(jnp.float32), 0)
         parameters += fan * areas[kernel].astype(jnp.float32) + jnp.where(conv, 2 * filters, 0).astype(jnp.float32)
         flops += 2 * fan * taps[jnp.minimum(level_in, spec.max_level), kernel, stride]
@@ -221,9 +221,9 @@ def within_bounds(shapes: Shapes, *, spec: GenomeSpec) -> Array:
 
 
 def _rounded_down(bound: int, spec: GenomeSpec) -> float:
-    # Integers up to 2 ** 24 are exact in float32; past that each of a gene's two roundings can
-    # lose 2 ** -24 of the sum.
-    return float(bound) if bound <= 1 << 24 else bound * (1 - 2 * (spec.capacity + 2) * 2.0**-24)
+    # Integers below 2 ** 24 are exact in float32, and 2 ** 24 itself is what 2 ** 24 + 1 rounds to;
+    # from there on each of a gene's two roundings can lose 2 ** -24 of the sum.
+    return float(bound) if bound < 1 << 24 else bound * (1 - 2 * (spec.capacity + 2) * 2.0**-24)
 
 
 def is_valid(genome: Genome, *, spec: GenomeSpec) -> Array:
@@ -231,7 +231,8 @@ def is_valid(genome: Genome, *, spec: GenomeSpec) -> Array:
 
     The rules: dead genes are all zero; every live gene is a layer whose inputs come before it and
     whose choices the spec has; a concatenation joins two layers of one map size; no 1 x 1 map is
-    halved; every live gene reaches the sink; the bounds on parameters and FLOPs hold.
+    halved; no map has more than 2 ** 20 channels; every live gene reaches the sink; the bounds on
+    parameters and FLOPs hold.
     """
     gene = jnp.arange(genome.capacity, dtype=jnp.int32)
     live = gene < genome.length

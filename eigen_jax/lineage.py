@@ -18,6 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from eigen_jax.architecture import Architecture, ArchitectureError, fingerprint, from_dict, to_dict
 
 SCHEMA_VERSION = 1
@@ -73,13 +75,16 @@ class Landmark:
 def landmark(fitness: float | None, threshold: float | None = None) -> Landmark:
     """Makes a `Landmark` of scalars of any library.
 
+    Both are recorded as the shortest decimal that is the same float32: selection compares float32,
+    so the record shows the order, and the ties, that selection saw.
+
     Args:
         fitness: validation accuracy, a fraction; NaN or infinite or None where it was not measured.
         threshold: the level that it had to meet, if any; NaN or infinite counts as None.
     """
 
     def finite(value: float | None) -> float | None:
-        return float(value) if value is not None and math.isfinite(value) else None
+        return float(str(np.float32(value))) if value is not None and math.isfinite(value) else None
 
     return Landmark(fitness=finite(fitness), threshold=finite(threshold))
 

@@ -40,8 +40,9 @@ ProgressCallback = Callable[[int, float, float], None]  # step, mean loss, steps
 CHECK_EVERY = 50
 
 # A compiled CPU program holds some 300 of a process's 65,530 memory maps, and a search compiles
-# hundreds: only the newest are kept, where jit's own cache would keep them all.
-_COMPILED_KEPT = 8
+# hundreds: only the newest are kept, where jit's own cache would keep them all. They must be enough
+# for a generation, whose networks train in turns: two programs each, one to train, one to evaluate.
+_COMPILED_KEPT = 48
 
 
 class TrainConfigError(ValueError):

@@ -3,6 +3,7 @@
 B is the number of individuals in a batch, G of genes.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -113,17 +114,20 @@ def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpe
     chain = _Chain(
         genome=genomes,
         level=level,
-        proposal=nothing.replace(prune=jnp.zeros(batch, bool), sound=jnp.zeros(batch, bool)),
+        proposal=dataclasses.replace(nothing, prune=jnp.zeros(batch, bool), sound=jnp.zeros(batch, bool)),
         left=steps,
         counts=jnp.zeros((batch, len(Operator)), jnp.int32),
         rejections=zeros,
         block=zeros,
     )
     first, *wider = _windows(batch, spec.capacity)
-    chain = _run(keys, chain, first, batch // _STRAGGLERS, spec)
-    for window in [first, *wider]:
-        # The fewer, the wider the window: so a turn costs no more than a share of the batch's.
-        chain = _run_stragglers(keys, chain, window, max(1, batch * first // (_STRAGGLERS * window)), spec)
+    if not wider:
+        chain = _run(keys, chain, first, 0, spec)
+    else:
+        chain = _run(keys, chain, first, batch // _STRAGGLERS, spec)
+        for window in [first, *wider]:
+            # The fewer, the wider the window: so a turn costs no more than a share of the batch's.
+            chain = _run_stragglers(keys, chain, window, max(1, batch * first // (_STRAGGLERS * window)), spec)
     trace = MutationTrace(counts=chain.counts)
     return jax.tree.map(lambda new, old: new.astype(old.dtype), chain.genome, given), trace
 
@@ -166,7 +170,7 @@ def _run_stragglers(keys: Array, chain: _Chain, window: int, few: int, spec: Gen
 
 def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) -> _Chain:
     """Runs the chains block by block, in a window of the genes, until at most `few` go on in it."""
-    narrow = chain.replace(genome=_cut(chain.genome, window), level=chain.level[:, :window])
+    narrow = dataclasses.replace(chain, genome=_cut(chain.genome, window), level=chain.level[:, :window])
 
     def enough(carry):
         return carry[1].sum(dtype=jnp.int32) > few
@@ -179,12 +183,12 @@ def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) ->
     narrow, _ = lax.while_loop(enough, step, (narrow, _runnable(narrow, window, spec)))
     # Genes past the window belong to the chains that did not run in it.
     genome = jax.tree.map(lambda whole, part: _paste(whole, part), chain.genome, narrow.genome)
-    return narrow.replace(genome=genome, level=_paste(chain.level, narrow.level))
+    return dataclasses.replace(narrow, genome=genome, level=_paste(chain.level, narrow.level))
 
 
 def _cut(genome: Genome, window: int) -> Genome:
     genes = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else leaf[:, :window], genome)
-    return genes.replace(length=genome.length)
+    return dataclasses.replace(genes, length=genome.length)
 
 
 def _paste(whole: Array, part: Array) -> Array:
@@ -205,10 +209,10 @@ def _run_block(keys: Array, chain: _Chain, running: Array, spec: GenomeSpec) -> 
         chain = _try_proposals(chain, running, spec)
         drawn = _batch(functools.partial(_draw, spec=spec))(words[turn], chain.genome, chain.level)
         proposal = jax.tree.map(functools.partial(jnp.where, running), drawn, chain.proposal)
-        return chain.replace(proposal=proposal)
+        return dataclasses.replace(chain, proposal=proposal)
 
     chain = lax.fori_loop(0, _BLOCK, step, chain)
-    return chain.replace(block=chain.block + running.astype(jnp.int32))
+    return dataclasses.replace(chain, block=chain.block + running.astype(jnp.int32))
 
 
 def _draw(words: Array, genome: Genome, level: Array, *, spec: GenomeSpec) -> Proposal:
@@ -230,12 +234,14 @@ def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
     accepted = unfinished & proposal.sound & acceptable(shapes, spec)
     counted = accepted & ~proposal.prune
     operators = jnp.arange(len(Operator), dtype=jnp.int32)[None]
-    return chain.replace(
+    return dataclasses.replace(
+        chain,
         genome=jax.tree.map(functools.partial(_where_last, accepted), mutants, chain.genome),
         level=_where_last(accepted, shapes.level, chain.level),
         left=chain.left - counted.astype(jnp.int32),
         counts=chain.counts + ((operators == proposal.operator[:, None]) & counted[:, None]).astype(jnp.int32),
-        rejections=jnp.where(unfinished & ~accepted, chain.rejections + 1, 0),
+        # A chain that does not run keeps its count: reset, it would go on because others of its batch do.
+        rejections=jnp.where(accepted, 0, chain.rejections + unfinished.astype(jnp.int32)),
     )
 
 

@@ -149,13 +149,16 @@ def acceptable(shapes: Shapes, spec: GenomeSpec) -> Array:
 
 
 def take_census(genome: Genome) -> _Census:
-    sites = tuple(to_bits(genome.op == op) for op in (Op.CONV, Op.POOL, Op.CONCAT))
-    counts = tuple(count_bits(words) for words in sites)
+    convs, pools, concats = (to_bits(genome.op == op) for op in (Op.CONV, Op.POOL, Op.CONCAT))
     gene = jnp.arange(genome.capacity, dtype=jnp.int32)
     ought_to_be_read = to_bits(gene < genome.length - 1)
     read = _read_bits(genome, len(ought_to_be_read))
     unread = last_bit(ought_to_be_read & ~read)
-    return _Census(sites, counts, unread)
+    return _Census(
+        sites=(convs, pools, concats),
+        counts=(count_bits(convs), count_bits(pools), count_bits(concats)),
+        unread=unread,
+    )
 
 
 def applicable(genome: Genome, level: Array, census: _Census, spec: GenomeSpec) -> list[Array]:
@@ -181,7 +184,7 @@ def draw_operator(word: Array, applicable: list[Array]) -> Array:
     """Draws one of the applicable operators uniformly; [] int32."""
     passed = jnp.zeros((), jnp.int32)
     operator = jnp.zeros((), jnp.int32)
-    rank = uniform_index(word, sum(flag.astype(jnp.int32) for flag in applicable))
+    rank = uniform_index(word, jnp.stack(applicable).sum(dtype=jnp.int32))
     for candidate, flag in enumerate(applicable):
         operator = jnp.where(flag & (passed == rank), candidate, operator)
         passed += flag.astype(jnp.int32)
@@ -275,7 +278,9 @@ def apply(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Genome:
     def choice(genes, default, alteration):
         new = jnp.where(operator == Operator.INSERT_CONV, default, 0).astype(genes.dtype)
         altered = here & ~insert & ~remove & (operator == alteration)
-        return jnp.where(live, jnp.where(inserted, new, jnp.where(altered, proposal.value.astype(genes.dtype), shift(genes))), 0)
+        return jnp.where(
+            live, jnp.where(inserted, new, jnp.where(altered, proposal.value.astype(genes.dtype), shift(genes))), 0
+        )
 
     inputs = shift(genome.inputs, (insert & (gene > site))[:, None], (remove & (gene >= site))[:, None])
     place, second = site.astype(genome.inputs.dtype), proposal.second.astype(jnp.int32)

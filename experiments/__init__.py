@@ -1,0 +1,1 @@
+"""Experiments: one thin command for each data set, made of settings alone."""

@@ -1,0 +1,122 @@
+"""The presets of each data set: differences from the defaults of `Settings`, which are the paper's.
+
+paper   Section 4.1 exactly
+small   the paper's ideas in under an hour on two cores
+smoke   a first look in minutes
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eigen_jax.data.types import DatasetName
+from experiments.settings import Settings
+
+_CIFAR: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "small": {
+        "preprocessing": "standardize",
+        "validation_size": 500,
+        "batch_size": 64,
+        "learning_rate": 0.05,
+        "decay_steps": (360, 480),
+        "t1": 120,
+        "t2": 360,
+        "t3": 120,
+        "population": 6,
+        "p": 3,
+        "q": 2,
+        "primary_steps": 30,
+        "secondary_steps": 8,
+        "saturation_gain": 0.005,
+        "saturation_window": 3,
+        "max_primary_generations": 5,
+        "max_secondary_generations": 3,
+        "capacity": 64,
+        "max_parameters": 500_000,
+        "max_flops": 30_000_000,
+    },
+    "smoke": {
+        "preprocessing": "standardize",
+        "validation_size": 500,
+        "batch_size": 64,
+        "learning_rate": 0.05,
+        "decay_steps": (36, 48),
+        "t1": 20,
+        "t2": 20,
+        "t3": 20,
+        "population": 4,
+        "p": 2,
+        "q": 1,
+        "primary_steps": 20,
+        "secondary_steps": 5,
+        "max_primary_generations": 2,
+        "max_secondary_generations": 1,
+        "capacity": 64,
+        "max_parameters": 300_000,
+        "max_flops": 20_000_000,
+    },
+}
+
+# Mirrored digits are no digits, and 8 x 8 pixels bear no large shift.
+_DIGITS_DATA: dict[str, Any] = {"validation_size": 237, "preprocessing": "standardize", "pad": 1, "flip": False}
+
+_DIGITS: dict[str, dict[str, Any]] = {
+    "paper": _DIGITS_DATA,
+    "small": _DIGITS_DATA
+    | {
+        "batch_size": 64,
+        "learning_rate": 0.05,
+        "decay_steps": (240, 340),
+        "t1": 60,
+        "t2": 150,
+        "t3": 190,
+        "population": 6,
+        "p": 3,
+        "q": 2,
+        "primary_steps": 30,
+        "secondary_steps": 8,
+        "saturation_gain": 0.002,
+        "saturation_window": 2,
+        "max_primary_generations": 3,
+        "max_secondary_generations": 2,
+        "capacity": 64,
+        "max_parameters": 100_000,
+        "max_flops": 4_000_000,
+    },
+    "smoke": _DIGITS_DATA
+    | {
+        "batch_size": 64,
+        "learning_rate": 0.05,
+        "decay_steps": (36, 48),
+        "t1": 20,
+        "t2": 20,
+        "t3": 20,
+        "population": 4,
+        "p": 2,
+        "q": 1,
+        "primary_steps": 20,
+        "secondary_steps": 5,
+        "max_primary_generations": 2,
+        "max_secondary_generations": 1,
+        "capacity": 32,
+        "max_parameters": 50_000,
+        "max_flops": 2_000_000,
+    },
+}
+
+
+def _presets(name: DatasetName, differences: Mapping[str, Mapping[str, Any]]) -> dict[str, Settings]:
+    return {
+        preset: Settings(run_dir=Path("runs") / f"{name}-{preset}", **difference)
+        for preset, difference in differences.items()
+    }
+
+
+PRESETS: dict[DatasetName, dict[str, Settings]] = {
+    "cifar10": _presets("cifar10", _CIFAR),
+    "cifar100": _presets("cifar100", _CIFAR),
+    "digits": _presets("digits", _DIGITS),
+}
+
+DEFAULT_PRESET: dict[DatasetName, str] = {"cifar10": "paper", "cifar100": "paper", "digits": "small"}

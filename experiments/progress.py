@@ -1,0 +1,296 @@
+"""What a search shows while it runs: lines of text, and on a terminal two live bars below them."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+from eigen_jax.architecture import IMAGE, Architecture, Layer, count_parameters, layer_shapes
+from eigen_jax.evolution import Phase
+from eigen_jax.lineage import Fate, Individual, Reference
+from eigen_jax.search import SearchConfig, SearchObserver, SearchResult
+
+LANDMARKS = ("T1", "T2", "T3")
+
+_PLAIN_EVERY = 10.0  # seconds between two lines of training progress without a terminal
+
+_FATES = {
+    Fate.PARENT: ("parent", "bold green"),
+    Fate.SURVIVED: ("survived", "green"),
+    Fate.EXTINCT_T1: ("extinct", "dim"),
+    Fate.EXTINCT_T2: ("extinct", "dim"),
+    Fate.FAILED: ("failed", "red"),
+}
+
+
+@dataclasses.dataclass(kw_only=True)
+class Standing:
+    """An individual of the generation under way, as far as it got."""
+
+    architecture: Architecture
+    steps: int = 0  # training steps taken
+    fitness: list[float | None] = dataclasses.field(default_factory=list)  # at the landmarks, fractions
+    cause: str | None = None  # why it failed
+    same_as: Reference | None = None  # whose measurements these are, if not its own
+    alive: bool = True
+
+
+class ConsoleObserver(SearchObserver):
+    """Prints a search. Used as a context manager, which takes the live bars down at the end.
+
+    Individuals are named generation.index, as in the record.
+    """
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        *,
+        folder: Path,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Makes an observer.
+
+        Args:
+            config: of the search.
+            folder: the run folder, named at the start and at the end.
+            console: where to print; stdout by default.
+            clock: seconds from any fixed time on.
+        """
+        self.config = config
+        self.folder = folder
+        self.console = console or Console(highlight=False)
+        self.clock = clock
+        self.bars = _make_bars(self.console)
+        self.generation_bar = self.bars.add_task("", detail="", visible=False)
+        self.individual_bar = self.bars.add_task("", detail="", visible=False)
+        self.search_began = self.generation_began = self.plain_line_at = clock()
+        self.phase: Phase | None = None
+        self.generation = 0
+        self.landmark = 0
+        self.standings: list[Standing] = []
+        self.thresholds: list[float] = []
+        self.best_fitness: float | None = None
+
+    def __enter__(self) -> "ConsoleObserver":
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def search_started(self, *, generation: int) -> None:
+        self.generation = generation
+        self._print(f"Run folder {self.folder}" + (f", going on with generation {generation}" if generation else ""))
+        self._print("Individuals are named generation.index; accuracies are % of validation images", "dim")
+
+    def generation_started(self, *, generation: int, phase: Phase, architectures: Sequence[Architecture]) -> None:
+        if phase != self.phase:
+            self.phase = phase
+            evolution = self.config.evolution
+            most = evolution.primary_steps if phase == Phase.PRIMARY else evolution.secondary_steps
+            self._print(f"\n{phase.name.capitalize()} succession: up to {most} mutation steps a child", "bold")
+        self.generation, self.landmark, self.thresholds = generation, 0, []
+        self.standings = [Standing(architecture=architecture) for architecture in architectures]
+        self.generation_began = self.clock()
+        self._print(f"\nGeneration {generation}, {len(architectures)} children", "bold")
+        self._print(_row("name", "layers", "parameters", "T1/needed", "T2/needed", "T3", "fate"), "dim")
+        self.bars.reset(self.generation_bar, description=f"generation {generation}", visible=True)
+        self._show_waiting()
+
+    def training_progress(
+        self, *, index: int, landmark: int, step: int, until: int, loss: float, steps_per_second: float
+    ) -> None:
+        self.landmark = landmark
+        self.standings[index].steps = step
+        name, speed = (
+            f"{self.generation}.{index} to {LANDMARKS[landmark]}",
+            f"{steps_per_second:,.{0 if steps_per_second >= 10 else 1}f} steps/s",
+        )
+        detail = f"{step:,}/{until:,}, loss {loss:.3g}, {speed}"
+        self.bars.update(
+            self.individual_bar, description=name, completed=step, total=until, detail=detail, visible=True
+        )
+        self._show_generation()
+        self._print_plain(f"{name}: {detail}; {self._time_left()}")
+
+    def individual_measured(
+        self, *, index: int, landmark: int, fitness: float | None, cause: str | None, same_as: Reference | None
+    ) -> None:
+        self.landmark = landmark
+        standing = self.standings[index]
+        standing.fitness.append(fitness)
+        standing.cause, standing.same_as = cause, same_as
+        self._show_generation()
+        self._show_waiting()
+        self._print_plain(f"{self.generation}.{index} at {LANDMARKS[landmark]}: {_percent(fitness)} %")
+
+    def individuals_extinct(self, *, landmark: int, indices: Sequence[int], threshold: float) -> None:
+        self.thresholds.append(threshold)
+        for index in indices:
+            standing = self.standings[index]
+            standing.alive = False
+            fate = Fate.EXTINCT_T1 if landmark == 0 else Fate.EXTINCT_T2
+            self._print_individual(index, Fate.FAILED if standing.cause else fate)
+        self._show_generation()
+
+    def generation_ended(self, *, individuals: Sequence[Individual], best_fitness: float) -> None:
+        for individual in individuals:
+            if self.standings[individual.index].alive:
+                self._print_individual(individual.index, individual.fate)
+        parents = [f"{each.generation}.{each.index}" for each in individuals if each.fate is Fate.PARENT]
+        parent = f"parent {parents[0]}" if parents else "parent stays"
+        needed = " and ".join(map(_percent, self.thresholds))
+        took = duration(self.clock() - self.generation_began)
+        self.best_fitness = best_fitness if best_fitness >= 0 else None
+        best = _percent(self.best_fitness)
+        self._print(f"Generation {self.generation} ({took}): best {best} %, needed {needed} %, {parent}", "bold")
+        self.bars.update(self.generation_bar, visible=False)
+        self.bars.update(self.individual_bar, visible=False)
+
+    def search_ended(self, *, result: SearchResult) -> None:
+        counts = f"{result.generations} generations, {result.trained} networks trained"
+        took = duration(self.clock() - self.search_began)
+        self._print(f"\nThe search ended: {counts}, {took} this time", "bold")
+        best = result.best
+        if best is None:
+            self._print("No network survived all landmarks: train longer, or lower the learning rate")
+        else:
+            self._print(f"The network found, {best.generation}.{best.index}:")
+            for line in describe(best.architecture, num_classes=self.config.genome.num_classes):
+                self._print(f"  {line}")
+            self._print(f"validation accuracy  {_percent(result.validation_accuracy)} %")
+            self._print(f"test accuracy        {_percent(result.test_accuracy)} %", "bold green")
+            self._print(f"parameters           {best.parameters:,}")
+            self._print(f"FLOPs an image       {best.flops:,}")
+        self._print(f"run folder           {self.folder}")
+
+    def _print(self, text: str, style: str = "") -> None:
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def _print_plain(self, text: str) -> None:
+        """Tells without a terminal what the bars show on one, now and then."""
+        now = self.clock()
+        if not self.console.is_interactive and now - self.plain_line_at >= _PLAIN_EVERY:
+            self.plain_line_at = now
+            self._print(f"  {text}", "dim")
+
+    def _print_individual(self, index: int, fate: Fate) -> None:
+        standing = self.standings[index]
+        cells = [_percent(fitness) for fitness in standing.fitness] + [""] * 3
+        for landmark, threshold in enumerate(self.thresholds):
+            if cells[landmark]:
+                cells[landmark] += f"/{_percent(threshold)}"
+        parameters = count_parameters(standing.architecture, num_classes=self.config.genome.num_classes)
+        word, style = _FATES[fate]
+        if standing.same_as is not None:
+            word += f" (as {standing.same_as.generation}.{standing.same_as.index})"
+        name, layers = f"{self.generation}.{index}", len(standing.architecture.layers)
+        t1, t2, t3 = cells[:3]
+        self._print(_row(name, str(layers), f"{parameters:,}", t1, t2, t3, word), style)
+        if standing.cause:
+            self.console.print(Padding(Text(standing.cause, style=style), (0, 0, 0, 8)))
+
+    def _show_waiting(self) -> None:
+        self.bars.update(
+            self.individual_bar, description="next network", completed=0, total=None, detail="preparing", visible=True
+        )
+
+    def _show_generation(self) -> None:
+        done = sum(standing.steps for standing in self.standings)
+        total = done + steps_left(self.standings, self.landmark, config=self.config)
+        best = f"best {_percent(self.best_fitness)} %, " if self.best_fitness is not None else ""
+        self.bars.update(self.generation_bar, completed=done, total=total, detail=best + self._time_left())
+
+    def _time_left(self) -> str:
+        done = sum(standing.steps for standing in self.standings)
+        if not done:
+            return "time left unknown"
+        seconds_per_step = (self.clock() - self.generation_began) / done
+        left = seconds_per_step * steps_left(self.standings, self.landmark, config=self.config)
+        return f"about {duration(left)} left"
+
+
+def steps_left(standings: Sequence[Standing], landmark: int, *, config: SearchConfig) -> int:
+    """Training steps that a generation has before it, at most but for ties with a threshold.
+
+    Thresholds let the p (later q) fittest through, and those that tie with the last of them.
+
+    Args:
+        standings: of all individuals.
+        landmark: the one on the way to which individuals are, 0, 1 or 2.
+        config: tells landmarks and ranks.
+    """
+    living = [standing for standing in standings if standing.alive]
+    to_train = [each for each in living if len(each.fitness) <= landmark and each.same_as is None]
+    steps = sum(config.landmarks[landmark] - standing.steps for standing in to_train)
+    most = len(living)
+    ranks = (config.evolution.first_rank, config.evolution.second_rank)
+    for rank, increment in list(zip(ranks, (config.t2, config.t3), strict=True))[landmark:]:
+        most = min(most, rank)
+        steps += most * increment
+    return steps
+
+
+def describe(architecture: Architecture, *, num_classes: int) -> list[str]:
+    """A network for people, a line a layer: its number, what it is, what it reads, what it puts out."""
+    lines = [_layer_line("", "image", "", _shape(architecture.input_shape))]
+    for number, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
+        sources = ", ".join("image" if source == IMAGE else str(source) for source in layer.inputs)
+        lines.append(_layer_line(str(number), _layer_name(layer), sources, _shape(shape)))
+    return [*lines, _layer_line("", "global average pooling, classifier", "", f"{num_classes} classes")]
+
+
+def duration(seconds: float) -> str:
+    """A time span for people, in its two largest units."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3_600} h {whole % 3_600 // 60} min"
+
+
+def _layer_name(layer: Layer) -> str:
+    if layer.op == "conv":
+        stride = f", stride {layer.stride}" if layer.stride > 1 else ""
+        return f"convolution {layer.kernel} x {layer.kernel}{stride}"
+    return {"pool": "max pooling 2 x 2", "concat": "concatenation"}[layer.op]
+
+
+def _layer_line(number: str, name: str, sources: str, output: str) -> str:
+    reads = f"of {sources}" if sources else ""
+    return f"{number:>3}  {name:<34}  {reads:<12}  {output}"
+
+
+def _shape(shape: tuple[int, int, int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _row(name: str, layers: str, parameters: str, t1: str, t2: str, t3: str, fate: str) -> str:
+    return f"{name:>6}  {layers:>6}  {parameters:>10}  {t1:>11}  {t2:>11}  {t3:>5}  {fate}".rstrip()
+
+
+def _make_bars(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", table_column=Column(width=14, no_wrap=True)),
+        BarColumn(bar_width=18),
+        TextColumn("{task.fields[detail]}", table_column=Column(width=42, no_wrap=True)),
+        console=console,
+        transient=True,
+        disable=not console.is_interactive,
+    )

@@ -1,0 +1,230 @@
+"""The settings of an experiment: one flat dataclass, and what the library is configured with from it."""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from eigen_jax.data import DataConfig, DataError, Dataset, default_cache_dir
+from eigen_jax.data.types import DatasetName, Preprocessing
+from eigen_jax.evolution import EvolutionConfig, EvolutionConfigError
+from eigen_jax.genome import GenomeSpec
+from eigen_jax.search import SearchConfig, SearchConfigError
+from eigen_jax.training import TrainConfig, TrainConfigError
+
+
+class SettingsError(ValueError):
+    """A setting that does not exist or cannot be; the message names it as the command line does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Help:
+    """What the command line's help says of a setting."""
+
+    group: str  # the heading that it stands under
+    text: str  # what it is, its unit, and the paper's value
+
+
+# Settings that have another name in the library than on the command line.
+_LIBRARY_NAMES = {"population": "population_size", "p": "first_rank", "q": "second_rank"}
+
+# The outcome of a run depends on what lies in these folders, which has a fingerprint, not on where they are.
+_FOLDERS = ("run_dir", "data_dir", "cache_dir")
+
+# Counts are int32 on the device, but for these.
+_INT32_MAX = 2**31 - 1
+_LARGE = ("seed", "split_seed", "max_parameters", "max_flops")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be set of an experiment. The defaults are those of Section 4.1 for CIFAR.
+
+    `Help` of each field says what it is, its unit, and the paper's value.
+    """
+
+    run_dir: Annotated[
+        Path, Help("run", "run folder: record, checkpoints, the network found; continued if it exists")
+    ] = Path("runs/search")
+    seed: Annotated[int, Help("run", "seed of the whole search, from 0 to 2**32 - 1 (paper: not stated)")] = 0
+    reevaluate: Annotated[
+        bool, Help("run", "train again architectures that the run has evaluated before (paper: not stated)")
+    ] = False
+
+    data_dir: Annotated[
+        Path | None,
+        Help(
+            "data",
+            "folder or archive in the official 'python version' layout; without it CIFAR is downloaded by"
+            " tensorflow-datasets",
+        ),
+    ] = None
+    cache_dir: Annotated[Path, Help("data", "folder of what is kept between runs: data sets, compiled programs")] = (
+        dataclasses.field(default_factory=default_cache_dir)
+    )
+    validation_size: Annotated[int, Help("data", "training images held out to measure fitness (paper: 5,000)")] = 5_000
+    split_seed: Annotated[int, Help("data", "seed that draws the images held out (paper: not stated)")] = 0
+    preprocessing: Annotated[
+        Preprocessing,
+        Help(
+            "data",
+            "gcn_zca: global contrast normalization and ZCA whitening; standardize: mean 0 and deviation 1 a"
+            " channel (paper: gcn_zca)",
+        ),
+    ] = "gcn_zca"
+    pad: Annotated[int, Help("data", "pixels of padding before a random crop; 0: no crop (paper: 4)")] = 4
+    flip: Annotated[bool, Help("data", "mirror half of the training images (paper: yes)")] = True
+
+    t1: Annotated[int, Help("training", "T1: training steps to the first landmark (paper: 5,000)")] = 5_000
+    t2: Annotated[int, Help("training", "T2: further steps to the second landmark (paper: 15,000)")] = 15_000
+    t3: Annotated[int, Help("training", "T3: further steps to the end (paper: 5,000)")] = 5_000
+    batch_size: Annotated[int, Help("training", "images a training step (paper: 128)")] = 128
+    learning_rate: Annotated[float, Help("training", "learning rate at the start (paper: 0.1)")] = 0.1
+    decay_steps: Annotated[
+        tuple[int, ...],
+        Help(
+            "training",
+            "training steps, counted from the start, from which the rate is lower (paper: 15,000 and 20,000)",
+        ),
+    ] = (15_000, 20_000)
+    decay_rate: Annotated[float, Help("training", "what the rate is multiplied by at each of them (paper: 0.1)")] = 0.1
+    momentum: Annotated[float, Help("training", "momentum of SGD (paper: 0.9)")] = 0.9
+    weight_decay: Annotated[float, Help("training", "weight decay of all parameters (paper: 0.0005)")] = 5e-4
+    eval_batch_size: Annotated[int, Help("training", "images at a time in evaluation (paper: not stated)")] = 1_000
+
+    population: Annotated[int, Help("evolution", "individuals a generation (paper: 10)")] = 10
+    primary_steps: Annotated[
+        int, Help("evolution", "m: the most mutation steps a child in the primary succession (paper: 100)")
+    ] = 100
+    secondary_steps: Annotated[int, Help("evolution", "m in the secondary succession (paper: 10)")] = 10
+    p: Annotated[
+        int,
+        Help("evolution", "p of Eq. 1: the p-th best at T1 sets the threshold there (paper: not stated in our copy)"),
+    ] = 5
+    q: Annotated[
+        int,
+        Help("evolution", "q of Eq. 2: the q-th best at T2 sets the threshold there (paper: not stated in our copy)"),
+    ] = 2
+    elitism: Annotated[
+        bool, Help("evolution", "a parent gives way only to a fitter child (paper: no, Algorithm 1)")
+    ] = False
+    saturation_gain: Annotated[
+        float,
+        Help(
+            "evolution",
+            "a succession ends when the best accuracy, a fraction, gains less than this over the window"
+            " (paper: not stated)",
+        ),
+    ] = 0.001
+    saturation_window: Annotated[int, Help("evolution", "the window, in generations (paper: not stated)")] = 5
+    max_primary_generations: Annotated[
+        int, Help("evolution", "the most generations of the primary succession (paper: no limit stated)")
+    ] = 1_000
+    max_secondary_generations: Annotated[
+        int, Help("evolution", "the most generations of the secondary succession (paper: no limit stated)")
+    ] = 1_000
+
+    capacity: Annotated[int, Help("search space", "the most layers of a network (paper: no limit stated)")] = 256
+    channels: Annotated[
+        tuple[int, ...], Help("search space", "output channels a convolution may have (paper: these)")
+    ] = (16, 32, 48, 64, 96)
+    kernels: Annotated[
+        tuple[int, ...], Help("search space", "kernel sides of a convolution, pixels (paper: these)")
+    ] = (1, 3)
+    strides: Annotated[tuple[int, ...], Help("search space", "strides of a convolution, pixels (paper: these)")] = (
+        1,
+        2,
+    )
+    max_parameters: Annotated[
+        int, Help("search space", "the most trainable values of a network (paper: no limit stated)")
+    ] = 20_000_000
+    max_flops: Annotated[
+        int,
+        Help("search space", "the most floating-point operations of a network on one image (paper: no limit stated)"),
+    ] = 10_000_000_000
+
+    def check(self, name: DatasetName) -> None:
+        """Checks all that can be checked before the data are loaded.
+
+        Raises:
+            SettingsError: a value that cannot be.
+        """
+        for setting, value in dataclasses.asdict(self).items():
+            if isinstance(value, int) and setting not in _LARGE and value > _INT32_MAX:
+                raise SettingsError(f"{flag(setting)} is {value}; it must be at most {_INT32_MAX}")
+        self.data_config(name)
+        self._search_config(input_shape=(32, 32, 3), num_classes=10)
+
+    def data_config(self, name: DatasetName) -> DataConfig:
+        """What `load_dataset` takes.
+
+        Raises:
+            SettingsError: a value that no data set can be made with.
+        """
+        with _errors_name_flags():
+            return DataConfig(name=name, **self._shared_with(DataConfig))
+
+    def search_config(self, dataset: Dataset) -> SearchConfig:
+        """What `run_search` takes, for the images and classes of a data set.
+
+        Raises:
+            SettingsError: a value that cannot be.
+        """
+        _, height, width, channels = dataset.train_images.shape
+        return self._search_config(input_shape=(height, width, channels), num_classes=dataset.num_classes)
+
+    def outcome(self) -> dict[str, Any]:
+        """The settings that a run's outcome depends on."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in _FOLDERS}
+
+    def _search_config(self, *, input_shape: tuple[int, int, int], num_classes: int) -> SearchConfig:
+        with _errors_name_flags():
+            genome = _genome_spec(self._shared_with(GenomeSpec), input_shape=input_shape, num_classes=num_classes)
+            evolution = EvolutionConfig(**self._shared_with(EvolutionConfig))
+            train = TrainConfig(**self._shared_with(TrainConfig))
+            return SearchConfig(**self._shared_with(SearchConfig), genome=genome, evolution=evolution, train=train)
+
+    def _shared_with(self, config: type) -> dict[str, Any]:
+        """The settings that are fields of one of the library's configurations."""
+        theirs = {field.name for field in dataclasses.fields(config)}
+        ours = {_LIBRARY_NAMES.get(field.name, field.name): field.name for field in dataclasses.fields(self)}
+        return {name: getattr(self, ours[name]) for name in theirs & ours.keys()}
+
+
+def flag(name: str) -> str:
+    """How the command line names a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def with_flags(message: str) -> str:
+    """An error message of the library, with its settings named as on the command line.
+
+    Only a name that the message gives a value is replaced, so that a path or a word that looks like
+    a setting stays.
+    """
+    return _VALUED_NAME.sub(lambda found: flag(_SETTING_OF[found["name"]]), message)
+
+
+def _genome_spec(settings: dict[str, Any], **of_dataset: Any) -> GenomeSpec:
+    try:
+        return GenomeSpec(**settings, **of_dataset)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+
+
+@contextlib.contextmanager
+def _errors_name_flags() -> Iterator[None]:
+    try:
+        yield
+    except (DataError, EvolutionConfigError, SearchConfigError, SettingsError, TrainConfigError) as error:
+        raise SettingsError(with_flags(str(error))) from None
+
+
+_SETTING_OF = {field.name: field.name for field in dataclasses.fields(Settings)} | {
+    theirs: ours for ours, theirs in _LIBRARY_NAMES.items()
+}
+_VALUED_NAME = re.compile(
+    rf"(?:(?<=^)|(?<= ))(?P<name>{'|'.join(_SETTING_OF)})(?: \(\w\))?(?=(?:, which)? (?:is|was) )"
+)

@@ -1,0 +1,240 @@
+"""The search space and the nine operators again, in plain Python: the model that the arrays are held against.
+
+Nothing here is shared with `eigen_jax` but the numbering of layers and operators. A network is a
+tuple of genes, in the order of a genome. Costs are counted tap by tap, and an operator's outcomes
+are enumerated, each with the probability that it is drawn.
+"""
+
+import functools
+from collections import defaultdict
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+from hypothesis import strategies as st
+from strategies import architectures, renumbered, topological_orders
+
+from eigen_jax.architecture import Layer
+from eigen_jax.genome import Genome, GenomeSpec, Op
+from eigen_jax.mutation import Operator
+
+IMAGE, UNUSED = -1, -2
+
+
+class Gene(NamedTuple):
+    op: Op
+    inputs: tuple[int, int]
+    channels: int = 0  # this and the next two index the spec's choices
+    kernel: int = 0
+    stride: int = 0
+
+
+Network = tuple[Gene, ...]
+
+
+class Measures(NamedTuple):
+    sizes: tuple[tuple[int, int], ...]  # (H, W) of every layer
+    widths: tuple[int, ...]
+    parameters: int
+    flops: int
+
+
+def conv(source: int = IMAGE, *, channels: int = 0, kernel: int = 0, stride: int = 0) -> Gene:
+    return Gene(Op.CONV, (source, UNUSED), channels, kernel, stride)
+
+
+def pool(source: int = IMAGE) -> Gene:
+    return Gene(Op.POOL, (source, UNUSED))
+
+
+def concat(first: int, second: int) -> Gene:
+    return Gene(Op.CONCAT, (first, second))
+
+
+def to_genome(network: Network, *, capacity: int) -> Genome:
+    """The genome, of NumPy arrays, with the network's genes in the order given."""
+    fields = {name: np.zeros(capacity, np.int8) for name in ("op", "channels", "kernel", "stride")}
+    inputs = np.zeros((capacity, 2), np.int16)
+    for position, gene in enumerate(network):
+        inputs[position] = gene.inputs
+        for name, values in fields.items():
+            values[position] = getattr(gene, name)
+    return Genome(inputs=inputs, length=np.asarray(len(network), np.int32), **fields)  # type: ignore[arg-type]
+
+
+def to_network(genome: Genome) -> Network:
+    """The live genes of one genome, of NumPy or JAX arrays."""
+    op, inputs, channels, kernel, stride = (
+        np.asarray(field).tolist()
+        for field in (genome.op, genome.inputs, genome.channels, genome.kernel, genome.stride)
+    )
+    return tuple(
+        Gene(Op(op[i]), (inputs[i][0], inputs[i][1]), channels[i], kernel[i], stride[i])
+        for i in range(int(genome.length))
+    )
+
+
+def from_layers(layers: tuple[Layer, ...], *, spec: GenomeSpec) -> Network:
+    """The network of these layers, in their order."""
+
+    def gene(layer: Layer) -> Gene:
+        if layer.op != "conv":
+            return pool(*layer.inputs) if layer.op == "pool" else concat(*layer.inputs)
+        return conv(
+            *layer.inputs,
+            channels=spec.channels.index(layer.channels),
+            kernel=spec.kernels.index(layer.kernel),
+            stride=spec.strides.index(layer.stride),
+        )
+
+    return tuple(map(gene, layers))
+
+
+@st.composite
+def networks(draw: st.DrawFn, *, spec: GenomeSpec, max_layers: int = 10) -> Network:
+    """Networks with their genes in any topological order, within the spec's bounds or not."""
+    layers = draw(architectures(spec=spec, max_layers=max_layers)).layers
+    return from_layers(renumbered(layers, draw(topological_orders(layers))), spec=spec)
+
+
+@functools.cache
+def taps_on_map(size: int, kernel: int, stride: int) -> int:
+    """Kernel taps that meet the map, over all outputs of a 1-D SAME convolution: each one is visited."""
+    outputs = -(-size // stride)
+    before = max((outputs - 1) * stride + kernel - size, 0) // 2
+    places = (output * stride - before + tap for output in range(outputs) for tap in range(kernel))
+    return sum(0 <= place < size for place in places)
+
+
+def measure(network: Network, *, spec: GenomeSpec) -> Measures | None:
+    """Sizes and exact costs; None where a 1 x 1 map is halved or a concatenation joins different sizes."""
+    height, width, channels = spec.input_shape
+    sizes, widths = {IMAGE: (height, width)}, {IMAGE: channels}
+    parameters = flops = 0
+    for position, gene in enumerate(network):
+        first, second = gene.inputs
+        height, width = sizes[first]
+        strided = gene.op == Op.POOL or (gene.op == Op.CONV and spec.strides[gene.stride] == 2)
+        if (strided and (height, width) == (1, 1)) or (gene.op == Op.CONCAT and sizes[first] != sizes[second]):
+            return None
+        widths[position] = widths[first]
+        if gene.op == Op.CONV:
+            kernel, stride = spec.kernels[gene.kernel], spec.strides[gene.stride]
+            taps = taps_on_map(height, kernel, stride) * taps_on_map(width, kernel, stride)
+            widths[position] = spec.channels[gene.channels]
+            parameters += kernel * kernel * widths[first] * widths[position] + 2 * widths[position]
+            flops += 2 * taps * widths[first] * widths[position]
+        elif gene.op == Op.CONCAT:
+            widths[position] += widths[second]
+        sizes[position] = ((height + 1) // 2, (width + 1) // 2) if strided else (height, width)
+    features = widths[len(network) - 1]
+    layers = range(len(network))
+    return Measures(
+        sizes=tuple(sizes[layer] for layer in layers),
+        widths=tuple(widths[layer] for layer in layers),
+        parameters=parameters + (features + 1) * spec.num_classes,
+        flops=flops + 2 * features * spec.num_classes,
+    )
+
+
+def obeys(network: Network, *, spec: GenomeSpec) -> bool:
+    """Whether the network's sizes fit, and its exact costs are within the bounds."""
+    measures = measure(network, spec=spec)
+    return measures is not None and measures.parameters <= spec.max_parameters and measures.flops <= spec.max_flops
+
+
+def outcomes(network: Network, operator: Operator, *, spec: GenomeSpec) -> dict[Network | None, Fraction]:
+    """What the operator makes of a network, with probabilities; None stands for a refusal."""
+    probabilities: dict[Network | None, Fraction] = defaultdict(Fraction)
+    for child, probability in _draws(network, operator, spec):
+        probabilities[child if child is not None and obeys(child, spec=spec) else None] += probability
+    return dict(probabilities) or {None: Fraction(1)}
+
+
+def _draws(network: Network, operator: Operator, spec: GenomeSpec):
+    """(child, probability) of every draw; a child of None is a draw that the rules rule out."""
+    if operator in (Operator.INSERT_CONV, Operator.INSERT_CONCAT, Operator.INSERT_POOL):
+        if len(network) < spec.capacity:
+            edges = _edges(network)
+            for edge in edges:
+                genes = list(_inserted(network, operator, *edge, spec))
+                for gene in genes:
+                    child = None if gene is None else _insert(network, gene, *edge)
+                    yield child, Fraction(1, len(edges) * len(genes))
+        return
+    op = {Operator.REMOVE_CONCAT: Op.CONCAT, Operator.REMOVE_POOL: Op.POOL}.get(operator, Op.CONV)
+    sites = [position for position, gene in enumerate(network) if gene.op == op]
+    for site in sites:
+        if operator in (Operator.REMOVE_CONV, Operator.REMOVE_CONCAT, Operator.REMOVE_POOL):
+            yield _remove(network, site), Fraction(1, len(sites))
+            continue
+        field, choices = {
+            Operator.ALTER_CHANNELS: ("channels", spec.channels),
+            Operator.ALTER_STRIDE: ("stride", spec.strides),
+            Operator.ALTER_KERNEL: ("kernel", spec.kernels),
+        }[operator]
+        others = [index for index in range(len(choices)) if index != getattr(network[site], field)]
+        for index in others:
+            altered = Gene(**{**network[site]._asdict(), field: index})
+            yield (*network[:site], altered, *network[site + 1 :]), Fraction(1, len(sites) * len(others))
+
+
+def _edges(network: Network) -> list[tuple[int, int | None]]:
+    """(position of the reader, which of its inputs); the last one is global pooling's, None."""
+    inner = [(i, n) for i, gene in enumerate(network) for n in (0, 1) if gene.inputs[n] != UNUSED]
+    return [*inner, (len(network), None)]
+
+
+def _inserted(network: Network, operator: Operator, reader: int, which: int | None, spec: GenomeSpec):
+    """The genes that may be drawn for an edge, equally likely; None where there is none."""
+    source = len(network) - 1 if which is None else network[reader].inputs[which]
+    if operator == Operator.INSERT_POOL:
+        yield pool(source)
+    elif operator == Operator.INSERT_CONV:
+        defaults = zip((spec.channels, spec.kernels, spec.strides), (32, 3, 1), strict=True)
+        yield Gene(Op.CONV, (source, UNUSED), *(c.index(v) if v in c else 0 for c, v in defaults))
+    else:
+        measures = measure(network, spec=spec)
+        assert measures is not None
+        sizes = measures.sizes
+        partners = [
+            other for other in range(reader) if other != source and source >= 0 and sizes[other] == sizes[source]
+        ]
+        yield from [concat(source, partner) for partner in partners]
+        if not partners:
+            yield None
+
+
+def _insert(network: Network, gene: Gene, reader: int, which: int | None) -> Network:
+    """Puts a gene right before the reader, which then reads it; later positions move up by one."""
+    moved = [g._replace(inputs=tuple(s + (s >= reader) for s in g.inputs)) for g in network]  # type: ignore[arg-type]
+    if which is not None:
+        inputs = list(moved[reader].inputs)
+        inputs[which] = reader
+        moved[reader] = moved[reader]._replace(inputs=(inputs[0], inputs[1]))
+    return (*moved[:reader], gene, *moved[reader:])
+
+
+def _remove(network: Network, site: int) -> Network | None:
+    """Joins the readers of a layer to its first input, and drops what no longer reaches the sink."""
+    source = network[site].inputs[0]
+    rewired = list(network)
+    for position, gene in enumerate(network):
+        first, second = (source if read == site else read for read in gene.inputs)
+        if gene.op == Op.CONCAT and site in gene.inputs:
+            becomes_equal = first == second and gene.inputs[0] != gene.inputs[1]
+            if IMAGE in (first, second) or becomes_equal:
+                return None
+        rewired[position] = gene._replace(inputs=(first, second))
+    sink = source if site == len(network) - 1 else len(network) - 1
+    reached, ahead = set(), [sink]
+    while ahead:
+        position = ahead.pop()
+        if position >= 0 and position not in reached:
+            reached.add(position)
+            ahead += rewired[position].inputs
+    new = {old: position for position, old in enumerate(sorted(reached))} | {IMAGE: IMAGE, UNUSED: UNUSED}
+    return tuple(
+        rewired[old]._replace(inputs=(new[rewired[old].inputs[0]], new[rewired[old].inputs[1]]))
+        for old in sorted(reached)
+    )

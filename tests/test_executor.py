@@ -1,0 +1,84 @@
+"""Jobs: what an outcome holds, that it resumes, and that failures stay inside."""
+
+import jax
+import numpy as np
+import pytest
+from jax import numpy as jnp
+
+from eigen_jax import executor
+from eigen_jax.architecture import Architecture, Layer
+from eigen_jax.data import Dataset
+from eigen_jax.executor import Job, run_job
+from eigen_jax.training import TrainConfig
+
+CONFIG = TrainConfig(batch_size=8, learning_rate=0.05, decay_steps=(), pad=0, flip=False, eval_batch_size=16)
+NETWORK = Architecture(input_shape=(4, 4, 1), layers=(Layer(op="conv", inputs=(-1,), channels=4, kernel=3, stride=1),))
+
+
+@pytest.fixture(scope="module")
+def bright_and_dark() -> Dataset:
+    """Images that are bright or dark: two classes that one convolution tells apart."""
+    labels = np.arange(48, dtype=np.int32) % 2
+    noise = np.random.default_rng(0).normal(0, 0.1, (48, 4, 4, 1))
+    images = jnp.asarray(labels[:, None, None, None] * 2 - 1 + noise, jnp.float32)
+    labels = jnp.asarray(labels)
+    return Dataset(
+        train_images=images[:16],
+        train_labels=labels[:16],
+        validation_images=images[16:32],
+        validation_labels=labels[16:32],
+        test_images=images[32:],
+        test_labels=labels[32:],
+        num_classes=2,
+        name="bright_and_dark",
+        fingerprint="none",
+    )
+
+
+def job(until: int, config: TrainConfig = CONFIG) -> Job:
+    return Job(key=jax.random.key(3), architecture=NETWORK, until=until, config=config)
+
+
+def test_an_outcome_has_the_validation_accuracy_and_a_state_at_the_landmark(bright_and_dark):
+    outcome = run_job(job(40), None, bright_and_dark)
+    assert outcome.cause is None
+    assert outcome.fitness == 1.0
+    assert outcome.state is not None
+    assert int(outcome.state.step) == 40
+    assert outcome.compile_seconds > 0
+    assert outcome.train_seconds > 0
+
+
+def test_two_landmarks_give_the_same_bits_as_one(bright_and_dark):
+    first = run_job(job(3), None, bright_and_dark)
+    second = run_job(job(7), first.state, bright_and_dark)
+    at_once = run_job(job(7), None, bright_and_dark)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), second.state, at_once.state))
+    assert second.fitness == at_once.fitness
+
+
+def test_divergence_is_an_outcome_with_its_cause(bright_and_dark):
+    wild = TrainConfig(batch_size=8, learning_rate=1e30, decay_steps=(), pad=0, flip=False, eval_batch_size=16)
+    outcome = run_job(job(50, wild), None, bright_and_dark)
+    assert outcome.state is None
+    assert np.isnan(outcome.fitness)
+    assert outcome.cause is not None
+    assert outcome.cause.startswith("training diverged by step 50")
+
+
+def test_a_lack_of_memory_is_an_outcome_with_one_line_of_cause(bright_and_dark, monkeypatch):
+    def exhaust(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore lines")
+
+    monkeypatch.setattr(executor, "train_to", exhaust)
+    outcome = run_job(job(5), None, bright_and_dark)
+    assert outcome.cause == "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."
+
+
+def test_a_mistake_of_the_program_is_not_taken_for_a_failed_individual(bright_and_dark, monkeypatch):
+    def mistake(*_, **__):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(executor, "train_to", mistake)
+    with pytest.raises(TypeError, match="a bug"):
+        run_job(job(5), None, bright_and_dark)

@@ -1,0 +1,239 @@
+"""What a search shows, line by line, with a clock that the test turns."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from eigen_jax.architecture import IMAGE, Architecture, Layer, count_flops, count_parameters
+from eigen_jax.evolution import EvolutionConfig, Phase
+from eigen_jax.genome import GenomeSpec
+from eigen_jax.lineage import Fate, Individual, Reference, landmark
+from eigen_jax.search import SearchConfig, SearchResult
+from experiments.progress import ConsoleObserver, Standing, describe, duration, steps_left
+
+CONFIG = SearchConfig(
+    t1=100,
+    t2=200,
+    t3=50,
+    genome=GenomeSpec(capacity=8, input_shape=(8, 8, 1), num_classes=10),
+    evolution=EvolutionConfig(population_size=3, primary_steps=20, secondary_steps=4, first_rank=2, second_rank=1),
+)
+EMPTY = Architecture(input_shape=(8, 8, 1), layers=())
+# 1 * 9 * 16 weights and 2 * 16 of normalisation; the classifier has (16 + 1) * 10.
+CONV = Architecture(input_shape=(8, 8, 1), layers=(Layer(op="conv", inputs=(IMAGE,), channels=16, kernel=3, stride=1),))
+POOL = Architecture(input_shape=(8, 8, 1), layers=(Layer(op="pool", inputs=(IMAGE,)),))
+
+
+class Clock:
+    """Seconds, as the test sets them."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make_observer(*, terminal: bool = False) -> tuple[ConsoleObserver, io.StringIO, Clock]:
+    text, clock = io.StringIO(), Clock()
+    console = Console(
+        file=text,
+        width=80,
+        height=30,
+        force_terminal=terminal,
+        force_interactive=terminal,
+        highlight=False,
+        _environ={},
+    )
+    return ConsoleObserver(CONFIG, folder=Path("runs/x"), console=console, clock=clock), text, clock
+
+
+def individual(index: int, architecture: Architecture, fate: Fate, t3: float | None = None, **fields) -> Individual:
+    return Individual(
+        generation=4,
+        phase="primary",
+        index=index,
+        parent=None,
+        operators=None,
+        architecture=architecture,
+        parameters=count_parameters(architecture, num_classes=10),
+        flops=count_flops(architecture, num_classes=10),
+        t3=landmark(t3),
+        fate=fate,
+        **fields,
+    )
+
+
+def run_generation(observer: ConsoleObserver, clock: Clock) -> None:
+    """A generation of three: one extinct at T1, one at T2 (taken over from another), and the parent."""
+    observer.generation_started(generation=4, phase=Phase.PRIMARY, architectures=[CONV, EMPTY, POOL])
+    measure = observer.individual_measured
+    for index, fitness, same_as in ((0, 0.5, None), (1, 0.25, None), (2, 0.375, Reference(generation=1, index=2))):
+        if same_as is None:
+            clock.now += 20
+            observer.training_progress(index=index, landmark=0, step=50, until=100, loss=2.25, steps_per_second=2.5)
+            observer.training_progress(index=index, landmark=0, step=100, until=100, loss=1.5, steps_per_second=1234.5)
+        measure(index=index, landmark=0, fitness=fitness, cause=None, same_as=same_as)
+    observer.individuals_extinct(landmark=0, indices=[1], threshold=0.375)
+    measure(index=0, landmark=1, fitness=0.625, cause=None, same_as=None)
+    measure(index=2, landmark=1, fitness=0.4375, cause=None, same_as=Reference(generation=1, index=2))
+    observer.individuals_extinct(landmark=1, indices=[2], threshold=0.625)
+    measure(index=0, landmark=2, fitness=0.75, cause=None, same_as=None)
+    individuals = [
+        individual(0, CONV, Fate.PARENT, 0.75),
+        individual(1, EMPTY, Fate.EXTINCT_T1),
+        individual(2, POOL, Fate.EXTINCT_T2, same_as=Reference(generation=1, index=2)),
+    ]
+    clock.now = 125.0
+    observer.generation_ended(individuals=individuals, best_fitness=0.8125)
+
+
+def test_a_generation_is_told_in_lines():
+    observer, text, clock = make_observer()
+    with observer:
+        observer.search_started(generation=4)
+        run_generation(observer, clock)
+    assert text.getvalue().split("\n") == [
+        "Run folder runs/x, going on with generation 4",
+        "Individuals are named generation.index; accuracies are % of validation images",
+        "",
+        "Primary succession: up to 20 mutation steps a child",
+        "",
+        "Generation 4, 3 children",
+        "  name  layers  parameters    T1/needed    T2/needed     T3  fate",
+        # After 20 s for 50 steps there are 50 + 200 more to T1, 2 * 200 to T2 and 50 to T3.
+        "  4.0 to T1: 50/100, loss 2.25, 2.5 steps/s; about 4 min 40 s left",
+        # After 40 s for 150 steps: 50 + 100, 400, 50.
+        "  4.1 to T1: 50/100, loss 2.25, 2.5 steps/s; about 2 min 40 s left",
+        "   4.1       0          20    25.0/37.5                      extinct",
+        "   4.2       1          20    37.5/37.5    43.8/62.5         extinct (as 1.2)",
+        "   4.0       1         346    50.0/37.5    62.5/62.5   75.0  parent",
+        "Generation 4 (2 min 5 s): best 81.2 %, needed 37.5 and 62.5 %, parent 4.0",
+        "",
+    ]
+    assert max(map(len, text.getvalue().split("\n"))) <= 80
+
+
+def test_a_phase_has_its_heading_once():
+    observer, text, _ = make_observer()
+    for generation, phase in enumerate((Phase.PRIMARY, Phase.PRIMARY, Phase.SECONDARY, Phase.SECONDARY)):
+        observer.generation_started(generation=generation, phase=phase, architectures=[EMPTY])
+    assert [line for line in text.getvalue().split("\n") if "succession" in line] == [
+        "Primary succession: up to 20 mutation steps a child",
+        "Secondary succession: up to 4 mutation steps a child",
+    ]
+
+
+def test_a_failure_says_why_and_the_parent_stays():
+    observer, text, _ = make_observer()
+    cause = "training diverged by step 50: the mean loss is nan; lower the learning rate, and then try it once more"
+    observer.generation_started(generation=4, phase=Phase.SECONDARY, architectures=[CONV])
+    observer.individual_measured(index=0, landmark=0, fitness=None, cause=cause, same_as=None)
+    observer.individuals_extinct(landmark=0, indices=[0], threshold=0.5)
+    observer.individuals_extinct(landmark=1, indices=[], threshold=0.0)
+    failed = individual(0, CONV, Fate.FAILED, cause=cause)
+    observer.generation_ended(individuals=[failed], best_fitness=float("-inf"))
+    *_, row, first, second, end, _ = text.getvalue().split("\n")
+    assert row == "   4.0       1         346       -/50.0                      failed"
+    assert f"{first.strip()} {second.strip()}" == cause
+    assert max(len(first.rstrip()), len(second.rstrip())) <= 80
+    assert end == "Generation 4 (0 s): best - %, needed 50.0 and 0.0 %, parent stays"
+
+
+def test_without_a_terminal_progress_is_told_at_most_every_ten_seconds():
+    observer, text, clock = make_observer()
+    observer.generation_started(generation=0, phase=Phase.PRIMARY, architectures=[CONV])
+    for second in range(1, 41):
+        clock.now = float(second)
+        observer.training_progress(index=0, landmark=0, step=second, until=100, loss=1.0, steps_per_second=1.0)
+    told = [line.split(",")[0] for line in text.getvalue().split("\n") if " to T1" in line]
+    assert told == [f"  0.0 to T1: {step}/100" for step in (10, 20, 30, 40)]
+
+
+def test_on_a_terminal_there_are_bars_that_go_away():
+    observer, text, clock = make_observer(terminal=True)
+    with observer:
+        observer.search_started(generation=0)
+        observer.generation_started(generation=4, phase=Phase.PRIMARY, architectures=[CONV])
+        clock.now = 60.0
+        observer.training_progress(index=0, landmark=0, step=50, until=100, loss=2.25, steps_per_second=2.5)
+        observer.bars.refresh()
+        shown = text.getvalue()
+    assert "4.0 to T1" in shown
+    assert "50/100, loss 2.25, 2.5 steps/s" in shown
+    # 60 s for 50 steps; before it are 50 to T1, 200 to T2 and 50 to T3.
+    assert "about 6 min 0 s left" in shown
+    assert "4.0 to T1: 50/100" not in shown
+    assert text.getvalue().endswith("\x1b[?25h") or "\x1b[?25h" in text.getvalue()[len(shown) :]
+
+
+def test_the_end_shows_the_network_and_what_it_reached():
+    observer, text, clock = make_observer()
+    clock.now = 3_725.0
+    best = individual(0, CONV, Fate.PARENT, 0.75)
+    observer.search_ended(
+        result=SearchResult(best=best, validation_accuracy=0.75, test_accuracy=0.72, generations=9, trained=31)
+    )
+    lines = text.getvalue().split("\n")
+    assert lines[1] == "The search ended: 9 generations, 31 networks trained, 1 h 2 min this time"
+    assert lines[2] == "The network found, 4.0:"
+    assert "validation accuracy  75.0 %" in lines
+    assert "test accuracy        72.0 %" in lines
+    assert "parameters           346" in lines
+    # 22 * 22 taps on the map, 16 filters, and 160 weights of the classifier, 2 operations each.
+    assert "FLOPs an image       15,808" in lines
+    assert "run folder           runs/x" in lines
+
+
+def test_a_search_without_a_survivor_says_so():
+    observer, text, _ = make_observer()
+    observer.search_ended(
+        result=SearchResult(best=None, validation_accuracy=None, test_accuracy=None, generations=2, trained=6)
+    )
+    assert "No network survived all landmarks: train longer, or lower the learning rate\n" in text.getvalue()
+
+
+def test_steps_left_counts_the_living_and_at_most_the_ranks():
+    standings = [Standing(architecture=EMPTY, steps=steps) for steps in (30, 0, 0)]
+    assert steps_left(standings, 0, config=CONFIG) == 70 + 100 + 100 + 2 * 200 + 50
+    standings[0].fitness = [0.5]
+    standings[0].steps = 100
+    standings[1].same_as = Reference(generation=0, index=0)
+    assert steps_left(standings, 0, config=CONFIG) == 100 + 2 * 200 + 50
+    standings[1].alive = standings[2].alive = False
+    assert steps_left(standings, 1, config=CONFIG) == 200 + 50
+    standings[0].fitness, standings[0].steps = [0.5, 0.5], 300
+    assert steps_left(standings, 2, config=CONFIG) == 50
+    standings[0].alive = False
+    assert steps_left(standings, 2, config=CONFIG) == 0
+
+
+def test_a_network_is_described_a_line_a_layer():
+    architecture = Architecture(
+        input_shape=(8, 8, 1),
+        layers=(
+            Layer(op="conv", inputs=(IMAGE,), channels=16, kernel=3, stride=2),
+            Layer(op="conv", inputs=(0,), channels=4, kernel=1, stride=1),
+            Layer(op="concat", inputs=(1, 0)),
+            Layer(op="pool", inputs=(2,)),
+        ),
+    )
+    lines = [" ".join(line.split()) for line in describe(architecture, num_classes=10)]
+    assert lines == [
+        "image 8 x 8 x 1",
+        "0 convolution 3 x 3, stride 2 of image 4 x 4 x 16",
+        "1 convolution 1 x 1 of 0 4 x 4 x 4",
+        "2 concatenation of 1, 0 4 x 4 x 20",
+        "3 max pooling 2 x 2 of 2 2 x 2 x 20",
+        "global average pooling, classifier 10 classes",
+    ]
+    assert max(map(len, describe(architecture, num_classes=10))) <= 78
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min 0 s"), (3_599.6, "1 h 0 min"), (7_260.0, "2 h 1 min")],
+)
+def test_durations_have_two_units(seconds, shown):
+    assert duration(seconds) == shown

@@ -1,0 +1,380 @@
+"""Whole searches: the record, the run folder, continuing after a kill, failures."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eigen_jax import checkpoint, lineage
+from eigen_jax.architecture import from_json
+from eigen_jax.builder import build_network
+from eigen_jax.data import DataConfig, Dataset, load_dataset
+from eigen_jax.evolution import EvolutionConfig, Phase
+from eigen_jax.executor import Outcome
+from eigen_jax.genome import GenomeSpec
+from eigen_jax.lineage import Fate, without_times
+from eigen_jax.search import (
+    RunFolderError,
+    SearchConfig,
+    SearchConfigError,
+    SearchObserver,
+    load_network,
+    loop,
+    run_search,
+)
+from eigen_jax.training import TrainConfig, abstract_state
+
+SPEC = GenomeSpec(capacity=4, input_shape=(8, 8, 1), num_classes=10, channels=(4, 8), max_flops=200_000)
+CONFIG = SearchConfig(
+    t1=2,
+    t2=2,
+    t3=2,
+    genome=SPEC,
+    evolution=EvolutionConfig(
+        population_size=4,
+        primary_steps=6,
+        secondary_steps=3,
+        first_rank=3,
+        second_rank=2,
+        max_primary_generations=2,
+        max_secondary_generations=2,
+    ),
+    train=TrainConfig(batch_size=64, learning_rate=0.05, decay_steps=(), pad=1, flip=False, eval_batch_size=400),
+)
+GENERATIONS = 4
+
+# For the tests that really train.
+SMALL_CONFIG = dataclasses.replace(
+    CONFIG,
+    evolution=dataclasses.replace(
+        CONFIG.evolution,
+        population_size=2,
+        first_rank=2,
+        second_rank=1,
+        max_primary_generations=1,
+        max_secondary_generations=1,
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Dataset:
+    cache = tmp_path_factory.mktemp("cache")
+    return load_dataset(DataConfig(name="digits", validation_size=200, preprocessing="standardize", cache_dir=cache))
+
+
+@pytest.fixture
+def pretended(monkeypatch) -> list[str]:
+    """Replaces training by a fitness made of the architecture; lists the architectures that it was asked for."""
+    asked: list[str] = []
+
+    def pretend(job, state, dataset, *, on_progress=None):
+        asked.append(lineage.fingerprint(job.architecture))
+        network = build_network(job.architecture, num_classes=dataset.num_classes)
+        shapes = abstract_state(network=network, config=job.config, input_shape=job.architecture.input_shape)
+        state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        fitness = (int(asked[-1][:6], 16) % 1000 + job.until) / 1010
+        return Outcome(fitness=fitness, state=state, cause=None, compile_seconds=0.5, train_seconds=0.25)
+
+    monkeypatch.setattr(loop, "run_job", pretend)
+    return asked
+
+
+def record(folder: Path) -> bytes:
+    """The record's bytes, without times."""
+    individuals = lineage.read(folder / "lineage.jsonl")
+    return "\n".join(lineage.to_line(without_times(each)) for each in individuals).encode()
+
+
+def test_a_search_on_real_digits_ends_with_a_trained_network_and_a_complete_record(digits, tmp_path):
+    class Watch(SearchObserver):
+        def __init__(self):
+            self.phases: list[Phase] = []
+            self.steps: list[int] = []
+
+        def generation_started(self, *, generation, phase, architectures):
+            self.phases.append(phase)
+
+        def training_progress(self, *, index, landmark, step, until, loss, steps_per_second):
+            self.steps.append(step)
+
+    watch = Watch()
+    result = run_search(SMALL_CONFIG, digits, tmp_path / "run", observer=watch)
+    assert watch.phases == [Phase.PRIMARY, Phase.SECONDARY]
+    assert set(watch.steps) == {2, 4, 6}
+    individuals = lineage.read(tmp_path / "run" / "lineage.jsonl")
+    assert [(each.generation, each.index) for each in individuals] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert result.best is not None
+    assert result.best in individuals
+
+    architecture, variables = load_network(tmp_path / "run")
+    assert architecture == result.best.architecture
+    logits = build_network(architecture, num_classes=10).apply(variables, digits.test_images, train=False)
+    accuracy = np.mean(np.argmax(logits, axis=-1) == np.asarray(digits.test_labels))
+    assert accuracy == pytest.approx(result.test_accuracy, abs=1e-9)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"] == result.test_accuracy
+    assert from_json((tmp_path / "run" / "network" / "genome.json").read_text()) == architecture
+
+
+def algorithm_1(individuals, levels, p, q):
+    """Fates and thresholds of a generation by hand: Algorithm 1 on plain lists."""
+
+    def raised(level, values, rank):
+        values = sorted((value for value in values if value is not None), reverse=True)
+        return max(level, values[rank - 1]) if len(values) >= rank else level
+
+    first = raised(levels[0], [each.t1.fitness for each in individuals], p)
+    left = [each for each in individuals if each.t1.fitness is not None and each.t1.fitness >= first]
+    second = raised(levels[1], [each.t2.fitness for each in left], q)
+    survivors = [each for each in left if each.t2.fitness is not None and each.t2.fitness >= second]
+    return (first, second), left, survivors
+
+
+def test_the_record_tells_algorithm_1(digits, tmp_path, pretended):
+    run_search(CONFIG, digits, tmp_path)
+    individuals = lineage.read(tmp_path / "lineage.jsonl")
+    levels, parent = (0.0, 0.0), None
+    for generation in range(GENERATIONS):
+        population = [each for each in individuals if each.generation == generation]
+        levels, left, survivors = algorithm_1(population, levels, p=3, q=2)
+        assert {each.parent for each in population} == {parent}
+        for each in population:
+            assert each.t1.threshold == levels[0]
+            assert each.t2.threshold == (levels[1] if each in left else None)
+            assert (each.t3.fitness is None) == (each not in survivors)
+            steps = sum(each.operators.values())
+            assert 1 <= steps <= (6 if generation < 2 else 3)
+            if each not in left:
+                assert each.fate == Fate.EXTINCT_T1
+            elif each not in survivors:
+                assert each.fate == Fate.EXTINCT_T2
+        if survivors:
+            fittest = max(survivors, key=lambda each: each.t3.fitness)
+            assert [each for each in population if each.fate == Fate.PARENT] == [fittest]
+            parent = fittest.reference
+    assert parent is not None, "somebody must have survived for this test to say anything"
+
+
+def test_evolution_is_traced_once(digits, tmp_path, pretended, monkeypatch):
+    spec = dataclasses.replace(SPEC, capacity=5)
+    config = dataclasses.replace(CONFIG, genome=spec)
+    jitted = jax.jit(chex.assert_max_traces(loop.evolution_step.__wrapped__, n=1), static_argnames=("spec", "config"))
+    monkeypatch.setattr(loop, "evolution_step", jitted)
+    run_search(config, digits, tmp_path)
+
+
+def test_equal_architectures_are_trained_once(digits, tmp_path, pretended):
+    run_search(CONFIG, digits, tmp_path)
+    individuals = lineage.read(tmp_path / "lineage.jsonl")
+    copies = [each for each in individuals if each.same_as is not None]
+    assert copies, "the search space is small enough for repeats"
+    by_place = {each.reference: each for each in individuals}
+    for copy in copies:
+        original = by_place[copy.same_as]
+        assert original.same_as is None
+        assert original.architecture == copy.architecture
+        assert copy.t1.fitness == original.t1.fitness
+        assert (copy.seconds_compiling, copy.seconds_training) == (0, 0)
+    assert max(Counter(pretended).values()) <= 3, "one training has three landmarks"
+
+
+def test_reevaluation_trains_every_individual(digits, tmp_path, pretended):
+    run_search(dataclasses.replace(CONFIG, reevaluate=True), digits, tmp_path)
+    individuals = lineage.read(tmp_path / "lineage.jsonl")
+    assert all(each.same_as is None for each in individuals)
+    assert len(pretended) >= len(individuals)
+
+
+class _Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+@pytest.mark.parametrize("moment", ["recorded", "saved"])
+@pytest.mark.parametrize("generation", range(1, GENERATIONS + 1))
+def test_a_run_killed_around_any_save_goes_on_to_the_same_record(
+    digits, tmp_path, pretended, monkeypatch, generation, moment
+):
+    run_search(CONFIG, digits, tmp_path / "whole")
+    save = checkpoint.save
+
+    def save_and_die(folder, step, items, **options):
+        dies = "evolution" in items and step == generation
+        if not (dies and moment == "recorded"):
+            save(folder, step, items, **options)
+        if dies:
+            raise _Killed
+
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
+    with pytest.raises(_Killed):
+        run_search(CONFIG, digits, tmp_path / "killed")
+    monkeypatch.setattr(checkpoint, "save", save)
+    result = run_search(CONFIG, digits, tmp_path / "killed")
+    assert result.generations == GENERATIONS
+    assert record(tmp_path / "killed") == record(tmp_path / "whole")
+
+
+def test_a_finished_run_is_not_run_again(digits, tmp_path, pretended):
+    first = run_search(CONFIG, digits, tmp_path)
+    pretended.clear()
+    assert run_search(CONFIG, digits, tmp_path) == first
+    assert pretended == []
+
+
+def test_a_run_killed_with_sigkill_goes_on_to_the_same_record(tmp_path):
+    script = textwrap.dedent(
+        """
+        import os, signal, sys
+        sys.path.insert(0, sys.argv[3])
+        from test_search import SMALL_CONFIG
+        from eigen_jax.data import DataConfig, load_dataset
+        from eigen_jax.search import SearchObserver, run_search
+
+        class Killer(SearchObserver):
+            def generation_started(self, *, generation, phase, architectures):
+                if str(generation) == sys.argv[2]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        data = DataConfig(name="digits", validation_size=200, preprocessing="standardize")
+        run_search(SMALL_CONFIG, load_dataset(data), sys.argv[1], observer=Killer())
+        """
+    )
+
+    def run(folder: str, kill_at: str) -> int:
+        command = [sys.executable, "-c", script, str(tmp_path / folder), kill_at, str(Path(__file__).parent)]
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        return subprocess.run(command, env=environment, capture_output=True, timeout=300).returncode
+
+    assert run("whole", "never") == 0
+    assert run("killed", "1") == -signal.SIGKILL
+    assert len(lineage.read(tmp_path / "killed" / "lineage.jsonl")) == 2
+    assert run("killed", "never") == 0
+    assert record(tmp_path / "killed") == record(tmp_path / "whole")
+
+
+def test_a_failed_individual_is_extinct_with_its_cause_and_never_trained_again(
+    digits, tmp_path, pretended, monkeypatch
+):
+    pretend = loop.run_job
+    failed: list[str] = []
+
+    def fail_odd_ones(job, state, dataset, **options):
+        outcome = pretend(job, state, dataset, **options)
+        if int(pretended[-1], 16) % 2:
+            failed.append(pretended[-1])
+            return dataclasses.replace(outcome, fitness=math.nan, state=None, cause="it broke")
+        return outcome
+
+    monkeypatch.setattr(loop, "run_job", fail_odd_ones)
+    result = run_search(CONFIG, digits, tmp_path)
+    assert failed
+    assert len(failed) == len(set(failed))
+    for each in lineage.read(tmp_path / "lineage.jsonl"):
+        is_odd = int(each.fingerprint, 16) % 2 == 1
+        assert (each.fate == Fate.FAILED) == is_odd
+        assert each.cause == ("it broke" if is_odd else None)
+    assert result.best is None or int(result.best.fingerprint, 16) % 2 == 0
+
+
+def test_a_search_in_which_everything_fails_ends_without_a_network(digits, tmp_path, pretended, monkeypatch):
+    def fail(job, state, dataset, **options):
+        return Outcome(fitness=math.nan, state=None, cause="it broke", compile_seconds=0.0, train_seconds=0.0)
+
+    monkeypatch.setattr(loop, "run_job", fail)
+    result = run_search(CONFIG, digits, tmp_path)
+    assert result.best is None
+    assert result.test_accuracy is None
+    assert {each.fate for each in lineage.read(tmp_path / "lineage.jsonl")} == {Fate.FAILED}
+    assert {each.parent for each in lineage.read(tmp_path / "lineage.jsonl")} == {None}
+    with pytest.raises(RunFolderError, match="name the folder of a run that has finished"):
+        load_network(tmp_path)
+
+
+def test_the_run_folder_says_what_was_run(digits, tmp_path, pretended):
+    run_search(CONFIG, digits, tmp_path)
+    content = json.loads((tmp_path / "settings.json").read_text())
+    assert content["settings"]["seed"] == 0
+    assert content["settings"]["genome"]["channels"] == [4, 8]
+    assert content["settings"]["data_fingerprint"] == digits.fingerprint
+    assert content["versions"]["jax"] == jax.__version__
+
+
+def test_a_folder_of_other_settings_is_refused_and_left_alone(digits, tmp_path, pretended):
+    run_search(CONFIG, digits, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(RunFolderError) as caught:
+        run_search(dataclasses.replace(CONFIG, seed=7, t1=3), digits, tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} belongs to a run with other settings: seed was 0 and is now 7, t1 was 2 and is now 3;"
+        " choose another folder"
+    )
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_a_folder_that_is_none_of_a_run_is_refused(digits, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(RunFolderError) as caught:
+        run_search(CONFIG, digits, tmp_path)
+    assert str(caught.value) == f"{tmp_path} holds files but no settings.json, so it is no run folder; choose another"
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_written_is_refused(digits, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError) as caught:
+        run_search(CONFIG, digits, tmp_path / "file" / "run")
+    assert str(caught.value) == (
+        f"cannot write the run folder {tmp_path}/file/run: Not a directory; choose one that can be written"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("{", "is damaged; put the run's own file back, or choose another folder"),
+        ('{"schema_version": 9, "settings": {}}', "has schema version 9; this version of eigen_jax reads 1"),
+    ],
+)
+def test_damaged_settings_are_refused(digits, tmp_path, content, line):
+    (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(RunFolderError) as caught:
+        run_search(CONFIG, digits, tmp_path)
+    assert str(caught.value) == f"{tmp_path}/settings.json {line}"
+
+
+def test_settings_that_do_not_fit_the_data_are_refused(digits, tmp_path):
+    with pytest.raises(SearchConfigError) as caught:
+        run_search(dataclasses.replace(CONFIG, genome=GenomeSpec()), digits, tmp_path)
+    assert str(caught.value) == (
+        "the search space is for images (32, 32, 3) of 10 classes, and digits has (8, 8, 1) of 10"
+    )
+    train = dataclasses.replace(CONFIG.train, batch_size=4_000)
+    with pytest.raises(SearchConfigError) as caught:
+        run_search(dataclasses.replace(CONFIG, train=train), digits, tmp_path)
+    assert str(caught.value) == "batch_size is 4000; it must be at most 1237, the images to train on"
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"t1": 0}, "t1 is 0; it must be at least 1 step"),
+        ({"t3": -5}, "t3 is -5; it must be at least 1 step"),
+        ({"seed": -1}, "seed is -1; it must be from 0 to 4294967295"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(change, line):
+    with pytest.raises(SearchConfigError) as caught:
+        SearchConfig(**change)
+    assert str(caught.value) == line
