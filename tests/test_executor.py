@@ -18,10 +18,9 @@ NETWORK = Architecture(input_shape=(4, 4, 1), layers=(Layer(op="conv", inputs=(-
 @pytest.fixture(scope="module")
 def bright_and_dark() -> Dataset:
     """Images that are bright or dark: two classes that one convolution tells apart."""
-    labels = np.arange(48, dtype=np.int32) % 2
+    labels = jnp.arange(48, dtype=jnp.int32) % 2
     noise = np.random.default_rng(0).normal(0, 0.1, (48, 4, 4, 1))
-    images = jnp.asarray(labels[:, None, None, None] * 2 - 1 + noise, jnp.float32)
-    labels = jnp.asarray(labels)
+    images = jnp.asarray(np.asarray(labels)[:, None, None, None] * 2 - 1 + noise, jnp.float32)
     return Dataset(
         train_images=images[:16],
         train_labels=labels[:16],

@@ -1,6 +1,6 @@
 """Chains of mutations, run for a whole batch at the cost of its genomes' live lengths.
 
-B is the number of individuals in a batch, G of genes.
+Dimension letters: B individuals of a batch, G genes.
 """
 
 import dataclasses
@@ -88,13 +88,13 @@ _STRAGGLERS = 8
 
 @struct.dataclass
 class _Chain:
-    """A batch of mutation chains under way; B is the last axis, so that vector lanes are individuals."""
+    """A batch of mutation chains under way."""
 
-    genome: Genome  # [..., B]
-    level: Array  # [G, B] int8
+    genome: Genome  # [B, ...] int32
+    level: Array  # [B, G] int8
     proposal: Proposal  # [B] each, drawn for `genome` and not applied yet
     left: Array  # [B] int32, operators still to apply
-    counts: Array  # [9, B] int32
+    counts: Array  # [B, 9] int32
     rejections: Array  # [B] int32, in a row
     block: Array  # [B] int32, blocks of draws used up
 
@@ -106,14 +106,12 @@ def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpe
     gathered and run apart, in windows that grow as they need.
     """
     batch = steps.shape[0]
-    given = genomes
-    genomes = jax.tree.map(lambda leaf: leaf.astype(jnp.int32), genomes)
-    level = _infer_batch(genomes, genomes.length.max(), spec).level
     zeros = jnp.zeros(batch, jnp.int32)
-    nothing = _batch(propose_pruning)(zeros)
+    nothing = jax.vmap(propose_pruning)(zeros)
     chain = _Chain(
-        genome=genomes,
-        level=level,
+        # In one dtype throughout, the compiled loops are vectorised better than in several narrow ones.
+        genome=jax.tree.map(lambda leaf: leaf.astype(jnp.int32), genomes),
+        level=_infer_batch(genomes, genomes.length.max(), spec).level,
         proposal=dataclasses.replace(nothing, prune=jnp.zeros(batch, bool), sound=jnp.zeros(batch, bool)),
         left=steps,
         counts=jnp.zeros((batch, len(Operator)), jnp.int32),
@@ -128,8 +126,8 @@ def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpe
         for window in [first, *wider]:
             # The fewer, the wider the window: so a turn costs no more than a share of the batch's.
             chain = _run_stragglers(keys, chain, window, max(1, batch * first // (_STRAGGLERS * window)), spec)
-    trace = MutationTrace(counts=chain.counts)
-    return jax.tree.map(lambda new, old: new.astype(old.dtype), chain.genome, given), trace
+    children = jax.tree.map(lambda leaf, given: leaf.astype(given.dtype), chain.genome, genomes)
+    return children, MutationTrace(counts=chain.counts)
 
 
 def _infer_batch(genomes: Genome, longest: Array, spec: GenomeSpec) -> Shapes:
@@ -144,10 +142,6 @@ def _windows(batch: int, capacity: int) -> list[int]:
     """
     narrower = (32, 128, 1024) if batch >= 64 else ()
     return [*(window for window in narrower if window < capacity), capacity]
-
-
-def _batch(function):
-    return jax.vmap(function)
 
 
 def _runnable(chain: _Chain, window: int, spec: GenomeSpec) -> Array:
@@ -172,7 +166,7 @@ def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) ->
     """Runs the chains block by block, in a window of the genes, until at most `few` go on in it."""
     narrow = dataclasses.replace(chain, genome=_cut(chain.genome, window), level=chain.level[:, :window])
 
-    def enough(carry):
+    def many_run(carry):
         return carry[1].sum(dtype=jnp.int32) > few
 
     def step(carry):
@@ -180,7 +174,7 @@ def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) ->
         chain = _run_block(keys, chain, running, spec)
         return chain, _runnable(chain, window, spec)
 
-    narrow, _ = lax.while_loop(enough, step, (narrow, _runnable(narrow, window, spec)))
+    narrow, _ = lax.while_loop(many_run, step, (narrow, _runnable(narrow, window, spec)))
     # Genes past the window belong to the chains that did not run in it.
     genome = jax.tree.map(lambda whole, part: _paste(whole, part), chain.genome, narrow.genome)
     return dataclasses.replace(narrow, genome=genome, level=_paste(chain.level, narrow.level))
@@ -207,7 +201,7 @@ def _run_block(keys: Array, chain: _Chain, running: Array, spec: GenomeSpec) -> 
     # scalar for scalar, at every gene that it is applied to.
     def step(turn, chain):
         chain = _try_proposals(chain, running, spec)
-        drawn = _batch(functools.partial(_draw, spec=spec))(words[turn], chain.genome, chain.level)
+        drawn = jax.vmap(functools.partial(_draw, spec=spec))(words[turn], chain.genome, chain.level)
         proposal = jax.tree.map(functools.partial(jnp.where, running), drawn, chain.proposal)
         return dataclasses.replace(chain, proposal=proposal)
 
@@ -227,7 +221,7 @@ def _draw(words: Array, genome: Genome, level: Array, *, spec: GenomeSpec) -> Pr
 def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
     """Applies every running chain's proposal where the result is valid."""
     proposal = chain.proposal
-    mutants = _batch(functools.partial(apply, spec=spec))(proposal, chain.genome)
+    mutants = jax.vmap(functools.partial(apply, spec=spec))(proposal, chain.genome)
     longest = jnp.where(running, mutants.length, 0).max()
     shapes = _infer_batch(mutants, longest, spec)
     unfinished = running & ((chain.left > 0) | proposal.prune)
@@ -236,8 +230,8 @@ def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
     operators = jnp.arange(len(Operator), dtype=jnp.int32)[None]
     return dataclasses.replace(
         chain,
-        genome=jax.tree.map(functools.partial(_where_last, accepted), mutants, chain.genome),
-        level=_where_last(accepted, shapes.level, chain.level),
+        genome=jax.tree.map(functools.partial(_where, accepted), mutants, chain.genome),
+        level=_where(accepted, shapes.level, chain.level),
         left=chain.left - counted.astype(jnp.int32),
         counts=chain.counts + ((operators == proposal.operator[:, None]) & counted[:, None]).astype(jnp.int32),
         # A chain that does not run keeps its count: reset, it would go on because others of its batch do.
@@ -245,6 +239,6 @@ def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
     )
 
 
-def _where_last(condition: Array, new: Array, old: Array) -> Array:
-    """`jnp.where` with a condition, [B], on the last axis."""
+def _where(condition: Array, new: Array, old: Array) -> Array:
+    """`jnp.where` with a condition, [B], on the first axis of arrays of any rank."""
     return jnp.where(jnp.expand_dims(condition, range(1, new.ndim)), new, old)

@@ -145,10 +145,12 @@ def _prune(genome: Genome, spec: GenomeSpec) -> Genome:
 
 
 def acceptable(shapes: Shapes, spec: GenomeSpec) -> Array:
+    """Whether a mutant keeps the rules that a proposal cannot know to keep; [] bool."""
     return shapes.consistent & within_bounds(shapes, spec=spec)
 
 
 def take_census(genome: Genome) -> _Census:
+    """Counts a genome's layers, and finds one that is dead."""
     convs, pools, concats = (to_bits(genome.op == op) for op in (Op.CONV, Op.POOL, Op.CONCAT))
     gene = jnp.arange(genome.capacity, dtype=jnp.int32)
     ought_to_be_read = to_bits(gene < genome.length - 1)
@@ -261,44 +263,56 @@ def _keeps_concats(genome: Genome, site: Array, source: Array) -> Array:
 def apply(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Genome:
     """The genome with the proposed gene inserted, removed or altered; nothing is checked."""
     gene = jnp.arange(genome.capacity, dtype=jnp.int32)
-    insert, remove, site, source = proposal.insert, proposal.remove, proposal.site, proposal.source
-    here, operator = gene == site, proposal.operator
-    inserted = insert & here
-    # What reads the sink's place is global pooling, so the layer that it reads instead ends the genome.
-    removed_sink = remove & (site == genome.length - 1)
-    length = jnp.where(removed_sink, source + 1, genome.length + insert.astype(jnp.int32) - remove.astype(jnp.int32))
+    insert, remove, site, operator = proposal.insert, proposal.remove, proposal.site, proposal.operator
+    inserted = insert & (gene == site)
+    altered = ~insert & ~remove & (gene == site)
+    # What reads the sink is global pooling, so the layer that it reads instead ends the genome.
+    shorter = jnp.where(site == genome.length - 1, proposal.source + 1, genome.length - 1)
+    length = jnp.where(insert, genome.length + 1, jnp.where(remove, shorter, genome.length))
     live = gene < length
 
-    def shift(genes, to_later=insert & (gene > site), to_earlier=remove & (gene >= site)):
-        along_genes = [(0, 0, 0)] * (genes.ndim - 1)
-        later = lax.pad(genes, jnp.zeros((), genes.dtype), [(1, -1, 0), *along_genes])
-        earlier = lax.pad(genes, jnp.zeros((), genes.dtype), [(-1, 1, 0), *along_genes])
-        return jnp.where(to_later, later, jnp.where(to_earlier, earlier, genes))
+    def choice(indices, default, alteration):
+        new = jnp.where(operator == Operator.INSERT_CONV, default, 0).astype(indices.dtype)
+        value = proposal.value.astype(indices.dtype)
+        kept = jnp.where(altered & (operator == alteration), value, _shift(indices, proposal))
+        return jnp.where(live, jnp.where(inserted, new, kept), 0)
 
-    def choice(genes, default, alteration):
-        new = jnp.where(operator == Operator.INSERT_CONV, default, 0).astype(genes.dtype)
-        altered = here & ~insert & ~remove & (operator == alteration)
-        return jnp.where(
-            live, jnp.where(inserted, new, jnp.where(altered, proposal.value.astype(genes.dtype), shift(genes))), 0
-        )
-
-    inputs = shift(genome.inputs, (insert & (gene > site))[:, None], (remove & (gene >= site))[:, None])
-    place, second = site.astype(genome.inputs.dtype), proposal.second.astype(jnp.int32)
-    wires = jnp.stack([source, proposal.partner]).astype(genome.inputs.dtype)
-    grown = jnp.where(inputs >= place, inputs + 1, inputs)
-    shrunk = jnp.where(inputs == place, wires[0], jnp.where(inputs > place, inputs - 1, inputs))
-    inputs = jnp.where(insert, grown, jnp.where(remove, shrunk, inputs))
-    reader = (insert & (gene == site + 1))[:, None] & (jnp.arange(2, dtype=jnp.int32) == second)[None]
-    inputs = jnp.where(inserted[:, None], wires[None], jnp.where(reader, place, inputs))
-    op = jnp.where(inserted, _by_operator(_INSERTED_OP, operator).astype(genome.op.dtype), shift(genome.op))
+    op = jnp.where(inserted, _by_operator(_INSERTED_OP, operator).astype(genome.op.dtype), _shift(genome.op, proposal))
     return Genome(
         op=jnp.where(live, op, jnp.asarray(Op.NONE, op.dtype)),
-        inputs=jnp.where(live[:, None], inputs, 0),
+        inputs=jnp.where(live[:, None], _rewire(genome.inputs, proposal), 0),
         channels=choice(genome.channels, _default(spec.channels, 32), Operator.ALTER_CHANNELS),
         kernel=choice(genome.kernel, _default(spec.kernels, 3), Operator.ALTER_KERNEL),
         stride=choice(genome.stride, _default(spec.strides, 1), Operator.ALTER_STRIDE),
         length=length,
     )
+
+
+def _shift(genes: Array, proposal: Proposal) -> Array:
+    """[G, ...] genes, moved to make room for an inserted one or to close up after a removed one."""
+    other_axes = range(1, genes.ndim)
+    gene = jnp.expand_dims(jnp.arange(genes.shape[0], dtype=jnp.int32), other_axes)
+    zero, no_padding = jnp.zeros((), genes.dtype), [(0, 0, 0)] * (genes.ndim - 1)
+    later = lax.pad(genes, zero, [(1, -1, 0), *no_padding])
+    earlier = lax.pad(genes, zero, [(-1, 1, 0), *no_padding])
+    closed_up = jnp.where(proposal.remove & (gene >= proposal.site), earlier, genes)
+    return jnp.where(proposal.insert & (gene > proposal.site), later, closed_up)
+
+
+def _rewire(inputs: Array, proposal: Proposal) -> Array:
+    """[G, 2] inputs, shifted and renumbered, with the edges that the proposal cuts or joins."""
+    gene = jnp.arange(inputs.shape[0], dtype=jnp.int32)[:, None]
+    slot = jnp.arange(2, dtype=jnp.int32)[None]
+    insert, site = proposal.insert, proposal.site
+    place = site.astype(inputs.dtype)
+    new = jnp.stack([proposal.source, proposal.partner]).astype(inputs.dtype)
+
+    shifted = _shift(inputs, proposal)
+    opened = jnp.where(shifted >= place, shifted + 1, shifted)
+    closed = jnp.where(shifted == place, new[0], jnp.where(shifted > place, shifted - 1, shifted))
+    renumbered = jnp.where(insert, opened, jnp.where(proposal.remove, closed, shifted))
+    reads_new = insert & (gene == site + 1) & (slot == proposal.second.astype(jnp.int32))
+    return jnp.where(insert & (gene == site), new[None], jnp.where(reads_new, place, renumbered))
 
 
 def _default(choices: tuple[int, ...], value: int) -> int:

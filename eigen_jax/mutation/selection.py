@@ -17,7 +17,7 @@ def choose(flags, values) -> Array:
 
 
 def at(genes: Array, site: Array) -> Array:
-    """genes[site], 0 where the site is no gene; as a masked sum, which vmap keeps in place."""
+    """genes[site], 0 where the site is no gene; as a masked sum, which fuses with what surrounds it."""
     here = jnp.arange(genes.shape[0], dtype=jnp.int32) == site
     return jnp.where(here, genes, 0).sum(dtype=genes.dtype)
 
@@ -45,6 +45,7 @@ def to_bits(flags: Array) -> Array:
 
 
 def count_bits(words: Array) -> Array:
+    """The size of a set; [] int32."""
     return lax.population_count(words).sum(dtype=jnp.int32)
 
 
