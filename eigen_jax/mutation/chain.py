@@ -38,7 +38,7 @@ class MutationTrace:
     counts: Array  # [9] int32, how often each `Operator` was applied
 
 
-def mutate(key: Array, genome: Genome, steps: Array, *, spec: GenomeSpec) -> tuple[Genome, MutationTrace]:
+def mutate(key: Array, genome: Genome, steps: Array | int, *, spec: GenomeSpec) -> tuple[Genome, MutationTrace]:
     """Applies `steps` mutations, each drawn uniformly among the applicable operators (Section 3.1).
 
     An operator applies where it has a site. A draw that breaks a rule of the search space (a later
