@@ -57,6 +57,9 @@ class EvolutionConfig:
             least = 0 if field.name in ("saturation_gain", "max_secondary_generations") else 1
             if field.type is not bool and not value >= least:  # nor is NaN
                 raise EvolutionConfigError(f"{field.name} is {value}; it must be at least {least}")
+        for name in ("population_size", "saturation_window"):
+            if getattr(self, name) > 10_000:  # both are sizes of arrays
+                raise EvolutionConfigError(f"{name} is {getattr(self, name)}; it must be at most 10000")
         for name, letter in (("first_rank", "p"), ("second_rank", "q")):
             if getattr(self, name) > self.population_size:
                 raise EvolutionConfigError(
@@ -103,8 +106,8 @@ class EvolutionState:
 
 
 @struct.dataclass
-class Judgement:
-    """What a generation's fitness makes of its individuals (Algorithm 1)."""
+class Survival:
+    """Who survives a generation (Algorithm 1)."""
 
     thresholds: Thresholds  # as updated by this generation
     survives_first: Array  # [P] bool
@@ -146,7 +149,7 @@ def extinguish(level: Array, fitness: Array, alive: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def judge(thresholds: Thresholds, fitness: Array, *, config: EvolutionConfig) -> Judgement:
+def survival_selection(thresholds: Thresholds, fitness: Array, *, config: EvolutionConfig) -> Survival:
     """Raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9).
 
     Args:
@@ -160,7 +163,7 @@ def judge(thresholds: Thresholds, fitness: Array, *, config: EvolutionConfig) ->
     second = update_threshold(thresholds.second, fitness[:, 1], survives_first, rank=config.second_rank)
     survives_second = extinguish(second, fitness[:, 1], survives_first)
     survives = survives_second & jnp.isfinite(fitness[:, 2])
-    return Judgement(
+    return Survival(
         thresholds=Thresholds(first, second),
         survives_first=survives_first,
         survives_second=survives_second,
@@ -246,12 +249,12 @@ def evolution_step(
         The next population, its parent, and the threshold state. The parent is the fittest
         survivor, or stays who it was where nobody survives (or, with elitism, nobody is fitter).
     """
-    verdict = judge(state.thresholds, fitness, config=config)
-    fittest = jax.tree.map(lambda leaf: leaf[verdict.fittest], state.population.genomes)
-    fittest_id = jnp.stack([state.generation, verdict.fittest])
-    fittest_fitness = jnp.where(verdict.survives.any(), fitness[verdict.fittest, 2], -jnp.inf)
+    survival = survival_selection(state.thresholds, fitness, config=config)
+    fittest = jax.tree.map(lambda leaf: leaf[survival.fittest], state.population.genomes)
+    fittest_id = jnp.stack([state.generation, survival.fittest])
+    fittest_fitness = jnp.where(survival.survives.any(), fitness[survival.fittest, 2], -jnp.inf)
 
-    promoted = verdict.survives.any() & ((not config.elitism) | (fittest_fitness > state.parent_fitness))
+    promoted = survival.survives.any() & ((not config.elitism) | (fittest_fitness > state.parent_fitness))
     parent, parent_id, parent_fitness = _replace_if(
         promoted,
         (fittest, fittest_id, fittest_fitness),
@@ -269,7 +272,7 @@ def evolution_step(
         phase=phase,
         phase_generation=phase_generation,
         population=breed(key, parent, most_steps, spec=spec, config=config),
-        thresholds=verdict.thresholds,
+        thresholds=survival.thresholds,
         parent=parent,
         parent_id=parent_id,
         parent_fitness=parent_fitness,

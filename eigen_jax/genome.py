@@ -30,12 +30,17 @@ class Op(enum.IntEnum):
     CONCAT = 3
 
 
+class GenomeSpecError(ValueError):
+    """A search space that cannot be."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenomeSpec:
     """The search space (Section 3.1); static and hashable.
 
     Raises:
-        ValueError: a value that no network can be built with.
+        GenomeSpecError: a value that no network can be built with, or a bound that not even global
+            pooling alone keeps.
     """
 
     capacity: int = 256  # G, the most layers that a network may have
@@ -52,12 +57,17 @@ class GenomeSpec:
         _check_choices("kernels", self.kernels, lambda value: 1 <= value <= 31 and value % 2 == 1)
         _check_choices("strides", self.strides, lambda value: value in (1, 2))
         if not 1 <= self.capacity <= 16_384:
-            raise ValueError(f"capacity is {self.capacity}; it must be from 1 to 16,384 genes")
+            raise GenomeSpecError(f"capacity is {self.capacity}; it must be from 1 to 16,384 genes")
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise ValueError(f"input_shape is {self.input_shape}; it must be three sizes (H, W, C), each at least 1")
-        for name in ("num_classes", "max_parameters", "max_flops"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            raise GenomeSpecError(
+                f"input_shape is {self.input_shape}; it must be three sizes (H, W, C), each at least 1"
+            )
+        features, classes = self.input_shape[2], self.num_classes
+        # The bounds admit at least the classifier of the network that the search starts from.
+        least = {"num_classes": 1, "max_parameters": (features + 1) * classes, "max_flops": 2 * features * classes}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise GenomeSpecError(f"{name} is {getattr(self, name)}; it must be at least {value}")
 
     @functools.cached_property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -77,7 +87,7 @@ class GenomeSpec:
 
 def _check_choices(name: str, values: tuple[int, ...], allowed) -> None:
     if not 1 <= len(values) <= 127 or len(set(values)) != len(values) or not all(map(allowed, values)):
-        raise ValueError(f"{name} is {values}; it must be 1 to 127 different values that a convolution can have")
+        raise GenomeSpecError(f"{name} is {values}; it must be 1 to 127 different values that a convolution can have")
 
 
 @struct.dataclass
@@ -161,12 +171,11 @@ def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None
     halvings = jnp.asarray([stride == 2 for stride in spec.strides], jnp.int32)
     taps = jnp.asarray(_tap_table(spec), jnp.float32)
 
-    # Level and width share a word, the image's in row 0, so that an input costs a single lookup.
-    # Whatever is read of a gene is read here: vmapped, what is prepared for all would be transposed.
+    # Level and width share a word, the image's in row 0, so that both inputs cost a single lookup.
     def visit(gene, carry):
         words, parameters, flops, consistent = carry
         sources = jnp.maximum(genome.inputs[gene].astype(jnp.int32) + 1, 0)
-        first, second = words[sources[0]], words[sources[1]]
+        first, second = words[sources]
         level_in, width_in = first & _LEVEL_MASK, first >> _LEVEL_BITS
         op, live = genome.op[gene], gene < genome.length
         conv, concat = op == Op.CONV, op == Op.CONCAT

@@ -93,7 +93,7 @@ class TrainConfig:
         _require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to less than 1")
         finite = math.isfinite(self.weight_decay)
         _require("weight_decay", self.weight_decay, finite and self.weight_decay >= 0, "finite and at least 0")
-        _require("pad", self.pad, self.pad >= 0, "at least 0")
+        _require("pad", self.pad, 0 <= self.pad <= 256, "from 0 to 256")
         ascending = all(a < b for a, b in zip((0, *self.decay_steps), self.decay_steps, strict=False))
         _require("decay_steps", self.decay_steps, ascending, "steps in ascending order, each at least 1")
 
@@ -297,7 +297,7 @@ def train_to(
         state, step_metrics = run_step(state, batch)
         metrics.append(step_metrics)
         if step % CHECK_EVERY == 0 or step == until:
-            loss, accuracy = _look(step, metrics)
+            loss, accuracy = _check_metrics(step, metrics)
             now = time.perf_counter()
             if on_progress is not None:
                 on_progress(step, loss, len(metrics) / (now - looked))
@@ -362,7 +362,7 @@ def _count_correct(variables: PyTree, images: Array, labels: Array, *, network: 
     return (logits.argmax(axis=-1) == labels).sum(dtype=jnp.int32)
 
 
-def _look(step: int, metrics: list[StepMetrics]) -> tuple[float, float]:
+def _check_metrics(step: int, metrics: list[StepMetrics]) -> tuple[float, float]:
     """Waits for the steps, and gives their mean loss and accuracy."""
     fetched = jax.device_get(metrics)
     loss = math.fsum(each.loss for each in fetched) / len(fetched)

@@ -12,6 +12,7 @@ from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import DataError, load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.evolution import EvolutionConfigError
+from eigen_jax.genome import GenomeSpecError
 from eigen_jax.lineage import LineageError
 from eigen_jax.search import RunFolderError, SearchConfigError, run_search
 from eigen_jax.training import TrainConfigError
@@ -25,6 +26,7 @@ USER_ERRORS = (
     CheckpointError,
     DataError,
     EvolutionConfigError,
+    GenomeSpecError,
     LineageError,
     RunFolderError,
     SearchConfigError,
@@ -78,7 +80,14 @@ def search(name: DatasetName, settings: Settings) -> None:
     dataset = load_dataset(settings.data_config(name))
     config = settings.search_config(dataset)
     with ConsoleObserver(config, folder=settings.run_dir) as observer:
-        run_search(config, dataset, settings.run_dir, settings=settings.outcome(), observer=observer)
+        run_search(
+            config,
+            dataset,
+            settings.run_dir,
+            settings=settings.outcome(),
+            notes={"folders": settings.folders()},
+            observer=observer,
+        )
 
 
 def configure_logging() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from eigen_jax.data import DataConfig, DataError, Dataset, default_cache_dir
 from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.evolution import EvolutionConfig, EvolutionConfigError
-from eigen_jax.genome import GenomeSpec
+from eigen_jax.genome import GenomeSpec, GenomeSpecError
 from eigen_jax.search import SearchConfig, SearchConfigError
 from eigen_jax.training import TrainConfig, TrainConfigError
 
@@ -27,11 +27,20 @@ class Help:
     text: str  # what it is, its unit, and the paper's value
 
 
+_SETTING_ERRORS = (DataError, EvolutionConfigError, GenomeSpecError, SearchConfigError, TrainConfigError)
+
 # Settings that have another name in the library than on the command line.
 _LIBRARY_NAMES = {"population": "population_size", "p": "first_rank", "q": "second_rank"}
 
 # The outcome of a run depends on what lies in these folders, which has a fingerprint, not on where they are.
 _FOLDERS = ("run_dir", "data_dir", "cache_dir")
+
+# What the images of each data set are, for the checks that can be made before they are loaded.
+_IMAGES: dict[DatasetName, Any] = {
+    "cifar10": {"input_shape": (32, 32, 3), "num_classes": 10},
+    "cifar100": {"input_shape": (32, 32, 3), "num_classes": 100},
+    "digits": {"input_shape": (8, 8, 1), "num_classes": 10},
+}
 
 # Counts are int32 on the device, but for these.
 _INT32_MAX = 2**31 - 1
@@ -101,11 +110,11 @@ class Settings:
     secondary_steps: Annotated[int, Help("evolution", "m in the secondary succession (paper: 10)")] = 10
     p: Annotated[
         int,
-        Help("evolution", "p of Eq. 1: the p-th best at T1 sets the threshold there (paper: not stated in our copy)"),
+        Help("evolution", "p of Eq. 1: the p-th best at T1 sets the threshold there (paper: not stated)"),
     ] = 5
     q: Annotated[
         int,
-        Help("evolution", "q of Eq. 2: the q-th best at T2 sets the threshold there (paper: not stated in our copy)"),
+        Help("evolution", "q of Eq. 2: the q-th best at T2 sets the threshold there (paper: not stated)"),
     ] = 2
     elitism: Annotated[
         bool, Help("evolution", "a parent gives way only to a fitter child (paper: no, Algorithm 1)")
@@ -152,10 +161,11 @@ class Settings:
             SettingsError: a value that cannot be.
         """
         for setting, value in dataclasses.asdict(self).items():
-            if isinstance(value, int) and setting not in _LARGE and value > _INT32_MAX:
-                raise SettingsError(f"{flag(setting)} is {value}; it must be at most {_INT32_MAX}")
+            largest = max(value, default=0) if isinstance(value, tuple) else value
+            if isinstance(largest, int) and setting not in _LARGE and largest > _INT32_MAX:
+                raise SettingsError(f"{flag(setting)} is {largest}; it must be at most {_INT32_MAX}")
         self.data_config(name)
-        self._search_config(input_shape=(32, 32, 3), num_classes=10)
+        self._search_config(**_IMAGES[name])
 
     def data_config(self, name: DatasetName) -> DataConfig:
         """What `load_dataset` takes.
@@ -179,9 +189,13 @@ class Settings:
         """The settings that a run's outcome depends on."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in _FOLDERS}
 
+    def folders(self) -> dict[str, str | None]:
+        """The settings that it does not depend on."""
+        return {name: None if (value := getattr(self, name)) is None else str(value) for name in _FOLDERS}
+
     def _search_config(self, *, input_shape: tuple[int, int, int], num_classes: int) -> SearchConfig:
         with _errors_name_flags():
-            genome = _genome_spec(self._shared_with(GenomeSpec), input_shape=input_shape, num_classes=num_classes)
+            genome = GenomeSpec(**self._shared_with(GenomeSpec), input_shape=input_shape, num_classes=num_classes)
             evolution = EvolutionConfig(**self._shared_with(EvolutionConfig))
             train = TrainConfig(**self._shared_with(TrainConfig))
             return SearchConfig(**self._shared_with(SearchConfig), genome=genome, evolution=evolution, train=train)
@@ -207,18 +221,11 @@ def with_flags(message: str) -> str:
     return _VALUED_NAME.sub(lambda found: flag(_SETTING_OF[found["name"]]), message)
 
 
-def _genome_spec(settings: dict[str, Any], **of_dataset: Any) -> GenomeSpec:
-    try:
-        return GenomeSpec(**settings, **of_dataset)
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
-
-
 @contextlib.contextmanager
 def _errors_name_flags() -> Iterator[None]:
     try:
         yield
-    except (DataError, EvolutionConfigError, SearchConfigError, SettingsError, TrainConfigError) as error:
+    except _SETTING_ERRORS as error:
         raise SettingsError(with_flags(str(error))) from None
 
 

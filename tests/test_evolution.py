@@ -24,7 +24,7 @@ from eigen_jax.evolution import (
     extinguish,
     initial_state,
     is_saturated,
-    judge,
+    survival_selection,
     update_threshold,
 )
 from eigen_jax.genome import Genome, GenomeSpec, is_valid
@@ -108,19 +108,19 @@ def test_judgements_of_generations_agree_with_algorithm_1(config, data):
     thresholds, levels = Thresholds(jnp.float32(0), jnp.float32(0)), (np.float32(0), np.float32(0))
     for _ in range(3):
         fitness = data.draw(fitness_of(config.population_size))
-        verdict = judge(thresholds, jnp.asarray(fitness), config=config)
+        survival = survival_selection(thresholds, jnp.asarray(fitness), config=config)
         expected = reference_verdict(levels, fitness, config)
-        new_levels = verdict.thresholds.first, verdict.thresholds.second
+        new_levels = survival.thresholds.first, survival.thresholds.second
         assert new_levels == expected.levels
         assert new_levels[0] >= levels[0]
         assert new_levels[1] >= levels[1]
         for flags, survivors in zip(
-            (verdict.survives_first, verdict.survives_second, verdict.survives), expected.survivors, strict=True
+            (survival.survives_first, survival.survives_second, survival.survives), expected.survivors, strict=True
         ):
             assert np.flatnonzero(flags).tolist() == survivors
         if expected.fittest is not None:
-            assert verdict.fittest == expected.fittest
-        thresholds, levels = verdict.thresholds, expected.levels
+            assert survival.fittest == expected.fittest
+        thresholds, levels = survival.thresholds, expected.levels
 
 
 # The whole step.
@@ -153,10 +153,10 @@ class Reference:
         self.bests: list[np.float32] = []  # after each of the phase's generations
 
     def advance(self, fitness: np.ndarray) -> None:
-        verdict = reference_verdict(self.levels, fitness, self.config)
-        self.levels = verdict.levels
-        if verdict.fittest is not None:
-            winner, reached = (self.generation, verdict.fittest), fitness[verdict.fittest, 2]
+        survival = reference_verdict(self.levels, fitness, self.config)
+        self.levels = survival.levels
+        if survival.fittest is not None:
+            winner, reached = (self.generation, survival.fittest), fitness[survival.fittest, 2]
             if not self.config.elitism or reached > self.parent_fitness:
                 self.parent, self.parent_fitness = winner, reached
             if reached > self.best_fitness:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from eigen_jax import checkpoint, evolution, lineage
-from eigen_jax.architecture import from_json
+from eigen_jax.architecture import Architecture, from_json, to_json
 from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig, Dataset, load_dataset
 from eigen_jax.evolution import EvolutionConfig, Phase
@@ -202,7 +204,9 @@ def test_reevaluation_trains_every_individual(digits, tmp_path, pretended):
     run_search(dataclasses.replace(CONFIG, reevaluate=True), digits, tmp_path)
     individuals = lineage.read(tmp_path / "lineage.jsonl")
     assert all(each.same_as is None for each in individuals)
-    assert len(pretended) >= len(individuals)
+    trainings, repeats = Counter(pretended), Counter(each.fingerprint for each in individuals)
+    assert all(trainings[each] >= repeats[each] for each in repeats)
+    assert max(repeats.values()) > 1
 
 
 class _Killed(BaseException):
@@ -271,8 +275,9 @@ def test_a_run_killed_with_sigkill_goes_on_to_the_same_record(tmp_path):
     assert record(tmp_path / "killed") == record(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("reevaluate", [False, True])
 def test_a_failed_individual_is_extinct_with_its_cause_and_never_trained_again(
-    digits, tmp_path, pretended, monkeypatch
+    digits, tmp_path, pretended, monkeypatch, reevaluate
 ):
     pretend = loop.run_job
     failed: list[str] = []
@@ -285,7 +290,7 @@ def test_a_failed_individual_is_extinct_with_its_cause_and_never_trained_again(
         return outcome
 
     monkeypatch.setattr(loop, "run_job", fail_odd_ones)
-    result = run_search(CONFIG, digits, tmp_path)
+    result = run_search(dataclasses.replace(CONFIG, reevaluate=reevaluate), digits, tmp_path)
     assert failed
     assert len(failed) == len(set(failed))
     for each in lineage.read(tmp_path / "lineage.jsonl"):
@@ -336,6 +341,54 @@ def test_a_folder_that_is_none_of_a_run_is_refused(digits, tmp_path):
         run_search(CONFIG, digits, tmp_path)
     assert str(caught.value) == f"{tmp_path} holds files but no settings.json, so it is no run folder; choose another"
     assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_a_folder_in_use_is_refused(digits, tmp_path, pretended):
+    class Second(SearchObserver):
+        def search_started(self, *, generation):
+            with pytest.raises(RunFolderError) as caught:
+                run_search(CONFIG, digits, tmp_path)
+            assert str(caught.value) == f"{tmp_path} is in use by another process; wait for it, or choose another"
+
+    assert run_search(CONFIG, digits, tmp_path, observer=Second()).generations == GENERATIONS
+
+
+def test_a_record_without_checkpoints_is_refused_and_kept(digits, tmp_path, pretended):
+    run_search(CONFIG, digits, tmp_path)
+    before = (tmp_path / "lineage.jsonl").read_bytes()
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(RunFolderError) as caught:
+        run_search(CONFIG, digits, tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} has a record of 4 generations and no intact checkpoint;"
+        " put its checkpoints back, or choose another folder"
+    )
+    assert (tmp_path / "lineage.jsonl").read_bytes() == before
+
+
+def test_a_folder_left_by_a_process_killed_at_once_is_taken(digits, tmp_path, pretended):
+    (tmp_path / ".lock").write_text("")
+    (tmp_path / "settings.json.partial").write_text('{"schema')
+    assert run_search(CONFIG, digits, tmp_path).generations == GENERATIONS
+
+
+def test_weights_of_another_network_are_replaced(digits, tmp_path, pretended):
+    run_search(CONFIG, digits, tmp_path)
+    architecture, variables = load_network(tmp_path)
+    (tmp_path / "network" / "genome.json").write_text(to_json(Architecture(input_shape=(8, 8, 1), layers=())))
+    run_search(CONFIG, digits, tmp_path)
+    again, variables_again = load_network(tmp_path)
+    assert again == architecture
+    chex.assert_trees_all_equal(variables_again, variables)
+
+
+def test_another_version_is_warned_of(digits, tmp_path, pretended, caplog):
+    run_search(CONFIG, digits, tmp_path)
+    content = json.loads((tmp_path / "settings.json").read_text())
+    content["versions"]["jax"] = "0.0.1"
+    (tmp_path / "settings.json").write_text(json.dumps(content))
+    run_search(CONFIG, digits, tmp_path)
+    assert "the run was started with another jax; what follows may differ" in caplog.text
 
 
 def test_a_folder_that_cannot_be_written_is_refused(digits, tmp_path):

@@ -1,21 +1,25 @@
 """The run folder: everything that a search leaves behind, and what it needs to go on.
 
-settings.json     the resolved settings, the data set, the seed, the versions
+settings.json     the resolved settings, the data set, the seed, the folders, the versions
 lineage.jsonl     the record of every individual
 checkpoints/      the state of the search after its last generations
 network/          the network found: genome.json, and its weights
 result.json       how the search ended; written last
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import logging
 import os
 import platform
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 
 from eigen_jax import __version__, checkpoint
@@ -24,6 +28,11 @@ from eigen_jax.architecture import Architecture, from_json, to_json
 PyTree = Any
 
 SCHEMA_VERSION = 1
+
+_LOCK = ".lock"
+_SHOWN = 24  # characters of a setting in a message
+
+_logger = logging.getLogger(__name__)
 
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -49,51 +58,94 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @classmethod
-    def open(cls, path: str | Path, settings: Mapping[str, Any]) -> "RunFolder":
-        """Makes the folder of a new run, or finds the one to go on with.
+    @contextlib.contextmanager
+    def open(cls, path: str | Path, settings: Mapping[str, Any], notes: Mapping[str, Any]) -> Iterator["RunFolder"]:
+        """Makes the folder of a new run, or finds the one to go on with, and keeps others out of it.
 
         Args:
             path: the folder.
-            settings: whatever the run's outcome depends on, as JSON can hold it.
+            settings: what the run's outcome depends on, as JSON can hold it.
+            notes: what else settings.json says of the run; not compared.
 
         Raises:
-            RunFolderError: the folder cannot be written, is no run folder, or belongs to a run
-                with other settings; nothing in it has changed.
+            RunFolderError: the folder cannot be written, is no run folder, is in use, or belongs to
+                a run with other settings; nothing in it has changed.
         """
         path = Path(path)
-        settings_path = path / "settings.json"
-        try:
+        lock = filelock.FileLock(path / _LOCK, blocking=False)
+        with _told_as_folder_error(path):
             path.mkdir(parents=True, exist_ok=True)
-            if settings_path.exists():
-                _check_same_settings(path, _read_settings(settings_path), _as_json(settings))
-            elif any(path.iterdir()):
-                raise RunFolderError(f"{path} holds files but no settings.json, so it is no run folder; choose another")
-            else:
-                write_json(
-                    settings_path,
-                    {"schema_version": SCHEMA_VERSION, "settings": _as_json(settings), "versions": _versions()},
-                )
-        except OSError as error:
-            raise RunFolderError(
-                f"cannot write the run folder {path}: {error.strerror}; choose one that can be written"
-            ) from None
-        return cls(path)
+            _check_is_no_other_folder(path)
+            try:
+                lock.acquire()
+            except filelock.Timeout:
+                raise RunFolderError(f"{path} is in use by another process; wait for it, or choose another") from None
+        try:
+            with _told_as_folder_error(path):
+                _claim(path, _as_json(settings), _as_json(notes))
+            yield cls(path)
+        finally:
+            lock.release()
 
     def save_network(self, architecture: Architecture, variables: PyTree) -> None:
-        """Saves the network found, where it is not saved yet.
+        """Saves the network found, unless it is there already.
+
+        genome.json is written last, so where it is, the weights that belong to it are.
 
         Args:
             architecture: the network.
             variables: its Flax variables, "params" and "batch_stats".
+
+        Raises:
+            RunFolderError, CheckpointError: it cannot be written.
         """
-        network = self.path / "network"
-        if checkpoint.latest_step(network) is None:
+        network, genome = self.path / "network", to_json(architecture)
+        with _told_as_folder_error(self.path):
+            written = network / "genome.json"
+            if written.exists() and written.read_text() == genome and checkpoint.latest_step(network) is not None:
+                return
+            if network.exists():
+                shutil.rmtree(network)
             checkpoint.save(network, 0, {"variables": variables})
-        write_text(network / "genome.json", to_json(architecture))
+            write_text(written, genome)
 
     def save_result(self, content: Mapping[str, Any]) -> None:
-        """Writes result.json."""
-        write_json(self.path / "result.json", {"schema_version": SCHEMA_VERSION, **content})
+        """Writes result.json.
+
+        Raises:
+            RunFolderError: it cannot be written.
+        """
+        with _told_as_folder_error(self.path):
+            write_json(self.path / "result.json", {"schema_version": SCHEMA_VERSION, **content})
+
+
+@contextlib.contextmanager
+def _told_as_folder_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write the run folder {path}: {error.strerror}; choose one that can be written"
+        ) from None
+
+
+def _check_is_no_other_folder(path: Path) -> None:
+    names = {entry.name for entry in path.iterdir()}
+    # A process killed before the settings were whole has left these two at most.
+    if "settings.json" not in names and names - {_LOCK, "settings.json.partial"}:
+        raise RunFolderError(f"{path} holds files but no settings.json, so it is no run folder; choose another")
+
+
+def _claim(path: Path, settings: dict[str, Any], notes: dict[str, Any]) -> None:
+    """Writes the settings of a new run, or compares those of the one that is there."""
+    settings_path = path / "settings.json"
+    if settings_path.exists():
+        content = _read_settings(settings_path)
+        _check_same_settings(path, content["settings"], settings)
+        _warn_of_other_versions(content.get("versions"))
+        return
+    content = {"schema_version": SCHEMA_VERSION, "settings": settings, **notes, "versions": _versions()}
+    write_json(settings_path, content)
 
 
 def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
@@ -139,6 +191,7 @@ def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
+    """The content of a settings.json."""
     try:
         content = json.loads(path.read_text())
         version, settings = content["schema_version"], content["settings"]
@@ -146,14 +199,29 @@ def _read_settings(path: Path) -> dict[str, Any]:
         raise RunFolderError(f"{path} is damaged; put the run's own file back, or choose another folder") from None
     if version != SCHEMA_VERSION or not isinstance(settings, dict):
         raise RunFolderError(f"{path} has schema version {version!r}; this version of eigen_jax reads {SCHEMA_VERSION}")
-    return settings
+    return content
 
 
 def _check_same_settings(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
     if differing:
-        shown = ", ".join(f"{name} was {then.get(name)!r} and is now {now.get(name)!r}" for name in differing)
-        raise RunFolderError(f"{path} belongs to a run with other settings: {shown}; choose another folder")
+        changes = (f"{name} was {_shown(then.get(name))} and is now {_shown(now.get(name))}" for name in differing)
+        raise RunFolderError(
+            f"{path} belongs to a run with other settings: {', '.join(changes)}; choose another folder"
+        )
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text[:_SHOWN]}..." if isinstance(value, str) and len(text) > _SHOWN else text
+
+
+def _warn_of_other_versions(then: Any) -> None:
+    """Says that the record may not be what it would have been on what the run was started with."""
+    now = _versions()
+    if isinstance(then, dict) and then != now:
+        names = ", ".join(sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name)))
+        _logger.warning("the run was started with another %s; what follows may differ from what it would be", names)
 
 
 def _versions() -> dict[str, str]:

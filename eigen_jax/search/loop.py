@@ -16,12 +16,12 @@ from eigen_jax import checkpoint, lineage
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, decode, fingerprint
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
-from eigen_jax.evolution import EvolutionState, Judgement, Phase, evolution_step, initial_state, judge
+from eigen_jax.evolution import EvolutionState, Phase, Survival, evolution_step, initial_state, survival_selection
 from eigen_jax.executor import Job, Outcome, run_job
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import Operator
 from eigen_jax.search.config import SearchConfig, SearchConfigError
-from eigen_jax.search.folder import RunFolder
+from eigen_jax.search.folder import RunFolder, RunFolderError
 from eigen_jax.search.observer import SearchObserver, SearchResult
 from eigen_jax.training import TrainState, abstract_state, evaluate
 
@@ -29,7 +29,7 @@ PyTree = Any
 
 
 @dataclasses.dataclass(kw_only=True)
-class _Contestant:
+class _Candidate:
     """An individual of the generation under way."""
 
     architecture: Architecture
@@ -62,11 +62,13 @@ def run_search(
     folder: str | Path,
     *,
     settings: Mapping[str, Any] | None = None,
+    notes: Mapping[str, Any] | None = None,
     observer: SearchObserver | None = None,
 ) -> SearchResult:
     """Searches until both successions have converged, or goes on with a search that was interrupted.
 
-    The record of an interrupted search is the same, but for times, as that of one that was not.
+    The record of an interrupted search is the same, but for times, as that of one that was not, on
+    the same machine and versions, where the device computes deterministically (the CPU does).
 
     Args:
         config: the search.
@@ -74,25 +76,28 @@ def run_search(
         folder: the run folder; made where it is missing.
         settings: what settings.json says of the run, and what must be the same for it to go on;
             all of `config` by default.
+        notes: what else settings.json says of it.
         observer: who is told of what happens.
 
     Raises:
         SearchConfigError: the config is not for this data set.
-        RunFolderError: the folder cannot be written or belongs to another run.
+        RunFolderError: the folder cannot be written, is in use, belongs to another run, or has lost
+            its checkpoints.
         TrainConfigError: a batch is larger than the training set.
         LineageError, CheckpointError: a file of the run is damaged or cannot be written.
     """
     _check_data(config, dataset)
     observer = observer or SearchObserver()
     described = dataclasses.asdict(config) if settings is None else settings
-    run = RunFolder.open(folder, {**described, "dataset": dataset.name, "data_fingerprint": dataset.fingerprint})
-    search = _Search(config, dataset, run, observer)
-    progress = search.resume()
-    observer.search_started(generation=int(progress.evolution.generation))
-    while progress.evolution.phase != Phase.CONVERGED:
-        progress = search.run_generation(progress)
-        search.save(progress)
-    result = search.finish(progress)
+    described = {**described, "dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
+    with RunFolder.open(folder, described, notes or {}) as run:
+        search = _Search(config, dataset, run, observer)
+        progress = search.resume()
+        observer.search_started(generation=int(progress.evolution.generation))
+        while progress.evolution.phase != Phase.CONVERGED:
+            progress = search.run_generation(progress)
+            search.save(progress)
+        result = search.finish(progress)
     observer.search_ended(result=result)
     return result
 
@@ -126,6 +131,8 @@ class _Search:
         begin = functools.partial(initial_state, spec=self.config.genome, config=self.config.evolution)
         generation_key = jax.random.fold_in(self.evolution_key, 0)
         step = checkpoint.latest_step(self.run.checkpoints)
+        if step is None:
+            self._check_nothing_is_lost()
         lineage.truncate(self.run.lineage, step or 0)
         if step is None:
             return _Progress(evolution=begin(generation_key), variables=None)
@@ -143,6 +150,15 @@ class _Search:
         )
         return _Progress(evolution=evolution, variables=restore("variables", abstract=state.variables))
 
+    def _check_nothing_is_lost(self) -> None:
+        """Without a checkpoint, the record holds at most the generation that was killed before the first."""
+        recorded = lineage.read(self.run.lineage) if self.run.lineage.exists() else ()
+        if recorded and recorded[-1].generation > 0:
+            raise RunFolderError(
+                f"{self.run.path} has a record of {recorded[-1].generation + 1} generations and no intact checkpoint;"
+                " put its checkpoints back, or choose another folder"
+            )
+
     def save(self, progress: _Progress) -> None:
         """Saves the search after a generation; its record is on disk already."""
         items = {"evolution": progress.evolution}
@@ -154,20 +170,20 @@ class _Search:
         """Trains, extinguishes, selects and records one generation."""
         evolution = progress.evolution
         generation = int(evolution.generation)
-        contestants = self._contestants(evolution)
-        architectures = [contestant.architecture for contestant in contestants]
+        candidates = self._candidates(evolution)
+        architectures = [candidate.architecture for candidate in candidates]
         self.observer.generation_started(
             generation=generation, phase=Phase(int(evolution.phase)), architectures=architectures
         )
-        verdict = self._compete(evolution, contestants)
+        survival = self._train_to_landmarks(evolution, candidates)
         following = evolution_step(
             jax.random.fold_in(self.evolution_key, generation + 1),
             evolution,
-            _fitness(contestants),
+            _fitness(candidates),
             spec=self.config.genome,
             config=self.config.evolution,
         )
-        individuals = self._individuals(evolution, following, contestants, verdict)
+        individuals = self._individuals(evolution, following, candidates, survival)
         lineage.append(self.run.lineage, individuals)
         for individual in individuals:
             if individual.same_as is None:
@@ -176,13 +192,16 @@ class _Search:
         variables = progress.variables
         best_generation, best_index = (int(part) for part in following.best_id)
         if best_generation == generation:
-            state = contestants[best_index].state
+            state = candidates[best_index].state
             assert state is not None, "the fittest of all was trained in this generation: ties keep the older one"
             variables = state.variables
         return _Progress(evolution=following, variables=variables)
 
     def finish(self, progress: _Progress) -> SearchResult:
-        """Tests the best network and saves it and the result."""
+        """Tests the best network, with the weights that it was measured with, and saves it and the result.
+
+        T1 + T2 + T3 steps are the whole schedule of Section 4.1, so it is trained to the end.
+        """
         individuals = lineage.read(self.run.lineage)
         trained = sum(individual.same_as is None for individual in individuals)
         evolution, variables = progress.evolution, progress.variables
@@ -214,62 +233,64 @@ class _Search:
     def _decode(self, genome) -> Architecture:
         return decode(genome, spec=self.config.genome)
 
-    def _contestants(self, evolution: EvolutionState) -> list[_Contestant]:
+    def _candidates(self, evolution: EvolutionState) -> list[_Candidate]:
         """The generation's individuals; what is known of equal architectures is taken over."""
         key = jax.random.fold_in(self.training_key, evolution.generation)
         genomes = jax.device_get(evolution.population.genomes)
-        contestants = []
+        candidates = []
         for index in range(self.config.evolution.population_size):
             architecture = self._decode(jax.tree.map(lambda leaf, index=index: leaf[index], genomes))
-            contestant = _Contestant(architecture=architecture, key=jax.random.fold_in(key, index))
+            candidate = _Candidate(architecture=architecture, key=jax.random.fold_in(key, index))
             known = self.measured.get(architecture)
-            if known is not None and not self.config.reevaluate:
-                contestant.same_as = known.reference
+            if known is not None and (known.cause is not None or not self.config.reevaluate):
+                candidate.same_as = known.reference
                 landmarks = (known.t1, known.t2, known.t3)
-                contestant.fitness = [math.nan if each.fitness is None else each.fitness for each in landmarks]
-                contestant.cause = known.cause
-            contestants.append(contestant)
-        return contestants
+                candidate.fitness = [math.nan if each.fitness is None else each.fitness for each in landmarks]
+                candidate.cause = known.cause
+            candidates.append(candidate)
+        return candidates
 
-    def _compete(self, evolution: EvolutionState, contestants: list[_Contestant]) -> Judgement:
+    def _train_to_landmarks(self, evolution: EvolutionState, candidates: list[_Candidate]) -> Survival:
         """Algorithm 1: trains to each landmark in turn, and extinguishes after the first two."""
-        alive = np.ones(len(contestants), bool)
+        alive = np.ones(len(candidates), bool)
         for landmark in range(3):
-            self._measure(int(evolution.generation), landmark, contestants, alive)
-            verdict = jax.device_get(judge(evolution.thresholds, _fitness(contestants), config=self.config.evolution))
+            self._measure(int(evolution.generation), landmark, candidates, alive)
+            survival = jax.device_get(
+                survival_selection(evolution.thresholds, _fitness(candidates), config=self.config.evolution)
+            )
             if landmark < 2:
-                survives = (verdict.survives_first, verdict.survives_second)[landmark]
-                threshold = (verdict.thresholds.first, verdict.thresholds.second)[landmark]
+                survives = (survival.survives_first, survival.survives_second)[landmark]
+                threshold = (survival.thresholds.first, survival.thresholds.second)[landmark]
                 self.observer.individuals_extinct(
                     landmark=landmark,
                     indices=np.flatnonzero(alive & ~survives).tolist(),
                     threshold=float(str(threshold)),
                 )
                 alive = survives
-        return verdict
+        return survival
 
-    def _measure(self, generation: int, landmark: int, contestants: list[_Contestant], alive: np.ndarray) -> None:
-        """Gives every living contestant its fitness at a landmark; equal ones of a generation are trained once."""
+    def _measure(self, generation: int, landmark: int, candidates: list[_Candidate], alive: np.ndarray) -> None:
+        """Gives every living candidate its fitness at a landmark; equal ones of a generation are trained once."""
         first_of: dict[Architecture, int] = {}
         for index in np.flatnonzero(alive).tolist():
-            contestant = contestants[index]
-            twin = first_of.setdefault(contestant.architecture, index)
-            if twin != index and not self.config.reevaluate:
-                original = contestants[twin]
-                contestant.same_as = original.same_as or Reference(generation=generation, index=twin)
-                contestant.fitness, contestant.cause = original.fitness, original.cause
-            elif contestant.same_as is None:
-                contestant.record(landmark, self._train(index, landmark, contestant))
-            fitness = contestant.fitness[landmark]
+            candidate = candidates[index]
+            twin = first_of.setdefault(candidate.architecture, index)
+            if twin != index and (candidates[twin].cause is not None or not self.config.reevaluate):
+                original = candidates[twin]
+                candidate.same_as = original.same_as or Reference(generation=generation, index=twin)
+                candidate.fitness, candidate.cause = original.fitness, original.cause
+            elif candidate.same_as is None:
+                candidate.record(landmark, self._train(index, landmark, candidate))
+            fitness = candidate.fitness[landmark]
             self.observer.individual_measured(
                 index=index,
                 landmark=landmark,
                 fitness=fitness if math.isfinite(fitness) else None,
-                cause=contestant.cause,
-                same_as=contestant.same_as,
+                cause=candidate.cause,
+                same_as=candidate.same_as,
             )
 
-    def _train(self, index: int, landmark: int, contestant: _Contestant) -> Outcome:
+    def _train(self, index: int, landmark: int, candidate: _Candidate) -> Outcome:
         until = self.config.landmarks[landmark]
 
         def on_progress(step: int, loss: float, steps_per_second: float) -> None:
@@ -277,15 +298,15 @@ class _Search:
                 index=index, landmark=landmark, step=step, until=until, loss=loss, steps_per_second=steps_per_second
             )
 
-        job = Job(key=contestant.key, architecture=contestant.architecture, until=until, config=self.config.train)
-        return run_job(job, contestant.state, self.dataset, on_progress=on_progress)
+        job = Job(key=candidate.key, architecture=candidate.architecture, until=until, config=self.config.train)
+        return run_job(job, candidate.state, self.dataset, on_progress=on_progress)
 
     def _individuals(
         self,
         evolution: EvolutionState,
         following: EvolutionState,
-        contestants: Sequence[_Contestant],
-        verdict: Judgement,
+        candidates: Sequence[_Candidate],
+        survival: Survival,
     ) -> list[Individual]:
         """The generation's lines of the record."""
         generation, num_classes = int(evolution.generation), self.dataset.num_classes
@@ -295,11 +316,14 @@ class _Search:
             parent = Reference(generation=parent_generation, index=parent_index)
         counts = np.asarray(evolution.population.operators).tolist()
         next_parent = [int(part) for part in following.parent_id]
-        first_threshold, second_threshold = float(verdict.thresholds.first), float(verdict.thresholds.second)
+        first_threshold, second_threshold = float(survival.thresholds.first), float(survival.thresholds.second)
         individuals = []
-        for index, contestant in enumerate(contestants):
-            survived_first, survived_second = bool(verdict.survives_first[index]), bool(verdict.survives_second[index])
-            first, second, last = contestant.fitness
+        for index, candidate in enumerate(candidates):
+            survived_first, survived_second = (
+                bool(survival.survives_first[index]),
+                bool(survival.survives_second[index]),
+            )
+            first, second, last = candidate.fitness
             individuals.append(
                 Individual(
                     generation=generation,
@@ -307,24 +331,24 @@ class _Search:
                     index=index,
                     parent=parent,
                     operators={op.name.lower(): count for op, count in zip(Operator, counts[index], strict=True)},
-                    architecture=contestant.architecture,
-                    parameters=count_parameters(contestant.architecture, num_classes=num_classes),
-                    flops=count_flops(contestant.architecture, num_classes=num_classes),
+                    architecture=candidate.architecture,
+                    parameters=count_parameters(candidate.architecture, num_classes=num_classes),
+                    flops=count_flops(candidate.architecture, num_classes=num_classes),
                     t1=lineage.landmark(first, first_threshold),
                     t2=lineage.landmark(second, second_threshold) if survived_first else lineage.Landmark(),
                     t3=lineage.landmark(last if survived_second else None),
-                    fate=_fate(contestant, survived_first, survived_second, [generation, index] == next_parent),
-                    cause=contestant.cause,
-                    same_as=contestant.same_as,
-                    seconds_compiling=contestant.compile_seconds,
-                    seconds_training=contestant.train_seconds,
+                    fate=_fate(candidate, survived_first, survived_second, [generation, index] == next_parent),
+                    cause=candidate.cause,
+                    same_as=candidate.same_as,
+                    seconds_compiling=candidate.compile_seconds,
+                    seconds_training=candidate.train_seconds,
                 )
             )
         return individuals
 
 
-def _fate(contestant: _Contestant, survived_first: bool, survived_second: bool, is_parent: bool) -> Fate:
-    if contestant.cause is not None:
+def _fate(candidate: _Candidate, survived_first: bool, survived_second: bool, is_parent: bool) -> Fate:
+    if candidate.cause is not None:
         return Fate.FAILED
     if not survived_first:
         return Fate.EXTINCT_T1
@@ -333,9 +357,9 @@ def _fate(contestant: _Contestant, survived_first: bool, survived_second: bool, 
     return Fate.PARENT if is_parent else Fate.SURVIVED
 
 
-def _fitness(contestants: Sequence[_Contestant]) -> Array:
+def _fitness(candidates: Sequence[_Candidate]) -> Array:
     """[P, 3] float32."""
-    return jnp.asarray(np.array([contestant.fitness for contestant in contestants], np.float32))
+    return jnp.asarray(np.array([candidate.fitness for candidate in candidates], np.float32))
 
 
 def _describe(result: SearchResult) -> dict[str, Any]:
