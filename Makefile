@@ -7,7 +7,7 @@
 # To choose the interpreter (after `make clean` if there is a .venv): make test PYTHON=/path/to/python3.12
 
 VENV := .venv
-SEARCH := -m experiments.digits --run-dir runs/digits
+SEARCH := -m experiments.digits
 
 IS_RECENT := import sys; assert sys.version_info >= (3, 11)
 # A name on the PATH can be a shim with no interpreter behind it, so each candidate is run.

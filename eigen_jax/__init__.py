@@ -1,3 +1,32 @@
-"""EIGEN in JAX: networks evolved from scratch by succession, extinction, mimicry and duplication."""
+"""EIGEN in JAX: networks evolved from scratch by succession and extinction."""
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"  # before the imports: modules of the package record it
+
+from eigen_jax.architecture import Architecture, decode, encode
+from eigen_jax.builder import build_network
+from eigen_jax.evolution import EvolutionConfig, EvolutionState, evolution_step, initial_state
+from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
+from eigen_jax.mutation import MutationTrace, Operator, mutate
+from eigen_jax.search import SearchConfig, load_network, run_search
+from eigen_jax.training import TrainConfig
+
+__all__ = [
+    "Architecture",
+    "EvolutionConfig",
+    "EvolutionState",
+    "Genome",
+    "GenomeSpec",
+    "MutationTrace",
+    "Operator",
+    "SearchConfig",
+    "TrainConfig",
+    "build_network",
+    "decode",
+    "encode",
+    "evolution_step",
+    "initial_state",
+    "load_network",
+    "minimal_genome",
+    "mutate",
+    "run_search",
+]

@@ -8,10 +8,8 @@ Rates are medians of several runs, without the compilation, whose seconds stand 
 on an otherwise idle machine.
 """
 
-import argparse
 import dataclasses
 import functools
-import json
 import os
 import platform
 import statistics
@@ -27,9 +25,12 @@ import jax.numpy as jnp
 from eigen_jax.evolution import EvolutionConfig, evolution_step, initial_state
 from eigen_jax.genome import GenomeSpec, minimal_genome
 from eigen_jax.mutation import mutate
+from eigen_jax.search.folder import write_json
+from experiments.command_line import Parser
+from experiments.runner import BAD_INPUT
+from experiments.settings import SettingsError
 
 MUTATION_STEPS = 100  # of every child, as in the paper's primary succession
-BAD_INPUT = 2  # exit code
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,20 +147,16 @@ def table(measurements: Sequence[Measurement]) -> str:
     return "\n".join(layout.format(*row) for row in rows)
 
 
-def write_json(path: Path, measurements: Sequence[Measurement]) -> None:
-    """Writes the machine and the measurements; what was in the file before stays whole until then."""
-    content = {"machine": machine(), "measurements": [dataclasses.asdict(m) for m in measurements]}
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(path)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints and writes; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.benchmark", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="python -m experiments.benchmark", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one small batch and two runs of everything")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE, too")
-    arguments = parser.parse_args(argv)
+    try:
+        arguments = parser.parse_args(argv)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         folder = arguments.json.absolute().parent
         print(f"error: there is no folder {folder} to write {arguments.json.name} in; make it", file=sys.stderr)
@@ -173,7 +170,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     print(table(measurements))
     if arguments.json is not None:
-        write_json(arguments.json, measurements)
+        rows = [dataclasses.asdict(measurement) for measurement in measurements]
+        write_json(arguments.json, {"machine": machine(), "measurements": rows})
     return 0
 
 

@@ -21,7 +21,7 @@ _HELP: dict[str, Help] = {
 _WANTED = {int: "a whole number", float: "a finite number", Path: "a path"}
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Raises where argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
@@ -60,7 +60,7 @@ def parse(argv: Sequence[str], *, program: str, presets: Mapping[str, Settings],
 
 def _build_parser(program: str, presets: Mapping[str, Settings], preset: str) -> argparse.ArgumentParser:
     """A parser that keeps values as text, and only those that are given; its help shows those of `preset`."""
-    parser = _Parser(
+    parser = Parser(
         prog=program,
         description="Searches network architectures from scratch by ecological succession (EIGEN, CVPR 2019).",
         epilog=f"The values in brackets are those of the preset {preset!r}; with --preset, --help shows another's.",
@@ -131,7 +131,7 @@ def _show(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple):
         return " ".join(map(_show, value)) or "none"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return str(value)
 
 
 def _refuse(unknown: Sequence[str]) -> NoReturn:

@@ -90,7 +90,7 @@ class ConsoleObserver(SearchObserver):
 
     def search_started(self, *, generation: int) -> None:
         self.generation = generation
-        self._print(f"Run folder {self.folder}" + (f", going on with generation {generation}" if generation else ""))
+        self._print(f"Run folder {self.folder}" + (f", going on after {generation} generations" if generation else ""))
         self._print("Individuals are named generation.index; accuracies are % of validation images", "dim")
 
     def generation_started(self, *, generation: int, phase: Phase, architectures: Sequence[Architecture]) -> None:

@@ -302,7 +302,7 @@ def test_the_same_command_goes_on_where_it_was_and_is_quiet(finished, tmp_path):
     record = (folder / "lineage.jsonl").read_bytes()
     ended = run_command("digits", *TINY, "--run-dir", str(folder), "--cache-dir", str(tmp_path))
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(f"Run folder {folder}, going on with generation 2\n")
+    assert ended.stdout.startswith(f"Run folder {folder}, going on after 2 generations\n")
     assert (folder / "lineage.jsonl").read_bytes() == record
 
 

@@ -95,7 +95,7 @@ def test_a_generation_is_told_in_lines():
         observer.search_started(generation=4)
         run_generation(observer, clock)
     assert text.getvalue().split("\n") == [
-        "Run folder runs/x, going on with generation 4",
+        "Run folder runs/x, going on after 4 generations",
         "Individuals are named generation.index; accuracies are % of validation images",
         "",
         "Primary succession: up to 20 mutation steps a child",
