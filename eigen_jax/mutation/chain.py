@@ -90,7 +90,7 @@ _STRAGGLERS = 8
 class _Chain:
     """A batch of mutation chains under way."""
 
-    genome: Genome  # [B, ...] int32
+    genome: Genome  # [B, ...] int32, its inputs as [B, 2, G]
     level: Array  # [B, G] int8
     proposal: Proposal  # [B] each, drawn for `genome` and not applied yet
     left: Array  # [B] int32, operators still to apply
@@ -110,7 +110,7 @@ def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpe
     nothing = jax.vmap(propose_pruning)(zeros)
     chain = _Chain(
         # In one dtype throughout, the compiled loops are vectorised better than in several narrow ones.
-        genome=jax.tree.map(lambda leaf: leaf.astype(jnp.int32), genomes),
+        genome=_swap(jax.tree.map(lambda leaf: leaf.astype(jnp.int32), genomes)),
         level=_infer_batch(genomes, genomes.length.max(), spec).level,
         proposal=dataclasses.replace(nothing, prune=jnp.zeros(batch, bool), sound=jnp.zeros(batch, bool)),
         left=steps,
@@ -126,7 +126,7 @@ def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpe
         for window in [first, *wider]:
             # The fewer, the wider the window: so a turn costs no more than a share of the batch's.
             chain = _run_stragglers(keys, chain, window, max(1, batch * first // (_STRAGGLERS * window)), spec)
-    children = jax.tree.map(lambda leaf, given: leaf.astype(given.dtype), chain.genome, genomes)
+    children = jax.tree.map(lambda leaf, given: leaf.astype(given.dtype), _swap(chain.genome), genomes)
     return children, MutationTrace(counts=chain.counts)
 
 
@@ -180,13 +180,21 @@ def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) ->
     return dataclasses.replace(narrow, genome=genome, level=_paste(chain.level, narrow.level))
 
 
+def _swap(genome: Genome) -> Genome:
+    """A genome with its inputs as [2, G] where they were [G, 2], and back.
+
+    Between two steps they are [2, G]: loops whose innermost axis is of length two are not vectorised.
+    """
+    return dataclasses.replace(genome, inputs=jnp.swapaxes(genome.inputs, -1, -2))
+
+
 def _cut(genome: Genome, window: int) -> Genome:
-    genes = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else leaf[:, :window], genome)
+    genes = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else leaf[..., :window], genome)
     return dataclasses.replace(genes, length=genome.length)
 
 
 def _paste(whole: Array, part: Array) -> Array:
-    return part if whole.shape == part.shape else whole.at[:, : part.shape[1]].set(part)
+    return part if whole.shape == part.shape else whole.at[..., : part.shape[-1]].set(part)
 
 
 def _run_block(keys: Array, chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
@@ -201,7 +209,7 @@ def _run_block(keys: Array, chain: _Chain, running: Array, spec: GenomeSpec) -> 
     # scalar for scalar, at every gene that it is applied to.
     def step(turn, chain):
         chain = _try_proposals(chain, running, spec)
-        drawn = jax.vmap(functools.partial(_draw, spec=spec))(words[turn], chain.genome, chain.level)
+        drawn = jax.vmap(functools.partial(_draw, spec=spec))(words[turn], _swap(chain.genome), chain.level)
         proposal = jax.tree.map(functools.partial(jnp.where, running), drawn, chain.proposal)
         return dataclasses.replace(chain, proposal=proposal)
 
@@ -221,7 +229,7 @@ def _draw(words: Array, genome: Genome, level: Array, *, spec: GenomeSpec) -> Pr
 def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
     """Applies every running chain's proposal where the result is valid."""
     proposal = chain.proposal
-    mutants = jax.vmap(functools.partial(apply, spec=spec))(proposal, chain.genome)
+    mutants = jax.vmap(functools.partial(apply, spec=spec))(proposal, _swap(chain.genome))
     longest = jnp.where(running, mutants.length, 0).max()
     shapes = _infer_batch(mutants, longest, spec)
     unfinished = running & ((chain.left > 0) | proposal.prune)
@@ -230,7 +238,7 @@ def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
     operators = jnp.arange(len(Operator), dtype=jnp.int32)[None]
     return dataclasses.replace(
         chain,
-        genome=jax.tree.map(functools.partial(_where, accepted), mutants, chain.genome),
+        genome=jax.tree.map(functools.partial(_where, accepted), _swap(mutants), chain.genome),
         level=_where(accepted, shapes.level, chain.level),
         left=chain.left - counted.astype(jnp.int32),
         counts=chain.counts + ((operators == proposal.operator[:, None]) & counted[:, None]).astype(jnp.int32),

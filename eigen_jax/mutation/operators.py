@@ -280,7 +280,7 @@ def apply(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Genome:
     op = jnp.where(inserted, _by_operator(_INSERTED_OP, operator).astype(genome.op.dtype), _shift(genome.op, proposal))
     return Genome(
         op=jnp.where(live, op, jnp.asarray(Op.NONE, op.dtype)),
-        inputs=jnp.where(live[:, None], _rewire(genome.inputs, proposal), 0),
+        inputs=jnp.where(live[None], _rewire(genome.inputs.T, proposal), 0).T,
         channels=choice(genome.channels, _default(spec.channels, 32), Operator.ALTER_CHANNELS),
         kernel=choice(genome.kernel, _default(spec.kernels, 3), Operator.ALTER_KERNEL),
         stride=choice(genome.stride, _default(spec.strides, 1), Operator.ALTER_STRIDE),
@@ -289,20 +289,20 @@ def apply(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Genome:
 
 
 def _shift(genes: Array, proposal: Proposal) -> Array:
-    """[G, ...] genes, moved to make room for an inserted one or to close up after a removed one."""
-    other_axes = range(1, genes.ndim)
-    gene = jnp.expand_dims(jnp.arange(genes.shape[0], dtype=jnp.int32), other_axes)
+    """[..., G] genes, moved to make room for an inserted one or to close up after a removed one."""
+    gene = jnp.arange(genes.shape[-1], dtype=jnp.int32)
+    gene = jnp.expand_dims(gene, range(genes.ndim - 1))
     zero, no_padding = jnp.zeros((), genes.dtype), [(0, 0, 0)] * (genes.ndim - 1)
-    later = lax.pad(genes, zero, [(1, -1, 0), *no_padding])
-    earlier = lax.pad(genes, zero, [(-1, 1, 0), *no_padding])
+    later = lax.pad(genes, zero, [*no_padding, (1, -1, 0)])
+    earlier = lax.pad(genes, zero, [*no_padding, (-1, 1, 0)])
     closed_up = jnp.where(proposal.remove & (gene >= proposal.site), earlier, genes)
     return jnp.where(proposal.insert & (gene > proposal.site), later, closed_up)
 
 
 def _rewire(inputs: Array, proposal: Proposal) -> Array:
-    """[G, 2] inputs, shifted and renumbered, with the edges that the proposal cuts or joins."""
-    gene = jnp.arange(inputs.shape[0], dtype=jnp.int32)[:, None]
-    slot = jnp.arange(2, dtype=jnp.int32)[None]
+    """[2, G] inputs, shifted and renumbered, with the edges that the proposal cuts or joins."""
+    gene = jnp.arange(inputs.shape[1], dtype=jnp.int32)[None]
+    slot = jnp.arange(2, dtype=jnp.int32)[:, None]
     insert, site = proposal.insert, proposal.site
     place = site.astype(inputs.dtype)
     new = jnp.stack([proposal.source, proposal.partner]).astype(inputs.dtype)
@@ -312,7 +312,7 @@ def _rewire(inputs: Array, proposal: Proposal) -> Array:
     closed = jnp.where(shifted == place, new[0], jnp.where(shifted > place, shifted - 1, shifted))
     renumbered = jnp.where(insert, opened, jnp.where(proposal.remove, closed, shifted))
     reads_new = insert & (gene == site + 1) & (slot == proposal.second.astype(jnp.int32))
-    return jnp.where(insert & (gene == site), new[None], jnp.where(reads_new, place, renumbered))
+    return jnp.where(insert & (gene == site), new[:, None], jnp.where(reads_new, place, renumbered))
 
 
 def _default(choices: tuple[int, ...], value: int) -> int:
