@@ -19,6 +19,13 @@ hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--chains", type=int, default=700, help="mutation chains that test_mutation_chain.py checks on top"
+    )
+
+
 MAKE_CIFAR = Path(__file__).resolve().parents[2] / "shared" / "data" / "make_cifar.py"
 
 

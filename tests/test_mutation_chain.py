@@ -104,6 +104,22 @@ def test_networks_of_children_have_the_shapes_that_genomes_tell(chains):
             assert_built_as_told(pick(children, index), pick(shapes, index), CHAINS)
 
 
+def test_children_stay_valid_over_as_many_chains_as_asked(chains, pytestconfig):
+    """In turn from global pooling and from genomes evolved so far: `pytest --chains 100000` checks so many."""
+    ancestors = stack([as_genome((), spec=CHAINS)] * 700)
+    evolved = chains[-1].children
+    for seed in range(3, 3 + -(-pytestconfig.getoption("chains") // 700)):
+        batch = run_batch(seed, evolved if seed % 2 else ancestors, jnp.full(700, 100, jnp.int32))
+        valid, shapes = jax.device_get(check(batch.children, spec=CHAINS))
+        assert np.all(valid)
+        assert np.all(batch.trace.counts.sum(axis=1) == 100)
+        assert np.all(batch.trace.counts.sum(axis=0) > 0)
+        children = jax.device_get(batch.children)
+        for index in np.random.default_rng(seed).choice(700, 4, replace=False).tolist():
+            assert_built_as_told(pick(children, index), pick(shapes, index), CHAINS)
+        evolved = batch.children if seed % 2 else evolved
+
+
 def assert_built_as_told(genome: Genome, shapes, spec: GenomeSpec) -> None:
     architecture = decode(genome, spec=spec)
     live = int(genome.length)
