@@ -75,10 +75,10 @@ _DIGITS: dict[str, dict[str, Any]] = {
     | {
         "batch_size": 64,
         "learning_rate": 0.05,
-        "decay_steps": (240, 340),
+        "decay_steps": (350, 480),
         "t1": 60,
-        "t2": 150,
-        "t3": 190,
+        "t2": 190,
+        "t3": 300,
         "population": 6,
         "p": 3,
         "q": 2,
