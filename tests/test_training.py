@@ -307,7 +307,7 @@ def test_equal_networks_are_traced_once_for_training_and_once_for_evaluation():
         ({"decay_rate": -1.0}, "decay_rate is -1.0; it must be finite and more than 0"),
         ({"momentum": 1.0}, "momentum is 1.0; it must be from 0 to less than 1"),
         ({"weight_decay": -1e-4}, "weight_decay is -0.0001; it must be finite and at least 0"),
-        ({"pad": -1}, "pad is -1; it must be at least 0"),
+        ({"pad": -1}, "pad is -1; it must be from 0 to 256"),
         ({"decay_steps": (20, 10)}, "decay_steps is (20, 10); it must be steps in ascending order, each at least 1"),
         ({"decay_steps": (0,)}, "decay_steps is (0,); it must be steps in ascending order, each at least 1"),
     ],
