@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +136,7 @@ class _Search:
         lineage.truncate(self.run.lineage, step or 0)
         if step is None:
             return _Progress(evolution=begin(generation_key), variables=None)
-        for individual in lineage.read(self.run.lineage):
-            if individual.same_as is None:
-                self.measured.setdefault(individual.architecture, individual)
+        self._remember(lineage.read(self.run.lineage))
         restore = functools.partial(checkpoint.restore, self.run.checkpoints, step=step)
         evolution = restore("evolution", abstract=jax.eval_shape(begin, generation_key))
         if not math.isfinite(evolution.best_fitness):
@@ -149,6 +147,12 @@ class _Search:
             input_shape=self.config.genome.input_shape,
         )
         return _Progress(evolution=evolution, variables=restore("variables", abstract=state.variables))
+
+    def _remember(self, individuals: Iterable[Individual]) -> None:
+        """Lets later individuals of the same architectures take the measurements over."""
+        for individual in individuals:
+            if individual.same_as is None:
+                self.measured.setdefault(individual.architecture, individual)
 
     def _check_nothing_is_lost(self) -> None:
         """Without a checkpoint, the record holds at most the generation that was killed before the first."""
@@ -185,9 +189,7 @@ class _Search:
         )
         individuals = self._individuals(evolution, following, candidates, survival)
         lineage.append(self.run.lineage, individuals)
-        for individual in individuals:
-            if individual.same_as is None:
-                self.measured.setdefault(individual.architecture, individual)
+        self._remember(individuals)
         self.observer.generation_ended(individuals=individuals, best_fitness=float(following.best_fitness))
         variables = progress.variables
         best_generation, best_index = (int(part) for part in following.best_id)
