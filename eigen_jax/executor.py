@@ -17,6 +17,7 @@ from eigen_jax.training import (
     Dataset,
     DivergedError,
     ProgressCallback,
+    Teacher,
     TrainConfig,
     TrainState,
     evaluate,
@@ -47,7 +48,12 @@ class Outcome:
 
 
 def run_job(
-    job: Job, state: TrainState | None, dataset: Dataset, *, on_progress: ProgressCallback | None = None
+    job: Job,
+    state: TrainState | None,
+    dataset: Dataset,
+    *,
+    teacher: Teacher | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Outcome:
     """Trains in this process, on the default device.
 
@@ -55,6 +61,7 @@ def run_job(
         job: what to train.
         state: of the same individual at an earlier landmark; None to start.
         dataset: its training part is trained on, its validation part gives the fitness.
+        teacher: whom the network mimics; None for plain cross-entropy.
         on_progress: see `train_to`.
     """
     network = build_network(job.architecture, num_classes=dataset.num_classes)
@@ -65,7 +72,14 @@ def run_job(
             jax.block_until_ready(state)
         initialized = time.perf_counter()
         state, report = train_to(
-            job.key, state, dataset, job.until, network=network, config=job.config, on_progress=on_progress
+            job.key,
+            state,
+            dataset,
+            job.until,
+            network=network,
+            config=job.config,
+            teacher=teacher,
+            on_progress=on_progress,
         )
         fitness = evaluate(
             state,

@@ -3,6 +3,7 @@
 Dimension letters: B examples of a batch, K classes.
 """
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -19,3 +20,26 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
         [B] float32, the loss of each example.
     """
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+
+
+def mimicry_loss(logits: Array, labels: Array, teacher_logits: Array, *, weight: float, temperature: float) -> Array:
+    """Cross-entropy with the true class, mixed with that with a teacher's softened prediction (Eq. 3 and 4).
+
+    (1 - alpha) H(y, softmax(z)) + alpha T^2 H(softmax(v / T), softmax(z / T)), for logits z of the
+    student, v of the teacher and H(p, q) = -sum p log q, in nats. The gradient of the second
+    cross-entropy shrinks as 1 / T^2, so its factor T^2 keeps the shares of both at any temperature
+    (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, Section 2).
+
+    Args:
+        logits: [B, K] of the student, any floating dtype; computed in float32.
+        labels: [B] integers in [0, K).
+        teacher_logits: [B, K], any floating dtype; no gradient flows into them.
+        weight: alpha, from 0 to 1; at 0, the loss is `cross_entropy` exactly.
+        temperature: T, more than 0.
+
+    Returns:
+        [B] float32, the loss of each example.
+    """
+    targets = jax.nn.softmax(jax.lax.stop_gradient(teacher_logits).astype(jnp.float32) / temperature)
+    softened = optax.softmax_cross_entropy(logits.astype(jnp.float32) / temperature, targets)
+    return (1 - weight) * cross_entropy(logits, labels) + weight * temperature**2 * softened

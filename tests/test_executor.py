@@ -1,5 +1,7 @@
 """Jobs: what an outcome holds, that it resumes, and that failures stay inside."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -54,6 +56,25 @@ def test_two_landmarks_give_the_same_bits_as_one(bright_and_dark):
     at_once = run_job(job(7), None, bright_and_dark)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), second.state, at_once.state))
     assert second.fitness == at_once.fitness
+
+
+class Contrarian:
+    """A teacher that is sure of the wrong class."""
+
+    fingerprint = "contrarian"
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.labels = dataset.train_labels
+
+    def __call__(self, examples, views, images):
+        return 20 * jax.nn.one_hot(1 - self.labels[examples], 2)
+
+
+def test_a_job_mimics_the_teacher_that_it_is_given(bright_and_dark):
+    teacher = Contrarian(bright_and_dark)
+    assert run_job(job(40), None, bright_and_dark, teacher=teacher).fitness == 0.0
+    deaf = dataclasses.replace(CONFIG, mimicry_weight=0.0)
+    assert run_job(job(40, deaf), None, bright_and_dark, teacher=teacher).fitness == 1.0
 
 
 def test_divergence_is_an_outcome_with_its_cause(bright_and_dark):

@@ -1,4 +1,4 @@
-"""Training: the arithmetic of a step against NumPy float64, resuming, divergence, evaluation, trace budgets."""
+"""Training: the arithmetic of a step against NumPy float64, mimicry, resuming, divergence, trace budgets."""
 
 import dataclasses
 import pickle
@@ -8,87 +8,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
+from training_data import KEY, SHAPE, SMALL, TRACES, Convolutional, Linear, make_dataset, new_state
 
 from eigen_jax import checkpoint
-from eigen_jax.data import Dataset
+from eigen_jax.data import apply_views
 from eigen_jax.training import (
     CHECK_EVERY,
     Batch,
     DivergedError,
     TrainConfig,
     TrainConfigError,
-    TrainState,
     abstract_state,
     draw_batch,
     epoch_order,
     evaluate,
-    init_state,
     make_schedule,
     train_step,
     train_to,
 )
-
-SHAPE = (6, 6, 2)
-SMALL = TrainConfig(batch_size=8, learning_rate=0.05, decay_steps=(40, 60), pad=1, eval_batch_size=10)
-KEY = jax.random.key(7)
-
-
-class Linear(nn.Module):
-    """Flattened pixels to logits: a gradient that a person can write down."""
-
-    num_classes: int = 3
-
-    @nn.compact
-    def __call__(self, images, *, train):
-        return nn.Dense(self.num_classes)(images.reshape(images.shape[0], -1))
-
-
-class Convolutional(nn.Module):
-    """One convolution with batch normalisation; counts its traces, by `train`."""
-
-    width: int = 4
-    num_classes: int = 3
-
-    @nn.compact
-    def __call__(self, images, *, train):
-        TRACES.append((self.width, train, images.shape[0]))
-        x = nn.Conv(self.width, (3, 3), use_bias=False)(images)
-        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
-        return nn.Dense(self.num_classes)(x.mean(axis=(1, 2)))
-
-
-TRACES: list[tuple[int, bool, int]] = []
-
-
-def make_dataset(num_train=36, num_validation=23, *, separable=True, seed=0) -> Dataset:
-    """Noise around one pattern a class; without `separable`, noise alone."""
-    rng = np.random.default_rng(seed)
-    patterns = rng.normal(size=(3, 1, 1, SHAPE[2])) * 3.0 * separable
-
-    def part(size):
-        labels = rng.integers(0, 3, size)
-        images = patterns[labels] + rng.normal(size=(size, *SHAPE))
-        return jnp.asarray(images, jnp.float32), jnp.asarray(labels, jnp.int32)
-
-    parts = [part(size) for size in (num_train, num_validation, num_validation)]
-    (train, train_labels), (validation, validation_labels), (test, test_labels) = parts
-    return Dataset(
-        train_images=train,
-        train_labels=train_labels,
-        validation_images=validation,
-        validation_labels=validation_labels,
-        test_images=test,
-        test_labels=test_labels,
-        num_classes=3,
-        name="synthetic",
-        fingerprint="none",
-    )
-
-
-def new_state(network: nn.Module | None = None, config: TrainConfig = SMALL) -> TrainState:
-    network = network or Convolutional()
-    return init_state(jax.random.key(3), network=network, config=config, input_shape=SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -132,6 +69,118 @@ def test_steps_of_a_linear_network_are_sgd_with_momentum_and_weight_decay():
         for name, value in weights.items():
             np.testing.assert_allclose(state.params["Dense_0"][name], value, rtol=2e-5, atol=1e-6)
     assert state.step == 2
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_steps_that_mimic_a_teacher_are_sgd_on_equations_3_and_4(dtype):
+    rng = np.random.default_rng(2)
+    images = rng.normal(size=(5, *SHAPE)).astype(np.float32)
+    labels = np.array([0, 2, 1, 1, 2], np.int32)
+    teacher_logits = rng.normal(scale=4, size=(5, 3)).astype(dtype)
+    config = TrainConfig(batch_size=5, learning_rate=0.2, decay_steps=(), mimicry_weight=0.7, temperature=3.0)
+    state = new_state(Linear(), config)
+
+    inputs = images.reshape(5, -1).astype(np.float64)
+    targets = np.exp(log_softmax(teacher_logits.astype(np.float64) / 3))
+    weights = {name: np.asarray(value, np.float64) for name, value in state.params["Dense_0"].items()}
+    velocity = {name: np.zeros_like(value) for name, value in weights.items()}
+    batch = Batch(images=jnp.asarray(images), labels=jnp.asarray(labels), teacher_logits=jnp.asarray(teacher_logits))
+    for _ in range(2):
+        logits = inputs @ weights["kernel"] + weights["bias"]
+        plain, softened = log_softmax(logits), log_softmax(logits / 3)
+        expected_loss = (-0.3 * plain[np.arange(5), labels] - 0.7 * 9 * (targets * softened).sum(axis=1)).mean()
+        # Softmaxes less their targets; the factor of 9 loses one 3 to the chain rule.
+        error = (0.3 * (np.exp(plain) - np.eye(3)[labels]) + 0.7 * 3 * (np.exp(softened) - targets)) / 5
+        gradients = {"kernel": inputs.T @ error, "bias": error.sum(axis=0)}
+        for name, value in weights.items():
+            velocity[name] = 0.9 * velocity[name] + gradients[name] + 5e-4 * value
+            weights[name] = value - 0.2 * velocity[name]
+
+        state, metrics = train_step(state, batch, network=Linear(), config=config)
+
+        np.testing.assert_allclose(metrics.loss, expected_loss, rtol=1e-5)
+        np.testing.assert_allclose(metrics.accuracy, (logits.argmax(axis=1) == labels).mean(), rtol=1e-6)
+        for name, value in weights.items():
+            np.testing.assert_allclose(state.params["Dense_0"][name], value, rtol=2e-5, atol=1e-6)
+
+
+def test_steps_with_nesterov_momentum_look_ahead():
+    config = TrainConfig(batch_size=2, learning_rate=0.2, decay_steps=(), weight_decay=0.0, nesterov=True)
+    images, labels = np.ones((2, *SHAPE), np.float32), np.array([0, 1], np.int32)
+    state = new_state(Linear(), config)
+    bias, velocity = np.asarray(state.params["Dense_0"]["bias"], np.float64), np.zeros(3)
+    kernel = np.asarray(state.params["Dense_0"]["kernel"], np.float64)
+    kernel_velocity = np.zeros_like(kernel)
+    for _ in range(3):
+        softmax = np.exp(log_softmax((kernel.sum(axis=0) + bias)[None]))[0]
+        gradient = softmax - np.array([0.5, 0.5, 0.0])  # the same of each pixel's weights: all pixels are 1
+        velocity, kernel_velocity = 0.9 * velocity + gradient, 0.9 * kernel_velocity + gradient
+        bias = bias - 0.2 * (gradient + 0.9 * velocity)
+        kernel = kernel - 0.2 * (gradient + 0.9 * kernel_velocity)
+        batch = Batch(images=jnp.asarray(images), labels=jnp.asarray(labels))
+        state, _ = train_step(state, batch, network=Linear(), config=config)
+    np.testing.assert_allclose(state.params["Dense_0"]["bias"], bias, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(state.params["Dense_0"]["kernel"], kernel, rtol=2e-5, atol=1e-6)
+
+
+class RecordingTeacher:
+    """Gives the sums of thirds of the pixels it sees as logits, and keeps what it was asked."""
+
+    fingerprint = "recording"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[jax.Array, jax.Array, jax.Array]] = []
+
+    def __call__(self, examples, views, images):
+        self.asked.append((examples, views, images))
+        return images.reshape(images.shape[0], 3, -1).mean(axis=-1).astype(jnp.float16)
+
+
+def test_a_teacher_is_asked_about_the_views_that_the_student_sees(monkeypatch):
+    dataset, teacher, seen = make_dataset(), RecordingTeacher(), []
+    plain = draw_batch
+
+    def watched(*arguments, **options):
+        seen.append(plain(*arguments, **options))
+        return seen[-1]
+
+    monkeypatch.setattr("eigen_jax.training.loop.draw_batch", watched)
+    train_to(KEY, new_state(), dataset, 5, network=Convolutional(), config=SMALL, teacher=teacher)  # 4 steps an epoch
+    assert len(teacher.asked) == 5
+    for (examples, views, images), batch in zip(teacher.asked, seen, strict=True):
+        expected = apply_views(dataset.train_images[examples], views, pad=1)
+        np.testing.assert_array_equal(images, expected)
+        np.testing.assert_array_equal(batch.images, images)
+        np.testing.assert_array_equal(batch.labels, dataset.train_labels[examples])
+    epoch = np.concatenate([examples for examples, _, _ in teacher.asked[:4]])
+    assert len(set(epoch.tolist())) == 32, "no example twice in an epoch"
+    numbers = np.concatenate([views for _, views, _ in teacher.asked])
+    assert numbers.min() >= 0
+    assert numbers.max() < 18  # 3 x 3 crops, flipped or not
+    assert len(set(numbers.tolist())) > 9
+
+
+def test_mimicry_with_no_weight_gives_the_same_bits_as_no_teacher():
+    dataset, config = make_dataset(), dataclasses.replace(SMALL, mimicry_weight=0.0)
+    network = Convolutional()
+    alone, _ = train_to(KEY, new_state(), dataset, 6, network=network, config=config)
+    ignored, _ = train_to(KEY, new_state(), dataset, 6, network=network, config=config, teacher=RecordingTeacher())
+    chex.assert_trees_all_equal(ignored, alone)
+    mimicking, _ = train_to(KEY, new_state(), dataset, 6, network=network, config=SMALL, teacher=RecordingTeacher())
+    assert (mimicking.params["Dense_0"]["kernel"] != alone.params["Dense_0"]["kernel"]).any()
+
+
+def test_resuming_with_a_teacher_gives_the_same_bits():
+    dataset, network = make_dataset(), Convolutional()
+    whole, _ = train_to(KEY, new_state(), dataset, 6, network=network, config=SMALL, teacher=RecordingTeacher())
+    state = new_state()
+    for until in (3, 6):
+        state, _ = train_to(KEY, state, dataset, until, network=network, config=SMALL, teacher=RecordingTeacher())
+    chex.assert_trees_all_equal(state, whole)
 
 
 def test_weight_decay_reaches_all_parameters():
@@ -260,28 +309,6 @@ def test_divergence_survives_pickling_between_processes():
     assert (error.step, error.loss, str(error)) == (12, float("inf"), str(DivergedError(12, float("inf"))))
 
 
-@pytest.mark.parametrize("size", [1, 9, 10, 11, 23])
-def test_evaluation_is_exact_at_every_split_size(size):
-    rng = np.random.default_rng(size)
-    images, labels = rng.normal(size=(size, *SHAPE)).astype(np.float32), rng.integers(0, 3, size).astype(np.int32)
-    state = new_state(Linear())
-    dense = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.params["Dense_0"])
-    logits = images.reshape(size, -1).astype(np.float64) @ dense["kernel"] + dense["bias"]
-    expected = int((logits.argmax(axis=1) == labels).sum()) / size
-    arrays = (jnp.asarray(images), jnp.asarray(labels))
-    assert evaluate(state, *arrays, network=Linear(), batch_size=10) == expected
-
-
-def test_evaluation_uses_the_running_averages():
-    dataset, network, state = make_dataset(), Convolutional(), new_state()
-    stats = {"BatchNorm_0": {"mean": jnp.full(4, 0.3), "var": jnp.full(4, 2.0)}}
-    state = dataclasses.replace(state, batch_stats=stats)
-    images, labels = dataset.validation_images, dataset.validation_labels
-    logits = network.apply({"params": state.params, "batch_stats": stats}, images, train=False)
-    expected = int((np.asarray(logits).argmax(axis=1) == np.asarray(labels)).sum()) / len(labels)
-    assert evaluate(state, images, labels, network=network, batch_size=5) == expected
-
-
 def test_equal_networks_are_traced_once_for_training_and_once_for_evaluation():
     dataset = make_dataset()
     width = 5  # of no other test, so nothing is compiled yet
@@ -307,6 +334,12 @@ def test_equal_networks_are_traced_once_for_training_and_once_for_evaluation():
         ({"decay_rate": -1.0}, "decay_rate is -1.0; it must be finite and more than 0"),
         ({"momentum": 1.0}, "momentum is 1.0; it must be from 0 to less than 1"),
         ({"weight_decay": -1e-4}, "weight_decay is -0.0001; it must be finite and at least 0"),
+        ({"mimicry_weight": -0.1}, "mimicry_weight is -0.1; it must be from 0 to 1"),
+        ({"mimicry_weight": 1.5}, "mimicry_weight is 1.5; it must be from 0 to 1"),
+        ({"mimicry_weight": float("nan")}, "mimicry_weight is nan; it must be from 0 to 1"),
+        ({"temperature": 0.0}, "temperature is 0.0; it must be finite and more than 0"),
+        ({"temperature": -5.0}, "temperature is -5.0; it must be finite and more than 0"),
+        ({"temperature": float("inf")}, "temperature is inf; it must be finite and more than 0"),
         ({"pad": -1}, "pad is -1; it must be from 0 to 256"),
         ({"decay_steps": (20, 10)}, "decay_steps is (20, 10); it must be steps in ascending order, each at least 1"),
         ({"decay_steps": (0,)}, "decay_steps is (0,); it must be steps in ascending order, each at least 1"),

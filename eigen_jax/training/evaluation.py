@@ -1,0 +1,79 @@
+"""Evaluation of trained networks: accuracy and logits, in batches of one size.
+
+Dimension letters: N images of a data set, B of a batch, H x W x C an image, K classes.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from eigen_jax.training.config import TrainConfigError
+from eigen_jax.training.programs import compiled
+from eigen_jax.training.step import TrainState
+
+PyTree = Any
+
+
+def evaluate(state: TrainState, images: Array, labels: Array, *, network: nn.Module, batch_size: int) -> float:
+    """The share of images, in [0, 1], whose largest logit is the true class's; exact.
+
+    Args:
+        state: the network's.
+        images: [N, H, W, C] float32.
+        labels: [N] int32.
+        network: the module.
+        batch_size: images at a time.
+
+    Raises:
+        TrainConfigError: no images, or no batch.
+    """
+    return accuracy(predict(state.variables, images, network=network, batch_size=batch_size), labels)
+
+
+def accuracy(logits: np.ndarray, labels: Array) -> float:
+    """The share of logits [N, K], in [0, 1], whose largest is at the label [N]."""
+    return float((logits.argmax(axis=-1) == np.asarray(labels)).mean())
+
+
+def predict(variables: PyTree, images: Array, *, network: nn.Module, batch_size: int) -> np.ndarray:
+    """The logits of images, [N, K] float32, on the host.
+
+    Batch normalisation uses its running averages. The last batch is padded, so data sets of all
+    sizes share one program; the same weights, images and batch size give the same bits on one
+    machine.
+
+    Args:
+        variables: "params" and "batch_stats" of the network.
+        images: [N, H, W, C] float32.
+        network: the module.
+        batch_size: images at a time.
+
+    Raises:
+        TrainConfigError: no images, or no batch.
+    """
+    num_examples = images.shape[0]
+    if num_examples < 1 or batch_size < 1:
+        raise TrainConfigError(f"{num_examples} images in batches of {batch_size}; both must be at least 1")
+    logits = []
+    for start in range(0, num_examples, batch_size):
+        batch = _padded_batch(images, start, batch_size=batch_size)
+        run_batch = compiled(_logits, (variables, batch), network=network)
+        # Fetched at once, so that two large batches are never in memory.
+        logits.append(np.asarray(run_batch(variables, batch)))
+    return np.concatenate(logits)[:num_examples]
+
+
+@functools.partial(jax.jit, static_argnames="batch_size")
+def _padded_batch(images: Array, start: int | Array, *, batch_size: int) -> Array:
+    """[B, H, W, C] images from `start` on; past the end, the last one."""
+    return images[jnp.minimum(start + jnp.arange(batch_size), images.shape[0] - 1)]
+
+
+def _logits(variables: PyTree, images: Array, *, network: nn.Module) -> Array:
+    logits: Any = network.apply(variables, images, train=False)
+    return logits

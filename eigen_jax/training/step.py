@@ -1,0 +1,200 @@
+"""One training step and what goes into it, as pure functions.
+
+Dimension letters: N images of a data set, B of a batch, H x W x C an image, K classes.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+from jax import Array
+
+from eigen_jax.data import apply_views, sample_views
+from eigen_jax.losses import cross_entropy, mimicry_loss
+from eigen_jax.training.config import TrainConfig
+from eigen_jax.training.programs import COMPILED_KEPT
+
+PyTree = Any
+
+
+@struct.dataclass
+class TrainState:
+    """A network in training, as a plain pytree of arrays. It holds no key and no function."""
+
+    step: Array  # [] int32, steps taken
+    params: PyTree  # the module's "params" collection, float32
+    batch_stats: PyTree  # the module's "batch_stats" collection, float32; empty without batch normalisation
+    opt_state: PyTree  # of the Optax optimizer
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What `network.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+@struct.dataclass
+class Batch:
+    """What one training step sees."""
+
+    images: Array  # [B, H, W, C] float32, augmented
+    labels: Array  # [B] int32
+    examples: Array | None = None  # [B] int32, positions in the training set that it was drawn from, if any
+    views: Array | None = None  # [B] int32, how each was augmented; see `eigen_jax.data.augmentation`
+    teacher_logits: Array | None = None  # [B, K] floating, of the same views; None: nobody is mimicked
+
+
+class Teacher(Protocol):
+    """Whom students mimic (Section 3.3): logits for any view of any training example."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, hexadecimal, of all that the logits depend on."""
+
+    def __call__(self, examples: Array, views: Array, images: Array) -> Array:
+        """Gives [B, K] floating logits.
+
+        Args:
+            examples: [B] int32, positions in the training set.
+            views: [B] int32.
+            images: [B, H, W, C] float32, the views themselves.
+        """
+
+
+@struct.dataclass
+class StepMetrics:
+    """What one training step tells."""
+
+    loss: Array  # [] float32, mean over the batch, before the update
+    accuracy: Array  # [] float32, of the batch as augmented, before the update
+    norm: Array  # [] float32, L2 norm of parameters and batch statistics after the update; not finite iff they diverged
+
+
+def make_schedule(config: TrainConfig) -> optax.Schedule:
+    """The learning rate at each step: constant, times `decay_rate` from each of `decay_steps` on (Section 4.1)."""
+    piecewise = optax.piecewise_constant_schedule(
+        config.learning_rate, dict.fromkeys(config.decay_steps, config.decay_rate)
+    )
+    # Optax mixes the count with floats, which strict promotion refuses; float32 is exact to 2**24 steps.
+    return lambda count: piecewise(jnp.asarray(count, jnp.float32))
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """SGD with plain momentum; weight decay joins the gradient before the momentum does (Section 4.1)."""
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay),
+        optax.sgd(make_schedule(config), momentum=config.momentum, nesterov=config.nesterov),
+    )
+
+
+def init_state(key: Array, *, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]) -> TrainState:
+    """An untrained network. Compiles a program of its own, so it cannot be traced; see `abstract_state`.
+
+    Args:
+        key: of the initial parameters.
+        network: the module.
+        config: tells the optimizer.
+        input_shape: (H, W, C) of an image.
+    """
+    return _initializer(network, config, input_shape)(key)
+
+
+def abstract_state(*, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]) -> TrainState:
+    """The shapes and dtypes of `init_state`'s result, to restore a checkpoint into; nothing is computed."""
+    initialize = functools.partial(_initial_state, network=network, config=config, input_shape=input_shape)
+    return jax.eval_shape(initialize, jax.random.key(0))
+
+
+def _initial_state(
+    key: Array, *, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]
+) -> TrainState:
+    variables = network.init(key, jnp.zeros((1, *input_shape), jnp.float32), train=False)
+    params = variables.get("params", {})
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=make_optimizer(config).init(params),
+    )
+
+
+@functools.lru_cache(maxsize=COMPILED_KEPT)
+def _initializer(
+    network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]
+) -> Callable[[Array], TrainState]:
+    # The program runs once, and optimising its random draws takes XLA longer than the whole training step does.
+    initialize = functools.partial(_initial_state, network=network, config=config, input_shape=input_shape)
+    return jax.jit(initialize, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.partial(jax.jit, static_argnames="num_examples")
+def epoch_order(key: Array, epoch: int | Array, *, num_examples: int) -> Array:
+    """[N] int32, the order in which an epoch visits the examples. `key` is that of `train_to`."""
+    shuffle_key, _ = jax.random.split(key)
+    return jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), num_examples)
+
+
+@functools.partial(jax.jit, static_argnames=("batch_size", "pad", "flip"))
+def draw_batch(
+    key: Array, step: int | Array, order: Array, images: Array, labels: Array, *, batch_size: int, pad: int, flip: bool
+) -> Batch:
+    """The batch of one step, augmented. It depends on no network, so all share one program.
+
+    An epoch is the whole batches of `order`; the examples left over at its end are dropped.
+
+    Args:
+        key: that of `train_to`; the step's own is folded from it.
+        step: the number of the step, from the start of training.
+        order: [N] int32, `epoch_order` of the epoch that `step` lies in.
+        images: [N, H, W, C] float32, the whole training set.
+        labels: [N] int32.
+        batch_size: B, at most N.
+        pad: pixels around an image before it is cropped.
+        flip: mirror half of the images.
+    """
+    _, view_key = jax.random.split(key)
+    position = step % (order.shape[0] // batch_size) * batch_size
+    examples = jax.lax.dynamic_slice_in_dim(order, position, batch_size)
+    views = sample_views(jax.random.fold_in(view_key, step), examples, pad=pad, flip=flip)
+    return Batch(
+        images=apply_views(images[examples], views, pad=pad), labels=labels[examples], examples=examples, views=views
+    )
+
+
+def train_step(
+    state: TrainState, batch: Batch, *, network: nn.Module, config: TrainConfig
+) -> tuple[TrainState, StepMetrics]:
+    """One step of SGD on the mean of the per-example losses; pure, for the caller to compile.
+
+    The loss is `mimicry_loss` where the batch has a teacher's logits, else `cross_entropy`.
+    """
+
+    def losses(logits: Array) -> Array:
+        if batch.teacher_logits is None:
+            return cross_entropy(logits, batch.labels)
+        return mimicry_loss(
+            logits,
+            batch.labels,
+            batch.teacher_logits,
+            weight=config.mimicry_weight,
+            temperature=config.temperature,
+        )
+
+    def mean_loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        logits, updated = network.apply(variables, batch.images, train=True, mutable=["batch_stats"])
+        return losses(logits).mean(), (logits, updated.get("batch_stats", {}))
+
+    (loss, (logits, batch_stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    updates, opt_state = make_optimizer(config).update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = StepMetrics(
+        loss=loss,
+        accuracy=(logits.argmax(axis=-1) == batch.labels).mean(dtype=jnp.float32),
+        norm=optax.tree.norm((params, batch_stats)),
+    )
+    return TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
