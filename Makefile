@@ -22,7 +22,7 @@ search: $(VENV)/installed
 	$(VENV)/bin/python $(SEARCH)
 
 test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n logical --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

@@ -1,6 +1,7 @@
-"""Succession and extinction (Section 3.2, Algorithm 1): pure functions of a population and its fitness.
+"""Succession, extinction (Algorithm 1) and duplication: pure functions of a population and its fitness.
 
-Dimension letters: P individuals of a population, G genes, S generations of a saturation window.
+Dimension letters: P individuals of a population, G genes, L halvings of the image, S generations of
+a saturation window.
 
 Fitness is validation accuracy as a fraction, from 0 to 1; NaN or -inf for an individual that has
 none (it failed, or it was extinct before the landmark).
@@ -14,8 +15,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax import Array
+from jax import Array, lax
 
+from eigen_jax.duplication import duplicates
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
 from eigen_jax.mutation import Operator, mutate
 
@@ -25,11 +27,16 @@ class Phase(enum.IntEnum):
 
     PRIMARY = 0  # primary succession: leaps from the global-pooling network
     SECONDARY = 1  # secondary succession: small steps
-    CONVERGED = 2  # nothing is gained any more
+    DUPLICATION = 2  # gene duplication: whole blocks of the fittest repeated
+    CONVERGED = 3  # nothing is gained any more
 
 
 class EvolutionConfigError(ValueError):
     """A setting of the evolution that cannot be."""
+
+
+# The least that a setting may be, where that is not 1.
+_LEAST = {"saturation_gain": 0, "max_secondary_generations": 0, "max_duplication_generations": 0, "max_repeats": 2}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,17 +56,20 @@ class EvolutionConfig:
     saturation_gain: float = 0.001  # a phase ends when the best fitness gains less than this ...
     saturation_window: int = 5  # S, ... over this many generations
     max_primary_generations: int = 1_000
-    max_secondary_generations: int = 1_000
+    max_secondary_generations: int = 1_000  # 0: no secondary succession
+    max_duplication_generations: int = 1  # 0: no gene duplication
+    max_repeats: int = 3  # most times that a block stands in a row after a generation of duplication
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            least = 0 if field.name in ("saturation_gain", "max_secondary_generations") else 1
+            least = _LEAST.get(field.name, 1)
             if field.type is not bool and not value >= least:  # nor is NaN
                 raise EvolutionConfigError(f"{field.name} is {value}; it must be at least {least}")
-        for name in ("population_size", "saturation_window"):
-            if getattr(self, name) > 10_000:  # both are sizes of arrays
-                raise EvolutionConfigError(f"{name} is {getattr(self, name)}; it must be at most 10000")
+        # The first two are sizes of arrays; many repeats of a block leave no combination that fits.
+        for name, most in (("population_size", 10_000), ("saturation_window", 10_000), ("max_repeats", 16)):
+            if getattr(self, name) > most:
+                raise EvolutionConfigError(f"{name} is {getattr(self, name)}; it must be at most {most}")
         for name, letter in (("first_rank", "p"), ("second_rank", "q")):
             if getattr(self, name) > self.population_size:
                 raise EvolutionConfigError(
@@ -81,8 +91,9 @@ class Population:
     """The children of one parent."""
 
     genomes: Genome  # [P, ...]
-    steps: Array  # [P] int32, mutation steps drawn for the child
-    operators: Array  # [P, 9] int32, how often each operator made it
+    steps: Array  # [P] int32, mutation steps drawn for the child; 0 in the duplication phase
+    operators: Array  # [P, 9] int32, how often each operator made it; 0 in the duplication phase
+    repeats: Array  # [P, L + 1] int32, how often each block of the parent stands; 1 but in the duplication phase
 
 
 @struct.dataclass
@@ -190,7 +201,25 @@ def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, co
         return genome, steps, trace
 
     genomes, steps, trace = jax.vmap(child)(jnp.arange(config.population_size, dtype=jnp.int32))
-    return Population(genomes=genomes, steps=steps, operators=trace.counts)
+    repeats = jnp.ones((config.population_size, spec.max_level + 1), jnp.int32)
+    return Population(genomes=genomes, steps=steps, operators=trace.counts, repeats=repeats)
+
+
+def breed_duplicates(key: Array, parent: Genome, *, spec: GenomeSpec, config: EvolutionConfig) -> Population:
+    """Repeats the blocks of a parent by P different combinations.
+
+    Where fewer fit, the rest of the children are as the parent, with repeats of 1.
+
+    Args:
+        key: a PRNG key, of the generation.
+        parent: [G] genes.
+        spec: the search space.
+        config: the population's size, and the most times that a block stands in a row.
+    """
+    size = config.population_size
+    genomes, repeats = duplicates(key, parent, count=size, spec=spec, max_repeats=config.max_repeats)
+    operators = jnp.zeros((size, len(Operator)), jnp.int32)
+    return Population(genomes=genomes, steps=jnp.zeros(size, jnp.int32), operators=operators, repeats=repeats)
 
 
 def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> EvolutionState:
@@ -216,6 +245,7 @@ def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> E
             genomes=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), ancestor),
             steps=jnp.zeros(size, jnp.int32),
             operators=jnp.zeros((size, len(Operator)), jnp.int32),
+            repeats=jnp.ones((size, spec.max_level + 1), jnp.int32),
         ),
         thresholds=Thresholds(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)),
         parent=ancestor,
@@ -247,7 +277,9 @@ def evolution_step(
 
     Returns:
         The next population, its parent, and the threshold state. The parent is the fittest
-        survivor, or stays who it was where nobody survives (or, with elitism, nobody is fitter).
+        survivor, or stays who it was where nobody survives (or, with elitism, nobody is fitter). In
+        the duplication phase it is the fittest survivor so far; that phase is passed over where
+        nothing has survived yet, or no combination of its blocks fits.
     """
     survival = survival_selection(state.thresholds, fitness, config=config)
     fittest = jax.tree.map(lambda leaf: leaf[survival.fittest], state.population.genomes)
@@ -266,12 +298,28 @@ def evolution_step(
         (state.best, state.best_id, state.best_fitness),
     )
     phase, phase_generation, history = _advance_phase(state, best_fitness, config)
+    duplicating = (phase == Phase.DUPLICATION) & jnp.isfinite(best_fitness)
+    parent, parent_id, parent_fitness = _replace_if(
+        duplicating, (best, best_id, best_fitness), (parent, parent_id, parent_fitness)
+    )
     most_steps = jnp.where(phase == Phase.PRIMARY, config.primary_steps, config.secondary_steps)
+    # Not a select: only one of the two breeders runs.
+    population = lax.cond(
+        duplicating,
+        lambda: breed_duplicates(key, parent, spec=spec, config=config),
+        lambda: breed(key, parent, most_steps, spec=spec, config=config),
+    )
+    passed_over = (phase == Phase.DUPLICATION) & (population.repeats == 1).all()
+    phase, phase_generation, history = _replace_if(
+        passed_over,
+        (jnp.asarray(Phase.CONVERGED, jnp.int32), jnp.zeros((), jnp.int32), jnp.full_like(history, -jnp.inf)),
+        (phase, phase_generation, history),
+    )
     return EvolutionState(
         generation=state.generation + 1,
         phase=phase,
         phase_generation=phase_generation,
-        population=breed(key, parent, most_steps, spec=spec, config=config),
+        population=population,
         thresholds=survival.thresholds,
         parent=parent,
         parent_id=parent_id,
@@ -301,12 +349,19 @@ def is_saturated(history: Array, best_fitness: Array, *, gain: float) -> Array:
 def _advance_phase(state: EvolutionState, best_fitness: Array, config: EvolutionConfig) -> tuple[Array, Array, Array]:
     """The phase after this generation, how long it has lasted, and its history."""
     lasted = state.phase_generation + 1
-    limits = jnp.asarray([config.max_primary_generations, config.max_secondary_generations, 0], jnp.int32)
-    ended = is_saturated(state.history, best_fitness, gain=config.saturation_gain) | (lasted >= limits[state.phase])
-    following = state.phase + 1
-    if config.max_secondary_generations == 0:
-        following = jnp.asarray(Phase.CONVERGED, jnp.int32)
-    phase = jnp.where(ended, jnp.minimum(following, Phase.CONVERGED), state.phase)
+    limits = [
+        config.max_primary_generations,
+        config.max_secondary_generations,
+        config.max_duplication_generations,
+        0,
+    ]
+    # A phase that may last no generation is passed over.
+    following = [
+        next((later for later in Phase if later > phase and limits[later] > 0), Phase.CONVERGED) for phase in Phase
+    ]
+    ended = is_saturated(state.history, best_fitness, gain=config.saturation_gain)
+    ended |= lasted >= jnp.asarray(limits, jnp.int32)[state.phase]
+    phase = jnp.where(ended, jnp.asarray(following, jnp.int32)[state.phase], state.phase)
     history = jnp.append(state.history[1:], best_fitness)
     return phase, jnp.where(ended, 0, lasted), jnp.where(ended, -jnp.inf, history)
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from eigen_jax.architecture import Architecture, ArchitectureError, fingerprint, from_dict, to_dict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class LineageError(ValueError):
@@ -102,12 +102,14 @@ class Individual:
     index: int  # from 0, within the generation
     parent: Reference | None  # None: the global-pooling network that the run starts from
     operators: Mapping[str, int] | None  # times that each operator was applied; None: not made by mutation
+    repeats: tuple[int, ...] | None = None  # of each block of the parent, from the largest map; None: no duplicate
     architecture: Architecture
     parameters: int  # trainable values, classifier included
     flops: int  # of one image's forward pass
     t1: Landmark = Landmark()
     t2: Landmark = Landmark()
     t3: Landmark = Landmark()
+    test_accuracy: float | None = None  # a fraction; of a generation's fittest survivor, and no part of selection
     fate: Fate
     cause: str | None = None  # why it failed; None unless it did
     same_as: Reference | None = None  # whose training gave the fitness; None: its own
@@ -124,6 +126,12 @@ class Individual:
         if self.operators is not None:
             for operator, count in self.operators.items():
                 _check_count(f"operators[{operator!r}]", count)
+        if self.repeats is not None:
+            _check_repeats(self.repeats)
+            if self.operators is not None:
+                raise LineageError("operators and repeats are both given; an individual is made by one of them")
+        if self.test_accuracy is not None:
+            _check_number("test_accuracy", self.test_accuracy, least=0, most=1)
         if not isinstance(self.fate, Fate):
             raise LineageError(f"fate is {self.fate!r}; it must be one of {', '.join(Fate)}")
         if self.fate is Fate.FAILED and not (isinstance(self.cause, str) and self.cause):
@@ -196,6 +204,10 @@ def from_line(line: str | bytes) -> Individual:
             fields[name] = _read_part(Reference, name, fields[name])
     if fields["operators"] is not None and not isinstance(fields["operators"], dict):
         raise LineageError(f"operators is {fields['operators']!r}; it must be an object or null")
+    if fields["repeats"] is not None:
+        if not isinstance(fields["repeats"], list):
+            raise LineageError(f"repeats is {fields['repeats']!r}; it must be an array or null")
+        fields["repeats"] = tuple(fields["repeats"])
     if fields["fate"] in tuple(Fate):
         fields["fate"] = Fate(fields["fate"])
     individual = Individual(**fields)
@@ -305,8 +317,18 @@ def _check_count(name: str, value: object) -> None:
         raise LineageError(f"{name} is {value!r}; it must be an integer of at least 0")
 
 
-def _check_number(name: str, value: object, least: float = -sys.float_info.max) -> None:
+def _check_repeats(repeats: object) -> None:
+    if not isinstance(repeats, tuple) or not repeats:
+        raise LineageError(f"repeats is {repeats!r}; it must be a tuple of a count for each block")
+    for block, times in enumerate(repeats):
+        if type(times) is not int or times < 1:
+            raise LineageError(f"repeats[{block}] is {times!r}; it must be an integer of at least 1")
+
+
+def _check_number(
+    name: str, value: object, least: float = -sys.float_info.max, most: float = sys.float_info.max
+) -> None:
     # Compared, not converted: an integer can be too large for a float.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= sys.float_info.max:
-        bound = " of at least 0" if least == 0 else ""
-        raise LineageError(f"{name} is {value!r}; it must be a finite number{bound}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        bounds = " from 0 to 1" if most == 1 else " of at least 0" if least == 0 else ""
+        raise LineageError(f"{name} is {value!r}; it must be a finite number{bounds}")

@@ -1,4 +1,4 @@
-"""Measures what a search waits for: mutation and evolution steps a second.
+"""Measures what a search waits for: mutation, evolution and training steps a second.
 
     python -m experiments.benchmark                         # two minutes on two cores
     python -m experiments.benchmark --quick                 # a first look
@@ -22,10 +22,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from eigen_jax.architecture import IMAGE, Architecture, Layer
+from eigen_jax.builder import build_network
+from eigen_jax.data import Dataset, num_views
 from eigen_jax.evolution import EvolutionConfig, evolution_step, initial_state
 from eigen_jax.genome import GenomeSpec, minimal_genome
 from eigen_jax.mutation import mutate
 from eigen_jax.search.folder import write_json
+from eigen_jax.teacher import CachedLogits
+from eigen_jax.training import Teacher, TrainConfig, init_state, train_to
 from experiments.command_line import Parser
 from experiments.runner import BAD_INPUT
 from experiments.settings import SettingsError
@@ -109,6 +114,61 @@ def measure_evolution(*, spec: GenomeSpec, config: EvolutionConfig, runs: int) -
     yield measure(work, name="evolution steps", method=method, amount=calls, runs=runs)
 
 
+def measure_mimicry(
+    *, architecture: Architecture, images: int, config: TrainConfig, runs: int, steps: int
+) -> Iterator[Measurement]:
+    """Training steps without a teacher, and with one whose logits are cached, in turns.
+
+    Args:
+        architecture: the network, for ten classes.
+        images: of the training set; 162 views of each are cached at padding 4.
+        config: the batch size and the padding.
+        runs: how often each of the two is timed.
+        steps: of each run.
+    """
+    data_key, logits_key, key = jax.random.split(jax.random.key(0), 3)
+    drawn = jax.random.normal(data_key, (images, *architecture.input_shape))
+    labels = jnp.arange(images, dtype=jnp.int32) % 10
+    dataset = Dataset(drawn, labels, drawn, labels, drawn, labels, num_classes=10, name="noise", fingerprint="")
+    views = num_views(config.pad)
+    logits = jax.random.normal(logits_key, (images, views, 10), jnp.float16)
+    teacher = CachedLogits(logits=logits, slots=jnp.arange(views, dtype=jnp.int32), fingerprint="")
+    network = build_network(architecture, num_classes=10)
+    start = init_state(key, network=network, config=config, input_shape=architecture.input_shape)
+
+    def timed(mimicked: Teacher | None) -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(train_to(key, start, dataset, steps, network=network, config=config, teacher=mimicked)[0])
+        return time.perf_counter() - began
+
+    methods: dict[str, Teacher | None] = {"plain": None, "mimicking cached logits": teacher}
+    compiling = {method: timed(mimicked) for method, mimicked in methods.items()}
+    seconds: dict[str, list[float]] = {method: [] for method in methods}
+    for _ in range(runs):
+        for method, mimicked in methods.items():
+            seconds[method].append(timed(mimicked))
+    for method, each in seconds.items():
+        yield Measurement(
+            name=f"training steps, batch {config.batch_size}",
+            method=f"{len(architecture.layers)} layers, {method}",
+            per_second=steps / statistics.median(each),
+            slowest=steps / max(each),
+            fastest=steps / min(each),
+            compile_seconds=compiling[method],
+            runs=runs,
+        )
+
+
+def eight_layers() -> Architecture:
+    """Eight 3 x 3 convolutions of 32 to 96 channels, three of them halving; images of 32 x 32 x 3."""
+    shapes = [(32, 1), (32, 1), (48, 2), (48, 1), (64, 2), (64, 1), (96, 2), (96, 1)]
+    layers = [
+        Layer(op="conv", inputs=(position - 1 if position else IMAGE,), channels=channels, kernel=3, stride=stride)
+        for position, (channels, stride) in enumerate(shapes)
+    ]
+    return Architecture(input_shape=(32, 32, 3), layers=tuple(layers))
+
+
 def available_cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -140,7 +200,7 @@ def table(measurements: Sequence[Measurement]) -> str:
     rows: list[Sequence[str]] = [("", "", "a second", "slowest", "fastest", "compiling")]
     for m in measurements:
         mark = " *" if m.per_second == best[m.name] else ""
-        rates = [f"{rate:,.0f}" for rate in (m.per_second, m.slowest, m.fastest)]
+        rates = [f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}" for rate in (m.per_second, m.slowest, m.fastest)]
         rows.append((m.name, m.method + mark, *rates, f"{m.compile_seconds:.1f} s"))
     name, method, *numbers = (max(map(len, column)) for column in zip(*rows, strict=True))
     layout = "  ".join([f"{{:{name}}}", f"{{:{method}}}", *(f"{{:>{width}}}" for width in numbers)])
@@ -164,11 +224,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     batches, runs = ((256,), 2) if arguments.quick else ((512, 1024, 2048), 7)
     print(", ".join(f"{name}: {value}" for name, value in machine().items()), flush=True)
     spec = GenomeSpec()
+    plain, mimicking = measure_mimicry(
+        architecture=eight_layers(), images=5_000, config=TrainConfig(), runs=3 if arguments.quick else 25, steps=4
+    )
     measurements = [
         *measure_mutation(spec=spec, batches=batches, runs=runs),
         *measure_evolution(spec=spec, config=EvolutionConfig(), runs=runs),
+        plain,
+        mimicking,
     ]
     print(table(measurements))
+    print(f"A step that mimics cached logits takes {plain.per_second / mimicking.per_second:.3f} times the plain one.")
     if arguments.json is not None:
         rows = [dataclasses.asdict(measurement) for measurement in measurements]
         write_json(arguments.json, {"machine": machine(), "measurements": rows})

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
+from eigen_jax.data.types import DatasetName
+from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.settings import Help, Settings, SettingsError, flag
 
 _TYPES = get_type_hints(Settings)
@@ -22,7 +24,10 @@ _WANTED = {int: "a whole number", float: "a finite number", Path: "a path"}
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises where argparse would print its usage and exit."""
+    """Raises where argparse would print its usage and exit, and knows options by their whole names only."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message.removeprefix('argument ')}; --help explains every setting")
@@ -58,13 +63,38 @@ def parse(argv: Sequence[str], *, program: str, presets: Mapping[str, Settings],
     return dataclasses.replace(presets[preset], **values)
 
 
+def parse_with_dataset(argv: Sequence[str], *, program: str) -> tuple[DatasetName, Settings]:
+    """The data set that a command line names with --dataset, and the settings that it asks for.
+
+    Args:
+        argv: the arguments, without the program's name.
+        program: what the help calls the program.
+
+    Raises:
+        SettingsError: as `parse` does, or the data set is missing or none that there is.
+    """
+    parser = Parser(add_help=False)
+    parser.add_argument("--dataset")
+    given, rest = parser.parse_known_args(argv)
+    names = get_args(DatasetName)
+    if given.dataset not in names:
+        if {"-h", "--help"} & set(rest):
+            given.dataset = names[0]
+        elif given.dataset is None:
+            raise SettingsError(f"--dataset is missing; choose from {', '.join(names)}")
+        else:
+            hint = _did_you_mean(given.dataset, names)
+            raise SettingsError(f"there is no data set {given.dataset!r}; {hint}choose from {', '.join(names)}")
+    name: DatasetName = given.dataset
+    return name, parse(rest, program=program, presets=PRESETS[name], default=DEFAULT_PRESET[name])
+
+
 def _build_parser(program: str, presets: Mapping[str, Settings], preset: str) -> argparse.ArgumentParser:
     """A parser that keeps values as text, and only those that are given; its help shows those of `preset`."""
     parser = Parser(
         prog=program,
         description="Searches network architectures from scratch by ecological succession (EIGEN, CVPR 2019).",
         epilog=f"The values in brackets are those of the preset {preset!r}; with --preset, --help shows another's.",
-        allow_abbrev=False,
         add_help=False,
         argument_default=argparse.SUPPRESS,
         usage=f"{program} [--preset {{{','.join(presets)}}}] [--SETTING VALUE ...]",

@@ -9,35 +9,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eigen_jax.architecture import ArchitectureError, count_flops, count_parameters, from_json
+from eigen_jax.architecture import count_flops, count_parameters
 from experiments.command_line import Parser
+from experiments.networks import read_architecture
 from experiments.progress import describe
-from experiments.runner import BAD_INPUT
-from experiments.settings import SettingsError
+from experiments.runner import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the network; returns the exit code, `BAD_INPUT` after one line on stderr that says what to do."""
+    """Prints the network; returns the exit code, see `run_command`."""
     parser = Parser(prog="python -m experiments.describe", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("genome", type=Path, help="genome.json of a network")
     parser.add_argument("--num-classes", type=_positive, default=10, metavar="N", help="classes to tell apart [10]")
-    try:
+
+    def command() -> None:
         arguments = parser.parse_args(argv)
-        architecture = from_json(arguments.genome.read_text())
-    except SettingsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        print(f"error: cannot read {arguments.genome}: {reason}; name the genome.json of a network", file=sys.stderr)
-        return BAD_INPUT
-    except ArchitectureError as error:
-        print(f"error: {arguments.genome}: {error}", file=sys.stderr)
-        return BAD_INPUT
-    print("\n".join(describe(architecture, num_classes=arguments.num_classes)))
-    print(f"parameters      {count_parameters(architecture, num_classes=arguments.num_classes):,}")
-    print(f"FLOPs an image  {count_flops(architecture, num_classes=arguments.num_classes):,}")
-    return 0
+        architecture = read_architecture(arguments.genome)
+        print("\n".join(describe(architecture, num_classes=arguments.num_classes)))
+        print(f"parameters      {count_parameters(architecture, num_classes=arguments.num_classes):,}")
+        print(f"FLOPs an image  {count_flops(architecture, num_classes=arguments.num_classes):,}")
+
+    return run_command(command)
 
 
 def _positive(text: str) -> int:

@@ -66,7 +66,7 @@ class ConsoleObserver(SearchObserver):
         """
         self.config = config
         self.folder = folder
-        self.console = console or Console(highlight=False)
+        self.console = console or make_console()
         self.clock = clock
         self.bars = _make_bars(self.console)
         self.generation_bar = self.bars.add_task("", detail="", visible=False)
@@ -78,6 +78,7 @@ class ConsoleObserver(SearchObserver):
         self.standings: list[Standing] = []
         self.thresholds: list[float] = []
         self.best_fitness: float | None = None
+        self.final_until = 0
 
     def __enter__(self) -> "ConsoleObserver":
         self.bars.start()
@@ -97,8 +98,12 @@ class ConsoleObserver(SearchObserver):
         if phase != self.phase:
             self.phase = phase
             evolution = self.config.evolution
-            most = evolution.primary_steps if phase == Phase.PRIMARY else evolution.secondary_steps
-            self._print(f"\n{phase.name.capitalize()} succession: up to {most} mutation steps a child", "bold")
+            headings = {
+                Phase.PRIMARY: f"Primary succession: up to {evolution.primary_steps} mutation steps a child",
+                Phase.SECONDARY: f"Secondary succession: up to {evolution.secondary_steps} mutation steps a child",
+                Phase.DUPLICATION: f"Gene duplication: blocks of the fittest, up to {evolution.max_repeats} in a row",
+            }
+            self._print(f"\n{headings[phase]}", "bold")
         self.generation, self.landmark, self.thresholds = generation, 0, []
         self.standings = [Standing(architecture=architecture) for architecture in architectures]
         self.generation_began = self.clock()
@@ -132,7 +137,7 @@ class ConsoleObserver(SearchObserver):
         standing.cause, standing.same_as = cause, same_as
         self._show_generation()
         self._show_waiting()
-        self._print_plain(f"{self.generation}.{index} at {LANDMARKS[landmark]}: {_percent(fitness)} %")
+        self._print_plain(f"{self.generation}.{index} at {LANDMARKS[landmark]}: {percent(fitness)} %")
 
     def individuals_extinct(self, *, landmark: int, indices: Sequence[int], threshold: float) -> None:
         self.thresholds.append(threshold)
@@ -149,15 +154,29 @@ class ConsoleObserver(SearchObserver):
                 self._print_individual(individual.index, individual.fate)
         parents = [f"{each.generation}.{each.index}" for each in individuals if each.fate is Fate.PARENT]
         parent = f"parent {parents[0]}" if parents else "parent stays"
-        needed = " and ".join(map(_percent, self.thresholds))
+        needed = " and ".join(map(percent, self.thresholds))
         took = duration(self.clock() - self.generation_began)
         self.best_fitness = best_fitness if best_fitness >= 0 else None
-        best = _percent(self.best_fitness)
+        best = percent(self.best_fitness)
         self._print(f"Generation {self.generation} ({took}): best {best} %, needed {needed} %, {parent}", "bold")
         self.bars.update(self.generation_bar, visible=False)
         self.bars.update(self.individual_bar, visible=False)
 
+    def final_training_started(self, *, best: Individual, until: int) -> None:
+        trained_on = self.config.final_on.replace("+", " and ")
+        self.final_until = until
+        name = f"{best.generation}.{best.index}"
+        self._print(f"\nFinal training of {name} from scratch: {until:,} steps on the {trained_on} images", "bold")
+        self.bars.reset(self.individual_bar, description=f"final {name}", total=until, detail="preparing", visible=True)
+
+    def final_training_progress(self, *, step: int, loss: float, steps_per_second: float) -> None:
+        left = duration((self.final_until - step) / steps_per_second)
+        detail = f"{step:,}/{self.final_until:,}, loss {loss:.3g}, {steps_per_second:,.3g} steps/s"
+        self.bars.update(self.individual_bar, completed=step, detail=detail)
+        self._print_plain(f"{detail}; about {left} left")
+
     def search_ended(self, *, result: SearchResult) -> None:
+        self.bars.update(self.individual_bar, visible=False)
         counts = f"{result.generations} generations, {result.trained} networks trained"
         took = duration(self.clock() - self.search_began)
         self._print(f"\nThe search ended: {counts}, {took} this time", "bold")
@@ -168,8 +187,14 @@ class ConsoleObserver(SearchObserver):
             self._print(f"The network found, {best.generation}.{best.index}:")
             for line in describe(best.architecture, num_classes=self.config.genome.num_classes):
                 self._print(f"  {line}")
-            self._print(f"validation accuracy  {_percent(result.validation_accuracy)} %")
-            self._print(f"test accuracy        {_percent(result.test_accuracy)} %", "bold green")
+            if result.final_cause:
+                self._print(
+                    f"The final training failed; its weights are those of the search: {result.final_cause}", "red"
+                )
+            self._print(f"validation accuracy  {percent(result.validation_accuracy)} % in the search")
+            if result.final_seconds:
+                self._print(f"test accuracy        {percent(result.search_test_accuracy)} % with the search's weights")
+            self._print(f"test accuracy        {percent(result.test_accuracy)} %", "bold green")
             self._print(f"parameters           {best.parameters:,}")
             self._print(f"FLOPs an image       {best.flops:,}")
         self._print(f"run folder           {self.folder}")
@@ -186,10 +211,10 @@ class ConsoleObserver(SearchObserver):
 
     def _print_individual(self, index: int, fate: Fate) -> None:
         standing = self.standings[index]
-        cells = [_percent(fitness) for fitness in standing.fitness] + [""] * 3
+        cells = [percent(fitness) for fitness in standing.fitness] + [""] * 3
         for landmark, threshold in enumerate(self.thresholds):
             if cells[landmark]:
-                cells[landmark] += f"/{_percent(threshold)}"
+                cells[landmark] += f"/{percent(threshold)}"
         parameters = count_parameters(standing.architecture, num_classes=self.config.genome.num_classes)
         word, style = _FATES[fate]
         if standing.same_as is not None:
@@ -208,7 +233,7 @@ class ConsoleObserver(SearchObserver):
     def _show_generation(self) -> None:
         done = sum(standing.steps for standing in self.standings)
         total = done + steps_left(self.standings, self.landmark, config=self.config)
-        best = f"best {_percent(self.best_fitness)} %, " if self.best_fitness is not None else ""
+        best = f"best {percent(self.best_fitness)} %, " if self.best_fitness is not None else ""
         self.bars.update(self.generation_bar, completed=done, total=total, detail=best + self._time_left())
 
     def _time_left(self) -> str:
@@ -218,6 +243,43 @@ class ConsoleObserver(SearchObserver):
         seconds_per_step = (self.clock() - self.generation_began) / done
         left = seconds_per_step * steps_left(self.standings, self.landmark, config=self.config)
         return f"about {duration(left)} left"
+
+
+class TrainingBar:
+    """Shows the training of one network: a live bar on a terminal, else a line now and then."""
+
+    def __init__(self, console: Console, *, until: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Makes it; used as a context manager, which takes the bar down at the end."""
+        self.console = console
+        self.until = until
+        self.clock = clock
+        self.plain_line_at = clock()
+        self.bars = _make_bars(console)
+        self.bar = self.bars.add_task("training", total=until, detail="preparing")
+
+    def __enter__(self) -> "TrainingBar":
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def show(self, step: int, loss: float, steps_per_second: float) -> None:
+        """Shows how far the training is; see `eigen_jax.training.ProgressCallback`."""
+        left = duration((self.until - step) / steps_per_second)
+        detail = f"loss {loss:.3g}, {steps_per_second:,.3g} steps/s, {left} left"
+        self.bars.update(self.bar, completed=step, detail=detail)
+        now = self.clock()
+        if not self.console.is_interactive and now - self.plain_line_at >= _PLAIN_EVERY:
+            self.plain_line_at = now
+            self.console.print(f"  {step:,}/{self.until:,}, {detail}", style="dim", soft_wrap=True)
+
+
+def make_console() -> Console:
+    """Where commands print: stdout, without guessing at what to colour."""
+    return Console(highlight=False)
 
 
 def steps_left(standings: Sequence[Standing], landmark: int, *, config: SearchConfig) -> int:
@@ -276,7 +338,8 @@ def _shape(shape: tuple[int, int, int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _percent(fraction: float | None) -> str:
+def percent(fraction: float | None) -> str:
+    """A fraction in %, with one decimal; a dash where there is none."""
     return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -14,12 +14,15 @@ from eigen_jax.data.types import DatasetName
 from eigen_jax.evolution import EvolutionConfigError
 from eigen_jax.genome import GenomeSpecError
 from eigen_jax.lineage import LineageError
-from eigen_jax.search import RunFolderError, SearchConfigError, run_search
+from eigen_jax.report import ReportError
+from eigen_jax.search import RunFolderError, SearchConfigError, check_data, check_run_folder, run_search
+from eigen_jax.teacher import TeacherError
 from eigen_jax.training import TrainConfigError
 from experiments.command_line import parse
 from experiments.presets import DEFAULT_PRESET, PRESETS
-from experiments.progress import ConsoleObserver
+from experiments.progress import ConsoleObserver, make_console
 from experiments.settings import Settings, SettingsError, with_flags
+from experiments.teaching import check_settings, prepare_teacher
 
 USER_ERRORS = (
     ArchitectureError,
@@ -28,9 +31,11 @@ USER_ERRORS = (
     EvolutionConfigError,
     GenomeSpecError,
     LineageError,
+    ReportError,
     RunFolderError,
     SearchConfigError,
     SettingsError,
+    TeacherError,
     TrainConfigError,
 )
 
@@ -43,51 +48,75 @@ _logger = logging.getLogger(__name__)
 
 
 def main(name: DatasetName, argv: Sequence[str] | None = None) -> int:
-    """Runs an experiment.
+    """Runs the search on a data set.
 
     Args:
         name: of the data set.
         argv: the command line's arguments; those of the process by default.
 
     Returns:
-        The exit code: 0, `BAD_INPUT` after one line on stderr that says what to do, or
-        `INTERRUPTED`.
+        The exit code, see `run_command`.
     """
     argv = sys.argv[1:] if argv is None else argv
-    try:
+
+    def command() -> None:
         settings = parse(
             argv, program=f"python -m experiments.{name}", presets=PRESETS[name], default=DEFAULT_PRESET[name]
         )
-        settings.check(name)
-        configure_logging()
-        configure_jax(settings.cache_dir)
+        check_settings(name, settings)
+        configure(settings)
         search(name, settings)
+
+    return run_command(command)
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """Calls a command, and tells mistakes of the user in one line.
+
+    Returns:
+        The exit code: 0, `BAD_INPUT` after one line on stderr that says what to do, or
+        `INTERRUPTED`.
+    """
+    try:
+        command()
     except USER_ERRORS as error:
         print(f"error: {with_flags(str(error))}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last finished generation", file=sys.stderr)
+        print("interrupted; the same command goes on from what was saved last", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
 def search(name: DatasetName, settings: Settings) -> None:
-    """Loads the data and searches, with progress on the screen.
+    """Loads the data, prepares the teacher and searches, with progress on the screen.
 
     Raises:
         one of `USER_ERRORS`.
     """
     dataset = load_dataset(settings.data_config(name))
     config = settings.search_config(dataset)
-    with ConsoleObserver(config, folder=settings.run_dir) as observer:
+    # Before the teacher, which may take days.
+    check_data(config, dataset)
+    check_run_folder(settings.run_dir, {**settings.outcome(), "data_fingerprint": dataset.fingerprint})
+    console = make_console()
+    teacher = prepare_teacher(name, settings, dataset, console)
+    with ConsoleObserver(config, folder=settings.run_dir, console=console) as observer:
         run_search(
             config,
             dataset,
             settings.run_dir,
+            teacher=teacher,
             settings=settings.outcome(),
             notes={"folders": settings.folders()},
             observer=observer,
         )
+
+
+def configure(settings: Settings) -> None:
+    """Sets logging and JAX up for this process."""
+    configure_logging()
+    configure_jax(settings.cache_dir)
 
 
 def configure_logging() -> None:

@@ -5,14 +5,17 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from eigen_jax.data import DataConfig, DataError, Dataset, default_cache_dir
 from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.evolution import EvolutionConfig, EvolutionConfigError
 from eigen_jax.genome import GenomeSpec, GenomeSpecError
-from eigen_jax.search import SearchConfig, SearchConfigError
+from eigen_jax.search import FinalOn, SearchConfig, SearchConfigError
 from eigen_jax.training import TrainConfig, TrainConfigError
+
+TeacherKind = Literal["cache", "live", "none"]
+TeacherViews = Literal["all", "center"]
 
 
 class SettingsError(ValueError):
@@ -32,8 +35,8 @@ _SETTING_ERRORS = (DataError, EvolutionConfigError, GenomeSpecError, SearchConfi
 # Settings that have another name in the library than on the command line.
 _LIBRARY_NAMES = {"population": "population_size", "p": "first_rank", "q": "second_rank"}
 
-# The outcome of a run depends on what lies in these folders, which has a fingerprint, not on where they are.
-_FOLDERS = ("run_dir", "data_dir", "cache_dir")
+# The outcome of a run depends on what lies in these places, which has a fingerprint, not on where they are.
+_FOLDERS = ("run_dir", "data_dir", "cache_dir", "teacher_dir", "teacher_logits")
 
 # What the images of each data set are, for the checks that can be made before they are loaded.
 _IMAGES: dict[DatasetName, Any] = {
@@ -44,7 +47,7 @@ _IMAGES: dict[DatasetName, Any] = {
 
 # Counts are int32 on the device, but for these.
 _INT32_MAX = 2**31 - 1
-_LARGE = ("seed", "split_seed", "max_parameters", "max_flops")
+_LARGE = ("seed", "split_seed", "teacher_seed", "max_parameters", "max_flops")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,61 @@ class Settings:
     weight_decay: Annotated[float, Help("training", "weight decay of all parameters (paper: 0.0005)")] = 5e-4
     eval_batch_size: Annotated[int, Help("training", "images at a time in evaluation (paper: not stated)")] = 1_000
 
+    final_steps: Annotated[
+        int,
+        Help(
+            "final training",
+            "training steps of the network found, from scratch, with the learning rate's schedule stretched to them;"
+            " 0: the weights of the search are tested (paper: not stated)",
+        ),
+    ] = 25_000
+    final_on: Annotated[FinalOn, Help("final training", "the images that it is trained on (paper: not stated)")] = (
+        "train"
+    )
+
+    teacher: Annotated[
+        TeacherKind,
+        Help(
+            "mimicry",
+            "cache: mimic logits computed once for every view of every image; live: ask the teacher at every step;"
+            " none: no mimicry (paper: mimicry)",
+        ),
+    ] = "cache"
+    mimicry_weight: Annotated[
+        float, Help("mimicry", "alpha of Eq. 3: the teacher's share of the loss, from 0 to 1 (paper: 0.9)")
+    ] = 0.9
+    temperature: Annotated[float, Help("mimicry", "T of Eq. 4, which softens both predictions (paper: 5)")] = 5.0
+    teacher_views: Annotated[
+        TeacherViews,
+        Help(
+            "mimicry",
+            "views of an image that the cache holds; all: the very crop that the student sees; center: the centre crop"
+            " stands for all, flipped like the student's (paper: not stated)",
+        ),
+    ] = "all"
+    teacher_logits: Annotated[
+        Path | None, Help("mimicry", "file of logits (.npy) to mimic in place of a trained teacher's")
+    ] = None
+    teacher_dir: Annotated[
+        Path, Help("teacher", "folder of the trained teacher; trained first if it is not there yet")
+    ] = Path("runs/teacher")
+    teacher_members: Annotated[int, Help("teacher", "networks whose logits are averaged (paper: 4)")] = 4
+    teacher_depth: Annotated[int, Help("teacher", "layers of each Wide-DenseNet-BC (paper: 40)")] = 40
+    teacher_growth: Annotated[int, Help("teacher", "channels that each of its layers adds (paper: 60)")] = 60
+    teacher_stem_stride: Annotated[
+        int, Help("teacher", "stride of its first convolution, 1 or 2; 2 takes a quarter of the time (paper: 1)")
+    ] = 1
+    teacher_epochs: Annotated[
+        int, Help("teacher", "passes over the training images (paper: not stated; DenseNet's: 300)")
+    ] = 300
+    teacher_batch_size: Annotated[
+        int, Help("teacher", "images a training step (paper: not stated; DenseNet's: 64)")
+    ] = 64
+    teacher_learning_rate: Annotated[
+        float, Help("teacher", "learning rate at the start (paper: not stated; DenseNet's: 0.1)")
+    ] = 0.1
+    teacher_seed: Annotated[int, Help("teacher", "seed of all members, from 0 to 2**32 - 1 (paper: not stated)")] = 0
+
     population: Annotated[int, Help("evolution", "individuals a generation (paper: 10)")] = 10
     primary_steps: Annotated[
         int, Help("evolution", "m: the most mutation steps a child in the primary succession (paper: 100)")
@@ -134,6 +192,13 @@ class Settings:
     max_secondary_generations: Annotated[
         int, Help("evolution", "the most generations of the secondary succession (paper: no limit stated)")
     ] = 1_000
+
+    max_duplication_generations: Annotated[
+        int, Help("evolution", "the most generations of gene duplication; 0: none (paper: not stated)")
+    ] = 1
+    max_repeats: Annotated[
+        int, Help("evolution", "the most times that a block stands in a row after duplication (paper: not stated)")
+    ] = 3
 
     capacity: Annotated[int, Help("search space", "the most layers of a network (paper: no limit stated)")] = 256
     channels: Annotated[

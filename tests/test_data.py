@@ -16,6 +16,7 @@ from eigen_jax.data import (
     fit_zca,
     gcn_zca,
     global_contrast_normalize,
+    join_validation,
     load_dataset,
     loading,
     preprocessing,
@@ -189,6 +190,21 @@ def test_a_dataset_is_on_the_device_and_nothing_is_in_two_parts(tmp_path):
     parts = [np.asarray(part) for part in (dataset.train_images, dataset.validation_images, dataset.test_images)]
     images = [{image.tobytes() for image in part} for part in parts]
     assert len(set.union(*images)) == sum(map(len, images))
+
+
+def test_joined_validation_images_follow_the_training_images(tmp_path):
+    dataset = load_dataset(digits_config(tmp_path))
+    joined = join_validation(dataset)
+    assert joined.train_images.shape == (1237 + 200, 8, 8, 1)
+    for part in ("images", "labels"):
+        train, validation = getattr(dataset, f"train_{part}"), getattr(dataset, f"validation_{part}")
+        together = np.asarray(getattr(joined, f"train_{part}"))
+        np.testing.assert_array_equal(together[:1237], train)
+        np.testing.assert_array_equal(together[1237:], validation)
+        assert together.dtype == train.dtype
+        np.testing.assert_array_equal(getattr(joined, f"validation_{part}"), validation)
+        np.testing.assert_array_equal(getattr(joined, f"test_{part}"), getattr(dataset, f"test_{part}"))
+    assert (joined.num_classes, joined.name, joined.fingerprint) == (10, "digits", dataset.fingerprint)
 
 
 def test_images_and_labels_stay_together(tmp_path):

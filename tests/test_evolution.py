@@ -1,7 +1,10 @@
 """Extinction against Equations 1 and 2 and Algorithm 1 in NumPy; selection, succession, one trace."""
 
 import dataclasses
+import functools
+import itertools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from eigen_jax import evolution
+from eigen_jax.duplication import repeat_blocks
 from eigen_jax.evolution import (
     EvolutionConfig,
     EvolutionConfigError,
@@ -136,9 +140,17 @@ CONFIG = EvolutionConfig(
     saturation_window=2,
 )
 LIMITED = dataclasses.replace(
-    CONFIG, elitism=True, saturation_window=9, max_primary_generations=3, max_secondary_generations=2
+    CONFIG,
+    elitism=True,
+    saturation_window=9,
+    max_primary_generations=3,
+    max_secondary_generations=2,
+    max_duplication_generations=3,
+    max_repeats=2,
 )
-ONE_SUCCESSION = dataclasses.replace(CONFIG, population_size=3, max_primary_generations=1, max_secondary_generations=0)
+SUCCESSION_ALONE = dataclasses.replace(
+    CONFIG, population_size=3, max_primary_generations=1, max_duplication_generations=0
+)
 
 
 class Reference:
@@ -152,7 +164,8 @@ class Reference:
         self.best, self.best_fitness = (-1, -1), np.float32(NONE)
         self.bests: list[np.float32] = []  # after each of the phase's generations
 
-    def advance(self, fitness: np.ndarray) -> None:
+    def advance(self, fitness: np.ndarray, fits: Callable[[tuple[int, int]], bool]) -> None:
+        """One generation; `fits` tells whether an individual has a combination of repeats that fits."""
         survival = reference_verdict(self.levels, fitness, self.config)
         self.levels = survival.levels
         if survival.fittest is not None:
@@ -166,12 +179,27 @@ class Reference:
         window = self.config.saturation_window
         before = self.bests[-window] if len(self.bests) >= window else NONE
         saturated = math.isfinite(before) and self.best_fitness - before < np.float32(self.config.saturation_gain)
-        limits = self.config.max_primary_generations, self.config.max_secondary_generations, 0
+        limits = {
+            Phase.PRIMARY: self.config.max_primary_generations,
+            Phase.SECONDARY: self.config.max_secondary_generations,
+            Phase.DUPLICATION: self.config.max_duplication_generations,
+            Phase.CONVERGED: 0,
+        }
         self.bests.append(self.best_fitness)
         if saturated or self.lasted >= limits[self.phase]:
-            skip = self.config.max_secondary_generations == 0
-            self.phase = Phase.CONVERGED if skip else Phase(min(self.phase + 1, Phase.CONVERGED))
+            self.phase = Phase(min(self.phase + 1, Phase.CONVERGED))
+            if self.phase == Phase.SECONDARY and limits[Phase.SECONDARY] == 0:
+                self.phase = Phase.DUPLICATION
+            if self.phase == Phase.DUPLICATION and limits[Phase.DUPLICATION] == 0:
+                self.phase = Phase.CONVERGED
             self.lasted, self.bests = 0, []
+        if self.phase == Phase.DUPLICATION:
+            if self.best == (-1, -1):
+                self.phase, self.lasted, self.bests = Phase.CONVERGED, 0, []
+            else:
+                self.parent, self.parent_fitness = self.best, self.best_fitness
+                if not fits(self.best):
+                    self.phase, self.lasted, self.bests = Phase.CONVERGED, 0, []
 
     def check(self, state: EvolutionState) -> None:
         assert (state.generation, state.phase, state.phase_generation) == (self.generation, self.phase, self.lasted)
@@ -191,7 +219,49 @@ def assert_equal(first, second) -> None:
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-@pytest.mark.parametrize("config", [CONFIG, LIMITED, ONE_SUCCESSION], ids=["plain", "limited", "one succession"])
+def all_repeats(spec: GenomeSpec, most: int) -> list[tuple[int, ...]]:
+    """Every combination but the one of ones."""
+    return list(itertools.product(range(1, most + 1), repeat=spec.max_level + 1))[1:]
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def repeat_all(genome: Genome, repeats, *, spec: GenomeSpec = SPEC) -> tuple[Genome, jax.Array]:
+    return jax.vmap(lambda combination: repeat_blocks(genome, combination, spec=spec))(repeats)
+
+
+def fitting(genome: Genome, config: EvolutionConfig) -> dict[tuple[int, ...], Genome]:
+    """The duplicates of a genome by their repeats."""
+    combinations = all_repeats(SPEC, config.max_repeats)
+    genomes, valid = repeat_all(genome, jnp.asarray(combinations, jnp.int32))
+    genomes = jax.device_get(genomes)
+    return {combinations[index]: pick(genomes, index) for index in np.flatnonzero(valid).tolist()}
+
+
+def check_children(state: EvolutionState, phase: Phase, config: EvolutionConfig) -> None:
+    """That the population was made as the phase makes it."""
+    population = state.population
+    repeats = list(map(tuple, population.repeats.tolist()))
+    if phase == Phase.DUPLICATION:
+        assert not population.steps.any()
+        assert not population.operators.any()
+        expected = fitting(state.parent, config)
+        made = [combination for combination in repeats if max(combination) > 1]
+        assert len(made) == len(set(made)) == min(len(expected), config.population_size)
+        genomes = jax.device_get(population.genomes)
+        for index, combination in enumerate(repeats):
+            assert_equal(pick(genomes, index), expected.get(combination, state.parent))
+    elif phase != Phase.CONVERGED:
+        most = config.primary_steps if phase == Phase.PRIMARY else config.secondary_steps
+        assert np.all((population.steps >= 1) & (population.steps <= most))
+        np.testing.assert_array_equal(population.operators.sum(axis=1), population.steps)
+        assert np.all(population.repeats == 1)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [CONFIG, LIMITED, SUCCESSION_ALONE],
+    ids=["plain", "limited", "succession alone"],
+)
 @settings(max_examples=30)
 @given(seed=st.integers(0, 100), fitness=st.lists(fitness_of(4), min_size=8, max_size=8))
 def test_a_search_agrees_with_its_plain_python_transcription(config, seed, fitness):
@@ -203,15 +273,13 @@ def test_a_search_agrees_with_its_plain_python_transcription(config, seed, fitne
         for index in range(config.population_size):
             individuals[expected.generation, index] = pick(state.population.genomes, index)
         values = values[: config.population_size]
-        expected.advance(values)
+        expected.advance(values, lambda individual: bool(fitting(individuals[individual], config)))
         key = jax.random.fold_in(root, expected.generation)
         state = evolution_step(key, state, jnp.asarray(values), spec=SPEC, config=config)
         expected.check(state)
         assert_equal(state.parent, individuals[expected.parent])
         assert_equal(state.best, individuals[expected.best])
-        most = config.primary_steps if expected.phase == Phase.PRIMARY else config.secondary_steps
-        assert np.all((state.population.steps >= 1) & (state.population.steps <= most))
-        np.testing.assert_array_equal(state.population.operators.sum(axis=1), state.population.steps)
+        check_children(state, expected.phase, config)
 
 
 def test_a_search_is_traced_once(monkeypatch):
@@ -223,16 +291,21 @@ def test_a_search_is_traced_once(monkeypatch):
 
     # Python runs it when the step is traced, and at no other time.
     monkeypatch.setattr(evolution, "breed", counted)
+    spec = dataclasses.replace(SPEC, capacity=60)  # so that there is something to duplicate
     config = dataclasses.replace(
-        ONE_SUCCESSION, saturation_gain=0, max_primary_generations=4, max_secondary_generations=3
+        SUCCESSION_ALONE,
+        saturation_gain=0,
+        max_primary_generations=4,
+        max_secondary_generations=3,
+        max_duplication_generations=2,
     )
-    state = initial_state(jax.random.key(0), spec=SPEC, config=config)
+    state = initial_state(jax.random.key(0), spec=spec, config=config)
     phases = []
-    for generation in range(8):
+    for generation in range(10):
         values = np.full((3, 3), 0.1 * generation, np.float32)
-        state = evolution_step(jax.random.key(generation), state, jnp.asarray(values), spec=SPEC, config=config)
+        state = evolution_step(jax.random.key(generation), state, jnp.asarray(values), spec=spec, config=config)
         phases.append(int(state.phase))
-    assert phases == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert phases == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]
     assert len(traces) == 1
 
 
@@ -310,7 +383,7 @@ def test_a_step_is_a_function_of_its_arguments_and_every_child_of_its_index():
     first, second = step(state, *rows), step(state, *rows)
     assert_equal(first, second)
     assert not np.array_equal(first.population.operators, step(state, *rows, seed=2).population.operators)
-    smaller = initial_state(jax.random.key(0), spec=SPEC, config=ONE_SUCCESSION)
+    smaller = initial_state(jax.random.key(0), spec=SPEC, config=SUCCESSION_ALONE)
     assert_equal(smaller.population, jax.tree.map(lambda leaf: leaf[:3], state.population))
 
 
@@ -337,7 +410,90 @@ def test_a_phase_ends_after_a_full_window_without_gain_and_the_next_one_starts_a
     # Gains over two generations: 0.4, 0.4, 0.2 at the fifth, which ends the primary succession. The
     # secondary one has a full window at its third.
     primary = [(0, 1), (0, 2), (0, 3), (0, 4)]
-    assert phases == [*primary, (1, 0), (1, 1), (1, 2), (2, 0), (2, 0), (2, 0)]
+    assert phases == [*primary, (1, 0), (1, 1), (1, 2), (2, 0), (3, 0), (3, 0)]
+
+
+# Duplication by hand: of chains of convolutions at 1 x 1, the one block that there is, and four fill the genome.
+
+CHAIN = GenomeSpec(capacity=4, channels=(16,), kernels=(1,), strides=(1,), input_shape=(1, 1, 1))
+QUICK = dataclasses.replace(
+    CONFIG, max_primary_generations=2, max_secondary_generations=0, max_duplication_generations=3
+)
+NOBODY = [(NAN, NAN, NAN)] * 4
+
+
+def chain_of(length: int) -> Genome:
+    network = tuple(reference.conv(position - 1) for position in range(length))
+    return jax.tree.map(jnp.asarray, reference.to_genome(network, capacity=CHAIN.capacity))
+
+
+def follow(lengths: tuple[int, ...], *generations) -> list[EvolutionState]:
+    """The states after generations with these fitnesses, of which the first is of chains so long."""
+    state = initial_state(jax.random.key(0), spec=CHAIN, config=QUICK)
+    genomes = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(chain_of, lengths))
+    state = dataclasses.replace(state, population=dataclasses.replace(state.population, genomes=genomes))
+    states = []
+    for seed, rows in enumerate(generations):
+        state = evolution_step(jax.random.key(seed), state, jnp.asarray(rows, jnp.float32), spec=CHAIN, config=QUICK)
+        states.append(state)
+    return states
+
+
+def test_the_fittest_so_far_is_duplicated():
+    # Comma selection: the worse survivor of the second generation is no parent where duplication begins.
+    first, second = follow((1, 2, 3, 0), [(0.5, 0.5, 0.75), *NOBODY[1:]], [*NOBODY[1:], (0.5, 0.5, 0.625)])
+    assert (int(first.phase), first.parent_id.tolist()) == (Phase.PRIMARY, [0, 0])
+    assert (int(second.phase), int(second.phase_generation)) == (Phase.DUPLICATION, 0)
+    assert (second.parent_id.tolist(), float(second.parent_fitness)) == ([0, 0], 0.75)
+    assert_equal(second.parent, chain_of(1))
+    # Two combinations fit, and the rest of the four children are as their parent.
+    assert sorted(second.population.repeats[:2].tolist()) == [[2], [3]]
+    assert second.population.repeats[2:].tolist() == [[1], [1]]
+    for index, (times,) in enumerate(second.population.repeats.tolist()):
+        assert_equal(pick(second.population.genomes, index), chain_of(times))
+    assert not second.population.steps.any()
+    assert not second.population.operators.any()
+
+
+def test_another_generation_of_duplication_starts_from_the_best_of_all():
+    _, first = follow((1, 1, 1, 1), [(0.5, 0.5, 0.5)] * 4, NOBODY)
+    twice = first.population.repeats[:, 0].tolist().index(2)
+    found = [(0.75, 0.75, 0.75) if index == twice else (0.5, 0.5, 0.5) for index in range(4)]
+    _, _, second, third = follow((1, 1, 1, 1), [(0.5, 0.5, 0.5)] * 4, NOBODY, found, [(0.5, 1, 1), *[(1, 1, 1)] * 3])
+    assert (int(second.phase), int(second.phase_generation)) == (Phase.DUPLICATION, 1)
+    assert second.best_id.tolist() == second.parent_id.tolist() == [2, twice]
+    assert_equal(second.parent, chain_of(2))
+    # Twice two are four; three times two are more than the genome holds.
+    assert second.population.repeats.tolist() == [[2], [1], [1], [1]]
+    assert_equal(pick(second.population.genomes, 0), chain_of(4))
+    # The best is a chain of two as before, found again and fitter.
+    assert third.parent_id.tolist() == [3, 1]
+    assert (int(third.phase), int(third.phase_generation)) == (Phase.DUPLICATION, 2)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "fitness"),
+    [((3, 0, 0, 0), 0.5), ((0, 0, 0, 0), 0.5), ((1, 1, 1, 1), NAN)],
+    ids=["nothing fits", "no block", "nothing survived"],
+)
+def test_duplication_is_passed_over_where_there_is_nothing_to_do(lengths, fitness):
+    _, state = follow(lengths, [(fitness, fitness, fitness), *NOBODY[1:]], NOBODY)
+    assert (int(state.phase), int(state.phase_generation)) == (Phase.CONVERGED, 0)
+    assert np.all(state.population.repeats == 1)
+    assert np.all(state.history == NONE)
+
+
+def test_thresholds_rise_and_extinguish_in_duplication_too():
+    states = follow(
+        (1, 0, 0, 0),
+        [(0.5, 0.5, 0.5)] * 4,
+        NOBODY,
+        [(0.625, 0.5, 0.5), (0.75, 0.625, 0.75), (0.5, 1, 1), NOBODY[0]],
+    )
+    assert [float(state.thresholds.first) for state in states] == [0.5, 0.5, 0.625]
+    assert [float(state.thresholds.second) for state in states] == [0.5, 0.5, 0.625]
+    assert [int(state.phase) for state in states[:2]] == [Phase.PRIMARY, Phase.DUPLICATION]
+    assert (states[2].best_id.tolist(), float(states[2].best_fitness)) == ([2, 1], 0.75)
 
 
 @pytest.mark.parametrize(
@@ -353,6 +509,10 @@ def test_a_phase_ends_after_a_full_window_without_gain_and_the_next_one_starts_a
         ({"saturation_window": 0}, "saturation_window is 0; it must be at least 1"),
         ({"max_primary_generations": 0}, "max_primary_generations is 0; it must be at least 1"),
         ({"max_secondary_generations": -1}, "max_secondary_generations is -1; it must be at least 0"),
+        ({"max_duplication_generations": -1}, "max_duplication_generations is -1; it must be at least 0"),
+        ({"max_repeats": 1}, "max_repeats is 1; it must be at least 2"),
+        ({"max_repeats": 17}, "max_repeats is 17; it must be at most 16"),
+        ({"population_size": 10_001}, "population_size is 10001; it must be at most 10000"),
         ({"first_rank": 11}, "first_rank (p) is 11; it must be at most population_size, which is 10"),
         ({"second_rank": 11}, "second_rank (q) is 11; it must be at most population_size, which is 10"),
     ],
@@ -365,4 +525,11 @@ def test_a_setting_that_cannot_be_is_refused_in_one_line(setting, line):
 
 def test_the_least_settings_are_accepted():
     least = EvolutionConfig(population_size=1, first_rank=1, second_rank=1, saturation_gain=0)
-    assert dataclasses.replace(least, max_secondary_generations=0, elitism=False, saturation_window=1)
+    assert dataclasses.replace(
+        least,
+        max_secondary_generations=0,
+        max_duplication_generations=0,
+        max_repeats=2,
+        elitism=False,
+        saturation_window=1,
+    )

@@ -20,15 +20,19 @@ from eigen_jax.architecture import count_parameters
 from eigen_jax.data.types import DatasetName
 from eigen_jax.lineage import Fate
 from eigen_jax.search import load_network
+from eigen_jax.teacher import read_teacher
 from experiments import runner
 from experiments.runner import BAD_INPUT, INTERRUPTED, USER_ERRORS, main
 
 ROOT = Path(__file__).resolve().parents[1]
 
 TINY = (
-    *("--preset", "smoke", "--population", "2", "--p", "2", "--t1", "2", "--t2", "2", "--t3", "2", "--capacity", "8"),
+    *("--preset", "smoke", "--population", "2", "--p", "2", "--capacity", "8"),
+    "--seed=25",  # its first children have convolutions, so that there are blocks to duplicate
+    *("--t1", "16", "--t2", "16", "--t3", "16", "--decay-steps"),
     *("--primary-steps", "3", "--secondary-steps", "2", "--channels", "4", "8", "--eval-batch-size", "360"),
-    *("--max-primary-generations", "1", "--max-secondary-generations", "1"),
+    *("--max-primary-generations", "1", "--max-secondary-generations", "1", "--final-steps", "4"),
+    *("--teacher-growth", "4", "--teacher-epochs", "1", "--teacher-batch-size", "400", "--teacher-views", "center"),
 )
 
 
@@ -60,23 +64,34 @@ def finished(tmp_path_factory) -> tuple[Path, str]:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(shown):
         patch.setattr(runner, "configure_logging", lambda: None)
         patch.setattr(runner, "configure_jax", lambda cache_dir: None)
-        assert main("digits", [*TINY, "--run-dir", str(folder)]) == 0
+        assert main("digits", [*TINY, *places(folder.parent), "--run-dir", str(folder)]) == 0
     return folder, shown.getvalue()
+
+
+def places(folder: Path) -> list[str]:
+    """All folders of a run, in one that is the test's."""
+    return [f"--{name}={folder / name}" for name in ("run-dir", "cache-dir", "teacher-dir")]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def refused(capsys, name: DatasetName, *argv: str) -> str:
-    """The line that bad input gets."""
+def complained(capsys, name: DatasetName, *argv: str) -> tuple[str, str]:
+    """The line that bad input gets, and what was shown before."""
     capsys.readouterr()
     assert main(name, argv) == BAD_INPUT
     captured = capsys.readouterr()
-    assert captured.out == ""
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
-    return captured.err.removeprefix("error: ").rstrip("\n")
+    return captured.err.removeprefix("error: ").rstrip("\n"), captured.out
+
+
+def refused(capsys, name: DatasetName, *argv: str) -> str:
+    """The line that bad input gets, before anything is shown."""
+    line, shown = complained(capsys, name, *argv)
+    assert shown == ""
+    return line
 
 
 # --- A whole search --------------------------------------------------------------------------
@@ -90,17 +105,27 @@ def test_a_search_leaves_its_record_its_settings_and_its_network(finished):
         (0, 1, "primary"),
         (1, 0, "secondary"),
         (1, 1, "secondary"),
+        (2, 0, "duplication"),
+        (2, 1, "duplication"),
     ]
     content = json.loads((folder / "settings.json").read_text())
-    expected = {"seed": 0, "t1": 2, "population": 2, "channels": [4, 8], "momentum": 0.9, "dataset": "digits"}
+    expected = {"seed": 25, "t1": 16, "population": 2, "channels": [4, 8], "momentum": 0.9, "dataset": "digits"}
     assert {name: content["settings"][name] for name in expected} == expected
+    assert content["folders"]["teacher_dir"] == str(folder.parent / "teacher-dir")
+    assert read_teacher(folder.parent / "teacher-dir").ensemble is not None
     assert content["versions"]["jax"] == jax.__version__
     result = json.loads((folder / "result.json").read_text())
     architecture, variables = load_network(folder)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert parameters == count_parameters(architecture, num_classes=10)
+    assert result["mimicry"] == {
+        "teacher": content["settings"]["teacher_fingerprint"],
+        "weight": 0.9,
+        "temperature": 5.0,
+    }
     lines = shown.split("\n")
     assert f"test accuracy        {100 * result['test_accuracy']:.1f} %" in lines
+    assert f"test accuracy        {100 * result['search_test_accuracy']:.1f} % with the search's weights" in lines
     assert f"parameters           {parameters:,}" in lines
     assert f"run folder           {folder}" in lines
 
@@ -137,9 +162,9 @@ def test_an_interrupted_search_says_how_to_go_on(capsys, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "run_search", interrupt)
-    argv = [*TINY, "--run-dir", str(tmp_path / "run"), "--cache-dir", str(tmp_path)]
+    argv = [*TINY, "--teacher", "none", *places(tmp_path)]
     assert main("digits", argv) == INTERRUPTED
-    expected = "interrupted; the same command goes on from the last finished generation\n"
+    expected = "interrupted; the same command goes on from what was saved last\n"
     assert capsys.readouterr().err == expected
 
 
@@ -149,26 +174,36 @@ def test_an_interrupted_search_says_how_to_go_on(capsys, monkeypatch, tmp_path):
 def test_a_run_folder_of_other_settings_is_left_alone(finished, capsys):
     folder, _ = finished
     before = contents(folder)
-    line = refused(capsys, "digits", *TINY, "--run-dir", str(folder), "--t1", "3", "--q", "2")
+    argv = [*TINY, *places(folder.parent), "--run-dir", str(folder)]
+    line, _ = complained(capsys, "digits", *argv, "--t1", "3", "--q", "2")
     assert line == (
-        f"{folder} belongs to a run with other settings: --q was 1 and is now 2, --t1 was 2 and is now 3;"
+        f"{folder} belongs to a run with other settings: --q was 1 and is now 2, --t1 was 16 and is now 3;"
         " choose another folder"
+    )
+    line = refused(capsys, "digits", *argv, "--teacher", "none")
+    fingerprint = json.loads((folder / "settings.json").read_text())["settings"]["teacher_fingerprint"]
+    assert line == (
+        f"{folder} belongs to a run with other settings: --teacher was 'cache' and is now 'none',"
+        f" teacher_fingerprint was '{fingerprint[:23]}... and is now None; choose another folder"
     )
     assert contents(folder) == before
 
 
 def test_a_run_folder_that_cannot_be_written(capsys, tmp_path):
     (tmp_path / "file").write_text("mine")
-    line = refused(capsys, "digits", *TINY, "--run-dir", str(tmp_path / "file" / "run"))
+    argv = [*TINY, "--teacher", "none", *places(tmp_path), "--run-dir", str(tmp_path / "file" / "run")]
+    line = refused(capsys, "digits", *argv)
     assert line == f"cannot write the run folder {tmp_path}/file/run: Not a directory; choose one that can be written"
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_folder_with_other_files_is_no_run_folder(capsys, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    line = refused(capsys, "digits", *TINY, "--run-dir", str(tmp_path))
-    assert line == f"{tmp_path} holds files but no settings.json, so it is no run folder; choose another"
-    assert contents(tmp_path) == {"notes.txt": b"mine"}
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    line = refused(capsys, "digits", *TINY, "--teacher", "none", *places(tmp_path), "--run-dir", str(folder))
+    assert line == f"{folder} holds files but no settings.json, so it is no run folder; choose another"
+    assert contents(folder) == {"notes.txt": b"mine"}
 
 
 # --- Bad settings ----------------------------------------------------------------------------
@@ -202,7 +237,7 @@ def test_a_folder_with_other_files_is_no_run_folder(capsys, tmp_path):
 )
 def test_a_setting_that_cannot_be(capsys, tmp_path, argv, message):
     folder = tmp_path / "run"
-    common = ["--preset", "smoke", "--run-dir", str(folder), "--cache-dir", str(tmp_path / "cache")]
+    common = ["--preset", "smoke", *places(tmp_path), "--run-dir", str(folder)]
     assert refused(capsys, "digits", *common, *argv) == message
     assert not folder.exists()
 
@@ -285,7 +320,7 @@ def test_a_mistake_of_the_program_is_not_hidden(monkeypatch, tmp_path):
 
     monkeypatch.setattr(runner, "run_search", fail)
     with pytest.raises(ValueError, match="a defect"):
-        main("digits", [*TINY, "--run-dir", str(tmp_path / "run"), "--cache-dir", str(tmp_path)])
+        main("digits", [*TINY, "--teacher", "none", *places(tmp_path)])
 
 
 # --- As processes ----------------------------------------------------------------------------
@@ -297,13 +332,28 @@ def run_command(module: str, *argv: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_same_command_goes_on_where_it_was_and_is_quiet(finished, tmp_path):
+def test_the_same_command_goes_on_where_it_was_and_is_quiet(finished):
     folder, _ = finished
     record = (folder / "lineage.jsonl").read_bytes()
-    ended = run_command("digits", *TINY, "--run-dir", str(folder), "--cache-dir", str(tmp_path))
+    ended = run_command("digits", *TINY, *places(folder.parent), "--run-dir", str(folder))
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith(f"Run folder {folder}, going on after 2 generations\n")
+    teacher, ensemble, run, *_ = ended.stdout.splitlines()
+    assert teacher.startswith("teacher's member 0 ")
+    assert ensemble.startswith("teacher ")
+    assert run == f"Run folder {folder}, going on after 3 generations"
     assert (folder / "lineage.jsonl").read_bytes() == record
+
+
+def test_the_network_found_gives_the_same_logits_in_a_new_process(finished):
+    folder, _ = finished
+    result = json.loads((folder / "result.json").read_text())
+    ended = run_command("evaluate", str(folder))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    _, tested, validated, logits = ended.stdout.splitlines()
+    assert tested == f"test accuracy        {100 * result['test_accuracy']:.1f} % of 360 images"
+    reached = 100 * result["final_validation_accuracy"]
+    assert validated == f"validation accuracy  {reached:.1f} % of 237 images"
+    assert logits == "logits               identical to those at the end of the run, to the last bit"
 
 
 def test_bad_input_ends_the_process_with_code_2():

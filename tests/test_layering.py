@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": set(),
     "losses": set(),
     "training": {"data", "losses"},
-    "teacher": {"data", "losses", "training"},
+    "teacher": {"data", "losses", "training", "checkpoint"},
     "checkpoint": set(),
     "executor": {"training", "checkpoint", "builder", "architecture"},
     "lineage": {"architecture"},

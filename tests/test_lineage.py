@@ -49,19 +49,30 @@ fractions = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 references = st.builds(Reference, generation=counts, index=counts)
 landmarks = st.builds(Landmark, fitness=fractions, threshold=fractions)
 seconds = st.floats(0, allow_nan=False, allow_infinity=False)
+makings = st.one_of(  # operators and repeats: by mutation, by duplication, or by neither
+    st.tuples(st.none() | st.dictionaries(st.text(), counts), st.none()),
+    st.tuples(st.none(), st.lists(st.integers(1, 2**40), min_size=1).map(tuple)),
+)
 individuals = st.builds(
-    lambda fate, cause, **fields: Individual(fate=fate, cause=cause if fate is Fate.FAILED else None, **fields),
+    lambda fate, cause, making, **fields: Individual(
+        fate=fate,
+        cause=cause if fate is Fate.FAILED else None,
+        operators=making[0],
+        repeats=making[1],
+        **fields,
+    ),
     generation=counts,
     phase=st.text(min_size=1),
     index=counts,
     parent=st.none() | references,
-    operators=st.none() | st.dictionaries(st.text(), counts),
+    making=makings,
     architecture=st.sampled_from([IMAGE_ONLY, SMALL]),
     parameters=counts,
     flops=counts,
     t1=landmarks,
     t2=landmarks,
     t3=landmarks,
+    test_accuracy=st.none() | st.floats(0, 1),
     fate=st.sampled_from(Fate),
     cause=st.text(min_size=1),
     same_as=st.none() | references,
@@ -91,14 +102,22 @@ def test_the_line_is_the_documented_one() -> None:
     line = lineage.to_line(individual)
     start, architecture = line.split(',"fingerprint":"')
     assert start == (
-        '{"schema_version":1,"generation":3,"phase":"primary","index":1,"parent":{"generation":2,"index":5},'
-        '"operators":{"insert_conv":2,"insert_pool":1},"parameters":784,"flops":12345,'
+        '{"schema_version":2,"generation":3,"phase":"primary","index":1,"parent":{"generation":2,"index":5},'
+        '"operators":{"insert_conv":2,"insert_pool":1},"repeats":null,"parameters":784,"flops":12345,'
         '"t1":{"fitness":0.5,"threshold":0.25},"t2":{"fitness":0.625,"threshold":null},'
-        '"t3":{"fitness":null,"threshold":null},"fate":"failed","cause":"out of\\nmemory","same_as":null,'
+        '"t3":{"fitness":null,"threshold":null},"test_accuracy":null,"fate":"failed",'
+        '"cause":"out of\\nmemory","same_as":null,'
         '"seconds_compiling":1.5,"seconds_training":2.25'
     )
     assert '","architecture":{' in architecture
     assert [layer["op"] for layer in json.loads(line)["architecture"]["layers"]] == ["conv", "pool", "conv", "concat"]
+
+
+def test_the_line_of_a_duplicate_is_the_documented_one() -> None:
+    line = lineage.to_line(make(phase="duplication", operators=None, repeats=(1, 3), test_accuracy=0.625))
+    assert '"operators":null,"repeats":[1,3],"parameters":784,' in line
+    assert '"t3":{"fitness":null,"threshold":null},"test_accuracy":0.625,"fate":"survived",' in line
+    assert lineage.from_line(line).repeats == (1, 3)
 
 
 def test_the_order_in_which_operators_were_counted_does_not_show() -> None:
@@ -133,6 +152,14 @@ def test_a_scalar_of_any_library_becomes_a_number(value: Any) -> None:
         ({"parameters": 1.0}, "parameters is 1.0; it must be an integer of at least 0"),
         ({"phase": ""}, "phase is ''; it must be a name"),
         ({"operators": {"insert_conv": -2}}, "operators['insert_conv'] is -2; it must be an integer of at least 0"),
+        ({"operators": None, "repeats": (1, 0)}, "repeats[1] is 0; it must be an integer of at least 1"),
+        ({"operators": None, "repeats": (True,)}, "repeats[0] is True; it must be an integer of at least 1"),
+        ({"operators": None, "repeats": ()}, "repeats is (); it must be a tuple of a count for each block"),
+        ({"operators": None, "repeats": [1]}, "repeats is [1]; it must be a tuple of a count for each block"),
+        ({"repeats": (1, 2)}, "operators and repeats are both given; an individual is made by one of them"),
+        ({"test_accuracy": 62.2}, "test_accuracy is 62.2; it must be a finite number from 0 to 1"),
+        ({"test_accuracy": -0.1}, "test_accuracy is -0.1; it must be a finite number from 0 to 1"),
+        ({"test_accuracy": math.nan}, "test_accuracy is nan; it must be a finite number from 0 to 1"),
         ({"seconds_training": -1.0}, "seconds_training is -1.0; it must be a finite number of at least 0"),
         ({"seconds_training": math.nan}, "seconds_training is nan; it must be a finite number of at least 0"),
         ({"fate": "parent"}, "fate is 'parent'; it must be one of parent, survived, extinct_t1, extinct_t2, failed"),
@@ -250,9 +277,9 @@ def changed(**fields: Any) -> str:
         ('{"schema_version":1', "the line is not JSON; the file is damaged"),
         ("[" * 100_000, "the line is not JSON; the file is damaged"),
         ("[]", "the line is not a JSON object; the file is damaged"),
-        (changed(schema_version=2), "schema version is 2; this version of eigen_jax reads 1 only"),
-        (changed(schema_version=True), "schema version is True; this version of eigen_jax reads 1 only"),
-        (changed(schema_version=...), "schema version is None; this version of eigen_jax reads 1 only"),
+        (changed(schema_version=1), "schema version is 1; this version of eigen_jax reads 2 only"),
+        (changed(schema_version=True), "schema version is True; this version of eigen_jax reads 2 only"),
+        (changed(schema_version=...), "schema version is None; this version of eigen_jax reads 2 only"),
         (changed(t2=...), "an individual lacks field 't2'"),
         (changed(colour=1), "an individual has an unknown field 'colour'"),
         (changed(generation="0"), "generation is '0'; it must be an integer of at least 0"),
@@ -267,6 +294,9 @@ def changed(**fields: Any) -> str:
             "parent: index is None; it must be an integer of at least 0",
         ),
         (changed(same_as=3), "same_as is 3; it must be an object"),
+        (changed(repeats=2), "repeats is 2; it must be an array or null"),
+        (changed(repeats=[1.0]), "repeats[0] is 1.0; it must be an integer of at least 1"),
+        (changed(test_accuracy="0.5"), "test_accuracy is '0.5'; it must be a finite number from 0 to 1"),
         (changed(operators=[]), "operators is []; it must be an object or null"),
         (
             changed(fate=["parent"]),

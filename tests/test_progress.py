@@ -1,17 +1,19 @@
 """What a search shows, line by line, with a clock that the test turns."""
 
+import dataclasses
 import io
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from eigen_jax import search
 from eigen_jax.architecture import IMAGE, Architecture, Layer, count_flops, count_parameters
 from eigen_jax.evolution import EvolutionConfig, Phase
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, Individual, Reference, landmark
 from eigen_jax.search import SearchConfig, SearchResult
-from experiments.progress import ConsoleObserver, Standing, describe, duration, steps_left
+from experiments.progress import ConsoleObserver, Standing, TrainingBar, describe, duration, steps_left
 
 CONFIG = SearchConfig(
     t1=100,
@@ -117,11 +119,13 @@ def test_a_generation_is_told_in_lines():
 
 def test_a_phase_has_its_heading_once():
     observer, text, _ = make_observer()
-    for generation, phase in enumerate((Phase.PRIMARY, Phase.PRIMARY, Phase.SECONDARY, Phase.SECONDARY)):
+    phases = (Phase.PRIMARY, Phase.PRIMARY, Phase.SECONDARY, Phase.SECONDARY, Phase.DUPLICATION, Phase.DUPLICATION)
+    for generation, phase in enumerate(phases):
         observer.generation_started(generation=generation, phase=phase, architectures=[EMPTY])
-    assert [line for line in text.getvalue().split("\n") if "succession" in line] == [
+    assert [line for line in text.getvalue().split("\n") if "succession" in line or "duplication" in line] == [
         "Primary succession: up to 20 mutation steps a child",
         "Secondary succession: up to 4 mutation steps a child",
+        "Gene duplication: blocks of the fittest, up to 3 in a row",
     ]
 
 
@@ -173,13 +177,26 @@ def test_the_end_shows_the_network_and_what_it_reached():
     clock.now = 3_725.0
     best = individual(0, CONV, Fate.PARENT, 0.75)
     observer.search_ended(
-        result=SearchResult(best=best, validation_accuracy=0.75, test_accuracy=0.72, generations=9, trained=31)
+        result=SearchResult(
+            best=best,
+            validation_accuracy=0.75,
+            search_test_accuracy=0.72,
+            final_validation_accuracy=0.875,
+            test=search.Evaluation(accuracy=0.84, logits_digest="0"),
+            generations=9,
+            trained=31,
+            search_seconds=60.0,
+            final_seconds=5.0,
+        )
     )
     lines = text.getvalue().split("\n")
     assert lines[1] == "The search ended: 9 generations, 31 networks trained, 1 h 2 min this time"
     assert lines[2] == "The network found, 4.0:"
-    assert "validation accuracy  75.0 %" in lines
-    assert "test accuracy        72.0 %" in lines
+    assert [line for line in lines if "accuracy" in line] == [
+        "validation accuracy  75.0 % in the search",
+        "test accuracy        72.0 % with the search's weights",
+        "test accuracy        84.0 %",
+    ]
     assert "parameters           346" in lines
     # 22 * 22 taps on the map, 16 filters, and 160 weights of the classifier, 2 operations each.
     assert "FLOPs an image       15,808" in lines
@@ -188,10 +205,85 @@ def test_the_end_shows_the_network_and_what_it_reached():
 
 def test_a_search_without_a_survivor_says_so():
     observer, text, _ = make_observer()
-    observer.search_ended(
-        result=SearchResult(best=None, validation_accuracy=None, test_accuracy=None, generations=2, trained=6)
-    )
+    observer.search_ended(result=SearchResult(best=None, generations=2, trained=6, search_seconds=1.0))
     assert "No network survived all landmarks: train longer, or lower the learning rate\n" in text.getvalue()
+
+
+def test_without_a_final_training_there_is_one_test_accuracy():
+    observer, text, _ = make_observer()
+    best = individual(0, CONV, Fate.PARENT, 0.75)
+    result = SearchResult(
+        best=best,
+        validation_accuracy=0.75,
+        search_test_accuracy=0.72,
+        test=search.Evaluation(accuracy=0.72, logits_digest="0"),
+        generations=9,
+        trained=31,
+        search_seconds=60.0,
+    )
+    observer.search_ended(result=result)
+    lines = text.getvalue().split("\n")
+    assert [line for line in lines if "test accuracy" in line] == ["test accuracy        72.0 %"]
+    assert "failed" not in text.getvalue()
+    cause = "training diverged by step 50: the mean loss is nan; lower the learning rate"
+    observer.search_ended(result=dataclasses.replace(result, final_cause=cause))
+    assert f"The final training failed; its weights are those of the search: {cause}\n" in text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("final_on", "images"), [("train", "train images"), ("train+validation", "train and validation images")]
+)
+def test_the_final_training_is_told_with_what_it_is_trained_on(final_on, images):
+    observer, text, clock = make_observer()
+    observer.config = dataclasses.replace(CONFIG, final_on=final_on)
+    observer.final_training_started(best=individual(0, CONV, Fate.PARENT, 0.75), until=2_000)
+    for second in range(1, 21):
+        clock.now = float(second)
+        observer.final_training_progress(step=50 * second, loss=1.25, steps_per_second=50.0)
+    assert text.getvalue().split("\n") == [
+        "",
+        f"Final training of 4.0 from scratch: 2,000 steps on the {images}",
+        # 1,500 and 1,000 steps are left, at 50 a second.
+        "  500/2,000, loss 1.25, 50 steps/s; about 30 s left",
+        "  1,000/2,000, loss 1.25, 50 steps/s; about 20 s left",
+        "",
+    ]
+
+
+def test_on_a_terminal_the_final_training_has_a_bar():
+    observer, text, _ = make_observer(terminal=True)
+    with observer:
+        observer.final_training_started(best=individual(0, CONV, Fate.PARENT, 0.75), until=2_000)
+        observer.bars.refresh()
+        assert "preparing" in text.getvalue()
+        observer.final_training_progress(step=500, loss=1.25, steps_per_second=50.0)
+        observer.bars.refresh()
+    assert "final 4.0" in text.getvalue()
+    assert "500/2,000, loss 1.25, 50 steps/s" in text.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_training_of_one_network_is_shown(terminal):
+    text, clock = io.StringIO(), Clock()
+    console = Console(
+        file=text,
+        width=80,
+        height=30,
+        force_terminal=terminal,
+        force_interactive=terminal,
+        highlight=False,
+        _environ={},
+    )
+    with TrainingBar(console, until=2_000, clock=clock) as bar:
+        for second in range(1, 13):
+            clock.now = float(second)
+            bar.show(50 * second, 1.25, 50.0)
+        bar.bars.refresh()
+    if terminal:
+        assert "loss 1.25, 50 steps/s, 28 s left" in text.getvalue()
+        assert "500/2,000" not in text.getvalue()
+    else:
+        assert text.getvalue() == "  500/2,000, loss 1.25, 50 steps/s, 30 s left\n"
 
 
 def test_steps_left_counts_the_living_and_at_most_the_ranks():

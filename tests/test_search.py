@@ -32,17 +32,19 @@ from eigen_jax.search import (
     SearchConfig,
     SearchConfigError,
     SearchObserver,
+    digest_logits,
     load_network,
-    loop,
     run_search,
 )
-from eigen_jax.training import TrainConfig, abstract_state
+from eigen_jax.search import generation as search_generation
+from eigen_jax.training import TrainConfig, abstract_state, predict
 
-SPEC = GenomeSpec(capacity=4, input_shape=(8, 8, 1), num_classes=10, channels=(4, 8), max_flops=200_000)
+SPEC = GenomeSpec(capacity=6, input_shape=(8, 8, 1), num_classes=10, channels=(4, 8), max_flops=200_000)
 CONFIG = SearchConfig(
     t1=2,
     t2=2,
     t3=2,
+    final_steps=0,
     genome=SPEC,
     evolution=EvolutionConfig(
         population_size=4,
@@ -55,11 +57,12 @@ CONFIG = SearchConfig(
     ),
     train=TrainConfig(batch_size=64, learning_rate=0.05, decay_steps=(), pad=1, flip=False, eval_batch_size=400),
 )
-GENERATIONS = 4
+GENERATIONS = 5  # two primary, two secondary, one of duplication
 
 # For the tests that really train.
 SMALL_CONFIG = dataclasses.replace(
     CONFIG,
+    final_steps=5,
     evolution=dataclasses.replace(
         CONFIG.evolution,
         population_size=2,
@@ -82,7 +85,7 @@ def pretended(monkeypatch) -> list[str]:
     """Replaces training by a fitness made of the architecture; lists the architectures that it was asked for."""
     asked: list[str] = []
 
-    def pretend(job, state, dataset, *, on_progress=None):
+    def pretend(job, state, dataset, *, teacher=None, on_progress=None):
         asked.append(lineage.fingerprint(job.architecture))
         network = build_network(job.architecture, num_classes=dataset.num_classes)
         shapes = abstract_state(network=network, config=job.config, input_shape=job.architecture.input_shape)
@@ -90,7 +93,7 @@ def pretended(monkeypatch) -> list[str]:
         fitness = (int(asked[-1][:6], 16) % 1000 + job.until) / 1010
         return Outcome(fitness=fitness, state=state, cause=None, compile_seconds=0.5, train_seconds=0.25)
 
-    monkeypatch.setattr(loop, "run_job", pretend)
+    monkeypatch.setattr("eigen_jax.search.generation.run_job", pretend)
     return asked
 
 
@@ -105,6 +108,7 @@ def test_a_search_on_real_digits_ends_with_a_trained_network_and_a_complete_reco
         def __init__(self):
             self.phases: list[Phase] = []
             self.steps: list[int] = []
+            self.final_steps: list[int] = []
 
         def generation_started(self, *, generation, phase, architectures):
             self.phases.append(phase)
@@ -112,21 +116,31 @@ def test_a_search_on_real_digits_ends_with_a_trained_network_and_a_complete_reco
         def training_progress(self, *, index, landmark, step, until, loss, steps_per_second):
             self.steps.append(step)
 
+        def final_training_progress(self, *, step, loss, steps_per_second):
+            self.final_steps.append(step)
+
     watch = Watch()
     result = run_search(SMALL_CONFIG, digits, tmp_path / "run", observer=watch)
-    assert watch.phases == [Phase.PRIMARY, Phase.SECONDARY]
+    assert watch.phases == [Phase.PRIMARY, Phase.SECONDARY, Phase.DUPLICATION]
     assert set(watch.steps) == {2, 4, 6}
+    assert watch.final_steps == [5]
     individuals = lineage.read(tmp_path / "run" / "lineage.jsonl")
-    assert [(each.generation, each.index) for each in individuals] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [(each.generation, each.index) for each in individuals] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
     assert result.best is not None
     assert result.best in individuals
+    tested = [each.generation for each in individuals if each.test_accuracy is not None]
+    assert tested == sorted({each.generation for each in individuals if each.fate in (Fate.PARENT, Fate.SURVIVED)})
+    assert result.search_test_accuracy == result.best.test_accuracy
 
     architecture, variables = load_network(tmp_path / "run")
     assert architecture == result.best.architecture
     network = build_network(architecture, num_classes=10)
     logits: Any = network.apply(variables, digits.test_images, train=False)
-    accuracy = np.mean(np.argmax(logits, axis=-1) == np.asarray(digits.test_labels))
+    accuracy = np.mean(np.argmax(np.asarray(logits), axis=-1) == np.asarray(digits.test_labels))
     assert accuracy == pytest.approx(result.test_accuracy, abs=1e-9)
+    assert result.test is not None
+    batched = predict(variables, digits.test_images, network=network, batch_size=400)
+    assert digest_logits(batched) == result.test.logits_digest
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"] == result.test_accuracy
     assert from_json((tmp_path / "run" / "network" / "genome.json").read_text()) == architecture
 
@@ -148,7 +162,7 @@ def algorithm_1(individuals, levels, p, q):
 def test_the_record_tells_algorithm_1(digits, tmp_path, pretended):
     run_search(CONFIG, digits, tmp_path)
     individuals = lineage.read(tmp_path / "lineage.jsonl")
-    levels, parent = (0.0, 0.0), None
+    levels, parent, best = (0.0, 0.0), None, None
     for generation in range(GENERATIONS):
         population = [each for each in individuals if each.generation == generation]
         levels, left, survivors = algorithm_1(population, levels, p=3, q=2)
@@ -157,17 +171,28 @@ def test_the_record_tells_algorithm_1(digits, tmp_path, pretended):
             assert each.t1.threshold == levels[0]
             assert each.t2.threshold == (levels[1] if each in left else None)
             assert (each.t3.fitness is None) == (each not in survivors)
-            assert each.operators is not None
-            steps = sum(each.operators.values())
-            assert 1 <= steps <= (6 if generation < 2 else 3)
+            if generation < 4:
+                assert each.operators is not None
+                assert each.repeats is None
+                assert 1 <= sum(each.operators.values()) <= (6 if generation < 2 else 3)
+            else:
+                assert each.operators is None
+                assert each.repeats is not None
+                assert each.phase == "duplication"
             if each not in left:
                 assert each.fate == Fate.EXTINCT_T1
             elif each not in survivors:
                 assert each.fate == Fate.EXTINCT_T2
         if survivors:
             fittest = max(survivors, key=lambda each: each.t3.fitness)
-            assert [each for each in population if each.fate == Fate.PARENT] == [fittest]
-            parent = fittest.reference
+            assert {each.index for each in population if each.test_accuracy is not None} <= {fittest.index}
+            if best is None or fittest.t3.fitness > best.t3.fitness:
+                best = fittest
+            # The last generation is bred from the fittest of all, the others from the fittest of the one before.
+            following = best if generation == 3 else fittest
+            parents = [each for each in population if each.fate == Fate.PARENT]
+            assert parents == ([following] if following in population else [])
+            parent = following.reference
     assert parent is not None, "somebody must have survived for this test to say anything"
 
 
@@ -180,7 +205,7 @@ def test_evolution_is_traced_once(digits, tmp_path, pretended, monkeypatch):
 
     breed = evolution.breed
     monkeypatch.setattr(evolution, "breed", count)
-    run_search(dataclasses.replace(CONFIG, genome=dataclasses.replace(SPEC, capacity=5)), digits, tmp_path)
+    run_search(dataclasses.replace(CONFIG, genome=dataclasses.replace(SPEC, capacity=7)), digits, tmp_path)
     assert len(traces) == 1, "breed is called where evolution_step is traced, and nowhere else"
 
 
@@ -279,7 +304,7 @@ def test_a_run_killed_with_sigkill_goes_on_to_the_same_record(tmp_path):
 def test_a_failed_individual_is_extinct_with_its_cause_and_never_trained_again(
     digits, tmp_path, pretended, monkeypatch, reevaluate
 ):
-    pretend = loop.run_job
+    pretend = search_generation.run_job
     failed: list[str] = []
 
     def fail_odd_ones(job, state, dataset, **options):
@@ -289,7 +314,7 @@ def test_a_failed_individual_is_extinct_with_its_cause_and_never_trained_again(
             return dataclasses.replace(outcome, fitness=math.nan, state=None, cause="it broke")
         return outcome
 
-    monkeypatch.setattr(loop, "run_job", fail_odd_ones)
+    monkeypatch.setattr("eigen_jax.search.generation.run_job", fail_odd_ones)
     result = run_search(dataclasses.replace(CONFIG, reevaluate=reevaluate), digits, tmp_path)
     assert failed
     assert len(failed) == len(set(failed))
@@ -304,7 +329,7 @@ def test_a_search_in_which_everything_fails_ends_without_a_network(digits, tmp_p
     def fail(job, state, dataset, **options):
         return Outcome(fitness=math.nan, state=None, cause="it broke", compile_seconds=0.0, train_seconds=0.0)
 
-    monkeypatch.setattr(loop, "run_job", fail)
+    monkeypatch.setattr("eigen_jax.search.generation.run_job", fail)
     result = run_search(CONFIG, digits, tmp_path)
     assert result.best is None
     assert result.test_accuracy is None
@@ -360,7 +385,7 @@ def test_a_record_without_checkpoints_is_refused_and_kept(digits, tmp_path, pret
     with pytest.raises(RunFolderError) as caught:
         run_search(CONFIG, digits, tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} has a record of 4 generations and no intact checkpoint;"
+        f"{tmp_path} has a record of 5 generations and no intact checkpoint;"
         " put its checkpoints back, or choose another folder"
     )
     assert (tmp_path / "lineage.jsonl").read_bytes() == before
@@ -404,7 +429,7 @@ def test_a_folder_that_cannot_be_written_is_refused(digits, tmp_path):
     ("content", "line"),
     [
         ("{", "is damaged; put the run's own file back, or choose another folder"),
-        ('{"schema_version": 9, "settings": {}}', "has schema version 9; this version of eigen_jax reads 1"),
+        ('{"schema_version": 9, "settings": {}}', "has schema version 9; this version of eigen_jax reads 2"),
     ],
 )
 def test_damaged_settings_are_refused(digits, tmp_path, content, line):

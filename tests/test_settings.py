@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -11,10 +12,13 @@ from eigen_jax.data import DataConfig, Dataset
 from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.search import SearchConfig
+from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
+from experiments import runner
 from experiments.command_line import parse
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.settings import Settings, SettingsError, flag, with_flags
+from experiments.teaching import check_settings, teacher_config
 
 CHOICES = {
     "plain": Settings(),
@@ -65,6 +69,13 @@ def test_the_paper_preset_is_section_4_1(name):
         "decay_rate": 0.1,
         "decay_steps": (15_000, 20_000),
         "weight_decay": 0.0005,
+        "teacher": "cache",
+        "mimicry_weight": 0.9,
+        "temperature": 5.0,
+        "teacher_members": 4,
+        "teacher_depth": 40,
+        "teacher_growth": 60,
+        "teacher_stem_stride": 1,
         "validation_size": 5_000,
         "preprocessing": "gcn_zca",
         "pad": 4,
@@ -72,6 +83,7 @@ def test_the_paper_preset_is_section_4_1(name):
     }
     assert {key: getattr(settings, key) for key in stated} == stated
     assert DEFAULT_PRESET[name] == "paper"
+    assert settings.final_steps == settings.t1 + settings.t2 + settings.t3
 
 
 def test_every_setting_reaches_the_library():
@@ -106,6 +118,24 @@ def test_every_setting_reaches_the_library():
         saturation_window=14,
         max_primary_generations=15,
         max_secondary_generations=16,
+        max_duplication_generations=2,
+        max_repeats=4,
+        final_steps=22,
+        final_on="train+validation",
+        teacher="live",
+        mimicry_weight=0.375,
+        temperature=2.5,
+        teacher_views="center",
+        teacher_logits=Path("/logits.npy"),
+        teacher_dir=Path("/teacher"),
+        teacher_members=5,
+        teacher_depth=16,
+        teacher_growth=23,
+        teacher_stem_stride=2,
+        teacher_epochs=24,
+        teacher_batch_size=25,
+        teacher_learning_rate=0.03125,
+        teacher_seed=26,
         capacity=17,
         channels=(18, 19),
         kernels=(5,),
@@ -133,6 +163,8 @@ def test_every_setting_reaches_the_library():
         t2=5,
         t3=6,
         reevaluate=True,
+        final_steps=22,
+        final_on="train+validation",
         genome=GenomeSpec(
             capacity=17,
             channels=(18, 19),
@@ -154,6 +186,8 @@ def test_every_setting_reaches_the_library():
             saturation_window=14,
             max_primary_generations=15,
             max_secondary_generations=16,
+            max_duplication_generations=2,
+            max_repeats=4,
         ),
         train=TrainConfig(
             batch_size=7,
@@ -162,19 +196,39 @@ def test_every_setting_reaches_the_library():
             decay_rate=0.5,
             momentum=0.75,
             weight_decay=0.125,
+            mimicry_weight=0.375,
+            temperature=2.5,
             pad=1,
             flip=False,
             eval_batch_size=10,
         ),
     )
+    assert teacher_config(changed) == TeacherConfig(
+        members=5,
+        depth=16,
+        growth=23,
+        stem_stride=2,
+        epochs=24,
+        batch_size=25,
+        learning_rate=0.03125,
+        seed=26,
+        pad=1,
+        flip=False,
+        eval_batch_size=10,
+    )
 
 
 def test_a_run_does_not_depend_on_where_its_folders_are():
-    here, there = Settings(), Settings(run_dir=Path("/a"), data_dir=Path("/b"), cache_dir=Path("/c"))
+    here = Settings()
+    places = ("run_dir", "data_dir", "cache_dir", "teacher_dir", "teacher_logits")
+    elsewhere: dict[str, Any] = {name: Path("/elsewhere") / name for name in places}
+    there = dataclasses.replace(here, **elsewhere)
     assert here.outcome() == there.outcome()
+    assert there.folders() == {name: f"/elsewhere/{name}" for name in places}
+    assert here.folders()["teacher_logits"] is None
     assert here.outcome() != Settings(seed=1).outcome()
     assert json.loads(json.dumps(here.outcome()))["t1"] == 5_000
-    assert len(here.outcome()) == len(dataclasses.fields(Settings)) - 3
+    assert len(here.outcome()) == len(dataclasses.fields(Settings)) - len(places)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +250,13 @@ def test_a_run_does_not_depend_on_where_its_folders_are():
         ({"capacity": 0}, "--capacity is 0; "),
         ({"kernels": (2,)}, "--kernels is (2,); "),
         ({"max_flops": 0}, "--max-flops is 0; "),
+        ({"mimicry_weight": 1.5}, "--mimicry-weight is 1.5; it must be from 0 to 1"),
+        ({"mimicry_weight": -0.5}, "--mimicry-weight is -0.5; it must be from 0 to 1"),
+        ({"temperature": 0.0}, "--temperature is 0.0; it must be finite and more than 0"),
+        ({"final_steps": -1}, "--final-steps is -1; it must be at least 0"),
+        ({"max_duplication_generations": -1}, "--max-duplication-generations is -1; it must be at least 0"),
+        ({"max_repeats": 1}, "--max-repeats is 1; it must be at least 2"),
+        ({"final_steps": 1 << 31}, "--final-steps is 2147483648; it must be at most 2147483647"),
         ({"primary_steps": 1 << 31}, "--primary-steps is 2147483648; it must be at most 2147483647"),
     ],
 )
@@ -204,6 +265,51 @@ def test_a_value_that_cannot_be_is_named_as_on_the_command_line(values, message)
         Settings(**values).check("cifar10")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"teacher_depth": 11}, "--teacher-depth is 11; it must be 6 n + 4"),
+        ({"teacher_members": 0}, "--teacher-members is 0; "),
+        ({"teacher_growth": 0}, "--teacher-growth is 0; "),
+        ({"teacher_stem_stride": 3}, "--teacher-stem-stride is 3; it must be 1 or 2"),
+        ({"teacher_epochs": -1}, "--teacher-epochs is -1; "),
+        ({"teacher_batch_size": 0}, "--teacher-batch-size is 0; "),
+        ({"teacher_learning_rate": 0.0}, "--teacher-learning-rate is 0.0; "),
+        ({"teacher_seed": 1 << 32}, "--teacher-seed is 4294967296; "),
+        ({"temperature": 0.0}, "--temperature is 0.0; "),
+    ],
+)
+def test_a_teacher_that_cannot_be_is_named_as_on_the_command_line(values, message):
+    with pytest.raises(SettingsError) as caught:
+        check_settings("cifar10", Settings(**values))
+    shown = with_flags(str(caught.value))
+    assert shown.startswith(message)
+    assert "\n" not in shown
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--teacher-depth", "11"],
+        ["--teacher", "nobody"],
+        ["--mimicry-weight", "1.5"],
+        ["--temperature", "0"],
+        ["--final-on", "test"],
+        ["--final-steps", "-1"],
+        ["--max-repeats", "1"],
+    ],
+)
+def test_settings_of_the_teacher_are_checked_before_the_data_are_loaded(argv, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(runner, "load_dataset", lambda config: pytest.fail("the data were loaded"))
+    folders = [f"--{name}={tmp_path / name}" for name in ("run-dir", "cache-dir", "teacher-dir")]
+    assert runner.main("cifar10", [*argv, *folders]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"error: {argv[0]} is ")
+    assert shown.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -225,8 +331,9 @@ def test_only_names_with_a_value_become_flags(message, shown):
 def test_the_presets_can_be(name):
     assert list(PRESETS[name]) == ["paper", "small", "smoke"]
     for preset, settings in PRESETS[name].items():
-        settings.check(name)
+        check_settings(name, settings)
         assert settings.run_dir == Path("runs") / f"{name}-{preset}"
+        assert settings.teacher_dir == Path("runs") / f"{name}-{preset}-teacher"
         assert settings.decay_steps[-1] < settings.t1 + settings.t2 + settings.t3
 
 
@@ -275,6 +382,9 @@ def test_values_of_every_type_are_read():
             ["--preprocessing", "standardise"],
             "--preprocessing is 'standardise'; did you mean standardize? choose from gcn_zca, standardize",
         ),
+        (["--teacher", "nobody"], "--teacher is 'nobody'; choose from cache, live, none"),
+        (["--final-on", "test"], "--final-on is 'test'; choose from train, train+validation"),
+        (["--teacher-views", "centre"], "--teacher-views is 'centre'; did you mean center? choose from all, center"),
         (["--t1"], "--t1: expected one argument; --help explains every setting"),
     ],
 )
@@ -293,5 +403,5 @@ def test_the_help_explains_every_setting_with_the_values_of_the_preset(capsys):
         assert f" {flag(field.name)} " in help or f" {flag(field.name)}, " in help
     assert "T1: training steps to the first landmark (paper: 5,000) [7]" in help
     assert "mirror half of the training images (paper: yes) [no]" in help
-    folders = 3  # the run's, the data's and the cache's: the paper has no value for them
+    folders = 5  # places of the run, the data, the cache, the teacher and logits: the paper has no value for them
     assert help.count("(paper: ") == len(dataclasses.fields(Settings)) - folders

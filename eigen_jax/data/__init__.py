@@ -10,7 +10,7 @@ from eigen_jax.data.cache import default_cache_dir
 from eigen_jax.data.loading import load_dataset, read_raw
 from eigen_jax.data.preprocessing import Zca, fit_zca, gcn_zca, global_contrast_normalize, standardize
 from eigen_jax.data.splitting import stratified_split
-from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset
+from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset, join_validation
 
 __all__ = [
     "DataConfig",
@@ -25,6 +25,7 @@ __all__ = [
     "gcn_zca",
     "global_contrast_normalize",
     "identity_view",
+    "join_validation",
     "load_dataset",
     "num_views",
     "read_raw",

@@ -14,6 +14,7 @@ import hashlib
 from pathlib import Path
 from typing import Literal, get_args
 
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
@@ -99,3 +100,15 @@ class Dataset:
     num_classes: int = struct.field(pytree_node=False)  # K
     name: str = struct.field(pytree_node=False)
     fingerprint: str = struct.field(pytree_node=False)  # SHA-256, hexadecimal, of all that the arrays depend on
+
+
+def join_validation(dataset: Dataset) -> Dataset:
+    """The data set with its validation images trained on as well; they follow the training images.
+
+    The validation part stays as it was, and says nothing of what is trained on the result.
+    """
+    return dataclasses.replace(
+        dataset,
+        train_images=jnp.concatenate([dataset.train_images, dataset.validation_images]),
+        train_labels=jnp.concatenate([dataset.train_labels, dataset.validation_labels]),
+    )

@@ -1,17 +1,28 @@
 """The host loop of a search: phases, generations, the run folder, continuing."""
 
-from eigen_jax.search.config import SearchConfig, SearchConfigError
-from eigen_jax.search.folder import RunFolder, RunFolderError, load_network
-from eigen_jax.search.loop import run_search
+from eigen_jax.search.config import FinalOn, SearchConfig, SearchConfigError
+from eigen_jax.search.final import Evaluation, TrainedNetwork, digest_logits, evaluate_network, train_network
+from eigen_jax.search.folder import RunFolder, RunFolderError, check_run_folder, load_network
+from eigen_jax.search.loop import check_data, run_search
 from eigen_jax.search.observer import SearchObserver, SearchResult
+from eigen_jax.search.results import describe_training
 
 __all__ = [
+    "Evaluation",
+    "FinalOn",
     "RunFolder",
     "RunFolderError",
     "SearchConfig",
     "SearchConfigError",
     "SearchObserver",
     "SearchResult",
+    "TrainedNetwork",
+    "check_data",
+    "check_run_folder",
+    "describe_training",
+    "digest_logits",
+    "evaluate_network",
     "load_network",
     "run_search",
+    "train_network",
 ]

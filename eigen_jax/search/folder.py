@@ -3,6 +3,7 @@
 settings.json     the resolved settings, the data set, the seed, the folders, the versions
 lineage.jsonl     the record of every individual
 checkpoints/      the state of the search after its last generations
+final/            the state of the final training
 network/          the network found: genome.json, and its weights
 result.json       how the search ended; written last
 """
@@ -23,11 +24,11 @@ import filelock
 import jax
 
 from eigen_jax import __version__, checkpoint
-from eigen_jax.architecture import Architecture, from_json, to_json
+from eigen_jax.architecture import Architecture, ArchitectureError, from_json, to_json
 
 PyTree = Any
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _LOCK = ".lock"
 _SHOWN = 24  # characters of a setting in a message
@@ -56,6 +57,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """See `eigen_jax.checkpoint`; step n is the state after n generations."""
         return self.path / "checkpoints"
+
+    @property
+    def final_checkpoints(self) -> Path:
+        """See `eigen_jax.checkpoint`; step n is the state after n steps of the final training."""
+        return self.path / "final"
 
     @classmethod
     @contextlib.contextmanager
@@ -119,6 +125,27 @@ class RunFolder:
             write_json(self.path / "result.json", {"schema_version": SCHEMA_VERSION, **content})
 
 
+def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
+    """Checks that a run could go into a folder, before what it needs is made; changes nothing.
+
+    Args:
+        path: the folder; it may be absent.
+        settings: some of those that `RunFolder.open` will be given.
+
+    Raises:
+        RunFolderError: the folder is no run folder, or belongs to a run with other settings.
+    """
+    path = Path(path)
+    with _told_as_folder_error(path):
+        if not path.exists():
+            return
+        _check_is_no_other_folder(path)
+        if (path / "settings.json").exists():
+            then = _read_settings(path / "settings.json")["settings"]
+            now = _as_json(settings)
+            _check_same_settings(path, {name: then.get(name) for name in now}, now)
+
+
 @contextlib.contextmanager
 def _told_as_folder_error(path: Path) -> Iterator[None]:
     try:
@@ -160,12 +187,16 @@ def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
         CheckpointError: the weights are damaged.
     """
     network = Path(path) / "network"
+    genome = network / "genome.json"
     try:
-        architecture = from_json((network / "genome.json").read_text())
+        architecture = from_json(genome.read_text())
     except OSError as error:
         raise RunFolderError(
-            f"cannot read {network / 'genome.json'}: {error.strerror}; name the folder of a run that has finished"
+            f"cannot read {genome}: {error.strerror}; name the folder of a run that has finished"
         ) from None
+    except (ArchitectureError, UnicodeDecodeError) as error:
+        reason = error if isinstance(error, ArchitectureError) else "it is no text"
+        raise ArchitectureError(f"{genome}: {reason}") from None
     variables = checkpoint.restore(network, "variables")
     return architecture, {"batch_stats": {}, **variables}
 
@@ -212,8 +243,7 @@ def _check_same_settings(path: Path, then: Mapping[str, Any], now: Mapping[str, 
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text[:_SHOWN]}..." if isinstance(value, str) and len(text) > _SHOWN else text
+    return repr(f"{value[:_SHOWN]}..." if isinstance(value, str) and len(value) > _SHOWN else value)
 
 
 def _warn_of_other_versions(then: Any) -> None:

@@ -6,17 +6,28 @@ from collections.abc import Sequence
 from eigen_jax.architecture import Architecture
 from eigen_jax.evolution import Phase
 from eigen_jax.lineage import Individual, Reference
+from eigen_jax.search.final import Evaluation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchResult:
     """How a search ended."""
 
-    best: Individual | None  # the fittest survivor of all generations; None if nothing ever survived
-    validation_accuracy: float | None  # a fraction; what selection saw
-    test_accuracy: float | None  # a fraction; of the same weights, seen by nothing before
+    best: Individual | None = None  # the fittest survivor of all generations; None if nothing ever survived
+    validation_accuracy: float | None = None  # a fraction; what selection saw
+    search_test_accuracy: float | None = None  # a fraction; of the same weights, which no selection saw
+    final_validation_accuracy: float | None = None  # after the final training; None where it was trained on
+    test: Evaluation | None = None  # of the weights that are saved: after the final training, if there was one
+    final_cause: str | None = None  # why the final training failed and the weights of the search are kept
     generations: int
     trained: int  # individuals that were trained, not taken over from an equal one
+    search_seconds: float  # compiling and training, of all individuals
+    final_seconds: float = 0.0  # compiling and training, of the network found
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """A fraction, of the weights that are saved; None where there is no network."""
+        return self.test.accuracy if self.test else None
 
 
 class SearchObserver:
@@ -48,5 +59,11 @@ class SearchObserver:
     def generation_ended(self, *, individuals: Sequence[Individual], best_fitness: float) -> None:
         """A generation is over and recorded. `best_fitness` is the run's so far, -inf if there is none."""
 
+    def final_training_started(self, *, best: Individual, until: int) -> None:
+        """The network found is trained from scratch, for `until` steps."""
+
+    def final_training_progress(self, *, step: int, loss: float, steps_per_second: float) -> None:
+        """The final training is on its way."""
+
     def search_ended(self, *, result: SearchResult) -> None:
-        """The search has converged, and its network is tested and saved."""
+        """The search is over, and its network is tested and saved."""

@@ -1,0 +1,335 @@
+"""Gene duplication: networks that repeat whole blocks of their parent.
+
+A block is all layers of one map size, so of one level; the layer that shrinks the map opens its
+block. A block is repeated in series. In a copy a strided convolution has stride 1, and a pool is
+left out: it stands for what the copy reads. Every edge that enters a copy from outside comes from
+the output of the copy before it, which is that copy's last layer in the genome's order. What reads
+a layer of the block from outside, the classifier included, reads that layer's last copy. Layers
+that no longer reach the sink are pruned, and widths follow from the new inputs.
+
+Dimension letters: G genes, L halvings of the image, N combinations of repeats.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array, lax
+
+from eigen_jax.genome import Genome, GenomeSpec, Op, infer_shapes, within_bounds
+
+# A genome's combinations are enumerated where they are no more than this; of more, so many are drawn.
+MAX_CANDIDATES = 4_096
+
+_CHUNK = 16  # combinations that are tried at a time
+
+
+@struct.dataclass
+class _Blocks:
+    """The blocks of a genome, whatever their repeats."""
+
+    level: Array  # [G] int32, of a gene's block; meaningless for dead genes
+    members: Array  # [L + 1, G] bool, live genes by block
+    output: Array  # [L + 1] int32, the last layer of a block; meaningless if it is empty
+    copied_output: Array  # [L + 1] int32, the last layer of a block that is no pool
+    repeatable: Array  # [L + 1] bool, a copy of the block has layers, and the search space holds them
+
+
+@struct.dataclass
+class _Layout:
+    """Where the layers of the repeated blocks lie, in the order of block, copy and gene.
+
+    A block's layers come in three parts: its original, the copies between, which are all alike, and
+    its last copy. The last two are empty where it stands once.
+    """
+
+    repeats: Array  # [L + 1] int32
+    blocks: _Blocks
+    kept: Array  # [3, G] bool, genes whose layer in the part reaches the sink
+    rank: Array  # [3, G] int32, kept layers of the same block and part before this one
+    size: Array  # [3, L + 1] int32, kept layers of a part, or of each copy between
+    start: Array  # [3, L + 1] int32, position of the part's first layer
+    length: Array  # [] int32
+
+    def position(self, gene: Array, copy: Array) -> Array:
+        """Of a layer's copy, the original being copy 0; any shape."""
+        level = self.blocks.level[gene]
+        part = jnp.where(copy == 0, 0, jnp.where(copy == self.repeats[level] - 1, 2, 1))
+        earlier_copies = jnp.where(part == 1, copy - 1, 0) * self.size[1, level]
+        return self.start[part, level] + earlier_copies + self.rank[part, gene]
+
+    def output(self, level: Array, copy: Array) -> Array:
+        """The position of the last layer of a block's copy; any shape."""
+        last = jnp.where(copy == 0, self.blocks.output[level], self.blocks.copied_output[level])
+        return self.position(last, copy)
+
+
+def block_levels(genome: Genome, *, spec: GenomeSpec) -> Array:
+    """Which levels hold a block that can be repeated.
+
+    A block of pools alone cannot: its copy would be empty. Nor can one whose strided convolutions
+    would need a stride of 1 that the search space lacks.
+
+    Args:
+        genome: [G] genes, valid for the spec.
+        spec: the search space.
+
+    Returns:
+        [L + 1] bool, by the level of the block, from the largest map.
+    """
+    return _find_blocks(genome, spec).repeatable
+
+
+def repeat_blocks(genome: Genome, repeats: Array, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """Repeats the blocks of a genome in series; jit- and vmap-able.
+
+    Args:
+        genome: [G] genes, valid for the spec.
+        repeats: [L + 1] int32, how often each level's block stands in a row; all one changes nothing.
+        spec: the search space.
+
+    Returns:
+        The genome, and [] bool: whether there is such a network, within the capacity and the bounds.
+        There is none where a level without a block that can be repeated has repeats other than 1.
+        The genome is as it was where there is none.
+    """
+    return _repeat(genome, _find_blocks(genome, spec), repeats, spec)
+
+
+def duplicate(key: Array, genome: Genome, *, spec: GenomeSpec, max_repeats: int = 3) -> Genome:
+    """Repeats blocks by a combination drawn uniformly among those that fit; jit- and vmap-able.
+
+    Args:
+        key: a PRNG key.
+        genome: [G] genes, valid for the spec.
+        spec: the search space.
+        max_repeats: most times that a block stands in a row.
+
+    Returns:
+        The child, valid for the spec; the genome as it was where no combination is found (see
+        `duplicates`).
+    """
+    genomes, _ = duplicates(key, genome, count=1, spec=spec, max_repeats=max_repeats)
+    return jax.tree.map(lambda leaf: leaf[0], genomes)
+
+
+def duplicates(
+    key: Array, genome: Genome, *, count: int, spec: GenomeSpec, max_repeats: int = 3
+) -> tuple[Genome, Array]:
+    """Repeats blocks by different combinations, drawn uniformly among those that fit, without replacement.
+
+    A combination is how often each block stands, from 1 to `max_repeats`; once each is none. All are
+    tried before fewer than `count` are given, unless they are more than `MAX_CANDIDATES`: then so
+    many draws are tried.
+
+    Args:
+        key: a PRNG key.
+        genome: [G] genes, valid for the spec.
+        count: children to make.
+        spec: the search space.
+        max_repeats: most times that a block stands in a row.
+
+    Returns:
+        The children, [count, ...], valid for the spec, and their repeats, [count, L + 1] int32. Where
+        fewer combinations are found, the last children are the genome itself, with repeats of 1.
+    """
+    blocks = _find_blocks(genome, spec)
+    candidates, number = _draw_candidates(key, blocks.repeatable, max_repeats)
+    chunk = min(_CHUNK, len(candidates))
+
+    def unfinished(carry):
+        _, _, found, tried = carry
+        return (found < count) & (tried < number)
+
+    def try_chunk(carry):
+        children, repeats, found, tried = carry
+        turn = tried + jnp.arange(chunk, dtype=jnp.int32)
+        drawn = candidates[turn % len(candidates)]
+        made, valid = jax.vmap(lambda combination: _repeat(genome, blocks, combination, spec))(drawn)
+        valid &= turn < number
+        rank = found + jnp.cumsum(valid, dtype=jnp.int32) - 1
+        slot = jnp.where(valid, rank, count)  # past the end, as are ranks of `count` and more: dropped
+        children = jax.tree.map(lambda whole, new: whole.at[slot].set(new, mode="drop"), children, made)
+        repeats = repeats.at[slot].set(drawn, mode="drop")
+        return children, repeats, found + valid.sum(dtype=jnp.int32), tried + chunk
+
+    unchanged = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), genome)
+    once = jnp.ones((count, spec.max_level + 1), jnp.int32)
+    zero = jnp.zeros((), jnp.int32)
+    children, repeats, _, _ = lax.while_loop(unfinished, try_chunk, (unchanged, once, zero, zero))
+    return children, repeats
+
+
+def _draw_candidates(key: Array, repeatable: Array, max_repeats: int) -> tuple[Array, Array]:
+    """Different combinations in a random order, [N, L + 1] int32, and how many of the first are ones."""
+    levels = len(repeatable)
+    size = min(MAX_CANDIDATES, max_repeats**levels)
+    # Powers past the size are as good as the size: no index reaches them.
+    powers = jnp.asarray([min(max_repeats**exponent, size + 1) for exponent in range(levels + 1)], jnp.int32)
+    total = powers[repeatable.sum(dtype=jnp.int32)]
+    place = jnp.cumsum(repeatable, dtype=jnp.int32) - repeatable.astype(jnp.int32)
+    index = jnp.arange(size, dtype=jnp.int32)
+    digits = index[:, None] // powers[place][None] % max_repeats
+    different = index < total
+    key_digits, key_order = jax.random.split(key)
+    if max_repeats**levels > size:
+        drawn = jax.random.randint(key_digits, digits.shape, 0, max_repeats, jnp.int32)
+        digits = jnp.where(total > size, drawn, digits)
+    digits = jnp.where(repeatable[None], digits, 0)
+    if max_repeats**levels > size:
+        different &= (total <= size) | _first_of_equals(digits)
+    different &= (digits > 0).any(axis=1)
+    order = jnp.lexsort((jax.random.bits(key_order, (size,), jnp.uint32), ~different))
+    return digits[order] + 1, different.sum(dtype=jnp.int32)
+
+
+def _first_of_equals(rows: Array) -> Array:
+    """One row of every set of equal ones; [N] bool."""
+    order = jnp.lexsort(rows.T)
+    same = (rows[order[1:]] == rows[order[:-1]]).all(axis=1)
+    return jnp.ones(len(rows), bool).at[order[1:]].set(~same)
+
+
+def _find_blocks(genome: Genome, spec: GenomeSpec) -> _Blocks:
+    gene = jnp.arange(genome.capacity, dtype=jnp.int32)
+    level = infer_shapes(genome, spec=spec).level.astype(jnp.int32)
+    levels = jnp.arange(spec.max_level + 1, dtype=jnp.int32)
+    members = (level[None] == levels[:, None]) & (gene < genome.length)[None]
+    copied = members & (genome.op != Op.POOL)[None]
+    repeatable = copied.any(axis=1)
+    if 1 not in spec.strides:
+        repeatable &= ~(members & (genome.op == Op.CONV)[None]).any(axis=1)
+    return _Blocks(
+        level=level,
+        members=members,
+        output=jnp.where(members, gene[None], 0).max(axis=1),
+        copied_output=jnp.where(copied, gene[None], 0).max(axis=1),
+        repeatable=repeatable,
+    )
+
+
+def _repeat(genome: Genome, blocks: _Blocks, repeats: Array, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """As `repeat_blocks`, for blocks already found."""
+    possible = ((repeats == 1) | ((repeats > 1) & blocks.repeatable)).all()
+    # Every copy has a layer at least, so more copies than genes are too many however many they are.
+    layout = _lay_out(genome, blocks, jnp.clip(repeats, 1, genome.capacity + 2))
+    child = _build(genome, layout, spec)
+    shapes = infer_shapes(child, spec=spec)
+    fits = (layout.length <= genome.capacity) & shapes.consistent & within_bounds(shapes, spec=spec)
+    changed = possible & fits & (repeats > 1).any()
+    return jax.tree.map(functools.partial(jnp.where, changed), child, genome), possible & fits
+
+
+def _lay_out(genome: Genome, blocks: _Blocks, repeats: Array) -> _Layout:
+    once = (repeats == 1)[blocks.level]
+    original, between, last = _needed(genome, blocks, repeats)
+    copied = ~once & (genome.op != Op.POOL)
+    kept = jnp.stack([jnp.where(once, last, original), between & copied, last & copied])
+    counted = jnp.cumsum(kept[:, None] & blocks.members[None], axis=-1, dtype=jnp.int32)  # [3, L + 1, G]
+    gene = jnp.arange(genome.capacity, dtype=jnp.int32)
+    size = counted[:, :, -1]
+    times = jnp.stack([jnp.ones_like(repeats), jnp.maximum(repeats - 2, 0), jnp.minimum(repeats - 1, 1)])
+    whole = (size * times).T.reshape(-1)  # by level, then part
+    ends = jnp.cumsum(whole, dtype=jnp.int32)
+    return _Layout(
+        repeats=repeats,
+        blocks=blocks,
+        kept=kept,
+        rank=counted[:, blocks.level, gene] - 1,
+        size=size,
+        start=(ends - whole).reshape(-1, 3).T,
+        length=ends[-1],
+    )
+
+
+def _needed(genome: Genome, blocks: _Blocks, repeats: Array) -> tuple[Array, Array, Array]:
+    """Which layers reach the sink in their block's original, copies between and last copy; [G] bool each.
+
+    The last copy stands for the whole block where that is repeated once.
+    """
+    gene = jnp.arange(genome.capacity, dtype=jnp.int32)
+    repeated = (repeats > 1)[blocks.level]
+    needed = jnp.stack(
+        [
+            gene == blocks.output[blocks.level],
+            gene == blocks.copied_output[blocks.level],
+            gene == genome.length - 1,
+        ],
+        axis=1,
+    )
+
+    def visit(step, needed):
+        reader = genome.capacity - 1 - step
+        original, _, last = needed[reader]
+        outside = jnp.stack([jnp.zeros((), bool), jnp.zeros((), bool), jnp.where(repeated[reader], original, last)])
+        for slot in range(2):
+            source = genome.inputs[reader, slot].astype(jnp.int32)
+            is_gene = (reader < genome.length) & (source >= 0)
+            inside = blocks.level[source] == blocks.level[reader]
+            read = needed[source] | jnp.where(inside, needed[reader], outside)
+            # What is no gene is sent past the end, where `drop` loses it.
+            needed = needed.at[jnp.where(is_gene, source, genome.capacity)].set(read, mode="drop")
+        return needed
+
+    needed = lax.fori_loop(0, genome.capacity, visit, needed)
+    return needed[:, 0], needed[:, 1], needed[:, 2]
+
+
+def _build(genome: Genome, layout: _Layout, spec: GenomeSpec) -> Genome:
+    """The genome of a layout, cut off at the capacity."""
+    position = jnp.arange(genome.capacity, dtype=jnp.int32)
+    live = position < layout.length
+    origin, copy = _origins(layout, genome.capacity)
+
+    choices = jnp.asarray(spec.strides, jnp.int32)
+    unit = spec.strides.index(1) if 1 in spec.strides else 0
+    stride = genome.stride[origin]
+    stride = jnp.where((copy > 0) & (choices[stride] == 2), jnp.asarray(unit, stride.dtype), stride)
+    inputs = _wire(genome, layout, origin, copy)
+
+    def masked(genes):
+        return jnp.where(live, genes, jnp.zeros((), genes.dtype))
+
+    return Genome(
+        op=masked(genome.op[origin]),
+        inputs=jnp.where(live[:, None], inputs, 0).astype(genome.inputs.dtype),
+        channels=masked(genome.channels[origin]),
+        kernel=masked(genome.kernel[origin]),
+        stride=masked(jnp.where(genome.op[origin] == Op.CONV, stride, jnp.zeros((), stride.dtype))),
+        length=jnp.minimum(layout.length, genome.capacity),
+    )
+
+
+def _origins(layout: _Layout, capacity: int) -> tuple[Array, Array]:
+    """The gene that every position has its layer from, and the number of the copy; [G] int32 each."""
+    levels = len(layout.repeats)
+    gene = jnp.arange(capacity, dtype=jnp.int32)
+    part = jnp.arange(3, dtype=jnp.int32)[:, None]
+    # A row for each level and part, in the order of their positions, with the genes kept in it.
+    row = jnp.where(layout.kept, layout.blocks.level[None] * 3 + part, 3 * levels)
+    table = jnp.zeros((3 * levels, capacity), jnp.int32)
+    table = table.at[row, layout.rank].set(jnp.broadcast_to(gene, row.shape), mode="drop")
+
+    start, size = layout.start.T.reshape(-1), jnp.maximum(layout.size.T.reshape(-1), 1)
+    # Parts of no layers start where the next one does, which is the one to find.
+    row = jnp.searchsorted(start, gene, side="right", method="compare_all").astype(jnp.int32) - 1
+    within = gene - start[row]
+    origin = table[row, within % size[row]]
+    last = layout.repeats[row // 3] - 1
+    copy = jnp.where(row % 3 == 0, 0, jnp.where(row % 3 == 1, 1 + within // size[row], last))
+    return origin, copy
+
+
+def _wire(genome: Genome, layout: _Layout, origin: Array, copy: Array) -> Array:
+    """The inputs of every position; [G, 2] int32."""
+    source = genome.inputs[origin].astype(jnp.int32)
+    level, is_pool = layout.blocks.level, genome.op == Op.POOL
+    own_level, copy = level[origin][:, None], copy[:, None]
+    inside = (source >= 0) & (level[source] == own_level)
+    enters = (copy > 0) & (~inside | is_pool[source])
+    source_copy = jnp.where(inside, copy, layout.repeats[level[source]] - 1)
+    left_out = (source_copy > 0) & is_pool[source]
+    read = jnp.where(left_out, layout.output(level[source], source_copy - 1), layout.position(source, source_copy))
+    wired = jnp.where(enters, layout.output(own_level, copy - 1), jnp.where(source == Genome.IMAGE, source, read))
+    return jnp.where(source == Genome.UNUSED, source, wired)

@@ -1,0 +1,78 @@
+"""What a search did, for people: tables, plots and drawings of records and networks.
+
+Nothing here runs anything. Tables are values until they are written as CSV and Markdown, figures are
+matplotlib's until they are saved as PNG and SVG, and neither touches a setting of matplotlib.
+"""
+
+from eigen_jax.report.drawing import draw_architecture, draw_duplication
+from eigen_jax.report.figures import mean_and_deviation, plot_progress, plot_step_sizes
+from eigen_jax.report.files import ReportError
+from eigen_jax.report.style import save_figure
+from eigen_jax.report.summary import (
+    PhaseSummary,
+    best_so_far,
+    by_generation,
+    find_individual,
+    find_phase,
+    fittest,
+    read_record,
+    read_result,
+    summarise_phases,
+)
+from eigen_jax.report.tables import (
+    NOT_COMPARABLE,
+    NOT_MEASURED,
+    Cell,
+    Column,
+    Measured,
+    Provenance,
+    Quoted,
+    Table,
+    Unit,
+    format_cell,
+    gain,
+    measured,
+    paper_cell,
+    paper_column,
+    provenance_notes,
+    to_csv,
+    to_markdown,
+    write_table,
+)
+
+__all__ = [
+    "NOT_COMPARABLE",
+    "NOT_MEASURED",
+    "Cell",
+    "Column",
+    "Measured",
+    "PhaseSummary",
+    "Provenance",
+    "Quoted",
+    "ReportError",
+    "Table",
+    "Unit",
+    "best_so_far",
+    "by_generation",
+    "draw_architecture",
+    "draw_duplication",
+    "find_individual",
+    "find_phase",
+    "fittest",
+    "format_cell",
+    "gain",
+    "mean_and_deviation",
+    "measured",
+    "paper_cell",
+    "paper_column",
+    "plot_progress",
+    "plot_step_sizes",
+    "provenance_notes",
+    "read_record",
+    "read_result",
+    "save_figure",
+    "summarise_phases",
+    "to_csv",
+    "to_markdown",
+    "write_table",
+]

@@ -1,0 +1,191 @@
+"""Plots of what searches did: Figures 3 and 4 of the paper.
+
+A generation's best accuracy never falls, as here it is that of the best so far. A search that ended
+before others stays at its last value, so that a mean is over the same seeds at every generation.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from eigen_jax.lineage import Individual
+from eigen_jax.report.files import ReportError
+from eigen_jax.report.style import BLUE, GREEN, GREY, LINE_COLOURS, ORANGE, VERMILION, styled
+from eigen_jax.report.summary import best_so_far, summarise_phases
+from eigen_jax.report.tables import format_parameters
+
+PANELS = ((1, 2, 10, 100), (50, 100, 200))  # the step sizes of Figure 3, left and right
+
+_PHASE_COLOURS = {"primary": ORANGE, "secondary": GREEN, "duplication": VERMILION}
+_PHASE_NAMES = {"primary": "primary succession", "secondary": "secondary succession", "duplication": "gene duplication"}
+
+
+def mean_and_deviation(curves: Sequence[Sequence[float | None]]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sample standard deviation (n - 1) over seeds, generation by generation.
+
+    Args:
+        curves: [S][generations], a curve a seed, lengths may differ; None or a number that is not
+            finite stands for no value. A shorter curve stays at its last value.
+
+    Returns:
+        Two float64 arrays of the longest curve's length: the mean, NaN where a seed has no value;
+        and the deviation, NaN where the mean is, and throughout where there is one seed.
+
+    Raises:
+        ReportError: there is no curve, or an empty one.
+    """
+    if not curves or not all(len(curve) for curve in curves):
+        raise ReportError("there is no curve, or one without generations; give a value a generation for each seed")
+    length = max(map(len, curves))
+    values = np.array([[*map(_or_nan, curve), *[_or_nan(curve[-1])] * (length - len(curve))] for curve in curves])
+    deviation = values.std(axis=0, ddof=1) if len(curves) > 1 else np.full(length, np.nan)
+    return values.mean(axis=0), deviation
+
+
+@styled
+def plot_step_sizes(
+    curves: Mapping[int, Sequence[Sequence[float | None]]],
+    *,
+    panels: Sequence[Sequence[int]] = PANELS,
+    title: str | None = None,
+) -> Figure:
+    """Figure 3: how fast searches get better with the number of mutations a child.
+
+    Lines are means over seeds, bands one standard deviation to either side. A step size has one
+    colour in all panels.
+
+    Args:
+        curves: step size to [S][generations], the best-so-far validation accuracy of each seed,
+            fractions; None where nothing had survived yet.
+        panels: the step sizes of each panel. Those without curves are left out, and so is a panel
+            without any.
+        title: of the figure.
+
+    Raises:
+        ReportError: no panel has a curve, or a step size has no curves.
+    """
+    shown = [[size for size in panel if size in curves] for panel in panels]
+    shown = [panel for panel in shown if panel]
+    if not shown:
+        sizes = ", ".join(map(str, curves)) or "none"
+        raise ReportError(f"no panel shows any of the step sizes that there are ({sizes}); choose other panels")
+    every_size = list(dict.fromkeys(size for panel in panels for size in panel))
+    colours = {size: LINE_COLOURS[place % len(LINE_COLOURS)] for place, size in enumerate(every_size)}
+    figure = Figure(figsize=(4.2 * len(shown) + 1.2, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for ax, panel in zip(axes, shown, strict=True):
+        for size in panel:
+            _plot_mean(ax, curves[size], colour=colours[size], label=_step_size_label(size, len(curves[size])))
+        ax.set_xlabel("generation")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set_ylabel("best validation accuracy, %")
+    lines = {line.get_label(): line for ax in axes for line in ax.get_lines()}
+    labels = [_step_size_label(size, len(curves[size])) for size in sorted({*itertools.chain(*shown)})]
+    figure.legend([lines[label] for label in labels], labels, title="step size", loc="outside right center")
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+@styled
+def plot_progress(runs: Sequence[Sequence[Individual]], *, title: str | None = None) -> Figure:
+    """Figure 4: the best test accuracy and the size of every network, generation by generation.
+
+    The accuracy is the test accuracy of the individual that is best so far by validation, so it can
+    fall; several runs give mean and one standard deviation. Dots are individuals of all runs.
+    Vertical lines stand where each run's phases end.
+
+    Args:
+        runs: the record of each seed's run, in its order.
+        title: of the figure.
+
+    Raises:
+        ReportError: there is no run, or one without individuals.
+    """
+    if not runs or not all(runs):
+        raise ReportError("there is no record, or one without individuals; give the record of each run")
+    figure = Figure(figsize=(7.6, 4.4), layout="constrained")
+    # The second axes lie over the first: the line over the dots, and the dots over the grid.
+    sizes = figure.subplots()
+    ax = sizes.twinx()
+    _plot_sizes(sizes, runs)
+    _plot_boundaries(ax, runs)
+    curves = [[best.test_accuracy if best else None for best in best_so_far(run)] for run in runs]
+    label = "best test accuracy" + (f", mean ± sd, n = {len(runs)}" if len(runs) > 1 else "")
+    _plot_mean(ax, curves, colour=BLUE, label=label, marker="o")
+    if np.isnan(mean_and_deviation(curves)[0]).all():
+        ax.text(0.5, 0.5, "no test accuracy was recorded", transform=ax.transAxes, ha="center", color=GREY)
+    ax.set_ylabel("test accuracy, %", color=BLUE)
+    ax.yaxis.set_label_position("left")
+    ax.yaxis.tick_left()
+    ax.grid(False)
+    handles = [*ax.get_legend_handles_labels()[0], *sizes.get_legend_handles_labels()[0]]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.2)
+    if title:
+        ax.set_title(title)
+    return figure
+
+
+def _plot_mean(
+    ax: Axes, curves: Sequence[Sequence[float | None]], *, colour: str, label: str, marker: str | None = None
+) -> None:
+    """Draws the mean of curves of fractions, in %, and the band of one standard deviation."""
+    mean, deviation = (100 * part for part in mean_and_deviation(curves))
+    generations = np.arange(len(mean))
+    ax.plot(generations, mean, color=colour, label=label, marker=marker, markersize=4)
+    if len(curves) > 1:
+        ax.fill_between(generations, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
+
+
+def _plot_sizes(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
+    """Draws the parameters of every individual, coloured by phase."""
+    individuals = [individual for run in runs for individual in run]
+    for phase in dict.fromkeys(each.phase for each in individuals):
+        own = [each for each in individuals if each.phase == phase]
+        ax.scatter(
+            [each.generation for each in own],
+            [each.parameters for each in own],
+            s=13,
+            color=_PHASE_COLOURS.get(phase, GREY),
+            alpha=0.65,
+            linewidths=0,
+            label=f"parameters, {_PHASE_NAMES.get(phase, phase)}",
+        )
+    ax.set_yscale("log")
+    ax.set_ylabel("parameters")
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_parameters(value)))
+    ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    ax.yaxis.set_label_position("right")
+    ax.yaxis.tick_right()
+    ax.spines["right"].set_visible(True)
+    ax.set_xlabel("generation")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _plot_boundaries(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
+    """Draws where phases end: between the last generation of one and the first of the next."""
+    ends = [(before.phase, before.last_generation + 0.5) for run in runs for before in summarise_phases(run)[:-1]]
+    told: set[str] = set()
+    for phase, place in dict.fromkeys(ends):
+        label = f"{_PHASE_NAMES.get(phase, phase)} ends"
+        ax.axvline(
+            place,
+            color=_PHASE_COLOURS.get(phase, GREY),
+            linestyle="--",
+            linewidth=1.3,
+            label=None if phase in told else label,
+        )
+        told.add(phase)
+
+
+def _step_size_label(size: int, seeds: int) -> str:
+    return f"{size} ({seeds} {'seed' if seeds == 1 else 'seeds'})"
+
+
+def _or_nan(value: float | None) -> float:
+    return value if value is not None and math.isfinite(value) else math.nan

@@ -1,0 +1,244 @@
+"""Where the boxes of a drawing lie: layers in columns, columns in lines, as words in a text.
+
+Layers are grouped by block, and a block's layers stand in columns by rank, the longest path from the
+block's first layers. Columns follow one another from left to right and wrap into lines. Layers of one
+rank stand in lanes, one under the other. Lengths are inches; y grows downwards.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+from eigen_jax.architecture import IMAGE, Architecture, Layer, layer_shapes
+
+BOX_WIDTH, BOX_HEIGHT = 0.78, 0.42
+LANE_PITCH = BOX_HEIGHT + 0.2
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+MIN_LINE, MAX_LINE = 9, 13  # columns of a line, but where there are fewer in all
+
+_INPUT_NAME, _POOLING_NAME = "image", "global\npooling"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+    """Layers that are drawn as one panel: a block, or one copy of it."""
+
+    label: str
+    block: int  # halvings of the image: blocks of one size have one colour
+    layers: tuple[int, ...]  # positions in the architecture, each after its inputs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Box:
+    """One layer, or the image, the global pooling or the classifier."""
+
+    node: int  # a layer's position; IMAGE; the number of layers for the pooling, one more for the classifier
+    kind: str  # "image", "conv", "strided conv", "pool", "concat", "pooling" or "classifier"
+    label: str
+    group: int | None  # which of the groups; None: outside of all
+    column: int  # among all columns of the drawing
+    line: int
+    place: int  # of the column within its line
+    lane: int  # from the top of the line
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+    """All boxes, and how many lanes each line has."""
+
+    boxes: Mapping[int, Box]  # node to box
+    edges: tuple[tuple[int, int], ...]  # (node, node that reads it), one an input
+    groups: tuple[Group, ...]
+    lanes: tuple[int, ...]  # of each line
+    columns: int  # of the longest line
+
+    def columns_of(self, group: int) -> dict[int, tuple[int, int]]:
+        """Line to (first, last) place of the group's columns in it."""
+        found: dict[int, tuple[int, int]] = {}
+        for box in self.boxes.values():
+            if box.group == group:
+                first, last = found.get(box.line, (box.place, box.place))
+                found[box.line] = min(first, box.place), max(last, box.place)
+        return dict(sorted(found.items()))
+
+
+def block_groups(architecture: Architecture) -> tuple[Group, ...]:
+    """The blocks of a network, largest maps first: all layers of one H x W each."""
+    members: dict[tuple[int, int], list[int]] = {}
+    for position, (height, width, _) in enumerate(layer_shapes(architecture)):
+        members.setdefault((height, width), []).append(position)
+    levels = _levels(architecture)
+    return tuple(
+        Group(label=f"{height} {TIMES} {width}", block=levels[height, width], layers=tuple(layers))
+        for (height, width), layers in sorted(members.items(), reverse=True)
+    )
+
+
+def copy_groups(before: Architecture, after: Architecture, repeats: Sequence[int]) -> tuple[Group, ...]:
+    """The blocks of a network that came by duplication, a group for each copy of a block.
+
+    A block whose layers do not come apart into so many copies, or are not in both networks, stays
+    one group.
+
+    Args:
+        before: the network that was duplicated.
+        after: the network that came of it.
+        repeats: how often each block stands in a row, by halvings of the image.
+    """
+    originals = {group.block: group for group in block_groups(before)}
+    groups: list[Group] = []
+    for group in block_groups(after):
+        times = repeats[group.block] if group.block < len(repeats) else 1
+        original = originals.get(group.block)
+        parts = _split_copies(before, original, after, group, times) if original else [group.layers]
+        for number, layers in enumerate(parts, start=1):
+            label = f"{group.label}\n{number} of {len(parts)}" if len(parts) > 1 else group.label
+            groups.append(Group(label=label, block=group.block, layers=tuple(layers)))
+    return tuple(groups)
+
+
+def place(architecture: Architecture, groups: Sequence[Group], *, num_classes: int) -> Grid:
+    """Puts every layer into a line, a column and a lane.
+
+    Args:
+        architecture: the network.
+        groups: of all its layers, each group after those that it reads.
+        num_classes: what the classifier tells apart.
+    """
+    layers = architecture.layers
+    pooling, classifier = len(layers), len(layers) + 1
+    sink = len(layers) - 1 if layers else IMAGE
+    edges = [(source, node) for node, layer in enumerate(layers) for source in layer.inputs]
+    edges += [(sink, pooling), (pooling, classifier)]
+    columns: list[tuple[int | None, dict[int, int]]] = [(None, {IMAGE: 0})]  # group, node to lane
+    for number, group in enumerate(groups):
+        columns += [(number, lanes) for lanes in _columns_of(layers, group)]
+    columns += [(None, {pooling: 0}), (None, {classifier: 0})]
+    per_line = _columns_per_line(len(columns))
+    labels = _labels(architecture, num_classes)
+    boxes = {
+        node: Box(
+            node=node,
+            kind=labels[node][0],
+            label=labels[node][1],
+            group=group_number,
+            column=column,
+            line=column // per_line,
+            place=column % per_line,
+            lane=lane,
+        )
+        for column, (group_number, lanes) in enumerate(columns)
+        for node, lane in lanes.items()
+    }
+    heights = [0] * (1 + (len(columns) - 1) // per_line)
+    for box in boxes.values():
+        heights[box.line] = max(heights[box.line], box.lane + 1)
+    return Grid(
+        boxes=boxes,
+        edges=tuple(edges),
+        groups=tuple(groups),
+        lanes=tuple(heights),
+        columns=min(per_line, len(columns)),
+    )
+
+
+def _levels(architecture: Architecture) -> dict[tuple[int, int], int]:
+    """Halvings of the image, by the size of the map."""
+    height, width, _ = architecture.input_shape
+    sizes = [(height, width)]
+    while sizes[-1] != (1, 1):
+        height, width = -(-height // 2), -(-width // 2)
+        sizes.append((height, width))
+    return {size: level for level, size in enumerate(sizes)}
+
+
+def _split_copies(
+    before: Architecture, original: Group, after: Architecture, group: Group, times: int
+) -> list[tuple[int, ...]]:
+    """The copies of a block, in order, or all of its layers in one where they do not come apart.
+
+    Layers of a copy follow one another in the canonical order: all of a copy, but for the last, lead
+    to its output, and nothing else of it is read. The last copy has all layers but the pools; those
+    before lack what only layers outside of the block read, and the first has its pools too.
+    """
+    pools = sum(before.layers[position].op == "pool" for position in original.layers)
+    last = len(original.layers) - pools
+    rest = len(group.layers) - last
+    for kept_pools in range(pools, -1, -1):
+        size, remainder = divmod(rest - kept_pools, times - 1) if times > 1 else (0, 1)
+        if remainder or size < 1 or last < 1:
+            continue
+        ends = list(itertools.accumulate([size + kept_pools, *[size] * (times - 2), last]))
+        parts = [group.layers[start:end] for start, end in itertools.pairwise([0, *ends])]
+        if _in_series(after.layers, parts):
+            return parts
+    return [group.layers]
+
+
+def _in_series(layers: Sequence[Layer], parts: Sequence[tuple[int, ...]]) -> bool:
+    """Whether each part reads, of the parts before it, only the last layer of the one before."""
+    for number, part in enumerate(parts):
+        earlier = {position for before in parts[:number] for position in before}
+        read = {source for position in part for source in layers[position].inputs} & earlier
+        if number and read != {parts[number - 1][-1]}:
+            return False
+    return True
+
+
+def _columns_of(layers: Sequence[Layer], group: Group) -> list[dict[int, int]]:
+    """The columns of a group by rank, each from layer to lane.
+
+    One longest path keeps the top lane; a layer beside it stands in the lane of what it reads in the
+    column before, where that is free.
+    """
+    ranks: dict[int, int] = {}
+    for position in group.layers:
+        ranks[position] = 1 + max((ranks[source] for source in layers[position].inputs if source in ranks), default=-1)
+    end: int | None = max(group.layers, key=lambda position: (ranks[position], position))
+    spine = set()
+    while end is not None:
+        spine.add(end)
+        end = next((source for source in layers[end].inputs if ranks.get(source) == ranks[end] - 1), None)
+    columns: list[dict[int, int]] = []
+    before: dict[int, int] = {}
+    for rank in range(1 + max(ranks.values())):
+        members = [position for position in group.layers if ranks[position] == rank]
+        # The lanes of what a layer reads in the column before: to stay in one is to be drawn straight.
+        wanted = {
+            position: [before[read] for read in layers[position].inputs if before.get(read)] for position in members
+        }
+        column: dict[int, int] = {}
+        for position in sorted(members, key=lambda position: (position not in spine, not wanted[position], position)):
+            free = [lane for lane in range(1, len(members) + 1) if lane not in column.values()]
+            column[position] = (
+                0 if position in spine else next((lane for lane in wanted[position] if lane in free), free[0])
+            )
+        columns.append(column)
+        before = column
+    return columns
+
+
+def _columns_per_line(columns: int) -> int:
+    """Lines of about equal length, in a drawing about as wide as high."""
+    most = min(max(math.ceil(1.35 * math.sqrt(columns)), MIN_LINE), MAX_LINE)
+    lines = math.ceil(columns / most)
+    return math.ceil(columns / lines)
+
+
+def _labels(architecture: Architecture, num_classes: int) -> dict[int, tuple[str, str]]:
+    """Node to the kind and the label of its box."""
+    height, width, depth = architecture.input_shape
+    labels = {IMAGE: ("image", f"{_INPUT_NAME}\n{height} {TIMES} {width} {TIMES} {depth}")}
+    for position, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
+        if layer.op == "conv":
+            name = f"{layer.kernel}{TIMES}{layer.kernel}, {layer.channels}"
+            strided = layer.stride > 1
+            labels[position] = ("strided conv", f"{name}\nstride {layer.stride}") if strided else ("conv", name)
+        else:
+            labels[position] = (layer.op, f"max pool\n2{TIMES}2" if layer.op == "pool" else f"concat\n{shape[2]:,}")
+    pooling = len(architecture.layers)
+    labels[pooling] = ("pooling", _POOLING_NAME)
+    labels[pooling + 1] = ("classifier", f"classifier\n{num_classes} classes")
+    return labels

@@ -1,0 +1,223 @@
+"""What tables need of finished runs: the end of each phase, what it cost, and how the run ended."""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eigen_jax import lineage
+from eigen_jax.lineage import Fate, Individual, LineageError, Reference
+from eigen_jax.report.files import ReportError
+
+RESULT_VERSION = 2
+
+_NUMBER, _COUNT, _TEXT = (int, float), (int,), (str,)
+# What a result.json has at least: fields, and the types of each; a nested object has its own fields.
+_RESULT_FIELDS: dict[str, Any] = {
+    "validation_accuracy": (*_NUMBER, None),
+    "search_test_accuracy": (*_NUMBER, None),
+    "test_accuracy": (*_NUMBER, None),
+    "generations": _COUNT,
+    "trained": _COUNT,
+    "network": {
+        "individual": {"generation": _COUNT, "index": _COUNT},
+        "fingerprint": _TEXT,
+        "layers": _COUNT,
+        "parameters": _COUNT,
+        "flops": _COUNT,
+    },
+    "seconds": {"search": _NUMBER, "final": _NUMBER},
+    "mimicry": {"teacher": _TEXT, "weight": _NUMBER, "temperature": _NUMBER},
+}
+_MAY_BE_NULL = ("network", "mimicry")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhaseSummary:
+    """One phase of a search, as its record tells it."""
+
+    phase: str
+    first_generation: int
+    last_generation: int
+    best: Individual | None  # the fittest survivor at the end of the phase, of it and of those before; None: none yet
+    best_of_phase: Individual | None  # the fittest survivor among the phase's own
+    individuals: int
+    trained: int  # individuals that were trained, not taken over from an equal one
+    fates: Mapping[Fate, int]  # how many met each fate
+    seconds_compiling: float
+    seconds_training: float
+
+    @property
+    def generations(self) -> int:
+        """How many the phase took."""
+        return self.last_generation - self.first_generation + 1
+
+    @property
+    def seconds(self) -> float:
+        """Compilation and training of its individuals, one after another."""
+        return self.seconds_compiling + self.seconds_training
+
+
+def summarise_phases(individuals: Sequence[Individual]) -> tuple[PhaseSummary, ...]:
+    """The phases of a search, in the order in which it went through them.
+
+    Args:
+        individuals: the record of one run, in its order.
+    """
+    summaries: list[PhaseSummary] = []
+    best = None
+    for phase, group in itertools.groupby(individuals, key=lambda individual: individual.phase):
+        own = tuple(group)
+        of_phase = fittest(own)
+        best = fittest([each for each in (best, of_phase) if each is not None])
+        summaries.append(
+            PhaseSummary(
+                phase=phase,
+                first_generation=own[0].generation,
+                last_generation=own[-1].generation,
+                best=best,
+                best_of_phase=of_phase,
+                individuals=len(own),
+                trained=sum(each.same_as is None for each in own),
+                fates=dict(Counter(each.fate for each in own)),
+                seconds_compiling=math.fsum(each.seconds_compiling for each in own),
+                seconds_training=math.fsum(each.seconds_training for each in own),
+            )
+        )
+    return tuple(summaries)
+
+
+def find_phase(summaries: Iterable[PhaseSummary], phase: str) -> PhaseSummary | None:
+    """The summary of the phase of that name; None where the search never came to it."""
+    return next((each for each in summaries if each.phase == phase), None)
+
+
+def fittest(individuals: Iterable[Individual]) -> Individual | None:
+    """The individual of the highest validation accuracy at T3, the earliest of equals; None if none was measured."""
+    best: Individual | None = None
+    for each in individuals:
+        if each.t3.fitness is not None and (best is None or each.t3.fitness > _fitness(best)):
+            best = each
+    return best
+
+
+def best_so_far(individuals: Sequence[Individual]) -> tuple[Individual | None, ...]:
+    """For each generation, the fittest of it and of all before."""
+    best: Individual | None = None
+    found = []
+    for generation in by_generation(individuals):
+        best = fittest([*([best] if best else []), *generation])
+        found.append(best)
+    return tuple(found)
+
+
+def by_generation(individuals: Sequence[Individual]) -> tuple[tuple[Individual, ...], ...]:
+    """The individuals of each generation, of a record in its order."""
+    groups = itertools.groupby(individuals, key=lambda individual: individual.generation)
+    return tuple(tuple(group) for _, group in groups)
+
+
+def find_individual(individuals: Iterable[Individual], reference: Reference) -> Individual:
+    """The individual at a place of the record.
+
+    Raises:
+        ReportError: the record has none there.
+    """
+    for each in individuals:
+        if each.reference == reference:
+            return each
+    raise ReportError(
+        f"the record has no individual {reference.generation}.{reference.index}; "
+        "put back the lineage.jsonl that belongs to this run"
+    )
+
+
+def read_result(folder: str | Path) -> dict[str, Any]:
+    """How a finished run ended: the content of its result.json, checked.
+
+    Fields: validation_accuracy, search_test_accuracy and test_accuracy (fractions; None where
+    nothing survived), generations, trained, network (individual, fingerprint, layers, parameters,
+    flops; or None), seconds (search, final), mimicry (teacher, weight, temperature; None where it
+    was off). Others are given as they are.
+
+    Raises:
+        ReportError: the folder is absent, empty, no run's, or of a run that has not finished, or
+            the file is damaged or of another version.
+    """
+    path = _in_run_folder(Path(folder), "result.json")
+    if not path.exists():
+        raise ReportError(f"{folder} has no result.json: its run has not finished; finish it with the command it began")
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ReportError(f"cannot read {path}: {error.strerror}; name the folder of a finished run") from None
+    except (ValueError, RecursionError):
+        raise ReportError(f"{path} is not JSON: it is damaged; put back the run's own file, or run it again") from None
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if type(version) is not int or version != RESULT_VERSION:
+        raise ReportError(f"{path} has schema version {version!r}; this version of eigen_jax reads {RESULT_VERSION}")
+    for name, types in _RESULT_FIELDS.items():
+        _check_field(path, content, name, types)
+    return content
+
+
+def read_record(folder: str | Path) -> tuple[Individual, ...]:
+    """The individuals of a run, finished or not, in the record's order.
+
+    Raises:
+        ReportError: the folder is absent, empty or no run's, or its record holds no individual yet
+            or is damaged.
+    """
+    path = _in_run_folder(Path(folder), "lineage.jsonl")
+    try:
+        individuals = lineage.read(path)
+    except LineageError as error:
+        raise ReportError(str(error)) from None
+    if not individuals:
+        raise ReportError(f"{path} records no generation yet; run the search on with the command it began")
+    return individuals
+
+
+def _in_run_folder(folder: Path, name: str) -> Path:
+    """The path of a file in a folder that holds a run."""
+    if not folder.is_dir():
+        raise ReportError(f"{folder} is no folder; name the folder of a run")
+    names = {entry.name for entry in folder.iterdir()}
+    if not names:
+        raise ReportError(f"{folder} is empty; name the folder of a run")
+    if not {"settings.json", "lineage.jsonl"} <= names:
+        missing = min({"settings.json", "lineage.jsonl"} - names)
+        raise ReportError(f"{folder} is no run folder: it has no {missing}; name the folder of a run")
+    return folder / name
+
+
+def _check_field(path: Path, content: Mapping[str, Any], name: str, types: Any, within: str = "") -> None:
+    """Checks that a field of a JSON object is there and of one of its types, and those within it."""
+    full = f"{within}{name}"
+    if name not in content:
+        raise ReportError(f"{path} lacks {full}: it is damaged; put back the run's own file, or run it again")
+    value = content[name]
+    if isinstance(types, dict):
+        if value is None and full in _MAY_BE_NULL:
+            return
+        if isinstance(value, dict):
+            for part, part_types in types.items():
+                _check_field(path, value, part, part_types, within=f"{full}.")
+            return
+    elif (value is None and None in types) or (type(value) in types and _is_finite(value)):
+        return
+    raise ReportError(f"{path} has {full} {value!r:.40}: it is damaged; put back the run's own file, or run it again")
+
+
+def _is_finite(value: Any) -> bool:
+    # JSON as Python reads it has NaN and infinities.
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _fitness(individual: Individual) -> float:
+    assert individual.t3.fitness is not None
+    return individual.t3.fitness

@@ -1,0 +1,122 @@
+"""Wide-DenseNet-BC for small images: Huang et al., "Densely Connected Convolutional Networks" (CVPR 2017).
+
+Dimension letters: B images, H x W x C their maps, K classes.
+
+"B" is for the bottleneck, a 1 x 1 convolution to 4 k maps before each 3 x 3 one; "C" for the
+compression of the maps between blocks (Section 3). Initial values and pooling are those of the
+authors' Torch code. Variables are float32; maps are computed in the module's dtype; batch
+normalisation, global pooling and the classifier in float32.
+"""
+
+import math
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import DTypeLike
+
+from eigen_jax.teacher.config import TeacherError
+
+_BLOCKS = 3
+_SMALLEST = 2 ** (_BLOCKS - 1)  # pixels a side, which the transitions halve to one
+
+# Normal, with variance 2 / fan-out.
+_initial_kernel = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class DenseNet(nn.Module):
+    """Three dense blocks of (depth - 4) / 6 bottlenecks each, global average pooling, linear classifier.
+
+    With depth 40, growth 60 and compression 0.5, it has 4,261,690 parameters for ten classes and
+    4,321,180 for a hundred, on colour images.
+    """
+
+    num_classes: int  # K
+    depth: int = 40  # L, layers with weights: 6 n + 4
+    growth: int = 60  # k, maps that each bottleneck adds
+    compression: float = 0.5  # share of the maps that a transition keeps
+    stem_stride: int = 1  # pixels; 2 halves the maps of all blocks, at a quarter of the cost
+    dtype: DTypeLike = jnp.float32  # of the maps
+    axis_name: str | None = None  # mapped axis that batch statistics are averaged over
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool) -> Array:
+        """Classifies images.
+
+        Args:
+            images: [B, H, W, C], any real dtype; at least 4 pixels a side after the stem.
+            train: normalise with the batch's statistics and update the running ones, which needs
+                `mutable=["batch_stats"]`; otherwise normalise with the running ones.
+
+        Returns:
+            [B, K] float32 logits.
+
+        Raises:
+            TeacherError: a depth or a compression that no network has, or images that are too small.
+        """
+        self._check(images.shape)
+        x = _conv(self, 2 * self.growth, 3, stride=self.stem_stride, name="stem")(images.astype(self.dtype))
+        for block in range(_BLOCKS):
+            if block:
+                x = self._transition(x, train=train, name=f"transition_{block - 1}")
+            for layer in range((self.depth - 4) // 6):
+                x = self._bottleneck(x, train=train, name=f"block_{block}_{layer}")
+        x = self._norm_relu(x, train=train, name="norm")
+        features = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        return nn.Dense(self.num_classes, dtype=jnp.float32, name="classifier")(features)
+
+    def _bottleneck(self, x: Array, *, train: bool, name: str) -> Array:
+        """[B, H, W, C] to [B, H, W, C + k]: the maps that came in, and k new ones (Section 3)."""
+        y = self._norm_relu(x, train=train, name=f"{name}_norm_1")
+        y = _conv(self, 4 * self.growth, 1, name=f"{name}_conv_1")(y)
+        y = self._norm_relu(y, train=train, name=f"{name}_norm_2")
+        y = _conv(self, self.growth, 3, name=f"{name}_conv_2")(y)
+        return jnp.concatenate([x, y], axis=-1)
+
+    def _transition(self, x: Array, *, train: bool, name: str) -> Array:
+        """[B, H, W, C] to [B, H // 2, W // 2, floor(compression C)]."""
+        channels = math.floor(self.compression * x.shape[-1])
+        if channels < 1:
+            raise TeacherError(f"compression is {self.compression}; it leaves none of {x.shape[-1]} maps: raise it")
+        y = self._norm_relu(x, train=train, name=f"{name}_norm")
+        return average_pool(_conv(self, channels, 1, name=f"{name}_conv")(y))
+
+    def _norm_relu(self, x: Array, *, train: bool, name: str) -> Array:
+        norm = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=jnp.float32,
+            axis_name=self.axis_name,
+            name=name,
+        )
+        # Explicit, because nn.BatchNorm mixes half-precision maps with float32 statistics by implicit promotion.
+        return nn.relu(norm(x.astype(jnp.float32))).astype(self.dtype)
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        if self.depth < 10 or self.depth % 6 != 4:
+            raise TeacherError(f"depth is {self.depth}; it must be 6 n + 4 for an n of at least 1")
+        smallest = self.stem_stride * (_SMALLEST - 1) + 1
+        if len(shape) != 4 or min(shape[1:3]) < smallest:
+            raise TeacherError(
+                f"images have shape {shape}; the network takes [B, H, W, C] of at least {smallest} pixels a side"
+            )
+
+
+def _conv(network: DenseNet, channels: int, kernel: int, *, name: str, stride: int = 1) -> nn.Conv:
+    return nn.Conv(
+        channels,
+        (kernel, kernel),
+        (stride, stride),
+        use_bias=False,
+        kernel_init=_initial_kernel,
+        dtype=network.dtype,
+        name=name,
+    )
+
+
+def average_pool(x: Array) -> Array:
+    """2 x 2 average pooling with stride 2: [B, H, W, C] to [B, H // 2, W // 2, C]; an odd last row or column is cut."""
+    batch, height, width, channels = x.shape
+    windows = x[:, : height // 2 * 2, : width // 2 * 2].reshape(batch, height // 2, 2, width // 2, 2, channels)
+    return jnp.mean(windows, axis=(2, 4))

@@ -1,0 +1,294 @@
+"""Training a teacher into a folder, from which it goes on and is loaded.
+
+teacher.json          what it is and how good it became; see `eigen_jax.teacher.record`
+member-0/training/    the newest states of a member in training; gone when it is finished
+member-0/network/     the variables of a finished member
+member-1/ ...
+"""
+
+import contextlib
+import dataclasses
+import functools
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import jax
+from flax import linen as nn
+
+from eigen_jax import checkpoint
+from eigen_jax.checkpoint import CheckpointError
+from eigen_jax.data import Dataset
+from eigen_jax.teacher.config import TeacherConfig, TeacherError
+from eigen_jax.teacher.densenet import DenseNet
+from eigen_jax.teacher.ensemble import Ensemble, count_parameters, make_ensemble, measure_accuracy
+from eigen_jax.teacher.observer import TeacherObserver
+from eigen_jax.teacher.record import (
+    DataRecord,
+    EnsembleRecord,
+    MemberRecord,
+    TeacherRecord,
+    holds_teacher,
+    read_teacher,
+)
+from eigen_jax.training import (
+    DivergedError,
+    TrainConfig,
+    TrainState,
+    abstract_state,
+    evaluate,
+    init_state,
+    train_to,
+)
+
+PyTree = Any
+
+_LOCK = ".lock"
+
+
+def train_ensemble(
+    config: TeacherConfig,
+    dataset: Dataset,
+    folder: str | Path,
+    *,
+    observer: TeacherObserver | None = None,
+    save_every: float = 60.0,
+) -> Ensemble:
+    """Trains a teacher, goes on with one that is unfinished, or loads one that is finished.
+
+    Only the training part of the data is trained on; validation and test accuracy are measured and
+    recorded. Training that was stopped, by whatever, goes on to the same bits as if it never had
+    been, where the device computes deterministically.
+
+    Args:
+        config: the teacher.
+        dataset: the data.
+        folder: its own; made where it is missing.
+        observer: told of what happens.
+        save_every: seconds between two savings of a member, which come at the end of an epoch.
+
+    Raises:
+        TeacherError: the folder cannot be written, is in use, is damaged, or holds something else,
+            such as a teacher of other data or of another configuration; or training diverged.
+        CheckpointError: a member cannot be saved.
+    """
+    folder, observer, data = Path(folder), observer or TeacherObserver(), DataRecord.of(dataset)
+    record = read_teacher(folder) if holds_teacher(folder) else None
+    if record is None or record.ensemble is None:
+        with _opened(folder):
+            return _train(config, dataset, folder, observer=observer, save_every=save_every)
+    # Without the lock, so that any number of processes can read a finished teacher.
+    record.check_is_of(config, data, folder=folder)
+    ensemble = _load(folder, record, record.ensemble)
+    for member, each in enumerate(record.members):
+        observer.member_finished(member=member, record=each)
+    observer.teacher_finished(record=record.ensemble)
+    return ensemble
+
+
+def load_ensemble(folder: str | Path, dataset: Dataset) -> Ensemble:
+    """Loads a finished teacher.
+
+    Args:
+        folder: as given to `train_ensemble`.
+        dataset: the data that it is to be asked about.
+
+    Raises:
+        TeacherError: there is none, it is unfinished or damaged, or was trained on other data.
+    """
+    folder = Path(folder)
+    record = read_teacher(folder)
+    record.check_is_for(DataRecord.of(dataset), folder=folder)
+    if record.ensemble is None:
+        raise TeacherError(
+            f"the teacher in {folder} is unfinished: {len(record.members)} of its {record.config.members}"
+            " members are trained; go on with its training"
+        )
+    return _load(folder, record, record.ensemble)
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[None]:
+    """Makes the folder where it is missing, and keeps other processes out of it."""
+    lock = filelock.FileLock(folder / _LOCK, blocking=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = {entry.name for entry in folder.iterdir()}
+        # A process killed before the record was whole has left these two at most.
+        if not holds_teacher(folder) and names - {_LOCK, "teacher.json.partial"}:
+            raise TeacherError(f"{folder} holds files but no teacher.json, so it is no teacher's; choose another")
+        lock.acquire()
+    except filelock.Timeout:  # an OSError, too
+        raise TeacherError(f"{folder} is in use by another process; wait for it, or choose another") from None
+    except OSError as error:
+        raise TeacherError(f"cannot write the teacher's folder {folder}: {error.strerror}; choose another") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _claim(folder: Path, config: TeacherConfig, data: DataRecord) -> TeacherRecord:
+    """Writes the record of a new teacher, or compares the one that is there."""
+    if holds_teacher(folder):
+        record = read_teacher(folder)
+        record.check_is_of(config, data, folder=folder)
+        return record
+    record = TeacherRecord(config=config, data=data)
+    record.save(folder)
+    return record
+
+
+def _train(
+    config: TeacherConfig, dataset: Dataset, folder: Path, *, observer: TeacherObserver, save_every: float
+) -> Ensemble:
+    """Trains the members that are not finished, and evaluates all together."""
+    train_config = config.train_config(dataset.train_images.shape[0])
+    record = _claim(folder, config, DataRecord.of(dataset))
+    observer.teacher_started(config=config, steps=_total_steps(config, dataset))
+    for member in range(config.members):
+        if member == len(record.members):
+            trained = _train_member(
+                member, config, train_config, dataset, folder, observer=observer, save_every=save_every
+            )
+            record = dataclasses.replace(record, members=(*record.members, trained))
+            record.save(folder)
+        shutil.rmtree(_member_folder(folder, member) / "training", ignore_errors=True)
+        observer.member_finished(member=member, record=record.members[member])
+    ensemble = _restore(folder, record)
+    measured = _measure(ensemble, dataset, config)
+    dataclasses.replace(record, ensemble=measured).save(folder)
+    observer.teacher_finished(record=measured)
+    return ensemble
+
+
+def _train_member(
+    member: int,
+    config: TeacherConfig,
+    train_config: TrainConfig,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    observer: TeacherObserver,
+    save_every: float,
+) -> MemberRecord:
+    """Trains one member from where it was left, evaluates it and saves its variables."""
+    network, until = _network(config, dataset.num_classes), _total_steps(config, dataset)
+    per_epoch = config.steps_per_epoch(dataset.train_images.shape[0])
+    init_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), member))
+    training = _member_folder(folder, member) / "training"
+    state, seconds = _resume(training, init_key, network, train_config, dataset)
+    observer.member_started(member=member, step=int(state.step))
+
+    def on_progress(step: int, loss: float, steps_per_second: float) -> None:
+        observer.training_progress(member=member, step=step, until=until, loss=loss, steps_per_second=steps_per_second)
+
+    saved = time.monotonic()
+    while (step := int(state.step)) < until:
+        try:
+            state, report = train_to(
+                train_key,
+                state,
+                dataset,
+                step + per_epoch,
+                network=network,
+                config=train_config,
+                on_progress=on_progress,
+            )
+        except (DivergedError, jax.errors.JaxRuntimeError) as error:
+            # A lack of memory is a runtime error of JAX.
+            raise TeacherError(f"member {member} of the teacher: {str(error).splitlines()[0][:300]}") from None
+        seconds["train"] += report.train_seconds
+        seconds["compile"] += report.compile_seconds
+        if time.monotonic() - saved >= save_every:
+            checkpoint.save(training, int(state.step), {"state": state, "seconds": seconds})
+            saved = time.monotonic()
+    _save_network(_member_folder(folder, member) / "network", until, state)
+    measure = functools.partial(evaluate, state, network=network, batch_size=config.eval_batch_size)
+    return MemberRecord(
+        parameters=count_parameters(state.variables),
+        steps=until,
+        validation_accuracy=measure(dataset.validation_images, dataset.validation_labels),
+        test_accuracy=measure(dataset.test_images, dataset.test_labels),
+        train_seconds=seconds["train"],
+        compile_seconds=seconds["compile"],
+    )
+
+
+def _resume(
+    training: Path, key: jax.Array, network: nn.Module, config: TrainConfig, dataset: Dataset
+) -> tuple[TrainState, dict[str, float]]:
+    """The newest state saved, or an untrained one, and the seconds that went into it."""
+    _, height, width, channels = dataset.train_images.shape
+    shape = (height, width, channels)
+    step = checkpoint.latest_step(training)
+    if step is None:
+        return init_state(key, network=network, config=config, input_shape=shape), {"train": 0.0, "compile": 0.0}
+    abstract = abstract_state(network=network, config=config, input_shape=shape)
+    state = checkpoint.restore(training, "state", step=step, abstract=abstract)
+    return state, checkpoint.restore(training, "seconds", step=step)
+
+
+def _save_network(path: Path, step: int, state: TrainState) -> None:
+    # One that a killed process saved before it was recorded is saved again.
+    shutil.rmtree(path, ignore_errors=True)
+    checkpoint.save(path, step, {"variables": state.variables})
+
+
+def _restore(folder: Path, record: TeacherRecord) -> Ensemble:
+    """The members of a record, as they were saved."""
+    network = _network(record.config, record.data.classes)
+    abstract = abstract_state(
+        network=network,
+        config=record.config.train_config(record.data.training_images),
+        input_shape=record.data.image_shape,
+    ).variables
+    try:
+        variables = [
+            checkpoint.restore(_member_folder(folder, member) / "network", "variables", abstract=abstract)
+            for member in range(record.config.members)
+        ]
+    except CheckpointError as error:
+        raise TeacherError(f"the teacher in {folder} is damaged: {error}") from None
+    return make_ensemble([network] * record.config.members, variables)
+
+
+def _measure(ensemble: Ensemble, dataset: Dataset, config: TeacherConfig) -> EnsembleRecord:
+    measure = functools.partial(measure_accuracy, ensemble, batch_size=config.eval_batch_size)
+    return EnsembleRecord(
+        parameters=sum(map(count_parameters, ensemble.variables)),
+        validation_accuracy=measure(dataset.validation_images, dataset.validation_labels),
+        test_accuracy=measure(dataset.test_images, dataset.test_labels),
+        fingerprint=ensemble.fingerprint,
+    )
+
+
+def _load(folder: Path, record: TeacherRecord, measured: EnsembleRecord) -> Ensemble:
+    """The ensemble that was measured."""
+    ensemble = _restore(folder, record)
+    if ensemble.fingerprint != measured.fingerprint:
+        raise TeacherError(
+            f"the weights in {folder} are not those that teacher.json tells of; put the teacher's own files back"
+        )
+    return ensemble
+
+
+def _network(config: TeacherConfig, num_classes: int) -> DenseNet:
+    return DenseNet(
+        num_classes=num_classes,
+        depth=config.depth,
+        growth=config.growth,
+        compression=config.compression,
+        stem_stride=config.stem_stride,
+    )
+
+
+def _total_steps(config: TeacherConfig, dataset: Dataset) -> int:
+    return config.epochs * config.steps_per_epoch(dataset.train_images.shape[0])
+
+
+def _member_folder(folder: Path, member: int) -> Path:
+    return folder / f"member-{member}"

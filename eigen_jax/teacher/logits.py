@@ -1,0 +1,205 @@
+"""Teacher's logits that were computed before, looked up by training image and view.
+
+Dimension letters: N images, V views of an image (`num_views`), S of them that logits are stored
+for, B examples of a batch, H x W x C an image, K classes.
+
+A view's logits lie in its *slot*. A set of views is "all", whose every view has a slot of its own,
+or "center", where each view has the slot of the centre crop, flipped as it is. Where training does
+not flip, only unflipped views are stored.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from eigen_jax.data import identity_view, num_views
+from eigen_jax.teacher.config import TeacherError
+
+ViewSet = Literal["all", "center"]
+
+DEVICE_BYTES = 2 << 30  # logits of at most this size are kept on the device
+
+_CHUNK_BYTES = 64 << 20  # of a file that are read at a time
+
+
+@struct.dataclass
+class CachedLogits:
+    """Logits on the device; a `Teacher`. A pytree: as an argument, it can be asked inside of a traced function."""
+
+    logits: Array  # [N, S, K] floating
+    slots: Array  # [V] int32, in [0, S)
+    fingerprint: str = struct.field(pytree_node=False)  # SHA-256, hexadecimal, of all that the answers depend on
+
+    def __call__(self, examples: Array, views: Array, images: Array) -> Array:
+        """[B, K], of the dtype stored, for examples and views [B] int32; NaN for an example that is not there."""
+        del images
+        return _look_up(self.logits, self.slots, examples, views)
+
+
+class MappedLogits:
+    """Logits in a file that is mapped into memory; a `Teacher` that gives what `CachedLogits` would.
+
+    Each batch is gathered on the host, which waits for the batch to be drawn.
+    """
+
+    def __init__(self, logits: np.ndarray, slots: np.ndarray, fingerprint: str) -> None:
+        """Makes a teacher.
+
+        Args:
+            logits: [N, S, K] floating, a memory map.
+            slots: [V] int32, in [0, S).
+            fingerprint: SHA-256, hexadecimal, of all that the answers depend on.
+        """
+        self.logits = logits
+        self.slots = slots
+        self.fingerprint = fingerprint
+
+    def __call__(self, examples: Array, views: Array, images: Array) -> Array:
+        """[B, K], of the dtype stored (float64 as float32), for examples and views [B] int32.
+
+        Raises:
+            IndexError: an example that is not there.
+        """
+        del images
+        return jnp.asarray(_on_device(self.logits[np.asarray(examples), self.slots[np.asarray(views)]]))
+
+
+@jax.jit
+def _look_up(logits: Array, slots: Array, examples: Array, views: Array) -> Array:
+    return logits.at[examples, slots[views]].get(mode="fill", fill_value=jnp.nan)
+
+
+def stored_views(*, pad: int, flip: bool, views: ViewSet) -> np.ndarray:
+    """[S] int32, the views that logits are stored for, in the order of their slots.
+
+    Args:
+        pad: pixels around an image before it is cropped.
+        flip: whether training mirrors images.
+        views: the set.
+
+    Raises:
+        TeacherError: no such set.
+    """
+    _check_view_set(views)
+    stride = 1 if flip else 2
+    if views == "all":
+        return np.arange(0, num_views(pad), stride, dtype=np.int32)
+    return np.arange(identity_view(pad), identity_view(pad) + 2, stride, dtype=np.int32)
+
+
+def view_slots(*, pad: int, flip: bool, views: ViewSet) -> np.ndarray:
+    """[V] int32, the slot of each view; a flipped view that is never drawn has that of the unflipped one.
+
+    Args: as of `stored_views`.
+    """
+    _check_view_set(views)
+    every = np.arange(num_views(pad), dtype=np.int32)
+    if views == "all":
+        return every if flip else every // 2
+    return every % 2 if flip else np.zeros_like(every)
+
+
+def _check_view_set(views: str) -> None:
+    if views not in get_args(ViewSet):
+        raise TeacherError(f"views is {views!r}; it must be one of {', '.join(get_args(ViewSet))}")
+
+
+def from_array(
+    logits: np.ndarray, slots: np.ndarray, fingerprint: str, *, device_bytes: int
+) -> CachedLogits | MappedLogits:
+    """A teacher of logits [N, S, K], on the device where they take at most `device_bytes`."""
+    if logits.nbytes > device_bytes:
+        return MappedLogits(logits, slots, fingerprint)
+    return CachedLogits(logits=jnp.array(_on_device(logits)), slots=jnp.array(slots), fingerprint=fingerprint)
+
+
+def _on_device(logits: np.ndarray) -> np.ndarray:
+    return logits.astype(np.float32) if logits.dtype == np.float64 else np.asarray(logits)
+
+
+def read_logits(
+    path: str | Path,
+    *,
+    num_examples: int,
+    pad: int,
+    flip: bool,
+    num_classes: int,
+    device_bytes: int = DEVICE_BYTES,
+) -> CachedLogits | MappedLogits:
+    """A teacher made of a NumPy file of anybody's logits.
+
+    The file holds float16, float32 or float64 of the shape [N, V, K] (a view each, in the order of
+    `eigen_jax.data.augmentation`; without flips, [N, V / 2, K] of the unflipped ones will do),
+    [N, 2, K] (the image and its mirror image), or [N, K] (the image).
+
+    Args:
+        path: a `.npy` file.
+        num_examples: N, of the training set, in its order.
+        pad: pixels around an image before it is cropped.
+        flip: whether training mirrors images.
+        num_classes: K.
+        device_bytes: a larger file is mapped into memory.
+
+    Raises:
+        TeacherError: no file, no array, an array of another shape or dtype, or values that are not
+            finite numbers.
+    """
+    path = Path(path)
+    logits = _open_array(path)
+    if logits.dtype not in (np.float16, np.float32, np.float64):
+        raise TeacherError(f"{path} holds {logits.dtype}; logits must be float16, float32 or float64")
+    slots = _file_slots(path, logits.shape, num_examples=num_examples, pad=pad, flip=flip, num_classes=num_classes)
+    digest = hashlib.sha256(f"{logits.dtype} {logits.shape} {slots.tolist()}".encode())
+    for start, chunk in _chunks(logits):
+        if not np.isfinite(chunk).all():
+            raise TeacherError(f"{path} holds values that are not finite, from image {start} on; logits must be")
+        digest.update(np.ascontiguousarray(chunk).data)
+    stacked = logits.reshape(num_examples, -1, num_classes)
+    return from_array(stacked, slots, digest.hexdigest(), device_bytes=device_bytes)
+
+
+def _open_array(path: Path) -> np.ndarray:
+    try:
+        logits = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise TeacherError(f"{path} cannot be read ({error.strerror or error}); name a .npy file of logits") from None
+    except (ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise TeacherError(f"{path} is no intact .npy file of numbers: {reason}") from None
+    if not isinstance(logits, np.ndarray):
+        raise TeacherError(f"{path} holds several arrays; name a .npy file of one")
+    return logits
+
+
+def _file_slots(
+    path: Path, shape: Sequence[int], *, num_examples: int, pad: int, flip: bool, num_classes: int
+) -> np.ndarray:
+    """[V] int32, the slots of a file's logits, told from its shape."""
+    every, zeros = view_slots(pad=pad, flip=True, views="all"), view_slots(pad=pad, flip=False, views="center")
+    known: dict[tuple[int, ...], np.ndarray] = {(num_examples, every.size, num_classes): every}
+    if not flip:
+        known.setdefault((num_examples, every.size // 2, num_classes), every // 2)
+    known.setdefault((num_examples, 2, num_classes), every % 2)
+    known.setdefault((num_examples, 1, num_classes), zeros)
+    slots = zeros if tuple(shape) == (num_examples, num_classes) else known.get(tuple(shape))
+    if slots is None:
+        fitting = ", ".join(str([*each]) for each in known if each[1] > 1)
+        raise TeacherError(
+            f"{path} holds an array of shape {[*shape]}; for these data it must be {fitting}"
+            f" or {[num_examples, num_classes]}"
+        )
+    return slots
+
+
+def _chunks(logits: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the position and the content of parts along the first axis, so that a large file is never in memory."""
+    rows = max(1, _CHUNK_BYTES // max(1, logits[:1].nbytes))
+    for start in range(0, len(logits), rows):
+        yield start, logits[start : start + rows]

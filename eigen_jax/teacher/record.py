@@ -1,0 +1,194 @@
+"""teacher.json: what a teacher is, which data it was trained on, and how good it became."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from eigen_jax.data import Dataset
+from eigen_jax.teacher.config import TeacherConfig, TeacherError
+
+SCHEMA_VERSION = 1
+
+T = TypeVar("T")
+
+_FILE = "teacher.json"
+_SHOWN = 24  # characters of a value in a message
+_TITLES = {"fingerprint": "fingerprint of preprocessing, split and images"}  # of fields, where the name says too little
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """The data that a teacher was trained on. Its fields name themselves in messages."""
+
+    name: str  # of the data set
+    classes: int  # K
+    image_shape: tuple[int, int, int]  # H, W, C
+    training_images: int
+    validation_images: int
+    fingerprint: str  # SHA-256, hexadecimal, of all that the images and their split depend on
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DataRecord":
+        """What is recorded of a data set."""
+        count, height, width, channels = dataset.train_images.shape
+        return cls(
+            name=dataset.name,
+            classes=dataset.num_classes,
+            image_shape=(height, width, channels),
+            training_images=count,
+            validation_images=dataset.validation_images.shape[0],
+            fingerprint=dataset.fingerprint,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MemberRecord:
+    """A member that is trained and saved."""
+
+    parameters: int
+    steps: int  # of training
+    validation_accuracy: float  # a fraction
+    test_accuracy: float  # a fraction
+    train_seconds: float  # without compilation
+    compile_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnsembleRecord:
+    """All members together."""
+
+    parameters: int
+    validation_accuracy: float  # a fraction
+    test_accuracy: float  # a fraction
+    fingerprint: str  # of the ensemble
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherRecord:
+    """The content of teacher.json."""
+
+    config: TeacherConfig
+    data: DataRecord
+    members: tuple[MemberRecord, ...] = ()  # those that are finished, the first ones
+    ensemble: EnsembleRecord | None = None  # None until all are
+
+    def save(self, folder: Path) -> None:
+        """Writes teacher.json as a whole: what is killed here leaves the old one or the new one.
+
+        Raises:
+            TeacherError: it cannot be written.
+        """
+        content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+        try:
+            write_json(folder / _FILE, content)
+        except OSError as error:
+            raise TeacherError(f"cannot write {folder / _FILE}: {error.strerror}; choose another folder") from None
+
+    def check_is_of(self, config: TeacherConfig, data: DataRecord, *, folder: Path) -> None:
+        """Checks that this is the teacher asked for.
+
+        Raises:
+            TeacherError: it was trained otherwise, or on other data; names each value that differs.
+        """
+        self.check_is_for(data, folder=folder)
+        # No weight depends on how many images are evaluated at a time.
+        same = dataclasses.replace(self.config, eval_batch_size=config.eval_batch_size)
+        if changes := _changes(dataclasses.asdict(same), dataclasses.asdict(config)):
+            raise TeacherError(f"the teacher in {folder} was trained otherwise: {changes}; choose another folder")
+
+    def check_is_for(self, data: DataRecord, *, folder: Path) -> None:
+        """Checks that the teacher was trained on these data.
+
+        Raises:
+            TeacherError: it was not; names each value that differs.
+        """
+        if changes := _changes(dataclasses.asdict(self.data), dataclasses.asdict(data)):
+            raise TeacherError(f"the teacher in {folder} was trained on other data: {changes}; choose another folder")
+
+
+def read_teacher(folder: str | Path) -> TeacherRecord:
+    """Reads what is recorded of the teacher in a folder, finished or not.
+
+    Raises:
+        TeacherError: there is none, or its record is damaged.
+    """
+    path = Path(folder) / _FILE
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise TeacherError(f"{folder} holds no teacher: there is no {_FILE} in it; train one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TeacherError(f"{path} cannot be read ({error}); put the teacher's own file back") from None
+    try:
+        content = json.loads(text)
+        version = content.pop("schema_version")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise TeacherError(f"{path} is damaged; put the teacher's own file back, or choose another folder") from None
+    if version != SCHEMA_VERSION:
+        raise TeacherError(f"{path} has schema version {version!r}; this version of eigen_jax reads {SCHEMA_VERSION}")
+    try:
+        return _parse(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TeacherError(
+            f"{path} is damaged ({error}); put the teacher's own file back, or choose another folder"
+        ) from None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a JSON file as a whole, or raises OSError and leaves what was there."""
+    partial = path.with_name(f"{path.name}.partial")
+    with open(partial, "w") as file:
+        json.dump(content, file, indent=2, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def holds_teacher(folder: str | Path) -> bool:
+    """Whether there is a teacher in a folder, finished or not."""
+    return (Path(folder) / _FILE).exists()
+
+
+def _parse(content: Mapping[str, Any]) -> TeacherRecord:
+    if unknown := content.keys() - {field.name for field in dataclasses.fields(TeacherRecord)}:
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    ensemble = content["ensemble"]
+    record = TeacherRecord(
+        config=_build(TeacherConfig, content["config"]),
+        data=_build(DataRecord, content["data"] | {"image_shape": tuple(content["data"]["image_shape"])}),
+        members=tuple(_build(MemberRecord, member) for member in content["members"]),
+        ensemble=None if ensemble is None else _build(EnsembleRecord, ensemble),
+    )
+    trained, wanted = len(record.members), record.config.members
+    if trained > wanted or (record.ensemble is not None and trained < wanted):
+        raise ValueError(f"{trained} members of {wanted}")
+    return record
+
+
+def _build(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass of plain fields, each of the type that it is declared with."""
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if field.type in (int, float, str, bool) and not _is_a(values[field.name], field.type):
+            raise ValueError(f"{field.name} is {_shown(values[field.name])}")
+    return kind(**values)
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    differing = [name for name in now if then[name] != now[name]]
+    return ", ".join(
+        f"{_TITLES.get(name, name)} was {_shown(then[name])} and is now {_shown(now[name])}" for name in differing
+    )
+
+
+def _shown(value: Any) -> str:
+    return repr(f"{value[:_SHOWN]}..." if isinstance(value, str) and len(value) > _SHOWN else value)

@@ -1,0 +1,115 @@
+"""Draws a network, or what a finished run found and how it got there, as PNG and SVG.
+
+python -m experiments.draw runs/digits-small                 # into runs/digits-small/pictures/
+python -m experiments.draw genome.json --num-classes 100     # beside genome.json
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from eigen_jax.architecture import count_parameters
+from eigen_jax.lineage import Individual, Reference
+from eigen_jax.report import (
+    draw_architecture,
+    draw_duplication,
+    find_individual,
+    plot_progress,
+    read_record,
+    read_result,
+    save_figure,
+)
+from experiments.command_line import Parser
+from experiments.networks import read_architecture
+from experiments.runner import run_command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draws, and names the files; returns the exit code, see `run_command`."""
+    parser = Parser(prog="python -m experiments.draw", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("source", type=Path, help="genome.json of a network, or the folder of a finished run")
+    parser.add_argument("--num-classes", type=_positive, metavar="N", help="classes to tell apart [10; a run's own]")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="of a network: the pictures' path without ending [beside it]; of a run: their folder [RUN/pictures]",
+    )
+
+    def command() -> None:
+        arguments = parser.parse_args(argv)
+        source, output, num_classes = arguments.source, arguments.output, arguments.num_classes
+        if source.is_dir():
+            paths = draw_run(source, output or source / "pictures", num_classes=num_classes)
+        else:
+            paths = draw_network(source, output or source.with_suffix(""), num_classes=num_classes or 10)
+        for path in paths:
+            print(path)
+
+    return run_command(command)
+
+
+def draw_network(genome: Path, stem: Path, *, num_classes: int) -> list[Path]:
+    """Draws the network of a genome.json.
+
+    Args:
+        genome: the file.
+        stem: the pictures' path; an ending of .png or .svg is left out.
+        num_classes: what its classifier tells apart.
+
+    Returns:
+        The paths of the pictures.
+
+    Raises:
+        SettingsError, ArchitectureError: the file cannot be read, or is no genome.
+        ReportError: a picture cannot be written.
+    """
+    architecture = read_architecture(genome)
+    stem = stem.with_suffix("") if stem.suffix in (".png", ".svg") else stem
+    return [*save_figure(draw_architecture(architecture, num_classes=num_classes), stem)]
+
+
+def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> list[Path]:
+    """Draws what a finished run found, its progress, and the duplication that its network came by, if it did.
+
+    Args:
+        folder: of the run.
+        output: the folder that the pictures go to.
+        num_classes: what the run's networks tell apart; None: what its record says.
+
+    Returns:
+        The paths of the pictures.
+
+    Raises:
+        ReportError: the folder is no finished run's, or is damaged, or a picture cannot be written.
+    """
+    result, individuals = read_result(folder), read_record(folder)
+    paths = [*save_figure(plot_progress([individuals], title=folder.resolve().name), output / "progress")]
+    if result["network"] is None:
+        return paths
+    found = find_individual(individuals, Reference(**result["network"]["individual"]))
+    classes = num_classes or _num_classes(found)
+    title = f"{folder.resolve().name}: individual {found.generation}.{found.index}"
+    paths += save_figure(draw_architecture(found.architecture, num_classes=classes, title=title), output / "network")
+    if found.repeats is not None and found.parent is not None:
+        parent = find_individual(individuals, found.parent)
+        figure = draw_duplication(parent.architecture, found.architecture, num_classes=classes, repeats=found.repeats)
+        paths += save_figure(figure, output / "duplication")
+    return paths
+
+
+def _num_classes(individual: Individual) -> int:
+    """What an individual's classifier tells apart: each class has as many parameters as the first."""
+    without, one = (count_parameters(individual.architecture, num_classes=classes) for classes in (0, 1))
+    return (individual.parameters - without) // (one - without)
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"is {text!r}; it must be a whole number of at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Evaluates the network that a run found or trained, with its saved weights.
+
+    python -m experiments.evaluate runs/digits-small
+    python -m experiments.evaluate runs/cifar10-small --data-dir /data/cifar --logits test_logits.npy
+
+The run folder says which data the network is for and how they were prepared. The logits are compared
+with those at the end of the run: on the same machine and versions they are equal to the last bit.
+"""
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from eigen_jax.architecture import count_parameters
+from eigen_jax.builder import build_network
+from eigen_jax.data import Dataset, load_dataset
+from eigen_jax.data.types import DatasetName
+from eigen_jax.search import RunFolderError, digest_logits, load_network
+from eigen_jax.training import accuracy, predict
+from experiments.command_line import Parser
+from experiments.networks import check_takes
+from experiments.progress import percent
+from experiments.runner import configure, run_command
+from experiments.settings import Settings, SettingsError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluates the network of the folder that the command line names; returns the exit code, see `run_command`."""
+    parser = Parser(
+        prog="python -m experiments.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_dir", type=Path, help="folder of a run that has finished")
+    parser.add_argument("--data-dir", type=Path, metavar="PATH", help="where the data are, if not where they were")
+    parser.add_argument("--cache-dir", type=Path, metavar="PATH", help="folder of what is kept between runs")
+    parser.add_argument("--logits", type=Path, metavar="PATH", help="write the test images' logits there, as .npy")
+    return run_command(lambda: _evaluate(parser.parse_args(argv)))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    architecture, variables = load_network(arguments.run_dir)
+    name, settings, fingerprint = _read_settings(arguments.run_dir, arguments)
+    configure(settings)
+    dataset = load_dataset(settings.data_config(name))
+    if dataset.fingerprint != fingerprint:
+        raise RunFolderError(
+            f"{arguments.run_dir} was made with other data than those in {settings.data_dir or 'the cache'};"
+            " name the right ones with --data-dir"
+        )
+    check_takes(architecture, dataset)
+    network = build_network(architecture, num_classes=dataset.num_classes)
+    _check_weights(arguments.run_dir, variables, network, dataset)
+    result = _read_result(arguments.run_dir)
+
+    def logits_of(images: Any) -> np.ndarray:
+        return predict(variables, images, network=network, batch_size=settings.eval_batch_size)
+
+    logits = logits_of(dataset.test_images)
+    if arguments.logits is not None:
+        _write_logits(arguments.logits, logits)
+    print(
+        f"network              {len(architecture.layers)} layers, "
+        f"{count_parameters(architecture, num_classes=dataset.num_classes):,} parameters"
+    )
+    print(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
+    _tell_validation(dataset, logits_of, trained_on=_saw_validation(settings, result))
+    print(f"logits               {_compare(result, logits)}")
+
+
+def _check_weights(run_dir: Path, variables: Any, network: nn.Module, dataset: Dataset) -> None:
+    initialize = functools.partial(network.init, train=False)
+    wanted = {"batch_stats": {}, **jax.eval_shape(initialize, jax.random.key(0), dataset.test_images[:1])}
+    if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, wanted):
+        raise RunFolderError(
+            f"{run_dir / 'network'} holds the weights of another network than its genome.json; put the run's own"
+            " files back"
+        )
+
+
+def _saw_validation(settings: Settings, result: Mapping[str, Any]) -> bool:
+    """Whether the weights were trained on the validation images; those of a search never are."""
+    finally_trained = settings.final_steps > 0 and result.get("final_cause") is None
+    return finally_trained and settings.final_on != "train"
+
+
+def _tell_validation(dataset: Dataset, logits_of: Any, *, trained_on: bool) -> None:
+    reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
+    note = ", which it was trained on" if trained_on else ""
+    print(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
+
+
+def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[DatasetName, Settings, str]:
+    """The data set's name, the settings, and the data's fingerprint of a run."""
+    path = run_dir / "settings.json"
+    try:
+        content = json.loads(path.read_text())
+        settings, folders = content["settings"], content["folders"]
+        name, fingerprint = settings["dataset"], settings["data_fingerprint"]
+        wanted = ("validation_size", "split_seed", "preprocessing", "eval_batch_size", "final_on", "final_steps")
+        values: dict[str, Any] = {each: settings[each] for each in wanted}
+        if any(type(value) is not type(getattr(Settings(), each)) for each, value in values.items()):
+            raise TypeError
+        for each in ("data_dir", "cache_dir"):
+            if (place := getattr(arguments, each) or folders[each]) is not None:
+                values[each] = Path(place)
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunFolderError(
+            f"{path} is missing, damaged or of no experiment; name the folder of a finished run"
+        ) from None
+    if name not in get_args(DatasetName):
+        raise SettingsError(f"{path} names the data set {name!r}; known are {', '.join(get_args(DatasetName))}")
+    return cast(DatasetName, name), Settings(**values), fingerprint
+
+
+def _read_result(run_dir: Path) -> dict[str, Any]:
+    """The content of a run's result.json; empty where there is none that can be read."""
+    try:
+        content = json.loads((run_dir / "result.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _compare(result: Mapping[str, Any], logits: np.ndarray) -> str:
+    if "test_logits" not in result:
+        return "not compared: the run has no result.json that says what they were"
+    if result["test_logits"] == digest_logits(logits):
+        return "identical to those at the end of the run, to the last bit"
+    return "other than those at the end of the run: another machine, other versions or other weights"
+
+
+def _write_logits(path: Path, logits: np.ndarray) -> None:
+    if path.is_dir():
+        raise SettingsError(f"cannot write {path}: Is a directory; name a file that can be written")
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        with open(partial, "wb") as file:
+            np.save(file, logits)
+        partial.replace(path)
+    except OSError as error:
+        raise SettingsError(f"cannot write {path}: {error.strerror}; name a file that can be written") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

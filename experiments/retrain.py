@@ -1,0 +1,120 @@
+"""Trains one given network from scratch, tests it and saves it.
+
+    python -m experiments.retrain runs/digits-small/network/genome.json --dataset digits
+    python -m experiments.retrain genome.json --dataset cifar10 --preset small --teacher none --seed 1
+
+The settings are those of a search: --final-steps says how long, --teacher whom the network mimics,
+--final-on which images it is trained on. The run folder then holds genome.json and the weights, as
+a search's does, for `experiments.evaluate`.
+"""
+
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from eigen_jax.architecture import Architecture, fingerprint
+from eigen_jax.data import load_dataset
+from eigen_jax.data.types import DatasetName
+from eigen_jax.search import (
+    RunFolder,
+    SearchConfigError,
+    check_data,
+    check_run_folder,
+    describe_training,
+    train_network,
+)
+from eigen_jax.training import DivergedError
+from experiments.command_line import parse_with_dataset
+from experiments.networks import check_takes, read_architecture
+from experiments.progress import TrainingBar, make_console, percent
+from experiments.runner import configure, run_command
+from experiments.settings import Settings, SettingsError
+from experiments.teaching import check_settings, prepare_teacher
+
+_PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains the network that the command line names; returns the exit code, see `run_command`."""
+    argv = sys.argv[1:] if argv is None else argv
+
+    def command() -> None:
+        # First, because argparse would take the value of an option that it does not know for it.
+        named = [] if not argv or argv[0].startswith("-") else [Path(argv[0])]
+        name, settings = parse_with_dataset(argv[len(named) :], program=_PROGRAM)
+        if not named:
+            raise SettingsError(f"the network is missing; {_PROGRAM}, where GENOME is the genome.json of a network")
+        check_settings(name, settings)
+        configure(settings)
+        if cause := retrain(name, settings, read_architecture(named[0])):
+            raise SearchConfigError(cause)
+
+    return run_command(command)
+
+
+def retrain(name: DatasetName, settings: Settings, architecture: Architecture) -> str | None:
+    """Trains a network from scratch for `settings.final_steps`, or goes on with a training that was interrupted.
+
+    Returns:
+        Why the training diverged, which result.json then says as well; None if it did not.
+
+    Raises:
+        one of `experiments.runner.USER_ERRORS`.
+    """
+    dataset = load_dataset(settings.data_config(name))
+    check_takes(architecture, dataset)
+    config = settings.search_config(dataset)
+    if not config.final_until:
+        raise SearchConfigError("final_steps is 0; it must be at least 1 to train a network")
+    described: dict[str, Any] = {
+        **settings.outcome(),
+        "dataset": dataset.name,
+        "data_fingerprint": dataset.fingerprint,
+        "retrained": fingerprint(architecture),
+    }
+    # Before the teacher, which may take days.
+    check_data(config, dataset)
+    check_run_folder(settings.run_dir, described)
+    console = make_console()
+    teacher = prepare_teacher(name, settings, dataset, console)
+    described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
+    with (
+        RunFolder.open(settings.run_dir, described, {"folders": settings.folders()}) as run,
+        TrainingBar(console, until=config.final_until) as bar,
+    ):
+        describe = functools.partial(
+            describe_training, architecture, num_classes=dataset.num_classes, config=config.train, teacher=teacher
+        )
+        try:
+            trained = train_network(
+                jax.random.key(settings.seed),
+                architecture,
+                dataset,
+                run.final_checkpoints,
+                config=config,
+                teacher=teacher,
+                on_progress=bar.show,
+            )
+        except DivergedError as error:
+            run.save_result(describe(None, cause=str(error)))
+            return str(error)
+        run.save_network(architecture, trained.variables)
+        run.save_result(describe(trained))
+    _tell(console, settings.run_dir, trained.test.accuracy, trained.validation_accuracy)
+    return None
+
+
+def _tell(console: Console, folder: Path, test: float, validation: float | None) -> None:
+    if validation is not None:
+        console.print(f"validation accuracy  {percent(validation)} %")
+    console.print(f"test accuracy        {percent(test)} %")
+    console.print(f"run folder           {folder}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

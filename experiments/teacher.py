@@ -1,0 +1,38 @@
+"""Trains a teacher, evaluates it and saves it; the same command goes on with one that was interrupted.
+
+    python -m experiments.teacher --dataset cifar10                     # the paper's: for a GPU
+    python -m experiments.teacher --dataset digits                      # minutes on two cores
+    python -m experiments.teacher --dataset cifar10 --preset small --data-dir PATH
+
+A search trains the teacher of its settings in the same way where it is not there yet. The settings
+are those of a search; --teacher-dir says where the teacher lies.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from eigen_jax.data import load_dataset
+from experiments.command_line import parse_with_dataset
+from experiments.progress import make_console
+from experiments.runner import configure, run_command
+from experiments.teaching import teacher_config, train_teacher
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains the teacher of a data set; returns the exit code, see `run_command`."""
+    argv = sys.argv[1:] if argv is None else argv
+
+    def command() -> None:
+        name, settings = parse_with_dataset(argv, program="python -m experiments.teacher")
+        settings.check(name)
+        teacher_config(settings)
+        configure(settings)
+        console = make_console()
+        train_teacher(settings, load_dataset(settings.data_config(name)), console)
+        console.print(f"teacher's folder     {settings.teacher_dir}", soft_wrap=True)
+
+    return run_command(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

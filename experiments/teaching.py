@@ -1,0 +1,171 @@
+"""The teacher that settings ask for: trained where it is not there yet, and asked as they say."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from jax import Array
+from rich.console import Console
+
+from eigen_jax.data import Dataset, join_validation
+from eigen_jax.data.types import DatasetName
+from eigen_jax.teacher import (
+    CachedLogits,
+    Ensemble,
+    LogitsCost,
+    MappedLogits,
+    TeacherConfig,
+    TeacherError,
+    cache_logits,
+    logits_cost,
+    measure_rate,
+    read_logits,
+    train_ensemble,
+)
+from eigen_jax.training import Teacher
+from experiments.settings import Settings, SettingsError
+from experiments.teaching_progress import TeacherConsole, describe_cost
+
+# Fields of `TeacherConfig` that are settings under the name teacher_*.
+_SET = ("members", "depth", "growth", "stem_stride", "epochs", "batch_size", "learning_rate", "seed")
+_VALUED_FIELD = re.compile(rf"(?<![\w-])({'|'.join(_SET)})(?= (?:is|was) )")
+
+
+def teacher_config(settings: Settings) -> TeacherConfig:
+    """The teacher that settings ask for; it sees the same crops and flips as its students.
+
+    Raises:
+        SettingsError: a value that no teacher can be made with.
+    """
+    try:
+        return TeacherConfig(
+            **{name: getattr(settings, f"teacher_{name}") for name in _SET},
+            pad=settings.pad,
+            flip=settings.flip,
+            eval_batch_size=settings.eval_batch_size,
+        )
+    except TeacherError as error:
+        raise SettingsError(_as_settings(str(error))) from None
+
+
+def check_settings(name: DatasetName, settings: Settings) -> None:
+    """Checks all that can be checked before the data are loaded.
+
+    Raises:
+        SettingsError: a value that cannot be.
+    """
+    settings.check(name)
+    teacher_config(settings)
+
+
+def prepare_teacher(name: DatasetName, settings: Settings, dataset: Dataset, console: Console) -> Teacher | None:
+    """Whom networks mimic, ready to be asked; None where nobody is mimicked.
+
+    Trains the teacher where it is not there yet, and says what asking it costs before it is asked.
+    Where the final training is on validation images too, the teacher knows them, as examples that
+    follow the training images.
+
+    Args:
+        name: of the data set.
+        settings: what is asked for.
+        dataset: the data, with the validation images apart.
+        console: where progress is shown.
+
+    Raises:
+        SettingsError: settings that contradict each other, or of which no teacher can be made.
+        TeacherError: the teacher cannot be trained or read, or belongs to other data.
+    """
+    if settings.teacher == "none":
+        return None
+    joined = settings.final_on == "train+validation"
+    images = join_validation(dataset).train_images if joined else dataset.train_images
+    if settings.teacher_logits is not None:
+        return _read_file(name, settings, dataset, images, console)
+    ensemble = train_teacher(settings, dataset, console)
+    if settings.teacher == "live":
+        _tell_live_cost(ensemble, settings, images, console)
+        return ensemble
+    return _cache(ensemble, settings, dataset, images, console)
+
+
+def train_teacher(settings: Settings, dataset: Dataset, console: Console) -> Ensemble:
+    """Trains the teacher, or finds it, with progress on the screen.
+
+    Raises:
+        SettingsError: no teacher can be made of the settings.
+        TeacherError: it cannot be trained, or its folder belongs to another one.
+    """
+    config = teacher_config(settings)
+    with TeacherConsole(console) as observer, _errors_name_settings():
+        return train_ensemble(config, dataset, settings.teacher_dir, observer=observer)
+
+
+def _read_file(
+    name: DatasetName, settings: Settings, dataset: Dataset, images: Array, console: Console
+) -> CachedLogits | MappedLogits:
+    path = settings.teacher_logits
+    assert path is not None
+    if settings.teacher == "live":
+        raise SettingsError(f"teacher is 'live', but teacher_logits is {path}, which is a file: leave one out")
+    logits = read_logits(
+        path,
+        num_examples=images.shape[0],
+        pad=settings.pad,
+        flip=settings.flip,
+        num_classes=dataset.num_classes,
+    )
+    console.print(f"Teacher for {name}: the logits in {path}", style="bold", soft_wrap=True)
+    return logits
+
+
+def _cache(
+    ensemble: Ensemble, settings: Settings, dataset: Dataset, images: Array, console: Console
+) -> CachedLogits | MappedLogits:
+    with TeacherConsole(console) as observer:
+
+        def on_start(cost: LogitsCost, rate: float) -> None:
+            observer.caching_started(cost, rate)
+            live = f"--teacher live: about {_step_cost(settings, rate)}"
+            if settings.teacher_views == "all":
+                center = logits_cost(
+                    cost.images, num_classes=dataset.num_classes, pad=settings.pad, flip=settings.flip, views="center"
+                )
+                live = f"--teacher-views center: {describe_cost(center, rate)}; {live}"
+            observer.print(f"  instead of it, {live}", "dim")
+
+        return cache_logits(
+            ensemble,
+            images,
+            data_fingerprint=dataset.fingerprint,
+            num_classes=dataset.num_classes,
+            pad=settings.pad,
+            flip=settings.flip,
+            views=settings.teacher_views,
+            cache_dir=settings.cache_dir,
+            batch_size=settings.eval_batch_size,
+            on_start=on_start,
+            on_progress=observer.caching_progress,
+        )
+
+
+def _tell_live_cost(ensemble: Ensemble, settings: Settings, images: Array, console: Console) -> None:
+    rate = measure_rate(ensemble, images, pad=settings.pad, flip=settings.flip, batch_size=settings.batch_size)
+    console.print(f"Live teacher: about {_step_cost(settings, rate)}", style="bold", soft_wrap=True)
+
+
+def _step_cost(settings: Settings, rate: float) -> str:
+    seconds = settings.batch_size / rate
+    return f"{1_000 * seconds:,.3g} ms more for each training step of {settings.batch_size} images"
+
+
+@contextlib.contextmanager
+def _errors_name_settings() -> Iterator[None]:
+    try:
+        yield
+    except TeacherError as error:
+        raise TeacherError(_as_settings(str(error))) from None
+
+
+def _as_settings(message: str) -> str:
+    """A message of the library, with the fields of `TeacherConfig` named as their settings are."""
+    return _VALUED_FIELD.sub(r"teacher_\1", message)

@@ -1,0 +1,135 @@
+"""The command that draws: which pictures it writes, and what it says of what it cannot draw."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eigen_jax import lineage
+from eigen_jax.architecture import Architecture, Layer, count_parameters, to_json
+from eigen_jax.lineage import Fate, Individual, Landmark, Reference
+from experiments.draw import main
+
+CONV = Layer(op="conv", inputs=(-1,), channels=16, kernel=3, stride=1)
+ONE = Architecture(input_shape=(8, 8, 1), layers=(CONV,))
+TWO = Architecture(input_shape=(8, 8, 1), layers=(CONV, dataclasses.replace(CONV, inputs=(0,))))
+
+
+def individual(generation: int, phase: str, architecture: Architecture, fitness: float, **fields: Any) -> Individual:
+    return Individual(
+        generation=generation,
+        index=0,
+        phase=phase,
+        operators=None,
+        architecture=architecture,
+        parameters=count_parameters(architecture, num_classes=7),
+        flops=1,
+        t3=Landmark(fitness=fitness),
+        test_accuracy=fitness,
+        fate=Fate.PARENT,
+        **fields,
+    )
+
+
+RECORD = (
+    individual(0, "primary", ONE, 0.5, parent=None),
+    individual(1, "duplication", TWO, 0.75, parent=Reference(generation=0, index=0), repeats=(2, 1, 1, 1)),
+)
+
+
+def write_run(folder: Path, best: Individual | None) -> Path:
+    network = best and {
+        "individual": {"generation": best.generation, "index": best.index},
+        "fingerprint": best.fingerprint,
+        "layers": len(best.architecture.layers),
+        "parameters": best.parameters,
+        "flops": best.flops,
+    }
+    result = {
+        "schema_version": 2,
+        "validation_accuracy": None,
+        "search_test_accuracy": None,
+        "test_accuracy": None,
+        "generations": 2,
+        "trained": 2,
+        "network": network,
+        "seconds": {"search": 1.0, "final": 1.0},
+        "mimicry": None,
+    }
+    (folder / "settings.json").write_text("{}")
+    lineage.append(folder / "lineage.jsonl", RECORD)
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def test_a_genome_is_drawn_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    genome = tmp_path / "genome.json"
+    genome.write_text(to_json(TWO))
+    assert main([str(genome), "--num-classes", "3"]) == 0
+    png, svg = tmp_path / "genome.png", tmp_path / "genome.svg"
+    assert capsys.readouterr().out == f"{png}\n{svg}\n"
+    assert "3 classes" in svg.read_text()
+    assert png.stat().st_size > 0
+
+
+def test_a_genome_is_drawn_where_asked(tmp_path: Path) -> None:
+    genome = tmp_path / "genome.json"
+    genome.write_text(to_json(ONE))
+    assert main([str(genome), "--output", str(tmp_path / "new" / "net.png")]) == 0
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["net.png", "net.svg"]
+
+
+@pytest.mark.parametrize(
+    ("best", "names"),
+    [(None, ["progress"]), (RECORD[0], ["network", "progress"]), (RECORD[1], ["duplication", "network", "progress"])],
+    ids=["nothing survived", "by mutation", "by duplication"],
+)
+def test_a_run_is_drawn_into_it(tmp_path: Path, best: Individual | None, names: list[str]) -> None:
+    run = write_run(tmp_path, best)
+    assert main([str(run)]) == 0
+    pictures = run / "pictures"
+    assert sorted(path.name for path in pictures.iterdir()) == [f"{n}.{end}" for n in names for end in ("png", "svg")]
+    if best:
+        # The record alone tells the number of classes.
+        assert "7 classes" in (pictures / "network.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("make", "part"),
+    [
+        (lambda folder: None, "no such"),
+        (lambda folder: folder.mkdir(), "is empty"),
+        (lambda folder: (folder.mkdir(), (folder / "photo").write_text("")), "is no run folder"),
+        (lambda folder: folder.write_text("{"), "not valid JSON"),
+        (lambda folder: folder.write_bytes(b"\xff"), "it is no text"),
+    ],
+    ids=["absent", "empty", "foreign", "malformed", "binary"],
+)
+def test_what_cannot_be_drawn_gets_one_line_and_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make, part: str
+) -> None:
+    make(tmp_path / "source")
+    assert main([str(tmp_path / "source")]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    line, end = shown.err.split("\n")
+    assert end == ""
+    assert line.startswith("error: ")
+    assert part in line.lower() or part in line
+
+
+def test_a_result_that_names_no_individual_of_the_record_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path, individual(5, "primary", ONE, 0.5, parent=None))
+    assert main([str(run)]) == 2
+    assert "no individual 5.0" in capsys.readouterr().err
+
+
+def test_a_wrong_command_line_gets_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["x", "--num-classes", "0"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --num-classes: is '0'; it must be a whole number of at least 1; --help explains every setting\n"
+    )

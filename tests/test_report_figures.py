@@ -1,0 +1,161 @@
+"""Plots: the lines hold the means that were computed apart, the dots every individual."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from eigen_jax.architecture import Architecture
+from eigen_jax.lineage import Fate, Individual, Landmark
+from eigen_jax.report import ReportError, mean_and_deviation, plot_progress, plot_step_sizes, save_figure
+
+NETWORK = Architecture(input_shape=(8, 8, 1), layers=())
+CURVES: dict[int, list[list[float | None]]] = {
+    1: [[0.1, 0.2, 0.2], [0.2, 0.4, 0.6]],
+    100: [[0.3, 0.5, 0.9], [0.5, 0.5]],
+    50: [[0.25, 0.5]],
+}
+
+
+def individual(generation: int, index: int, phase: str, fitness: float | None, **fields: Any) -> Individual:
+    return Individual(
+        generation=generation,
+        index=index,
+        phase=phase,
+        parent=None,
+        operators=None,
+        architecture=NETWORK,
+        flops=20,
+        t3=Landmark(fitness=fitness),
+        fate=Fate.EXTINCT_T1 if fitness is None else Fate.SURVIVED,
+        **fields,
+    )
+
+
+def record(tested: tuple[float, ...], parameters: int) -> list[Individual]:
+    """Three generations, the last one fitter only in its second run: best so far by validation 0.5, 0.7, 0.7."""
+    phases, fitness = ("primary", "primary", "secondary"), (0.5, 0.7, 0.6)
+    return [
+        each
+        for generation in range(3)
+        for each in (
+            individual(
+                generation,
+                0,
+                phases[generation],
+                fitness[generation],
+                test_accuracy=tested[generation],
+                parameters=parameters,
+            ),
+            individual(generation, 1, phases[generation], None, parameters=parameters + 1),
+        )
+    ]
+
+
+def line(ax: Axes, start: str) -> np.ndarray:
+    (found,) = [each for each in ax.get_lines() if str(each.get_label()).startswith(start)]
+    return np.asarray(found.get_ydata(), float)
+
+
+def band(ax: Axes) -> np.ndarray:
+    """[generations, 2], the lower and the upper edge of the first band."""
+    vertices = np.asarray(ax.collections[0].get_paths()[0].vertices)
+    return np.array([[ys.min(), ys.max()] for x in range(3) if len(ys := vertices[vertices[:, 0] == x, 1])])
+
+
+def accuracy_axes(figure: Figure) -> Axes:
+    (found,) = [ax for ax in figure.axes if ax.get_ylabel().startswith("test accuracy")]
+    return found
+
+
+def test_mean_and_deviation_are_of_each_generation_over_seeds() -> None:
+    mean, deviation = mean_and_deviation(CURVES[100])
+    np.testing.assert_allclose(mean, [0.4, 0.5, 0.7])
+    # Half the squared differences from the mean, twice, over n - 1 = 1: 0.1 * sqrt(2), 0, 0.2 * sqrt(2).
+    np.testing.assert_allclose(deviation, [0.1 * 2**0.5, 0, 0.2 * 2**0.5], atol=1e-15)
+
+
+def test_what_a_seed_lacks_is_a_gap() -> None:
+    mean, deviation = mean_and_deviation([[None, 0.5], [float("-inf"), 0.7], [0.2, 0.6]])
+    np.testing.assert_allclose(mean, [np.nan, 0.6])
+    np.testing.assert_allclose(deviation, [np.nan, 0.1])
+    assert np.isnan(mean_and_deviation([[0.5]])[1]).all()
+
+
+@pytest.mark.parametrize("curves", [[], [[]], [[0.5], []]])
+def test_no_curve_is_refused(curves: list) -> None:
+    with pytest.raises(ReportError, match="no curve"):
+        mean_and_deviation(curves)
+
+
+def test_step_sizes_are_means_and_bands_in_two_panels() -> None:
+    left, right = plot_step_sizes(CURVES).axes
+    assert [len(ax.get_lines()) for ax in (left, right)] == [2, 2]
+    np.testing.assert_allclose(line(left, "1 ("), [15, 30, 40])
+    np.testing.assert_allclose(line(left, "100 ("), [40, 50, 70])
+    np.testing.assert_allclose(line(right, "100 ("), [40, 50, 70])
+    np.testing.assert_allclose(line(right, "50 ("), [25, 50])
+    mean, spread = np.array([15, 30, 40]), 100 * np.array([0.05, 0.1, 0.2]) * 2**0.5
+    np.testing.assert_allclose(band(left), np.stack([mean - spread, mean + spread], -1))
+    # One seed has no band.
+    assert len(left.collections) == 2
+    assert len(right.collections) == 1
+    colours = [
+        next(each.get_color() for each in ax.get_lines() if "100" in str(each.get_label())) for ax in (left, right)
+    ]
+    assert colours[0] == colours[1]
+
+
+def test_step_sizes_without_a_panel_are_refused() -> None:
+    with pytest.raises(ReportError, match=r"\(7\)"):
+        plot_step_sizes({7: [[0.5]]})
+    assert len(plot_step_sizes({1: [[0.5]]}).axes) == 1
+    assert len(plot_step_sizes({7: [[0.5]]}, panels=[[7]]).axes) == 1
+
+
+def test_progress_is_the_test_accuracy_of_the_best_by_validation() -> None:
+    ax = accuracy_axes(plot_progress([record((0.4, 0.65, 0.9), 100)]))
+    # The third generation is worse by validation, so what it has by test does not count.
+    np.testing.assert_allclose(line(ax, "best test accuracy"), [40, 65, 65])
+    assert not ax.collections
+
+
+def test_several_seeds_give_mean_and_band_and_every_dot() -> None:
+    runs = [record((0.4, 0.65, 0.9), 100), record((0.5, 0.75, 0.8), 1_000)]
+    figure = plot_progress(runs, title="digits")
+    ax = accuracy_axes(figure)
+    np.testing.assert_allclose(line(ax, "best test accuracy, mean ± sd, n = 2"), [45, 70, 70])
+    mean, spread = np.array([45, 70, 70]), 100 * np.array([0.05, 0.05, 0.05]) * 2**0.5
+    np.testing.assert_allclose(band(ax), np.stack([mean - spread, mean + spread], -1))
+    (sizes,) = [each for each in figure.axes if each.get_ylabel() == "parameters"]
+    assert sizes.get_yscale() == "log"
+    dots = np.concatenate([np.asarray(each.get_offsets()) for each in sizes.collections])
+    expected = [(each.generation, each.parameters) for run in runs for each in run]
+    assert sorted(map(tuple, dots.tolist())) == sorted(expected)
+    # One run's primary succession ends where the other's does: one line, between generations 1 and 2.
+    ends = [each for each in ax.get_lines() if str(each.get_label()).endswith("ends")]
+    assert [np.asarray(each.get_xdata()).tolist() for each in ends] == [[1.5, 1.5]]
+
+
+def test_progress_without_any_test_accuracy_says_so() -> None:
+    figure = plot_progress([[individual(0, 0, "primary", None, parameters=5)]])
+    assert [text.get_text() for text in accuracy_axes(figure).texts] == ["no test accuracy was recorded"]
+
+
+@pytest.mark.parametrize("runs", [[], [[]]])
+def test_no_record_is_refused(runs: list) -> None:
+    with pytest.raises(ReportError, match="no record"):
+        plot_progress(runs)
+
+
+def test_plots_are_saved_and_leave_matplotlibs_settings_alone(tmp_path: Path) -> None:
+    before = dict(rcParams)
+    _, svg = save_figure(plot_progress([record((0.4, 0.65, 0.9), 100)], title="digits, seed 0"), tmp_path / "progress")
+    assert dict(rcParams) == before
+    texts = {element.text for element in ET.parse(svg).iter("{http://www.w3.org/2000/svg}text")}
+    assert {"generation", "parameters", "digits, seed 0", "primary succession ends"} <= texts

@@ -1,0 +1,192 @@
+"""Summaries of runs: against records whose numbers were counted by hand; and folders that are none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eigen_jax import lineage
+from eigen_jax.architecture import Architecture
+from eigen_jax.lineage import Fate, Individual, Landmark, Reference
+from eigen_jax.report import (
+    ReportError,
+    best_so_far,
+    by_generation,
+    find_individual,
+    find_phase,
+    fittest,
+    read_record,
+    read_result,
+    summarise_phases,
+)
+
+NETWORK = Architecture(input_shape=(8, 8, 1), layers=())
+
+
+def individual(generation: int, index: int, phase: str, fitness: float | None, **fields: Any) -> Individual:
+    defaults: dict[str, Any] = {
+        "parent": None,
+        "operators": None,
+        "architecture": NETWORK,
+        "parameters": 20,
+        "flops": 20,
+        "fate": Fate.EXTINCT_T1 if fitness is None else Fate.SURVIVED,
+        "seconds_compiling": 1.5,
+        "seconds_training": 10.0,
+    }
+    return Individual(
+        generation=generation, index=index, phase=phase, t3=Landmark(fitness=fitness), **(defaults | fields)
+    )
+
+
+RECORD = (
+    individual(0, 0, "primary", None),
+    individual(0, 1, "primary", None, fate=Fate.FAILED, cause="NaN", seconds_training=2.0),
+    individual(1, 0, "primary", 0.5),
+    individual(1, 1, "primary", 0.75, fate=Fate.PARENT),
+    individual(2, 0, "secondary", 0.75, fate=Fate.PARENT),
+    individual(2, 1, "secondary", 0.5, same_as=Reference(generation=1, index=0), seconds_training=0.0),
+    individual(3, 0, "duplication", None, fate=Fate.EXTINCT_T2),
+    individual(3, 1, "duplication", 0.875, fate=Fate.PARENT),
+)
+
+
+def test_phases_are_summed_up_as_by_hand() -> None:
+    primary, secondary, duplication = summarise_phases(RECORD)
+    assert [each.phase for each in (primary, secondary, duplication)] == ["primary", "secondary", "duplication"]
+    assert (primary.first_generation, primary.last_generation, primary.generations) == (0, 1, 2)
+    assert (primary.individuals, primary.trained, secondary.individuals, secondary.trained) == (4, 4, 2, 1)
+    assert primary.fates == {Fate.EXTINCT_T1: 1, Fate.FAILED: 1, Fate.SURVIVED: 1, Fate.PARENT: 1}
+    assert (primary.seconds_compiling, primary.seconds_training, primary.seconds) == (6.0, 32.0, 38.0)
+    assert (secondary.seconds_compiling, secondary.seconds_training) == (3.0, 10.0)
+    # Of equals the earlier is the best, so secondary succession added nothing.
+    assert (primary.best, secondary.best, duplication.best) == (RECORD[3], RECORD[3], RECORD[7])
+    assert secondary.best_of_phase == RECORD[4]
+
+
+def test_a_phase_without_survivors_has_the_best_of_those_before() -> None:
+    record = (*RECORD[:6], RECORD[6])
+    *_, duplication = summarise_phases(record)
+    assert (duplication.best, duplication.best_of_phase) == (RECORD[3], None)
+    assert summarise_phases(RECORD[:2])[0].best is None
+    assert summarise_phases(()) == ()
+
+
+def test_phases_are_found_by_name() -> None:
+    phases = summarise_phases(RECORD)
+    assert find_phase(phases, "secondary") is phases[1]
+    assert find_phase(phases, "tertiary") is None
+
+
+def test_the_best_so_far_never_gets_worse() -> None:
+    assert best_so_far(RECORD) == (None, RECORD[3], RECORD[3], RECORD[7])
+    assert fittest(reversed(RECORD[:6])) == RECORD[4]
+    assert [len(generation) for generation in by_generation(RECORD)] == [2, 2, 2, 2]
+
+
+def test_individuals_are_found_by_their_place() -> None:
+    assert find_individual(RECORD, Reference(generation=2, index=1)) is RECORD[5]
+    with pytest.raises(ReportError, match=r"no individual 9\.1"):
+        find_individual(RECORD, Reference(generation=9, index=1))
+
+
+RESULT: dict[str, Any] = {
+    "schema_version": 2,
+    "validation_accuracy": 0.875,
+    "search_test_accuracy": 0.75,
+    "test_accuracy": 0.8125,
+    "generations": 4,
+    "trained": 7,
+    "network": {
+        "individual": {"generation": 3, "index": 1},
+        "fingerprint": RECORD[7].fingerprint,
+        "layers": 0,
+        "parameters": 20,
+        "flops": 20,
+    },
+    "seconds": {"search": 60.5, "final": 12},
+    "mimicry": {"teacher": "abc", "weight": 0.9, "temperature": 5.0},
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a finished run."""
+    (tmp_path / "settings.json").write_text("{}")
+    lineage.append(tmp_path / "lineage.jsonl", RECORD)
+    (tmp_path / "result.json").write_text(json.dumps(RESULT))
+    return tmp_path
+
+
+def test_a_finished_run_is_read(run: Path) -> None:
+    assert read_result(run) == RESULT
+    assert read_record(str(run)) == RECORD
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"network": None, "validation_accuracy": None, "test_accuracy": None},
+        {"mimicry": None},
+        {"a later field": 1},
+    ],
+)
+def test_what_a_run_may_lack_is_none(run: Path, change: dict) -> None:
+    (run / "result.json").write_text(json.dumps(RESULT | change))
+    assert read_result(run) == RESULT | change
+
+
+def said_by(reader, folder: Path) -> str:
+    with pytest.raises(ReportError) as caught:
+        reader(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("reader", [read_result, read_record])
+def test_a_folder_of_no_run_is_told_of(reader, tmp_path: Path) -> None:
+    assert "no folder" in said_by(reader, tmp_path / "absent")
+    assert "is empty" in said_by(reader, tmp_path)
+    (tmp_path / "holiday.jpg").write_text("")
+    assert "no run folder: it has no lineage.jsonl" in said_by(reader, tmp_path)
+    (tmp_path / "lineage.jsonl").write_text("")
+    assert "no run folder: it has no settings.json" in said_by(reader, tmp_path)
+
+
+def test_a_run_that_has_not_finished_is_told_of(run: Path) -> None:
+    (run / "result.json").unlink()
+    assert "not finished" in said_by(read_result, run)
+    assert read_record(run) == RECORD
+    (run / "lineage.jsonl").write_text("")
+    assert "no generation" in said_by(read_record, run)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("{", "not JSON"),
+        ("", "not JSON"),
+        ("[]", "schema version None"),
+        (json.dumps(RESULT | {"schema_version": 1}), "schema version 1"),
+        (json.dumps({name: value for name, value in RESULT.items() if name != "trained"}), "lacks trained"),
+        (json.dumps(RESULT | {"generations": 1.5}), "generations 1.5"),
+        (json.dumps(RESULT | {"generations": True}), "generations True"),
+        (json.dumps(RESULT | {"test_accuracy": float("nan")}), "test_accuracy nan"),
+        (json.dumps(RESULT | {"seconds": None}), "seconds None"),
+        (json.dumps(RESULT | {"network": {"layers": 1}}), "lacks network.individual"),
+        (json.dumps(RESULT | {"network": RESULT["network"] | {"individual": 3}}), "network.individual 3"),
+        (json.dumps(RESULT | {"mimicry": RESULT["mimicry"] | {"weight": "0.9"}}), "mimicry.weight '0.9'"),
+    ],
+)
+def test_a_damaged_result_is_told_of(run: Path, text: str, part: str) -> None:
+    (run / "result.json").write_text(text)
+    message = said_by(read_result, run)
+    assert str(run / "result.json") in message
+    assert part in message
+
+
+def test_a_damaged_record_is_told_of(run: Path) -> None:
+    with open(run / "lineage.jsonl", "a") as file:
+        file.write("{}\n")
+    assert "line 9" in said_by(read_record, run)
