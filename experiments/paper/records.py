@@ -1,0 +1,247 @@
+"""What finished runs left: their records, checked to be those of the plan, and on which data and machine."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from eigen_jax.architecture import Architecture
+from eigen_jax.data import Dataset
+from eigen_jax.lineage import Fate, Individual, Reference
+from eigen_jax.report import (
+    PhaseSummary,
+    ReportError,
+    find_individual,
+    find_phase,
+    read_record,
+    read_result,
+    summarise_phases,
+)
+from eigen_jax.search.folder import write_json
+from eigen_jax.teacher import TeacherError, read_teacher
+from experiments.benchmark import machine
+from experiments.paper.plans import Choice, Plan, Retraining, Search
+from experiments.settings import Settings
+
+_MACHINE = "machine.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """Of the data that runs are made with."""
+
+    fingerprint: str
+    train: int  # images
+    validation: int
+    test: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DataFacts":
+        """Those of a data set that was loaded."""
+        parts = (dataset.train_images, dataset.validation_images, dataset.test_images)
+        train, validation, test = (part.shape[0] for part in parts)
+        return cls(fingerprint=dataset.fingerprint, train=train, validation=validation, test=test)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a run was made, as its folder says."""
+
+    data_fingerprint: str
+    versions: Mapping[str, str]  # package to version
+    machine: Mapping[str, Any] | None  # cpu, cores and device; None where it was not noted
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SearchRecord:
+    """A search that has finished."""
+
+    plan: Search
+    result: Mapping[str, Any]  # as `eigen_jax.report.read_result` gives it
+    individuals: tuple[Individual, ...]
+    origin: Origin
+
+    @cached_property
+    def phases(self) -> tuple[PhaseSummary, ...]:
+        """In the order in which the search went through them."""
+        return summarise_phases(self.individuals)
+
+    @property
+    def found(self) -> Individual | None:
+        """The network that the search found; None where nothing survived."""
+        network = self.result["network"]
+        return None if network is None else find_individual(self.individuals, Reference(**network["individual"]))
+
+    @property
+    def before_duplication(self) -> Individual | None:
+        """The best network of both successions."""
+        ended = [phase for phase in self.phases if phase.phase != "duplication"]
+        return ended[-1].best if ended else None
+
+    @property
+    def duplicates(self) -> tuple[Individual, ...]:
+        """All individuals that repeat a block of their parent."""
+        return tuple(each for each in self.individuals if each.repeats is not None and max(each.repeats) > 1)
+
+    @property
+    def best_duplicate(self) -> Individual | None:
+        """The duplicate that came furthest, the most accurate of those, the earliest of equals; None without any."""
+        measured = [each for each in self.duplicates if each.fate is not Fate.FAILED and each.t1.fitness is not None]
+        return max(measured, key=_how_far, default=None)
+
+    def chosen(self, choice: Choice) -> Individual | None:
+        """The individual whose network a choice means; None where the search has none."""
+        return {
+            Choice.FOUND: self.found,
+            Choice.BEFORE_DUPLICATION: self.before_duplication,
+            Choice.BEST_DUPLICATE: self.best_duplicate,
+        }[choice]
+
+    def phase(self, name: str) -> PhaseSummary | None:
+        """The summary of a phase; None where the search never came to it."""
+        return find_phase(self.phases, name)
+
+    @property
+    def seconds(self) -> Mapping[str, float | None]:
+        """Of the search, the teacher (once for all runs that mimic it) and the final training."""
+        own = self.result["seconds"]
+        return {"search": own["search"], "teacher": teacher_seconds(self.plan.settings), "final training": own["final"]}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+    """A training of a given network that has finished."""
+
+    plan: Retraining
+    folder: Path
+    validation_accuracy: float | None  # a fraction; None where the validation images were trained on
+    test_accuracy: float | None  # a fraction; None where the training diverged
+    seconds: float
+    origin: Origin
+
+
+def teacher_seconds(settings: Settings) -> float | None:
+    """What the training of a run's teacher took, all members together; None without a teacher of its own."""
+    if settings.teacher == "none" or settings.teacher_logits is not None:
+        return None
+    try:
+        members = read_teacher(settings.teacher_dir).members
+    except TeacherError:
+        return None
+    return sum(each.train_seconds + each.compile_seconds for each in members)
+
+
+def read_search(plan: Search) -> SearchRecord:
+    """Reads a search that has finished.
+
+    Raises:
+        ReportError: its folder is missing, empty, another run's, damaged, or not finished.
+    """
+    folder = plan.settings.run_dir
+    result = read_result(folder)
+    origin = _read_origin(folder, plan.settings)
+    return SearchRecord(plan=plan, result=result, individuals=read_record(folder), origin=origin)
+
+
+def read_training(plan: Retraining, architecture: Architecture) -> TrainingRecord:
+    """Reads a training of a network that has finished.
+
+    Raises:
+        ReportError: its folder is missing, another run's, damaged, or not finished.
+    """
+    settings = plan.settings_for(architecture)
+    path = settings.run_dir / "result.json"
+    content = _read_json(path)
+    try:
+        validation, test = (_number(content[name]) for name in ("final_validation_accuracy", "test_accuracy"))
+        seconds = float(content["seconds"]["final"])
+    except (KeyError, TypeError, ValueError):
+        raise ReportError(f"{path} is damaged; remove its folder and make the run again") from None
+    return TrainingRecord(
+        plan=plan,
+        folder=settings.run_dir,
+        validation_accuracy=validation,
+        test_accuracy=test,
+        seconds=seconds,
+        origin=_read_origin(settings.run_dir, settings),
+    )
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has finished there: its result is written last."""
+    return (folder / "result.json").exists()
+
+
+def is_begun(folder: Path) -> bool:
+    """Whether a run has left anything there."""
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def note_machine(folder: Path) -> None:
+    """Writes down beside a run which machine finished it."""
+    write_json(folder / _MACHINE, {**machine(), "accelerators": len(jax.devices())})
+
+
+def check_same_data(origins: Iterable[tuple[Plan, Origin]], data: DataFacts | None) -> None:
+    """Checks that runs that are told of together were made with the same data.
+
+    Args:
+        origins: of the runs.
+        data: those that the command line names; None where they were not loaded.
+
+    Raises:
+        ReportError: they were not.
+    """
+    expected = data.fingerprint if data else None
+    for plan, origin in origins:
+        expected = expected or origin.data_fingerprint
+        if origin.data_fingerprint != expected:
+            raise ReportError(
+                f"{plan.label} was made with other data (fingerprint {origin.data_fingerprint[:12]}, expected"
+                f" {expected[:12]}); choose another --runs-dir, or the data of before"
+            )
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _how_far(individual: Individual) -> tuple[int, float]:
+    fitness = [each.fitness for each in (individual.t1, individual.t2, individual.t3) if each.fitness is not None]
+    return len(fitness), fitness[-1]
+
+
+def _read_origin(folder: Path, settings: Settings) -> Origin:
+    content = _read_json(folder / "settings.json")
+    try:
+        recorded, versions = dict(content["settings"]), dict(content["versions"])
+        fingerprint = str(recorded["data_fingerprint"])
+    except (KeyError, TypeError, ValueError):
+        raise ReportError(f"{folder / 'settings.json'} is damaged; put back the run's own file") from None
+    expected = json.loads(json.dumps(settings.outcome(), default=str))
+    for name, value in expected.items():
+        if recorded.get(name) != value:
+            raise ReportError(
+                f"{folder} belongs to a run with other settings: {name} was {recorded.get(name)!r:.40} and is now"
+                f" {value!r:.40}; choose another --runs-dir"
+            )
+    noted = folder / _MACHINE
+    return Origin(
+        data_fingerprint=fingerprint, versions=versions, machine=_read_json(noted) if noted.exists() else None
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ReportError(f"cannot read {path}: {error.strerror}; make the run with this command again") from None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ReportError(f"{path} is damaged; put back the run's own file")
+    return content

@@ -1,0 +1,16 @@
+"""Table 2: primary succession alone against primary and secondary succession.
+
+    python -m experiments.table2 --dataset digits --seeds 0 1 2
+
+The paper reports the accuracy of the best network when each succession has ended. Both are in the
+record of one search, with the networks trained and the compute until then.
+
+Cost: a search a seed, those of Table 1.
+"""
+
+import sys
+
+from experiments.paper.command import main
+
+if __name__ == "__main__":
+    sys.exit(main(["table2"], __doc__))

@@ -1,0 +1,229 @@
+"""The paper's experiments at the command line: bad input, the paper's own numbers, and one that is run in earnest."""
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from paper_runs import (
+    ALL,
+    FIGURE3,
+    FakeMakers,
+    refused,
+    request_of,
+    run,
+    values,
+)
+
+from eigen_jax.report import NOT_COMPARABLE, NOT_MEASURED, Cell, Quoted, to_csv
+from experiments import paper
+from experiments.paper.command import main
+from experiments.paper.published import ABLATIONS, NOT_AVAILABLE, ablation_cell, is_comparable
+from experiments.paper.records import DataFacts
+from experiments.paper.tables import System, table_of_systems
+from experiments.presets import PRESETS
+from experiments.runner import BAD_INPUT
+
+
+@pytest.fixture(autouse=True)
+def no_global_settings(monkeypatch) -> None:
+    monkeypatch.setattr(paper.command, "configure", lambda settings: None)
+
+
+# --- The paper's numbers ---------------------------------------------------------------------
+
+WHOLE = DataFacts(fingerprint="f", train=45_000, validation=5_000, test=10_000)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "argv", "data", "expected"),
+    [
+        ("cifar10", ("--preset", "paper"), WHOLE, True),
+        ("cifar100", ("--preset", "paper", "--seeds", "1", "2", "--data-dir", "x"), WHOLE, True),
+        ("cifar10", ("--preset", "small"), WHOLE, False),
+        ("cifar10", ("--preset", "paper", "--t1", "4999"), WHOLE, False),
+        ("cifar10", ("--preset", "paper", "--teacher-logits", "x"), WHOLE, False),
+        ("cifar10", ("--preset", "paper"), dataclasses.replace(WHOLE, train=4_500, validation=500), False),
+        ("cifar10", ("--preset", "paper"), dataclasses.replace(WHOLE, test=1_000), False),
+        ("cifar10", ("--preset", "paper"), None, False),
+        ("digits", ("--preset", "paper"), WHOLE, False),
+    ],
+)
+def test_the_papers_numbers_stand_beside_the_papers_experiment_alone(dataset, argv, data, expected):
+    request = request_of(*argv, dataset=dataset)
+    assert is_comparable(request, data) is expected
+    cell = ablation_cell("table3", "with mimicry", request=request, data=data)
+    assert cell == (NOT_AVAILABLE if expected else NOT_COMPARABLE)
+
+
+def test_a_known_number_of_the_paper_is_quoted(monkeypatch):
+    monkeypatch.setitem(ABLATIONS, ("table3", "cifar10", "with mimicry"), 0.5)
+    request = request_of("--preset", "paper", dataset="cifar10")
+    assert ablation_cell("table3", "with mimicry", request=request, data=WHOLE) == Quoted(value=0.5)
+
+
+def test_other_systems_are_rows_of_table_1():
+    nothing: dict[int, float | None] = {}
+    quoted: dict[str, Cell] = {"test_accuracy": Quoted(value=0.77), "parameters": "", "seconds": ""}
+    other = System(
+        name="another",
+        dataset="cifar100",
+        test_accuracy={0: 0.7, 1: 0.8},
+        parameters=nothing,
+        search_seconds=nothing,
+        teacher_seconds=nothing,
+        final_seconds=nothing,
+        published=quoted,
+    )
+    table = table_of_systems(request_of(dataset="cifar100"), [other, dataclasses.replace(other, name="a third")])
+    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert {line["system"] for line in lines} == {"another", "a third"}
+    assert lines[0]["test accuracy (fraction)"] == "0.7"
+    assert "test accuracy, paper (CIFAR-100, paper's schedule) (fraction)" in lines[0]
+
+
+# --- Drawing alone, and bad input ------------------------------------------------------------
+
+
+def test_drawing_alone_says_what_is_missing(tmp_path, capsys):
+    line = refused(capsys, tmp_path, "--draw-only", names=["table3"])
+    assert line.startswith("2 of 2 runs have not finished, the first is EIGEN, seed 0 in ")
+    assert "table3 cannot be told of" in line
+    assert "--draw-only" in line
+
+
+def test_drawing_alone_draws_what_has_finished(tmp_path, capsys):
+    assert run(tmp_path, names=["figure1"]) == 0
+    (tmp_path / "results" / "figure1.png").unlink()
+    line = refused(capsys, tmp_path, "--draw-only", "--only", "figure1", "table3", "figure4")
+    assert line.startswith("1 of 2 runs have not finished, the first is EIGEN without mimicry, seed 0 in ")
+    assert {path.name for path in (tmp_path / "results").iterdir()} > {"figure1.png", "figure4.png"}
+    assert not (tmp_path / "results" / "table3.md").exists()
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path, capsys):
+    assert run(tmp_path, names=["figure4"]) == 0
+    (path,) = tmp_path.glob("runs/*eigen*/settings.json")
+    content = json.loads(path.read_text())
+    content["settings"]["t1"] += 1
+    path.write_text(json.dumps(content))
+    line = refused(capsys, tmp_path, names=["figure4"])
+    assert "belongs to a run with other settings: --t1 was 61 and is now 60" in line
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]"])
+def test_a_damaged_result_is_refused(tmp_path, capsys, damage):
+    assert run(tmp_path, names=["table5"]) == 0
+    for kind in ("eigen", "trained"):
+        path = sorted(tmp_path.glob(f"runs/*{kind}*/result.json"))[0]
+        whole = path.read_bytes()
+        path.write_bytes(damage)
+        assert str(path) in refused(capsys, tmp_path, names=["table5"])
+        path.write_bytes(whole)
+
+
+def test_runs_of_other_data_are_refused(tmp_path, capsys):
+    assert run(tmp_path, names=["figure4"]) == 0
+    (path,) = tmp_path.glob("runs/*eigen*/settings.json")
+    content = json.loads(path.read_text())
+    content["settings"]["data_fingerprint"] = "0" * 64
+    path.write_text(json.dumps(content))
+    line = refused(capsys, tmp_path, names=["figure4"])
+    assert line.startswith("EIGEN, seed 0 was made with other data (fingerprint 000000000000, expected ")
+
+
+def test_without_a_duplicate_figure_2_says_so_and_the_rest_is_made(tmp_path, capsys):
+    makers = FakeMakers(without_duplicates=True)
+    line = refused(capsys, tmp_path, "--only", "figure2", "table4", "table1", makers=makers)
+    assert line.startswith("figure2: no search of seeds 0 measured a duplicate, so there is none to draw")
+    assert {path.stem for path in (tmp_path / "results").glob("*.csv")} == {"table4", "table1"}
+    assert values(tmp_path, "table4", "the best duplicate", "validation accuracy") == []
+    assert values(tmp_path, "table4", "with duplication", "validation accuracy") == [0.60]
+
+
+def test_a_search_in_which_nothing_survived_is_told_of(tmp_path, capsys):
+    makers = FakeMakers(nothing_survives=True)
+    line = refused(capsys, tmp_path, *FIGURE3, makers=makers)
+    assert line.startswith("figure1: EIGEN, seed 0 found no network to draw")
+    assert "figure2: " in line
+    assert not makers.trained
+    for name in ("table1", "table2", "table3", "table4", "table5"):
+        page = (tmp_path / "results" / f"{name}.md").read_text()
+        assert NOT_MEASURED in page
+    assert "- EIGEN, seed 0: no network survived all landmarks." in (tmp_path / "results" / "table1.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (("--seeds",), "--seeds is empty"),
+        (("--seeds", "-1"), "--seeds has -1; each must be at least 0"),
+        (("--seeds", "1", "0", "1"), "--seeds has 1 twice"),
+        (("--seeds", str(2**32)), "seed is 4294967296"),
+        (("--seeds", "a"), "--seeds"),
+        (("--seed", "1"), "--seed is for a single search; use --seeds"),
+        (("--run-dir=x",), "--run-dir is for a single search; use --runs-dir"),
+        (("--preset", "large"), "there is no preset 'large'"),
+        (("--only", "table6"), "--only is 'table6'; choose from figure1"),
+        (("--populaton", "3"), "did you mean --population?"),
+        (("--t1", "0"), "t1 is 0"),
+        (("--step-sizes", "0"), "--step-sizes has 0; each must be at least 1"),
+        (("--step-sizes",), "--step-sizes is empty"),
+        (("--generations", "0"), "--generations is 0"),
+        (("--teacher", "none"), "--teacher is none"),
+        (("--final-steps", "0"), "--final-steps is 0"),
+        (("--max-duplication-generations", "0"), "--max-duplication-generations is 0"),
+    ],
+)
+def test_a_wrong_command_line_gets_one_line(tmp_path, capsys, argv, part):
+    makers = FakeMakers()
+    assert part in refused(capsys, tmp_path, *argv, makers=makers)
+    assert not makers.searched
+
+
+@pytest.mark.parametrize(("argv", "part"), [([], "--dataset is missing"), (["--dataset", "mnist"], "is 'mnist'")])
+def test_the_data_set_must_be_one_that_there_is(capsys, argv, part):
+    assert main(["table1"], "", argv) == BAD_INPUT
+    assert part in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_said_before_any_run(tmp_path, capsys):
+    (tmp_path / "results").touch()
+    makers = FakeMakers()
+    assert str(tmp_path / "results") in refused(capsys, tmp_path, makers=makers)
+    assert not makers.searched
+
+
+def test_changed_settings_do_not_overwrite_the_results_of_a_preset():
+    assert request_of().output == Path("experiments/results/digits-small")
+    assert request_of("--data-dir", "x", dataset="cifar10").output == Path("experiments/results/cifar10-paper")
+    changed = request_of("--t1", "61").output
+    assert changed.name.startswith("digits-small-")
+    assert PRESETS["digits"]["small"].t1 != 61
+
+
+# --- Without fakes ---------------------------------------------------------------------------
+
+
+def test_a_real_run_is_made_and_told_of(tmp_path, capsys):
+    np.save(tmp_path / "logits.npy", np.zeros((1_200, 1, 10), np.float16))
+    tiny = (
+        *("--preset", "smoke", "--population", "2", "--p", "2", "--q", "2", "--capacity", "8", "--channels", "4", "8"),
+        *("--t1", "1", "--t2", "1", "--t3", "1", "--decay-steps", "2", "--final-steps", "2", "--primary-steps", "3"),
+        *("--max-primary-generations", "1", "--max-secondary-generations", "0", "--pad", "0"),
+        *("--teacher-logits", str(tmp_path / "logits.npy"), "--eval-batch-size", "360"),
+    )
+    places = ("--runs-dir", str(tmp_path / "runs"), "--output", str(tmp_path / "results"))
+    argv = ["--dataset", "digits", *places, *tiny, "--only", "table5", "figure4"]
+    assert main(ALL, "", argv) == 0
+    shown = capsys.readouterr().out
+    assert "Run 1 of 3: EIGEN, seed 0" in shown
+    assert "Run 3 of 3: the network found trained with mimicry, seed 0" in shown
+    (accuracy,) = values(tmp_path, "table5", "with mimicry", "test accuracy")
+    assert accuracy * 360 == pytest.approx(round(accuracy * 360), abs=1e-6)  # of the digits' test images
+    assert f"jax {jax.__version__}" in (tmp_path / "results" / "table5.md").read_text()
+    assert main(ALL, "", [*argv, "--draw-only"]) == 0
