@@ -205,10 +205,19 @@ def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, co
     return Population(genomes=genomes, steps=steps, operators=trace.counts, repeats=repeats)
 
 
+def children(state: EvolutionState) -> Array:
+    """Which slots of a population hold children; [P] bool, the first ones.
+
+    All, but in the duplication phase: there, slots for which no combination of blocks was left hold
+    the parent. It is not bred, so it is neither trained nor counted for a threshold.
+    """
+    return (state.phase != Phase.DUPLICATION) | (state.population.repeats > 1).any(axis=1)
+
+
 def breed_duplicates(key: Array, parent: Genome, *, spec: GenomeSpec, config: EvolutionConfig) -> Population:
     """Repeats the blocks of a parent by P different combinations.
 
-    Where fewer fit, the rest of the children are as the parent, with repeats of 1.
+    Where fewer fit, the last slots hold the parent, with repeats of 1; see `children`.
 
     Args:
         key: a PRNG key, of the generation.
@@ -281,6 +290,7 @@ def evolution_step(
         the duplication phase it is the fittest survivor so far; that phase is passed over where
         nothing has survived yet, or no combination of its blocks fits.
     """
+    fitness = jnp.where(children(state)[:, None], fitness, -jnp.inf)
     survival = survival_selection(state.thresholds, fitness, config=config)
     fittest = jax.tree.map(lambda leaf: leaf[survival.fittest], state.population.genomes)
     fittest_id = jnp.stack([state.generation, survival.fittest])

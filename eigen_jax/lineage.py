@@ -109,7 +109,7 @@ class Individual:
     t1: Landmark = Landmark()
     t2: Landmark = Landmark()
     t3: Landmark = Landmark()
-    test_accuracy: float | None = None  # a fraction; of a generation's fittest survivor, and no part of selection
+    test_accuracy: float | None = None  # a fraction; of survivors, and no part of selection
     fate: Fate
     cause: str | None = None  # why it failed; None unless it did
     same_as: Reference | None = None  # whose training gave the fitness; None: its own

@@ -20,6 +20,7 @@ _TYPES = get_type_hints(Settings)
 _HELP: dict[str, Help] = {
     name: kind.__metadata__[0] for name, kind in get_type_hints(Settings, include_extras=True).items()
 }
+_ABOUT = "Searches network architectures from scratch by ecological succession (EIGEN, CVPR 2019)."
 _WANTED = {int: "a whole number", float: "a finite number", Path: "a path"}
 
 
@@ -33,7 +34,9 @@ class Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message.removeprefix('argument ')}; --help explains every setting")
 
 
-def parse(argv: Sequence[str], *, program: str, presets: Mapping[str, Settings], default: str) -> Settings:
+def parse(
+    argv: Sequence[str], *, program: str, presets: Mapping[str, Settings], default: str, about: str = _ABOUT
+) -> Settings:
     """The settings that a command line asks for: those of its preset, but for what it sets itself.
 
     Prints the help and raises SystemExit where that is asked for.
@@ -43,11 +46,12 @@ def parse(argv: Sequence[str], *, program: str, presets: Mapping[str, Settings],
         program: what the help calls the program.
         presets: by name.
         default: the preset where the command line names none.
+        about: what the help says of the program.
 
     Raises:
         SettingsError: a preset or a setting that does not exist, or a value of a wrong type.
     """
-    given, unknown = _build_parser(program, presets, default).parse_known_args(argv)
+    given, unknown = _build_parser(program, presets, default, about).parse_known_args(argv)
     if unknown:
         _refuse(unknown)
     arguments = vars(given)
@@ -57,18 +61,19 @@ def parse(argv: Sequence[str], *, program: str, presets: Mapping[str, Settings],
             f"there is no preset {preset!r}; {_did_you_mean(preset, presets)}choose from {', '.join(presets)}"
         )
     if arguments.pop("help", False):
-        _build_parser(program, presets, preset).print_help()
+        _build_parser(program, presets, preset, about).print_help()
         raise SystemExit(0)
     values = {name: _convert(flag(name), text, _TYPES[name]) for name, text in arguments.items()}
     return dataclasses.replace(presets[preset], **values)
 
 
-def parse_with_dataset(argv: Sequence[str], *, program: str) -> tuple[DatasetName, Settings]:
+def parse_with_dataset(argv: Sequence[str], *, program: str, about: str) -> tuple[DatasetName, Settings]:
     """The data set that a command line names with --dataset, and the settings that it asks for.
 
     Args:
         argv: the arguments, without the program's name.
-        program: what the help calls the program.
+        program: what the help calls the program, with its --dataset.
+        about: what the help says of it.
 
     Raises:
         SettingsError: as `parse` does, or the data set is missing or none that there is.
@@ -86,14 +91,14 @@ def parse_with_dataset(argv: Sequence[str], *, program: str) -> tuple[DatasetNam
             hint = _did_you_mean(given.dataset, names)
             raise SettingsError(f"there is no data set {given.dataset!r}; {hint}choose from {', '.join(names)}")
     name: DatasetName = given.dataset
-    return name, parse(rest, program=program, presets=PRESETS[name], default=DEFAULT_PRESET[name])
+    return name, parse(rest, program=program, presets=PRESETS[name], default=DEFAULT_PRESET[name], about=about)
 
 
-def _build_parser(program: str, presets: Mapping[str, Settings], preset: str) -> argparse.ArgumentParser:
+def _build_parser(program: str, presets: Mapping[str, Settings], preset: str, about: str) -> argparse.ArgumentParser:
     """A parser that keeps values as text, and only those that are given; its help shows those of `preset`."""
     parser = Parser(
         prog=program,
-        description="Searches network architectures from scratch by ecological succession (EIGEN, CVPR 2019).",
+        description=about,
         epilog=f"The values in brackets are those of the preset {preset!r}; with --preset, --help shows another's.",
         add_help=False,
         argument_default=argparse.SUPPRESS,

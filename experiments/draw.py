@@ -15,6 +15,7 @@ from eigen_jax.report import (
     draw_architecture,
     draw_duplication,
     find_individual,
+    is_duplicate,
     plot_progress,
     read_record,
     read_result,
@@ -92,9 +93,11 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
     classes = num_classes or _num_classes(found)
     title = f"{folder.resolve().name}: individual {found.generation}.{found.index}"
     paths += save_figure(draw_architecture(found.architecture, num_classes=classes, title=title), output / "network")
-    if found.repeats is not None and found.parent is not None:
+    if is_duplicate(found) and found.parent is not None:
         parent = find_individual(individuals, found.parent)
-        figure = draw_duplication(parent.architecture, found.architecture, num_classes=classes, repeats=found.repeats)
+        figure = draw_duplication(
+            parent.architecture, found.architecture, num_classes=classes, repeats=found.repeats, title=title
+        )
         paths += save_figure(figure, output / "duplication")
     return paths
 

@@ -148,17 +148,18 @@ class ConsoleObserver(SearchObserver):
             self._print_individual(index, Fate.FAILED if standing.cause else fate)
         self._show_generation()
 
-    def generation_ended(self, *, individuals: Sequence[Individual], best_fitness: float) -> None:
+    def generation_ended(
+        self, *, individuals: Sequence[Individual], best_fitness: float, parent: Reference | None
+    ) -> None:
         for individual in individuals:
             if self.standings[individual.index].alive:
                 self._print_individual(individual.index, individual.fate)
-        parents = [f"{each.generation}.{each.index}" for each in individuals if each.fate is Fate.PARENT]
-        parent = f"parent {parents[0]}" if parents else "parent stays"
+        name = f"{parent.generation}.{parent.index}" if parent else "global pooling"
         needed = " and ".join(map(percent, self.thresholds))
         took = duration(self.clock() - self.generation_began)
         self.best_fitness = best_fitness if best_fitness >= 0 else None
         best = percent(self.best_fitness)
-        self._print(f"Generation {self.generation} ({took}): best {best} %, needed {needed} %, {parent}", "bold")
+        self._print(f"Generation {self.generation} ({took}): best {best} %, needed {needed} %, parent {name}", "bold")
         self.bars.update(self.generation_bar, visible=False)
         self.bars.update(self.individual_bar, visible=False)
 

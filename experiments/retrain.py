@@ -4,12 +4,15 @@
     python -m experiments.retrain genome.json --dataset cifar10 --preset small --teacher none --seed 1
 
 The settings are those of a search: --final-steps says how long, --teacher whom the network mimics,
---final-on which images it is trained on. The run folder then holds genome.json and the weights, as
-a search's does, for `experiments.evaluate`.
+--final-on which images it is trained on. The run folder, by default that of the preset with the
+network's fingerprint behind it, then holds genome.json and the weights, as a search's does, for
+`experiments.evaluate`.
 """
 
+import dataclasses
 import functools
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,11 +34,13 @@ from eigen_jax.search import (
 from eigen_jax.training import DivergedError
 from experiments.command_line import parse_with_dataset
 from experiments.networks import check_takes, read_architecture
+from experiments.presets import PRESETS
 from experiments.progress import TrainingBar, make_console, percent
 from experiments.runner import configure, run_command
 from experiments.settings import Settings, SettingsError
 from experiments.teaching import check_settings, prepare_teacher
 
+_ABOUT = (__doc__ or "").partition("\n")[0]
 _PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
 
 
@@ -46,12 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         # First, because argparse would take the value of an option that it does not know for it.
         named = [] if not argv or argv[0].startswith("-") else [Path(argv[0])]
-        name, settings = parse_with_dataset(argv[len(named) :], program=_PROGRAM)
+        name, settings = parse_with_dataset(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
         if not named:
-            raise SettingsError(f"the network is missing; {_PROGRAM}, where GENOME is the genome.json of a network")
+            raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
         check_settings(name, settings)
         configure(settings)
-        if cause := retrain(name, settings, read_architecture(named[0])):
+        architecture = read_architecture(named[0])
+        if settings.run_dir in [preset.run_dir for preset in PRESETS[name].values()]:
+            # The preset's folder is that of the search, which often is where the network comes from.
+            folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
+            settings = dataclasses.replace(settings, run_dir=folder)
+        if cause := retrain(name, settings, architecture):
             raise SearchConfigError(cause)
 
     return run_command(command)
@@ -90,6 +100,7 @@ def retrain(name: DatasetName, settings: Settings, architecture: Architecture) -
         describe = functools.partial(
             describe_training, architecture, num_classes=dataset.num_classes, config=config.train, teacher=teacher
         )
+        began = time.perf_counter()
         try:
             trained = train_network(
                 jax.random.key(settings.seed),
@@ -101,10 +112,10 @@ def retrain(name: DatasetName, settings: Settings, architecture: Architecture) -
                 on_progress=bar.show,
             )
         except DivergedError as error:
-            run.save_result(describe(None, cause=str(error)))
+            run.save_result(describe(None, cause=str(error), seconds=time.perf_counter() - began))
             return str(error)
         run.save_network(architecture, trained.variables)
-        run.save_result(describe(trained))
+        run.save_result(describe(trained, seconds=trained.seconds))
     _tell(console, settings.run_dir, trained.test.accuracy, trained.validation_accuracy)
     return None
 

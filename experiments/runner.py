@@ -15,7 +15,14 @@ from eigen_jax.evolution import EvolutionConfigError
 from eigen_jax.genome import GenomeSpecError
 from eigen_jax.lineage import LineageError
 from eigen_jax.report import ReportError
-from eigen_jax.search import RunFolderError, SearchConfigError, check_data, check_run_folder, run_search
+from eigen_jax.search import (
+    FinalTrainingError,
+    RunFolderError,
+    SearchConfigError,
+    check_data,
+    check_run_folder,
+    run_search,
+)
 from eigen_jax.teacher import TeacherError
 from eigen_jax.training import TrainConfigError
 from experiments.command_line import parse
@@ -29,6 +36,7 @@ USER_ERRORS = (
     CheckpointError,
     DataError,
     EvolutionConfigError,
+    FinalTrainingError,
     GenomeSpecError,
     LineageError,
     ReportError,

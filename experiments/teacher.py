@@ -15,7 +15,10 @@ from eigen_jax.data import load_dataset
 from experiments.command_line import parse_with_dataset
 from experiments.progress import make_console
 from experiments.runner import configure, run_command
-from experiments.teaching import teacher_config, train_teacher
+from experiments.teaching import check_settings, train_teacher
+
+_PROGRAM = "python -m experiments.teacher --dataset NAME"
+_ABOUT = (__doc__ or "").partition("\n")[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,9 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
 
     def command() -> None:
-        name, settings = parse_with_dataset(argv, program="python -m experiments.teacher")
-        settings.check(name)
-        teacher_config(settings)
+        name, settings = parse_with_dataset(argv, program=_PROGRAM, about=_ABOUT)
+        check_settings(name, settings)
         configure(settings)
         console = make_console()
         train_teacher(settings, load_dataset(settings.data_config(name)), console)

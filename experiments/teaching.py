@@ -56,6 +56,10 @@ def check_settings(name: DatasetName, settings: Settings) -> None:
     """
     settings.check(name)
     teacher_config(settings)
+    if settings.teacher != "none" and settings.mimicry_weight == 0:
+        raise SettingsError("mimicry_weight is 0, so nobody would be mimicked; use --teacher none")
+    if settings.teacher != "cache" and settings.teacher_logits is not None:
+        raise SettingsError(f"teacher is {settings.teacher!r}, and teacher_logits is a file; leave one out")
 
 
 def prepare_teacher(name: DatasetName, settings: Settings, dataset: Dataset, console: Console) -> Teacher | None:
@@ -105,8 +109,6 @@ def _read_file(
 ) -> CachedLogits | MappedLogits:
     path = settings.teacher_logits
     assert path is not None
-    if settings.teacher == "live":
-        raise SettingsError(f"teacher is 'live', but teacher_logits is {path}, which is a file: leave one out")
     logits = read_logits(
         path,
         num_examples=images.shape[0],

@@ -35,8 +35,10 @@ FIGURE3 = ("--step-sizes", "1", "10", "--generations", "3")
 ALL = tuple(EXPERIMENTS)
 
 FIRST, PARENT, DUPLICATE = network(4), network(4, 8), network(4, 8, 4, 8)
+CAUSE = "the loss is nan at step 3"
 VERSIONS = {"python": "3.11.7", "jax": "0.10.2"}
 TEACHER_SECONDS = 75.0  # two members, of 30 + 5 and 36 + 4 seconds
+LOGITS_SECONDS = 12.5
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -52,6 +54,8 @@ class FakeMakers:
     data_fingerprint: str = ""  # that of the digits by default
     without_duplicates: bool = False
     nothing_survives: bool = False
+    diverges: bool = False  # trainings of a given network, and final trainings
+    teachers: tuple[str, ...] = ("f",)  # fingerprints: of the first search's, the second's, and of all after
     interrupt_at: int = 0  # the call that is interrupted, counted from 1
     searched: list[Path] = dataclasses.field(default_factory=list)
     trained: list[Path] = dataclasses.field(default_factory=list)
@@ -74,7 +78,7 @@ class FakeMakers:
                 "final_validation_accuracy": best and 0.9,
                 "test_accuracy": best and 0.70 + settings.seed / 100 - 0.05 * plain,
                 "test_logits": None,
-                "final_cause": None,
+                "final_cause": CAUSE if self.diverges else None,
                 "generations": individuals[-1].generation + 1,
                 "trained": len(individuals) - 1,
                 "network": best
@@ -85,40 +89,50 @@ class FakeMakers:
                     "parameters": best.parameters,
                     "flops": best.flops,
                 },
-                "seconds": {"search": 100.0 + settings.seed, "final": 20.0},
-                "mimicry": None if plain else {"teacher": "f", "weight": 0.9, "temperature": 5.0},
+                "seconds": {"search": 100.0 + settings.seed, "final": 20.0 if best and settings.final_steps else None},
+                "mimicry": None if plain else {"teacher": self._teacher, "weight": 0.9, "temperature": 5.0},
             },
         )
         if not plain:
             save_teacher(settings.teacher_dir)
+            manifest = settings.cache_dir / "teacher-logits" / f"{self._teacher}.json"
+            manifest.parent.mkdir(parents=True, exist_ok=True)
+            write(manifest, {"sha256": "", "seconds": LOGITS_SECONDS})
 
-    def train(self, name: DatasetName, settings: Settings, architecture: Architecture) -> None:
+    def train(self, name: DatasetName, settings: Settings, architecture: Architecture) -> str | None:
         self._may_interrupt()
         self.trained.append(settings.run_dir)
-        self._claim(name, settings)
+        self._claim(name, settings, retrained=fingerprint(architecture))
         plain = settings.teacher == "none"
         accuracy = 0.60 + len(architecture.layers) / 100 + settings.seed / 1000 - 0.04 * plain
         write(
             settings.run_dir / "result.json",
             {
                 "schema_version": 2,
-                "final_validation_accuracy": accuracy + 0.1,
-                "test_accuracy": accuracy,
+                "final_validation_accuracy": None if self.diverges else accuracy + 0.1,
+                "test_accuracy": None if self.diverges else accuracy,
+                "final_cause": CAUSE if self.diverges else None,
                 "network": {"fingerprint": fingerprint(architecture)},
                 "seconds": {"final": 7.0},
                 "mimicry": None,
             },
         )
+        return CAUSE if self.diverges else None
+
+    @property
+    def _teacher(self) -> str:
+        return self.teachers[min(max(len(self.searched) - 1, 0), len(self.teachers) - 1)]
 
     def _may_interrupt(self) -> None:
         if len(self.searched) + len(self.trained) + 1 == self.interrupt_at:
             raise KeyboardInterrupt
 
-    def _claim(self, name: DatasetName, settings: Settings) -> None:
+    def _claim(self, name: DatasetName, settings: Settings, **more: str) -> None:
         settings.run_dir.mkdir(parents=True)
         found = self.data_fingerprint or load_dataset(settings.data_config(name)).fingerprint
         outcome = json.loads(json.dumps(settings.outcome(), default=str))
-        described = {**outcome, "dataset": name, "data_fingerprint": found}
+        teacher = None if settings.teacher == "none" else self._teacher
+        described = {**outcome, "dataset": name, "data_fingerprint": found, "teacher_fingerprint": teacher, **more}
         write(settings.run_dir / "settings.json", {"schema_version": 2, "settings": described, "versions": VERSIONS})
 
     def _individuals(self, settings: Settings) -> list[Individual]:
@@ -151,7 +165,7 @@ class FakeMakers:
             dataclasses.replace(
                 individual(2, 0, "duplication", DUPLICATE, reached, test=reached), repeats=(2, 1), parent=parent
             ),
-            # The identity is a candidate, too, and no duplicate.
+            # Who repeats no block is no duplicate.
             dataclasses.replace(individual(2, 1, "duplication", PARENT, fitness + 0.10), repeats=(1, 1), parent=parent),
         ]
 
@@ -205,10 +219,18 @@ def write(path: Path, content: dict[str, Any]) -> None:
 def run(folder: Path, *argv: str, names=ALL, makers: FakeMakers | None = None, dataset: str = "digits") -> int:
     """A command on fake runs, in a folder of its own."""
     fake = makers or FakeMakers()
-    places = ("--runs-dir", str(folder / "runs"), "--output", str(folder / "results"))
     return main(
-        names, "About it.", ["--dataset", dataset, *places, *argv], makers=Makers(search=fake.search, train=fake.train)
+        names,
+        "About it.",
+        ["--dataset", dataset, *places(folder), *argv],
+        makers=Makers(search=fake.search, train=fake.train),
     )
+
+
+def places(folder: Path) -> tuple[str, ...]:
+    """Options that keep all that is written in a folder."""
+    names = {"--runs-dir": "runs", "--output": "results", "--cache-dir": "cache"}
+    return tuple(word for option, name in names.items() for word in (option, str(folder / name)))
 
 
 def request_of(*argv: str, dataset: str = "digits") -> Request:
@@ -226,6 +248,13 @@ def values(folder: Path, name: str, row: str, column: str) -> list[float]:
     (heading,) = [each for each in lines[0] if each == column or each.rpartition(" (")[0] == column]
     own = [line for line in lines if row in line.values() and line["statistic"] == "value"]
     return [float(line[heading]) for line in own if line[heading] not in ("", NOT_MEASURED)]
+
+
+def shared(folder: Path, name: str, row: str, column: str) -> str:
+    """What a table's CSV has for a row, once for all seeds."""
+    lines = lines_of(folder / "results" / f"{name}.csv")
+    (line,) = [line for line in lines if row in line.values() and line["statistic"] == "shared"]
+    return line[f"{column} (s)"]
 
 
 def refused(capsys, folder: Path, *argv: str, **options) -> str:

@@ -37,9 +37,10 @@ RECORD = (
     individual(0, "primary", ONE, 0.5, parent=None),
     individual(1, "duplication", TWO, 0.75, parent=Reference(generation=0, index=0), repeats=(2, 1, 1, 1)),
 )
+SAME = individual(1, "duplication", ONE, 0.75, parent=Reference(generation=0, index=0), repeats=(1, 1, 1, 1))
 
 
-def write_run(folder: Path, best: Individual | None) -> Path:
+def write_run(folder: Path, best: Individual | None, record: tuple[Individual, ...] = RECORD) -> Path:
     network = best and {
         "individual": {"generation": best.generation, "index": best.index},
         "fingerprint": best.fingerprint,
@@ -59,7 +60,7 @@ def write_run(folder: Path, best: Individual | None) -> Path:
         "mimicry": None,
     }
     (folder / "settings.json").write_text("{}")
-    lineage.append(folder / "lineage.jsonl", RECORD)
+    lineage.append(folder / "lineage.jsonl", record)
     (folder / "result.json").write_text(json.dumps(result))
     return folder
 
@@ -94,6 +95,13 @@ def test_a_run_is_drawn_into_it(tmp_path: Path, best: Individual | None, names: 
     if best:
         # The record alone tells the number of classes.
         assert "7 classes" in (pictures / "network.svg").read_text()
+    if "duplication" in names:
+        assert f"{tmp_path.name}: individual 1.0" in (pictures / "duplication.svg").read_text()
+
+
+def test_who_repeats_no_block_is_drawn_as_no_duplicate(tmp_path: Path) -> None:
+    assert main([str(write_run(tmp_path, SAME, (RECORD[0], SAME)))]) == 0
+    assert {path.stem for path in (tmp_path / "pictures").iterdir()} == {"network", "progress"}
 
 
 @pytest.mark.parametrize(

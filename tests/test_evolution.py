@@ -24,6 +24,7 @@ from eigen_jax.evolution import (
     Phase,
     Thresholds,
     breed,
+    children,
     evolution_step,
     extinguish,
     initial_state,
@@ -459,16 +460,29 @@ def test_another_generation_of_duplication_starts_from_the_best_of_all():
     _, first = follow((1, 1, 1, 1), [(0.5, 0.5, 0.5)] * 4, NOBODY)
     twice = first.population.repeats[:, 0].tolist().index(2)
     found = [(0.75, 0.75, 0.75) if index == twice else (0.5, 0.5, 0.5) for index in range(4)]
-    _, _, second, third = follow((1, 1, 1, 1), [(0.5, 0.5, 0.5)] * 4, NOBODY, found, [(0.5, 1, 1), *[(1, 1, 1)] * 3])
+    _, _, second, third = follow((1, 1, 1, 1), [(0.5, 0.5, 0.5)] * 4, NOBODY, found, [NOBODY[0], *[(1, 1, 1)] * 3])
     assert (int(second.phase), int(second.phase_generation)) == (Phase.DUPLICATION, 1)
     assert second.best_id.tolist() == second.parent_id.tolist() == [2, twice]
     assert_equal(second.parent, chain_of(2))
     # Twice two are four; three times two are more than the genome holds.
     assert second.population.repeats.tolist() == [[2], [1], [1], [1]]
     assert_equal(pick(second.population.genomes, 0), chain_of(4))
-    # The best is a chain of two as before, found again and fitter.
-    assert third.parent_id.tolist() == [3, 1]
+    # The other slots hold the parent, which is no child of its own: nobody survived.
+    assert third.parent_id.tolist() == [2, twice]
+    assert float(third.best_fitness) == 0.75
     assert (int(third.phase), int(third.phase_generation)) == (Phase.DUPLICATION, 2)
+
+
+def test_slots_that_hold_the_parent_raise_no_threshold():
+    generations = [[(0.5, 0.5, 0.5)] * 4, NOBODY]
+    *_, before = follow((1, 0, 0, 0), *generations)
+    assert children(before).tolist() == [True, True, False, False]
+    assert children(dataclasses.replace(before, phase=jnp.asarray(Phase.SECONDARY, jnp.int32))).all()
+    bred = [(0.75, 0.75, 0.75), (0.625, 0.625, 0.625)]
+    *_, alone = follow((1, 0, 0, 0), *generations, [*bred, *NOBODY[:2]])
+    *_, beside = follow((1, 0, 0, 0), *generations, [*bred, *[(0.875, 0.875, 0.875)] * 2])
+    assert_equal(beside.thresholds, alone.thresholds)
+    assert beside.best_id.tolist() == [2, 0]
 
 
 @pytest.mark.parametrize(

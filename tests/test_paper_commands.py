@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import io
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import jax
@@ -11,18 +13,21 @@ import numpy as np
 import pytest
 from paper_runs import (
     ALL,
+    CAUSE,
     FIGURE3,
     FakeMakers,
+    lines_of,
+    places,
     refused,
     request_of,
     run,
     values,
 )
 
-from eigen_jax.report import NOT_COMPARABLE, NOT_MEASURED, Cell, Quoted, to_csv
+from eigen_jax.report import NOT_MEASURED, NOTHING, Cell, Quoted, plot_step_sizes, to_csv
 from experiments import paper
 from experiments.paper.command import main
-from experiments.paper.published import ABLATIONS, NOT_AVAILABLE, ablation_cell, is_comparable
+from experiments.paper.published import is_comparable
 from experiments.paper.records import DataFacts
 from experiments.paper.tables import System, table_of_systems
 from experiments.presets import PRESETS
@@ -56,14 +61,6 @@ WHOLE = DataFacts(fingerprint="f", train=45_000, validation=5_000, test=10_000)
 def test_the_papers_numbers_stand_beside_the_papers_experiment_alone(dataset, argv, data, expected):
     request = request_of(*argv, dataset=dataset)
     assert is_comparable(request, data) is expected
-    cell = ablation_cell("table3", "with mimicry", request=request, data=data)
-    assert cell == (NOT_AVAILABLE if expected else NOT_COMPARABLE)
-
-
-def test_a_known_number_of_the_paper_is_quoted(monkeypatch):
-    monkeypatch.setitem(ABLATIONS, ("table3", "cifar10", "with mimicry"), 0.5)
-    request = request_of("--preset", "paper", dataset="cifar10")
-    assert ablation_cell("table3", "with mimicry", request=request, data=WHOLE) == Quoted(value=0.5)
 
 
 def test_other_systems_are_rows_of_table_1():
@@ -75,7 +72,7 @@ def test_other_systems_are_rows_of_table_1():
         test_accuracy={0: 0.7, 1: 0.8},
         parameters=nothing,
         search_seconds=nothing,
-        teacher_seconds=nothing,
+        teacher_seconds={"teacher": NOTHING, "logits": NOTHING},
         final_seconds=nothing,
         published=quoted,
     )
@@ -87,6 +84,140 @@ def test_other_systems_are_rows_of_table_1():
 
 
 # --- Drawing alone, and bad input ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*ALL, "reproduce"])
+def test_a_command_without_runs_says_what_it_cannot_tell_of(tmp_path, capsys, monkeypatch, name):
+    argv = [name, "--dataset", "digits", "--draw-only", *places(tmp_path)]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"experiments.{name}", run_name="__main__")
+    assert ended.value.code == BAD_INPUT
+    told_of = ", ".join(ALL) if name == "reproduce" else name
+    assert f"; {told_of} cannot be told of" in capsys.readouterr().err
+
+
+def test_drawing_alone_keeps_the_papers_numbers_beside_the_papers_experiment(tmp_path, monkeypatch):
+    class Loaded:
+        fingerprint = "f"
+        train_images, validation_images, test_images = np.zeros(45_000), np.zeros(5_000), np.zeros(10_000)
+
+    monkeypatch.setattr(paper.command, "load_dataset", lambda config: Loaded())
+    makers = FakeMakers(data_fingerprint="f")
+
+    def tell(*argv: str) -> int:
+        return run(tmp_path, "--preset", "paper", *argv, dataset="cifar10", names=["table1"], makers=makers)
+
+    assert tell() == 0
+    page = tmp_path / "results" / "table1.md"
+    told = page.read_text()
+    assert "94.6" in told
+    assert "45,000 images to train on" in told
+    page.unlink()
+    assert tell("--draw-only") == 0
+    assert page.read_text() == told
+    (noted,) = tmp_path.glob("runs/*eigen*/machine.json")
+    noted.write_text(json.dumps(json.loads(noted.read_text()) | {"data": None}))
+    assert tell("--draw-only") == 0
+    assert "94.6" not in page.read_text()
+
+
+def test_fewer_seeds_do_not_overwrite_what_more_told(tmp_path, capsys):
+    assert run(tmp_path, "--seeds", "0", "1", names=["figure4"]) == 0
+    page = tmp_path / "results" / "figure4.md"
+    told = page.read_text()
+    makers = FakeMakers()
+    line = refused(capsys, tmp_path, "--seeds", "1", names=["figure4"], makers=makers)
+    assert line == f"{page} tells of more than is asked for (seeds 0, 1); choose another --output to keep it"
+    assert page.read_text() == told
+    assert not makers.searched
+    for seeds in (("1", "2"), ("0", "1", "2")):
+        assert run(tmp_path, "--seeds", *seeds, names=["figure4"]) == 0
+
+
+def test_a_smaller_figure_3_does_not_overwrite_a_bigger_one(tmp_path, capsys):
+    assert run(tmp_path, *FIGURE3, names=["figure3"]) == 0
+    for smaller in (("--step-sizes", "10", "--generations", "3"), ("--step-sizes", "1", "10", "--generations", "2")):
+        line = refused(capsys, tmp_path, *smaller, names=["figure3"])
+        assert "(seeds 0; step sizes 1, 10; generations of each search 3); choose another --output" in line
+    assert run(tmp_path, "--step-sizes", "10", "--generations", "4", names=["figure3"]) == 0
+
+
+def test_runs_that_mimic_different_teachers_are_not_told_of_together(tmp_path, capsys):
+    makers = FakeMakers(teachers=("a" * 64, "b" * 64))
+    line = refused(capsys, tmp_path, "--seeds", "0", "1", names=["table1"], makers=makers)
+    assert line == (
+        "table1: EIGEN, seed 1 mimicked another teacher (fingerprint bbbbbbbbbbbb) than EIGEN, seed 0 (aaaaaaaaaaaa);"
+        " choose another --runs-dir"
+    )
+
+
+def test_logits_whose_cost_the_cache_does_not_tell_were_not_measured(tmp_path):
+    assert run(tmp_path, names=["table1"]) == 0
+    next(tmp_path.glob("cache/teacher-logits/*.json")).write_text('{"sha256": ""}')
+    assert run(tmp_path, "--draw-only", names=["table1"]) == 0
+    (line,) = [line for line in lines_of(tmp_path / "results" / "table1.csv") if line["statistic"] == "shared"]
+    assert line["teacher's logits (s)"] == NOT_MEASURED
+    assert "teacher 75.0 s, teacher's logits not measured" in (tmp_path / "results" / "table1.md").read_text()
+
+
+def test_a_training_that_diverged_has_a_note_and_no_accuracy(tmp_path, capsys):
+    assert run(tmp_path, "--only", "table1", "table4", "table5", makers=FakeMakers(diverges=True)) == 0
+    assert f"the network found trained with mimicry, seed 0: the training diverged ({CAUSE})" in capsys.readouterr().out
+    for name, column in (("table4", "test accuracy, trained again"), ("table5", "test accuracy")):
+        page = (tmp_path / "results" / f"{name}.md").read_text()
+        assert page.count(f"seed 0: the training failed ({CAUSE}), so it has no accuracy.") == 2
+        assert values(tmp_path, name, "with mimicry" if name == "table5" else "with duplication", column) == []
+    assert values(tmp_path, "table5", "with mimicry", "training") == [7.0]
+    assert f"the final training failed ({CAUSE})" in (tmp_path / "results" / "table1.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "part"),
+    [
+        ("result.json", {"schema_version": 1}, "has schema version 1"),
+        ("settings.json", {"retrained": "0" * 64}, "belongs to the training of another network ('000000000000"),
+    ],
+)
+def test_a_foreign_training_is_refused(tmp_path, capsys, file, change, part):
+    assert run(tmp_path, names=["table5"]) == 0
+    path = sorted(tmp_path.glob(f"runs/*trained*/{file}"))[0]
+    content = json.loads(path.read_text())
+    (content["settings"] if file == "settings.json" else content).update(change)
+    path.write_text(json.dumps(content))
+    assert part in refused(capsys, tmp_path, names=["table5"])
+
+
+def test_figure_2_tells_where_the_one_search_that_it_draws_came_from(tmp_path):
+    assert run(tmp_path, "--seeds", "0", "1", names=["figure2"]) == 0
+    page = (tmp_path / "results" / "figure2.md").read_text()
+    assert "- Seeds: 0\n" in page
+    assert "search 100.0 s" in page
+    title = "Gene duplication on digits, seed 0, blocks repeated 2-1 times: the best duplicate, not the network found"
+    assert title in (tmp_path / "results" / "figure2.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "panels"),
+    [
+        ((1, 2, 10, 50, 100, 200), 2),
+        ((10, 100, 50), 2),
+        ((1, 10), 1),
+        ((1, 50), 1),
+        ((1, 2, 50, 100, 7), 1),
+    ],
+)
+def test_figure_3_has_a_panel_for_sizes_that_are_compared(tmp_path, monkeypatch, sizes, panels):
+    shown = []
+
+    def plot(curves, **options):
+        shown.append(plot_step_sizes(curves, **options))
+        return shown[-1]
+
+    monkeypatch.setattr(paper.figures, "plot_step_sizes", plot)
+    options = ("--step-sizes", *map(str, sizes), "--generations", "1")
+    assert run(tmp_path, *options, names=["figure3"]) == 0
+    assert len(shown[0].axes) == panels
 
 
 def test_drawing_alone_says_what_is_missing(tmp_path, capsys):
@@ -154,6 +285,7 @@ def test_a_search_in_which_nothing_survived_is_told_of(tmp_path, capsys):
     for name in ("table1", "table2", "table3", "table4", "table5"):
         page = (tmp_path / "results" / f"{name}.md").read_text()
         assert NOT_MEASURED in page
+    assert {line["final training (s)"] for line in lines_of(tmp_path / "results" / "table1.csv")} == {NOTHING}
     assert "- EIGEN, seed 0: no network survived all landmarks." in (tmp_path / "results" / "table1.md").read_text()
 
 
@@ -217,8 +349,7 @@ def test_a_real_run_is_made_and_told_of(tmp_path, capsys):
         *("--max-primary-generations", "1", "--max-secondary-generations", "0", "--pad", "0"),
         *("--teacher-logits", str(tmp_path / "logits.npy"), "--eval-batch-size", "360"),
     )
-    places = ("--runs-dir", str(tmp_path / "runs"), "--output", str(tmp_path / "results"))
-    argv = ["--dataset", "digits", *places, *tiny, "--only", "table5", "figure4"]
+    argv = ["--dataset", "digits", *places(tmp_path), *tiny, "--only", "table5", "figure4"]
     assert main(ALL, "", argv) == 0
     shown = capsys.readouterr().out
     assert "Run 1 of 3: EIGEN, seed 0" in shown

@@ -7,15 +7,30 @@ import statistics
 from pathlib import Path
 
 import pytest
-from paper_runs import ALL, FIGURE3, PARENT, SEEDS, TEACHER_SECONDS, FakeMakers, lines_of, request_of, run, values
+from paper_runs import (
+    ALL,
+    FIGURE3,
+    LOGITS_SECONDS,
+    PARENT,
+    SEEDS,
+    TEACHER_SECONDS,
+    FakeMakers,
+    lines_of,
+    places,
+    request_of,
+    run,
+    shared,
+    values,
+)
 
-from eigen_jax.report import NOT_COMPARABLE
+from eigen_jax.report import NOT_COMPARABLE, NOTHING
 from experiments import paper
 from experiments.paper.catalogue import EXPERIMENTS
 from experiments.paper.command import main
 from experiments.paper.plans import Choice, Plan, eigen_searches, plain_searches, retrainings, step_size_searches
 from experiments.paper.request import read_request
 from experiments.paper.running import Makers, RunMaker, Runs
+from experiments.presets import PRESETS
 from experiments.runner import INTERRUPTED
 
 
@@ -95,6 +110,8 @@ def test_the_teacher_has_a_folder_for_what_it_depends_on():
     assert folder() == folder("--t1", "61", "--seeds", "5", "--temperature", "2")
     assert len({folder(), folder("--teacher-members", "1"), folder("--split-seed", "1"), folder("--pad", "0")}) == 4
     assert folder("--teacher-dir", "mine") == Path("mine")
+    default = PRESETS["digits"]["small"].teacher_dir
+    assert folder(f"--teacher-dir={default}") == default
 
 
 def test_every_run_is_made_once_and_found_again(reproduced, capsys):
@@ -172,7 +189,9 @@ def test_table_1(reproduced):
     # The network found: two layers, and the duplicate's four with seed 2.
     assert values(folder, "table1", "EIGEN", "parameters") == [2000, 2000, 4000]
     assert values(folder, "table1", "EIGEN", "search") == [100.0, 101.0, 102.0]
-    assert values(folder, "table1", "EIGEN", "teacher") == [TEACHER_SECONDS] * 3
+    assert shared(folder, "table1", "EIGEN", "teacher") == str(TEACHER_SECONDS)
+    assert shared(folder, "table1", "EIGEN", "teacher's logits") == str(LOGITS_SECONDS)
+    assert "75.0 s, once for all seeds" in (folder / "results" / "table1.md").read_text()
     assert values(folder, "table1", "EIGEN", "final training") == [20.0] * 3
     assert all(
         line["test accuracy, paper (CIFAR-10, paper's schedule) (fraction)"] == NOT_COMPARABLE
@@ -204,8 +223,12 @@ def test_table_3(reproduced):
     plain = values(folder, "table3", "without mimicry", "test accuracy, final training")
     assert plain == pytest.approx([0.65, 0.66, 0.67])
     assert values(folder, "table3", "with mimicry", "test accuracy gained") == pytest.approx([0.05] * 3)
-    assert values(folder, "table3", "with mimicry", "teacher") == [TEACHER_SECONDS] * 3
-    assert values(folder, "table3", "without mimicry", "teacher") == []
+    assert shared(folder, "table3", "with mimicry", "teacher") == str(TEACHER_SECONDS)
+    assert {
+        line["teacher (s)"]
+        for line in lines_of(folder / "results" / "table3.csv")
+        if line["search"] == "without mimicry"
+    } == {NOTHING}
     (deviation,) = [
         float(line["test accuracy, final training (fraction)"])
         for line in lines_of(folder / "results" / "table3.csv")
@@ -229,7 +252,7 @@ def test_table_4(reproduced):
     assert values(folder, "table4", "the best duplicate", "test accuracy gained") == pytest.approx([0.02] * 3)
     assert values(folder, "table4", "with duplication", "test accuracy gained") == pytest.approx([0.0, 0.0, 0.02])
     page = (folder / "results" / "table4.md").read_text()
-    assert "Seed 0: 1 duplicates, 1 trained to the end; the best, 2.0, repeats its parent's blocks 2-1 times" in page
+    assert "Seed 0: 1 duplicate, 1 trained to the end; the best, 2.0, repeats its parent's blocks 2-1 times" in page
     assert page.count("is not the network found") == 2
 
 
@@ -309,9 +332,8 @@ def test_the_page_tells_how_to_make_it_again(reproduced):
         start, module, *argv = shlex.split(command)[1:]
         assert (start, module) == ("-m", f"experiments.{name}")
         asked = read_request(argv, program="it", about="", experiments=[name])[0]
-        places = ("--runs-dir", str(folder / "runs"), "--output", str(folder / "results"))
         assert dataclasses.replace(asked, arguments=(), figure3_arguments=()) == dataclasses.replace(
-            request_of(*places, *SEEDS, *own), arguments=(), figure3_arguments=()
+            request_of(*places(folder), *SEEDS, *own), arguments=(), figure3_arguments=()
         )
         assert "- Seeds: 0, 1, 2" in page
         assert "python 3.11.7, jax 0.10.2" in page
@@ -321,15 +343,17 @@ def test_the_page_tells_how_to_make_it_again(reproduced):
     # Searches of 100, 101 and 102 s twice, six final trainings, and one teacher.
     assert "search 10.1 min" in page
     assert "final training 2.0 min" in page
-    assert "teacher 75.0 s" in page
+    assert "teacher 75.0 s, teacher's logits 12.5 s" in page
 
 
 def test_drawing_alone_loads_nothing_and_makes_nothing(reproduced, tmp_path, monkeypatch):
     folder, _ = reproduced
     monkeypatch.setattr(paper.command, "load_dataset", lambda config: pytest.fail("the data were loaded"))
-    argv = ("--runs-dir", str(folder / "runs"), "--output", str(tmp_path), *SEEDS, *FIGURE3, "--draw-only")
+    argv = (*places(folder), "--output", str(tmp_path), *SEEDS, *FIGURE3, "--draw-only")
     makers = FakeMakers()
     assert main(ALL, "", ["--dataset", "digits", *argv], makers=Makers(search=makers.search, train=makers.train)) == 0
     assert not makers.searched
     for path in (folder / "results").glob("*.csv"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+    data = "- Data: 1,200 images to train on, 237 to validate, 360 to test"
+    assert data in (tmp_path / "table3.md").read_text()

@@ -88,7 +88,7 @@ def run_generation(observer: ConsoleObserver, clock: Clock) -> None:
         individual(2, POOL, Fate.EXTINCT_T2, same_as=Reference(generation=1, index=2)),
     ]
     clock.now = 125.0
-    observer.generation_ended(individuals=individuals, best_fitness=0.8125)
+    observer.generation_ended(individuals=individuals, best_fitness=0.8125, parent=Reference(generation=4, index=0))
 
 
 def test_a_generation_is_told_in_lines():
@@ -129,7 +129,7 @@ def test_a_phase_has_its_heading_once():
     ]
 
 
-def test_a_failure_says_why_and_the_parent_stays():
+def test_a_failure_says_why_and_the_parent_stays_the_first_network():
     observer, text, _ = make_observer()
     cause = "training diverged by step 50: the mean loss is nan; lower the learning rate, and then try it once more"
     observer.generation_started(generation=4, phase=Phase.SECONDARY, architectures=[CONV])
@@ -137,12 +137,12 @@ def test_a_failure_says_why_and_the_parent_stays():
     observer.individuals_extinct(landmark=0, indices=[0], threshold=0.5)
     observer.individuals_extinct(landmark=1, indices=[], threshold=0.0)
     failed = individual(0, CONV, Fate.FAILED, cause=cause)
-    observer.generation_ended(individuals=[failed], best_fitness=float("-inf"))
+    observer.generation_ended(individuals=[failed], best_fitness=float("-inf"), parent=None)
     *_, row, first, second, end, _ = text.getvalue().split("\n")
     assert row == "   4.0       1         346       -/50.0                      failed"
     assert f"{first.strip()} {second.strip()}" == cause
     assert max(len(first.rstrip()), len(second.rstrip())) <= 80
-    assert end == "Generation 4 (0 s): best - %, needed 50.0 and 0.0 %, parent stays"
+    assert end == "Generation 4 (0 s): best - %, needed 50.0 and 0.0 %, parent global pooling"
 
 
 def test_without_a_terminal_progress_is_told_at_most_every_ten_seconds():

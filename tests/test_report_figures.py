@@ -121,7 +121,7 @@ def test_step_sizes_without_a_panel_are_refused() -> None:
 def test_progress_is_the_test_accuracy_of_the_best_by_validation() -> None:
     ax = accuracy_axes(plot_progress([record((0.4, 0.65, 0.9), 100)]))
     # The third generation is worse by validation, so what it has by test does not count.
-    np.testing.assert_allclose(line(ax, "best test accuracy"), [40, 65, 65])
+    np.testing.assert_allclose(line(ax, "test accuracy of the best by validation"), [40, 65, 65])
     assert not ax.collections
 
 
@@ -129,14 +129,21 @@ def test_several_seeds_give_mean_and_band_and_every_dot() -> None:
     runs = [record((0.4, 0.65, 0.9), 100), record((0.5, 0.75, 0.8), 1_000)]
     figure = plot_progress(runs, title="digits")
     ax = accuracy_axes(figure)
-    np.testing.assert_allclose(line(ax, "best test accuracy, mean ± sd, n = 2"), [45, 70, 70])
+    np.testing.assert_allclose(line(ax, "test accuracy of the best by validation, mean ± sd, n = 2"), [45, 70, 70])
     mean, spread = np.array([45, 70, 70]), 100 * np.array([0.05, 0.05, 0.05]) * 2**0.5
     np.testing.assert_allclose(band(ax), np.stack([mean - spread, mean + spread], -1))
     (sizes,) = [each for each in figure.axes if each.get_ylabel() == "parameters"]
     assert sizes.get_yscale() == "log"
     dots = np.concatenate([np.asarray(each.get_offsets()) for each in sizes.collections])
-    expected = [(each.generation, each.parameters) for run in runs for each in run]
-    assert sorted(map(tuple, dots.tolist())) == sorted(expected)
+    # A fifth of a generation apart, the middle of the two at the generation itself.
+    expected = [
+        (each.generation + aside, each.parameters) for run, aside in zip(runs, (-0.1, 0.1), strict=True) for each in run
+    ]
+    np.testing.assert_allclose(sorted(map(tuple, dots.tolist())), sorted(expected))
+    # The dots lie over the band, and the lines across are those of the accuracy.
+    assert figure.axes.index(sizes) > figure.axes.index(ax)
+    lines = [axis.get_gridlines()[0].get_visible() for axis in (ax.yaxis, ax.xaxis, sizes.yaxis, sizes.xaxis)]
+    assert lines == [True, False, False, False]
     # One run's primary succession ends where the other's does: one line, between generations 1 and 2.
     ends = [each for each in ax.get_lines() if str(each.get_label()).endswith("ends")]
     assert [np.asarray(each.get_xdata()).tolist() for each in ends] == [[1.5, 1.5]]

@@ -129,6 +129,7 @@ def test_a_finished_run_is_read(run: Path) -> None:
     [
         {"network": None, "validation_accuracy": None, "test_accuracy": None},
         {"mimicry": None},
+        {"seconds": {"search": 60.5, "final": None}},
         {"a later field": 1},
     ],
 )

@@ -16,6 +16,7 @@ from eigen_jax.report import (
     Provenance,
     Quoted,
     ReportError,
+    Shared,
     Table,
     Unit,
     format_cell,
@@ -131,6 +132,21 @@ def test_numbers_are_shown_in_their_units(values: list[float], unit: Unit, text:
 def test_seeds_without_a_value_are_left_out_and_counted_out() -> None:
     assert measured({0: 0.5, 1: None, 2: 0.75}) == Measured(values={0: 0.5, 2: 0.75})
     assert measured({0: None}) == measured({}) == NOT_MEASURED
+    assert measured({0: None}, absent="none") == "none"
+
+
+def test_what_all_seeds_share_is_one_number_without_spread() -> None:
+    columns = (
+        Column(heading="system"),
+        Column(heading="teacher", unit=Unit.SECONDS),
+        Column(heading="n", unit=Unit.COUNT),
+    )
+    table = Table(caption="", columns=columns, rows=(("a", Shared(value=25.44), Measured(values={0: 1, 1: 2})),))
+    assert "25.4 s, once for all seeds" in to_markdown(table)
+    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert [(each["statistic"], each["teacher (s)"]) for each in lines] == [
+        *(("value", ""), ("value", ""), ("mean", ""), ("sd", ""), ("n", ""), ("shared", "25.44"))
+    ]
 
 
 def test_a_gain_is_of_each_seed_over_itself() -> None:
@@ -168,7 +184,7 @@ def test_the_notes_tell_where_the_numbers_came_from() -> None:
             machine="AMD EPYC, 2 cores",
             versions={"jax": "0.10.2", "flax": "0.12.8"},
             seeds=(0, 1, 2),
-            compute={"search": 5_400.0, "final": 45.0},
+            compute={"search": 5_400.0, "final": 45.0, "teacher": None},
         )
     )
     assert notes == (
@@ -176,7 +192,7 @@ def test_the_notes_tell_where_the_numbers_came_from() -> None:
         "Machine: AMD EPYC, 2 cores",
         "Versions: jax 0.10.2, flax 0.12.8",
         "Seeds: 0, 1, 2",
-        "Compute, all seeds together: search 90.0 min, final 45.0 s",
+        "Compute, all seeds together: search 90.0 min, final 45.0 s, teacher not measured",
     )
 
 

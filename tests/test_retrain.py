@@ -116,7 +116,8 @@ def test_the_same_command_trains_no_further_and_tells_the_same(trained, genome, 
 
 
 def test_a_training_that_is_interrupted_goes_on_to_the_same_bits(trained, genome, cache, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(final, "SAVE_EVERY", 2)
+    monkeypatch.setattr(final, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(final, "_PART", 2)
     save, saved = final.checkpoint.save, []
 
     def save_and_stop(folder, step, items, **options):
@@ -160,7 +161,7 @@ def test_a_training_with_other_settings_or_of_another_network_is_refused(trained
     other = Architecture(input_shape=(8, 8, 1), layers=())
     (tmp_path / "other.json").write_text(to_json(other))
     line = refused(capsys, str(tmp_path / "other.json"), *TINY, *folders)
-    assert f"retrained was '{fingerprint(NETWORK)[:23]}... and is now '{fingerprint(other)[:23]}...; " in line
+    assert f"retrained was '{fingerprint(NETWORK)[:24]}...' and is now '{fingerprint(other)[:24]}...'; " in line
     assert contents(trained) == before
 
 
@@ -183,8 +184,8 @@ def test_training_that_diverges_gets_one_line_and_no_network(genome, cache, tmp_
     [
         (
             ["--dataset", "digits"],
-            "the network is missing; python -m experiments.retrain GENOME --dataset NAME, where GENOME is the"
-            " genome.json of a network",
+            "the first argument is not a network's genome.json; python -m experiments.retrain GENOME --dataset NAME"
+            " [--SETTING VALUE ...]",
         ),
         ([], "--dataset is missing; choose from cifar10, cifar100, digits"),
         (["{genome}"], "--dataset is missing; choose from cifar10, cifar100, digits"),

@@ -20,6 +20,7 @@ from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Individual
 from eigen_jax.search import (
+    FinalTrainingError,
     RunFolderError,
     SearchConfig,
     SearchConfigError,
@@ -187,7 +188,8 @@ def test_a_network_is_trained_with_the_stretched_schedule(noise, tmp_path):
 def test_a_training_that_is_interrupted_after_a_save_goes_on_to_the_same_bits(
     noise, uninterrupted, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(final, "SAVE_EVERY", 4)
+    monkeypatch.setattr(final, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(final, "_PART", 4)
     save, saved = final.checkpoint.save, []
 
     def save_and_die(folder, step, items, **options):
@@ -316,26 +318,28 @@ def test_without_a_final_training_the_weights_of_the_search_are_kept(noise, sear
     architecture, variables = load_network(folder)
     assert search.evaluate_network(architecture, variables, noise, batch_size=8) == result.test
     assert result.test_accuracy == result.search_test_accuracy == result.best.test_accuracy
-    assert (result.final_validation_accuracy, result.final_cause, result.final_seconds) == (None, None, 0.0)
+    assert (result.final_validation_accuracy, result.final_cause, result.final_seconds) == (None, None, None)
     assert not (folder / "final").exists()
     content = read_json(folder / "result.json")
     assert content["mimicry"] is None
-    assert content["seconds"]["final"] == 0.0
+    assert content["seconds"]["final"] is None
     assert read_json(folder / "settings.json")["settings"]["teacher_fingerprint"] is None
 
 
-@pytest.mark.parametrize("error", [DivergedError(7, math.nan), jax.errors.JaxRuntimeError("no memory\nat all")])
-def test_a_final_training_that_fails_leaves_the_weights_of_the_search(noise, searched, tmp_path, monkeypatch, error):
+def test_a_final_training_that_diverges_leaves_the_weights_of_the_search(noise, searched, tmp_path, monkeypatch):
+    error = DivergedError(7, math.nan)
+
     def fail(*arguments, **options):
         raise error
 
     monkeypatch.setattr("eigen_jax.search.loop.train_network", fail)
     result = run_search(CONFIG, noise, tmp_path)
-    cause = str(error).splitlines()[0]
+    cause = str(error)
     assert result.final_cause == cause
     assert result.test == searched[1].test
     assert result.test_accuracy == result.search_test_accuracy
-    assert (result.final_validation_accuracy, result.final_seconds) == (None, 0.0)
+    assert result.final_validation_accuracy is None
+    assert result.final_seconds is not None
     chex.assert_trees_all_equal(load_network(tmp_path)[1], load_network(searched[0])[1])
     content = read_json(tmp_path / "result.json")
     assert content["final_cause"] == cause
@@ -343,9 +347,29 @@ def test_a_final_training_that_fails_leaves_the_weights_of_the_search(noise, sea
     assert content["test_accuracy"] == content["search_test_accuracy"]
 
 
+def test_a_final_training_that_lacks_memory_is_gone_on_with(noise, mimicking, tmp_path, monkeypatch):
+    train_to = final.train_to
+
+    def fail(*arguments, **options):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory\nat all")
+
+    monkeypatch.setattr(final, "train_to", fail)
+    with pytest.raises(FinalTrainingError) as caught:
+        run_search(CONFIG, noise, tmp_path)
+    assert str(caught.value) == (
+        "the network cannot be trained on (RESOURCE_EXHAUSTED: no memory); free the device's memory, and go on with"
+        " the same command"
+    )
+    assert not (tmp_path / "result.json").exists()
+    monkeypatch.setattr(final, "train_to", train_to)
+    assert run_search(CONFIG, noise, tmp_path).final_seconds is not None
+    assert (tmp_path / "network" / "genome.json").exists()
+
+
 def test_a_search_interrupted_in_its_final_training_goes_on_to_the_same_result(noise, tmp_path, monkeypatch):
     whole = run_search(CONFIG, noise, tmp_path / "whole")
-    monkeypatch.setattr(final, "SAVE_EVERY", 3)
+    monkeypatch.setattr(final, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(final, "_PART", 3)
 
     class Interrupted(SearchObserver):
         def final_training_progress(self, *, step, loss, steps_per_second):

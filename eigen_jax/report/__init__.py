@@ -15,6 +15,7 @@ from eigen_jax.report.summary import (
     find_individual,
     find_phase,
     fittest,
+    is_duplicate,
     read_record,
     read_result,
     summarise_phases,
@@ -22,11 +23,13 @@ from eigen_jax.report.summary import (
 from eigen_jax.report.tables import (
     NOT_COMPARABLE,
     NOT_MEASURED,
+    NOTHING,
     Cell,
     Column,
     Measured,
     Provenance,
     Quoted,
+    Shared,
     Table,
     Unit,
     format_cell,
@@ -41,6 +44,7 @@ from eigen_jax.report.tables import (
 )
 
 __all__ = [
+    "NOTHING",
     "NOT_COMPARABLE",
     "NOT_MEASURED",
     "Cell",
@@ -50,6 +54,7 @@ __all__ = [
     "Provenance",
     "Quoted",
     "ReportError",
+    "Shared",
     "Table",
     "Unit",
     "best_so_far",
@@ -61,6 +66,7 @@ __all__ = [
     "fittest",
     "format_cell",
     "gain",
+    "is_duplicate",
     "mean_and_deviation",
     "measured",
     "paper_cell",

@@ -41,8 +41,9 @@ _CHAIN = "#4A4A4A"
 _PAD = 0.08  # of a panel, to the left and right of its boxes
 _CORNER = 0.06  # radius of a wire's bends
 _HEAD, _FOOT = 0.5, 0.4  # heights of the title over a drawing, and of the legend under all
+_TITLE = 0.34  # height of a title over several drawings
 _EDGE = 0.12  # from the figure's edge to text
-_TITLE_ADVANCE, _TEXT_ADVANCE = 0.11, 0.07  # of a character, at most on the average
+_HEAD_ADVANCE, _TITLE_ADVANCE, _TEXT_ADVANCE = 0.11, 0.095, 0.07  # of a character, at most on the average
 _COPY_PANEL_TOP = 0.36  # room for a second line of label
 
 
@@ -67,7 +68,12 @@ def draw_architecture(architecture: Architecture, *, num_classes: int, title: st
 
 @styled
 def draw_duplication(
-    before: Architecture, after: Architecture, *, num_classes: int, repeats: Sequence[int] | None = None
+    before: Architecture,
+    after: Architecture,
+    *,
+    num_classes: int,
+    repeats: Sequence[int] | None = None,
+    title: str | None = None,
 ) -> Figure:
     """Draws a network over the one that gene duplication made of it (Figure 2).
 
@@ -79,6 +85,7 @@ def draw_duplication(
         num_classes: what the classifiers tell apart.
         repeats: how often each block stands in a row, by halvings of the image from none on; what is
             beyond its end stands once. With it, each copy has a panel of its own.
+        title: one line over both.
 
     Raises:
         ReportError: the networks take different images, or a block stands less than once.
@@ -101,22 +108,27 @@ def draw_duplication(
                 _headline(name, architecture, num_classes),
             )
         )
-    return _draw_stacked(drawings, names=("before-", "after-"))
+    return _draw_stacked(drawings, names=("before-", "after-"), title=title or "")
 
 
-def _draw_stacked(drawings: Sequence[tuple[tuple[Grid, Geometry], tuple[str, str]]], names: Sequence[str]) -> Figure:
-    """One drawing under another, all to one scale, and the legend under all."""
+def _draw_stacked(
+    drawings: Sequence[tuple[tuple[Grid, Geometry], tuple[str, str]]], names: Sequence[str], *, title: str = ""
+) -> Figure:
+    """The title over all, one drawing under another, all to one scale, and the legend under all."""
     kinds = {box.kind for (grid, _), _ in drawings for box in grid.boxes.values()}
     entries: list[tuple[str | None, str]] = [(kind, label) for kind, label in _LEGEND.items() if kind in kinds]
     if any(wire.skips for (_, geometry), _ in drawings for wire in geometry.wires):
         entries.append((None, "skip connection"))
     foot = _FOOT if entries else _EDGE
-    texts = [max(_TITLE_ADVANCE * len(title), _TEXT_ADVANCE * len(size)) for _, (title, size) in drawings]
+    texts = [max(_HEAD_ADVANCE * len(head), _TEXT_ADVANCE * len(size)) for _, (head, size) in drawings]
+    texts.append(_TITLE_ADVANCE * len(title))
     legend = sum(_legend_width(label) for _, label in entries)
     width = max(*(geometry.width for (_, geometry), _ in drawings), *texts, legend) + _EDGE
-    height = foot + sum(_HEAD + geometry.height for (_, geometry), _ in drawings)
+    top = _TITLE if title else 0.0
+    height = top + foot + sum(_HEAD + geometry.height for (_, geometry), _ in drawings)
     figure = Figure(figsize=(width, height))
-    top = 0.0
+    if title:
+        _add_axes(figure, top=0.0, height=top).text(_EDGE, top - 0.04, title, fontsize=11, va="bottom")
     for ((grid, geometry), headline), name in zip(drawings, names, strict=True):
         top += _HEAD
         ax = _add_axes(figure, top=top, height=geometry.height)

@@ -21,6 +21,8 @@ from eigen_jax.report.tables import format_parameters
 
 PANELS = ((1, 2, 10, 100), (50, 100, 200))  # the step sizes of Figure 3, left and right
 
+_SPREAD = 0.4  # of a generation: what the dots of its runs take, side by side
+
 _PHASE_COLOURS = {"primary": ORANGE, "secondary": GREEN, "duplication": VERMILION}
 _PHASE_NAMES = {"primary": "primary succession", "secondary": "secondary succession", "duplication": "gene duplication"}
 
@@ -94,11 +96,11 @@ def plot_step_sizes(
 
 @styled
 def plot_progress(runs: Sequence[Sequence[Individual]], *, title: str | None = None) -> Figure:
-    """Figure 4: the best test accuracy and the size of every network, generation by generation.
+    """Figure 4: the test accuracy of the best by validation and the size of every network, by generation.
 
-    The accuracy is the test accuracy of the individual that is best so far by validation, so it can
-    fall; several runs give mean and one standard deviation. Dots are individuals of all runs.
-    Vertical lines stand where each run's phases end.
+    The best is the individual that is best so far by validation, so its test accuracy can fall;
+    several runs give mean and one standard deviation. Dots are individuals of all runs, each run's
+    a little beside its generation. Vertical lines stand where each run's phases end.
 
     Args:
         runs: the record of each seed's run, in its order.
@@ -110,22 +112,22 @@ def plot_progress(runs: Sequence[Sequence[Individual]], *, title: str | None = N
     if not runs or not all(runs):
         raise ReportError("there is no record, or one without individuals; give the record of each run")
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
-    # The second axes lie over the first: the line over the dots, and the dots over the grid.
-    sizes = figure.subplots()
-    ax = sizes.twinx()
+    # The second axes lie over the first: the dots over the band, which would hide them.
+    ax = figure.subplots()
+    sizes = ax.twinx()
     _plot_sizes(sizes, runs)
     _plot_boundaries(ax, runs)
     curves = [[best.test_accuracy if best else None for best in best_so_far(run)] for run in runs]
-    label = "best test accuracy" + (f", mean ± sd, n = {len(runs)}" if len(runs) > 1 else "")
+    label = "test accuracy of the best by validation" + (f", mean ± sd, n = {len(runs)}" if len(runs) > 1 else "")
     _plot_mean(ax, curves, colour=BLUE, label=label, marker="o")
     if np.isnan(mean_and_deviation(curves)[0]).all():
         ax.text(0.5, 0.5, "no test accuracy was recorded", transform=ax.transAxes, ha="center", color=GREY)
+    ax.set_xlabel("generation")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylabel("test accuracy, %", color=BLUE)
-    ax.yaxis.set_label_position("left")
-    ax.yaxis.tick_left()
-    ax.grid(False)
+    ax.grid(False, axis="x")
     handles = [*ax.get_legend_handles_labels()[0], *sizes.get_legend_handles_labels()[0]]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, columnspacing=1.2)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, columnspacing=1.2)
     if title:
         ax.set_title(title)
     return figure
@@ -143,13 +145,14 @@ def _plot_mean(
 
 
 def _plot_sizes(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
-    """Draws the parameters of every individual, coloured by phase."""
-    individuals = [individual for run in runs for individual in run]
-    for phase in dict.fromkeys(each.phase for each in individuals):
-        own = [each for each in individuals if each.phase == phase]
+    """Draws the parameters of every individual, coloured by phase, runs side by side."""
+    offsets = _SPREAD * (np.arange(len(runs)) - (len(runs) - 1) / 2) / len(runs)
+    placed = [(each.generation + offset, each) for run, offset in zip(runs, offsets, strict=True) for each in run]
+    for phase in dict.fromkeys(each.phase for _, each in placed):
+        own = [(place, each.parameters) for place, each in placed if each.phase == phase]
         ax.scatter(
-            [each.generation for each in own],
-            [each.parameters for each in own],
+            [place for place, _ in own],
+            [parameters for _, parameters in own],
             s=13,
             color=_PHASE_COLOURS.get(phase, GREY),
             alpha=0.65,
@@ -160,11 +163,8 @@ def _plot_sizes(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
     ax.set_ylabel("parameters")
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_parameters(value)))
     ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-    ax.yaxis.set_label_position("right")
-    ax.yaxis.tick_right()
     ax.spines["right"].set_visible(True)
-    ax.set_xlabel("generation")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(False)
 
 
 def _plot_boundaries(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:

@@ -30,7 +30,7 @@ _RESULT_FIELDS: dict[str, Any] = {
         "parameters": _COUNT,
         "flops": _COUNT,
     },
-    "seconds": {"search": _NUMBER, "final": _NUMBER},
+    "seconds": {"search": _NUMBER, "final": (*_NUMBER, None)},
     "mimicry": {"teacher": _TEXT, "weight": _NUMBER, "temperature": _NUMBER},
 }
 _MAY_BE_NULL = ("network", "mimicry")
@@ -121,6 +121,11 @@ def by_generation(individuals: Sequence[Individual]) -> tuple[tuple[Individual, 
     return tuple(tuple(group) for _, group in groups)
 
 
+def is_duplicate(individual: Individual) -> bool:
+    """Whether an individual repeats a block of its parent."""
+    return individual.repeats is not None and max(individual.repeats, default=1) > 1
+
+
 def find_individual(individuals: Iterable[Individual], reference: Reference) -> Individual:
     """The individual at a place of the record.
 
@@ -141,8 +146,8 @@ def read_result(folder: str | Path) -> dict[str, Any]:
 
     Fields: validation_accuracy, search_test_accuracy and test_accuracy (fractions; None where
     nothing survived), generations, trained, network (individual, fingerprint, layers, parameters,
-    flops; or None), seconds (search, final), mimicry (teacher, weight, temperature; None where it
-    was off). Others are given as they are.
+    flops; or None), seconds (search; final, None without final training), mimicry (teacher, weight,
+    temperature; None where it was off). Others are given as they are.
 
     Raises:
         ReportError: the folder is absent, empty, no run's, or of a run that has not finished, or

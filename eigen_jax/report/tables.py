@@ -1,8 +1,8 @@
 """Tables of results: what was measured over seeds, what the paper reports, and where they came from.
 
-A cell is a `Measured` number, a number `Quoted` from the paper, or text. `to_csv` writes every
-number as it is, `to_markdown` for people. Numbers are kept in base units, which the column tells:
-accuracies are fractions, times are seconds.
+A cell is a number `Measured` over seeds, one that all seeds `Shared`, one `Quoted` from the paper,
+or text. `to_csv` writes every number as it is, `to_markdown` for people. Numbers are kept in base
+units, which the column tells: accuracies are fractions, times are seconds.
 """
 
 import csv
@@ -19,6 +19,7 @@ from eigen_jax.report.files import ReportError, write_text
 
 NOT_MEASURED = "not measured"
 NOT_COMPARABLE = "not comparable"
+NOTHING = "none"  # there was nothing to measure
 PAPER_HEADING = "paper (CIFAR-10, paper's schedule)"
 
 
@@ -69,7 +70,14 @@ class Quoted:
     value: float  # in the column's unit
 
 
-Cell = Measured | Quoted | str
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shared:
+    """A number that was measured once, of something that all seeds share."""
+
+    value: float  # in the column's unit
+
+
+Cell = Measured | Shared | Quoted | str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +96,8 @@ class Provenance:
     machine: str  # processor or GPU, and how much of it
     versions: Mapping[str, str]  # package to version
     seeds: Sequence[int]
-    compute: Mapping[str, float]  # part of the work, such as "search", to seconds, all seeds together
+    # Part of the work, such as "search", to seconds, all seeds together; None where they were not measured.
+    compute: Mapping[str, float | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,10 +122,15 @@ class Table:
                     raise ReportError(f"row {number} has a number under {column.heading!r}; give the column its unit")
 
 
-def measured(values: Mapping[int, float | None]) -> Cell:
-    """The cell of a number that some seeds may lack: those are left out, and counted out in n."""
+def measured(values: Mapping[int, float | None], *, absent: str = NOT_MEASURED) -> Cell:
+    """The cell of a number that some seeds may lack: those are left out, and counted out in n.
+
+    Args:
+        values: seed to number, in the column's unit.
+        absent: the cell where all seeds lack it.
+    """
     present = {seed: value for seed, value in values.items() if value is not None}
-    return Measured(values=present) if present else NOT_MEASURED
+    return Measured(values=present) if present else absent
 
 
 def gain(values: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> Cell:
@@ -150,7 +164,10 @@ def paper_cell(value: float | None, *, comparable: bool) -> Cell:
 def provenance_notes(provenance: Provenance) -> tuple[str, ...]:
     """The lines that say where a table's numbers came from."""
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
-    compute = ", ".join(f"{part} {format_seconds(seconds)}" for part, seconds in provenance.compute.items())
+    compute = ", ".join(
+        f"{part} {NOT_MEASURED if seconds is None else format_seconds(seconds)}"
+        for part, seconds in provenance.compute.items()
+    )
     return (
         f"Command: `{provenance.command}`",
         f"Machine: {provenance.machine}",
@@ -164,9 +181,10 @@ def to_csv(table: Table) -> str:
     """The table as CSV, every number in full.
 
     Two columns stand first. `statistic` is "value" for the line of one seed, then "mean", "sd"
-    (n - 1; left out for one seed) and "n" for all of them, "quoted" for what the paper reports, and
-    "none" for a row without numbers. `seed` is the line's, empty but for "value". Text stands in
-    every line of its row. A number stands only in lines of its own statistic.
+    (n - 1; left out for one seed) and "n" for all of them, "shared" for what was measured once for
+    all, "quoted" for what the paper reports, and "none" for a row without numbers. `seed` is the
+    line's, empty but for "value". Text stands in every line of its row. A number stands only in lines
+    of its own statistic.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -227,6 +245,8 @@ def format_cell(cell: Cell, unit: Unit) -> str:
         return cell
     if isinstance(cell, Quoted):
         return _FORMATS[unit](cell.value, None)
+    if isinstance(cell, Shared):
+        return f"{_FORMATS[unit](cell.value, None)}, once for all seeds"
     count = len(cell.values)
     return f"{_FORMATS[unit](cell.mean, cell.deviation)} (n = {count})"
 
@@ -287,6 +307,9 @@ _FORMATS: dict[Unit, Callable[[float, float | None], str]] = {
 }
 
 
+# Cells of one number, and the statistic that it is.
+_ONE_VALUE: dict[type, str] = {Shared: "shared", Quoted: "quoted"}
+
 # What the head of a column says of its unit.
 _CSV_UNITS = {Unit.ACCURACY: " (fraction)", Unit.GAIN: " (difference of fractions)", Unit.SECONDS: " (s)"}
 _MARKDOWN_UNITS = {Unit.ACCURACY: ", %", Unit.GAIN: ", points"}
@@ -311,8 +334,8 @@ def _csv_lines(row: Sequence[Cell]) -> list[list[str]]:
             if isinstance(cell, Measured):
                 value = number(cell)
                 cells.append("" if value is None else str(value))
-            elif isinstance(cell, Quoted):
-                cells.append(str(cell.value) if statistic == "quoted" else "")
+            elif isinstance(cell, Shared | Quoted):
+                cells.append(str(cell.value) if statistic == _ONE_VALUE[type(cell)] else "")
             else:
                 cells.append(cell)
         return cells
@@ -323,8 +346,9 @@ def _csv_lines(row: Sequence[Cell]) -> list[list[str]]:
         if any(cell.deviation is not None for cell in numbers):
             lines.append(line("sd", "", lambda cell: cell.deviation))
         lines.append(line("n", "", lambda cell: len(cell.values)))
-    if any(isinstance(cell, Quoted) for cell in row):
-        lines.append(line("quoted", "", lambda cell: None))
+    for kind, statistic in _ONE_VALUE.items():
+        if any(isinstance(cell, kind) for cell in row):
+            lines.append(line(statistic, "", lambda cell: None))
     return lines or [line("none", "", lambda cell: None)]
 
 

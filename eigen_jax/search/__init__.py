@@ -1,7 +1,14 @@
 """The host loop of a search: phases, generations, the run folder, continuing."""
 
 from eigen_jax.search.config import FinalOn, SearchConfig, SearchConfigError
-from eigen_jax.search.final import Evaluation, TrainedNetwork, digest_logits, evaluate_network, train_network
+from eigen_jax.search.final import (
+    Evaluation,
+    FinalTrainingError,
+    TrainedNetwork,
+    digest_logits,
+    evaluate_network,
+    train_network,
+)
 from eigen_jax.search.folder import RunFolder, RunFolderError, check_run_folder, load_network
 from eigen_jax.search.loop import check_data, run_search
 from eigen_jax.search.observer import SearchObserver, SearchResult
@@ -10,6 +17,7 @@ from eigen_jax.search.results import describe_training
 __all__ = [
     "Evaluation",
     "FinalOn",
+    "FinalTrainingError",
     "RunFolder",
     "RunFolderError",
     "SearchConfig",

@@ -30,7 +30,12 @@ from eigen_jax.training import (
 
 PyTree = Any
 
-SAVE_EVERY = 1_000  # training steps
+SAVE_EVERY = 60.0  # seconds between two saves, which come between parts of this many ...
+_PART = 100  # ... training steps
+
+
+class FinalTrainingError(ValueError):
+    """A network cannot be trained to its end on this machine as it is now."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +66,7 @@ def train_network(
     teacher: Teacher | None = None,
     on_progress: ProgressCallback | None = None,
 ) -> TrainedNetwork:
-    """Trains a network for `config.final_until` steps, saved every `SAVE_EVERY`, and tests it.
+    """Trains a network for `config.final_until` steps, saved every `SAVE_EVERY` seconds, and tests it.
 
     The test images are seen once, after the last step.
 
@@ -76,7 +81,8 @@ def train_network(
         on_progress: see `train_to`.
 
     Raises:
-        DivergedError: the training diverged.
+        DivergedError: the training diverged, as it would again.
+        FinalTrainingError: it failed for a reason that can pass, such as a lack of memory.
         TrainConfigError: a batch is larger than the training set.
         CheckpointError: a checkpoint cannot be written, or is of another network.
     """
@@ -85,15 +91,24 @@ def train_network(
     network = build_network(architecture, num_classes=dataset.num_classes)
     train = config.final_train
     state, seconds = _resume(key, architecture, checkpoints, network=network, train=train)
+    saved = time.perf_counter()
     while (step := int(state.step)) < config.final_until:
-        until = min(config.final_until, (step // SAVE_EVERY + 1) * SAVE_EVERY)
+        until = min(config.final_until, (step // _PART + 1) * _PART)
         began = time.perf_counter()
-        state, _ = train_to(
-            key, state, training_set, until, network=network, config=train, teacher=teacher, on_progress=on_progress
-        )
-        seconds += time.perf_counter() - began
-        checkpoint.save(checkpoints, until, {"state": state, "seconds": {"seconds": seconds}})
-
+        try:
+            state, _ = train_to(
+                key, state, training_set, until, network=network, config=train, teacher=teacher, on_progress=on_progress
+            )
+        except jax.errors.JaxRuntimeError as error:
+            raise FinalTrainingError(
+                f"the network cannot be trained on ({(str(error).splitlines() or ['no reason given'])[0][:300]});"
+                f" free the device's memory, and go on with the same command"
+            ) from None
+        now = time.perf_counter()
+        seconds += now - began
+        if now - saved >= SAVE_EVERY or until == config.final_until:
+            checkpoint.save(checkpoints, until, {"state": state, "seconds": {"seconds": seconds}})
+            saved = now
     validation_accuracy = None
     if not joined:
         images, labels = dataset.validation_images, dataset.validation_labels

@@ -22,6 +22,7 @@ from typing import Any
 
 import filelock
 import jax
+import numpy as np
 
 from eigen_jax import __version__, checkpoint
 from eigen_jax.architecture import Architecture, ArchitectureError, from_json, to_json
@@ -94,9 +95,9 @@ class RunFolder:
             lock.release()
 
     def save_network(self, architecture: Architecture, variables: PyTree) -> None:
-        """Saves the network found, unless it is there already.
+        """Saves the network found, in place of one that was saved before; the very same one stays.
 
-        genome.json is written last, so where it is, the weights that belong to it are.
+        The folder gets its name when it is whole, so genome.json and weights belong together.
 
         Args:
             architecture: the network.
@@ -105,15 +106,17 @@ class RunFolder:
         Raises:
             RunFolderError, CheckpointError: it cannot be written.
         """
-        network, genome = self.path / "network", to_json(architecture)
+        if _holds_network(self.path, architecture, variables):
+            return
+        network, partial = self.path / "network", self.path / "network.partial"
         with _told_as_folder_error(self.path):
-            written = network / "genome.json"
-            if written.exists() and written.read_text() == genome and checkpoint.latest_step(network) is not None:
-                return
+            if partial.exists():
+                shutil.rmtree(partial)
+            checkpoint.save(partial, 0, {"variables": variables})
+            write_text(partial / "genome.json", to_json(architecture))
             if network.exists():
                 shutil.rmtree(network)
-            checkpoint.save(network, 0, {"variables": variables})
-            write_text(written, genome)
+            partial.rename(network)
 
     def save_result(self, content: Mapping[str, Any]) -> None:
         """Writes result.json.
@@ -199,6 +202,16 @@ def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
         raise ArchitectureError(f"{genome}: {reason}") from None
     variables = checkpoint.restore(network, "variables")
     return architecture, {"batch_stats": {}, **variables}
+
+
+def _holds_network(path: Path, architecture: Architecture, variables: PyTree) -> bool:
+    """Whether a run folder has this network, with these weights to the last bit."""
+    try:
+        saved, weights = load_network(path)
+        equal = jax.tree.map(np.array_equal, weights, variables)
+    except ValueError:  # of any kind: missing, damaged, or of another structure
+        return False
+    return saved == architecture and all(jax.tree.leaves(equal))
 
 
 def write_text(path: Path, text: str) -> None:

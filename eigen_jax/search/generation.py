@@ -13,7 +13,7 @@ from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, decode
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
-from eigen_jax.evolution import EvolutionState, Phase, Survival, survival_selection
+from eigen_jax.evolution import EvolutionState, Phase, Survival, children, survival_selection
 from eigen_jax.executor import Job, Outcome, run_job
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import Operator
@@ -32,7 +32,7 @@ class Candidate:
     fitness: list[float] = dataclasses.field(default_factory=lambda: [math.nan] * 3)  # at the landmarks
     cause: str | None = None
     state: TrainState | None = None  # at the last landmark that it was trained to
-    test_accuracy: float | None = None  # of the fittest survivor only
+    test_accuracy: float | None = None  # of survivors only
     compile_seconds: float = 0.0
     train_seconds: float = 0.0
 
@@ -56,7 +56,7 @@ class GenerationTrainer:
         self.teacher = teacher
         self.observer = observer
         self.measured: dict[Architecture, Individual] = {}  # whose training gave an architecture's fitness
-        self.tested: dict[Reference, float] = {}  # test accuracy of those that were the fittest
+        self.tested: dict[Reference, float] = {}  # test accuracy of those that survived
 
     def remember(self, individuals: Iterable[Individual]) -> None:
         """Lets later individuals of the same architectures take the measurements over."""
@@ -71,7 +71,7 @@ class GenerationTrainer:
         key = jax.random.fold_in(self.key, evolution.generation)
         genomes = jax.device_get(evolution.population.genomes)
         candidates = []
-        for index in range(self.config.evolution.population_size):
+        for index in range(int(children(evolution).sum())):
             genome = jax.tree.map(lambda leaf, index=index: leaf[index], genomes)
             architecture = decode(genome, spec=self.config.genome)
             candidate = Candidate(architecture=architecture, key=jax.random.fold_in(key, index))
@@ -86,11 +86,11 @@ class GenerationTrainer:
 
     def train_to_landmarks(self, evolution: EvolutionState, candidates: list[Candidate]) -> Survival:
         """Algorithm 1: trains to each landmark in turn, and extinguishes after the first two."""
-        alive = np.ones(len(candidates), bool)
+        alive = np.asarray(children(evolution))
         for landmark in range(3):
             self._measure(int(evolution.generation), landmark, candidates, alive)
             survival = jax.device_get(
-                survival_selection(evolution.thresholds, fitness_of(candidates), config=self.config.evolution)
+                survival_selection(evolution.thresholds, self.fitness(candidates), config=self.config.evolution)
             )
             if landmark < 2:
                 survives = (survival.survives_first, survival.survives_second)[landmark]
@@ -103,21 +103,29 @@ class GenerationTrainer:
                 alive = survives
         return survival
 
-    def test_fittest(self, candidates: list[Candidate], survival: Survival) -> None:
-        """Measures the fittest survivor on the test images, for the record only: nothing is selected by it."""
-        if not survival.survives.any():
-            return
-        fittest = candidates[int(survival.fittest)]
-        if fittest.state is not None:
-            fittest.test_accuracy = evaluate(
-                fittest.state,
+    def fitness(self, candidates: Sequence[Candidate]) -> Array:
+        """[P, 3] float32; NaN where there is none, as in slots without a child."""
+        fitness = np.full((self.config.evolution.population_size, 3), np.nan, np.float32)
+        fitness[: len(candidates)] = [candidate.fitness for candidate in candidates]
+        return jnp.asarray(fitness)
+
+    def test_survivors(self, generation: int, candidates: list[Candidate], survival: Survival) -> None:
+        """Measures the survivors on the test images, for the record only: nothing is selected by it."""
+        for index in np.flatnonzero(survival.survives).tolist():
+            candidate = candidates[index]
+            if candidate.same_as is not None:
+                # It has survived before, or earlier in this generation: thresholds never fall.
+                candidate.test_accuracy = self.tested[candidate.same_as]
+                continue
+            assert candidate.state is not None, "who survives was trained to the end"
+            candidate.test_accuracy = evaluate(
+                candidate.state,
                 self.dataset.test_images,
                 self.dataset.test_labels,
-                network=build_network(fittest.architecture, num_classes=self.dataset.num_classes),
+                network=build_network(candidate.architecture, num_classes=self.dataset.num_classes),
                 batch_size=self.config.train.eval_batch_size,
             )
-        elif fittest.same_as is not None:
-            fittest.test_accuracy = self.tested.get(fittest.same_as)
+            self.tested[Reference(generation=generation, index=index)] = candidate.test_accuracy
 
     def _measure(self, generation: int, landmark: int, candidates: list[Candidate], alive: np.ndarray) -> None:
         """Gives every living candidate its fitness at a landmark; equal ones of a generation are trained once."""
@@ -186,7 +194,7 @@ def individuals_of(
                 generation=int(evolution.generation),
                 phase=Phase(int(evolution.phase)).name.lower(),
                 index=index,
-                parent=_reference(evolution.parent_id),
+                parent=reference(evolution.parent_id),
                 operators=None if duplicated else operators,
                 repeats=tuple(repeats[index]) if duplicated else None,
                 architecture=candidate.architecture,
@@ -206,12 +214,8 @@ def individuals_of(
     return individuals
 
 
-def fitness_of(candidates: Sequence[Candidate]) -> Array:
-    """[P, 3] float32."""
-    return jnp.asarray(np.array([candidate.fitness for candidate in candidates], np.float32))
-
-
-def _reference(identity: Array) -> Reference | None:
+def reference(identity: Array) -> Reference | None:
+    """The individual that [2] int32 of a generation and an index name; None for the global-pooling network."""
     generation, index = (int(part) for part in identity)
     return None if generation == EvolutionState.NONE else Reference(generation=generation, index=index)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from eigen_jax.lineage import Individual
 from eigen_jax.search.config import SearchConfig, SearchConfigError
 from eigen_jax.search.final import evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder, RunFolderError
-from eigen_jax.search.generation import GenerationTrainer, fitness_of, individuals_of
+from eigen_jax.search.generation import GenerationTrainer, individuals_of, reference
 from eigen_jax.search.observer import SearchObserver, SearchResult
 from eigen_jax.search.results import describe_search
 from eigen_jax.training import DivergedError, Teacher, abstract_state
@@ -67,6 +68,7 @@ def run_search(
             teacher makes it another run), or has lost its checkpoints.
         TrainConfigError: a batch is larger than the training set.
         LineageError, CheckpointError: a file of the run is damaged or cannot be written.
+        FinalTrainingError: the final training failed for a reason that can pass.
     """
     check_data(config, dataset)
     observer = observer or SearchObserver()
@@ -176,18 +178,22 @@ class _Search:
             architectures=[candidate.architecture for candidate in candidates],
         )
         survival = self.trainer.train_to_landmarks(evolution, candidates)
-        self.trainer.test_fittest(candidates, survival)
+        self.trainer.test_survivors(generation, candidates, survival)
         following = evolution_step(
             jax.random.fold_in(self.evolution_key, generation + 1),
             evolution,
-            fitness_of(candidates),
+            self.trainer.fitness(candidates),
             spec=self.config.genome,
             config=self.config.evolution,
         )
         individuals = individuals_of(evolution, following, candidates, survival, num_classes=self.dataset.num_classes)
         lineage.append(self.run.lineage, individuals)
         self.trainer.remember(individuals)
-        self.observer.generation_ended(individuals=individuals, best_fitness=float(following.best_fitness))
+        self.observer.generation_ended(
+            individuals=individuals,
+            best_fitness=float(following.best_fitness),
+            parent=reference(following.parent_id),
+        )
         variables = progress.variables
         best_generation, best_index = (int(part) for part in following.best_id)
         if best_generation == generation:
@@ -212,7 +218,7 @@ class _Search:
         return result
 
     def _train_best(self, result: SearchResult, best: Individual, variables: PyTree) -> SearchResult:
-        """The final training. Where it is turned off, or fails, the weights of the search are kept."""
+        """The final training. Where it is turned off, or diverges, the weights of the search are kept."""
         batch_size = self.config.train.eval_batch_size
         searched = evaluate_network(best.architecture, variables, self.dataset, batch_size=batch_size)
         result = dataclasses.replace(
@@ -220,6 +226,7 @@ class _Search:
         )
         if self.config.final_until:
             self.observer.final_training_started(best=best, until=self.config.final_until)
+            began = time.perf_counter()
             try:
                 trained = train_network(
                     self.final_key,
@@ -230,8 +237,9 @@ class _Search:
                     teacher=self.teacher,
                     on_progress=self._on_final_progress,
                 )
-            except (DivergedError, jax.errors.JaxRuntimeError) as error:
-                result = dataclasses.replace(result, final_cause=(str(error).splitlines() or [type(error).__name__])[0])
+            except DivergedError as error:
+                seconds = time.perf_counter() - began
+                result = dataclasses.replace(result, final_cause=str(error), final_seconds=seconds)
             else:
                 variables = trained.variables
                 result = dataclasses.replace(

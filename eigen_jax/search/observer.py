@@ -22,7 +22,7 @@ class SearchResult:
     generations: int
     trained: int  # individuals that were trained, not taken over from an equal one
     search_seconds: float  # compiling and training, of all individuals
-    final_seconds: float = 0.0  # compiling and training, of the network found
+    final_seconds: float | None = None  # compiling and training, of the network found; None: no final training
 
     @property
     def test_accuracy(self) -> float | None:
@@ -56,8 +56,14 @@ class SearchObserver:
     def individuals_extinct(self, *, landmark: int, indices: Sequence[int], threshold: float) -> None:
         """The individuals below the threshold of a landmark (0 or 1) are extinct; there may be none."""
 
-    def generation_ended(self, *, individuals: Sequence[Individual], best_fitness: float) -> None:
-        """A generation is over and recorded. `best_fitness` is the run's so far, -inf if there is none."""
+    def generation_ended(
+        self, *, individuals: Sequence[Individual], best_fitness: float, parent: Reference | None
+    ) -> None:
+        """A generation is over and recorded.
+
+        `best_fitness` is the run's so far, -inf if there is none; `parent` that of the next generation,
+        None for the global-pooling network.
+        """
 
     def final_training_started(self, *, best: Individual, until: int) -> None:
         """The network found is trained from scratch, for `until` steps."""

@@ -42,6 +42,7 @@ def describe_training(
     num_classes: int,
     config: TrainConfig,
     teacher: Teacher | None,
+    seconds: float,
     cause: str | None = None,
 ) -> dict[str, Any]:
     """The result of training one given network.
@@ -52,6 +53,7 @@ def describe_training(
         num_classes: K.
         config: the mimicry's weight and temperature.
         teacher: whom it mimicked.
+        seconds: compiling and training.
         cause: why it failed; None if it did not.
     """
     return {
@@ -65,7 +67,7 @@ def describe_training(
             "parameters": count_parameters(architecture, num_classes=num_classes),
             "flops": count_flops(architecture, num_classes=num_classes),
         },
-        "seconds": {"final": trained.seconds if trained else 0.0},
+        "seconds": {"final": seconds},
         "mimicry": _describe_mimicry(config, teacher),
     }
 

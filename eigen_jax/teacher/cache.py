@@ -1,7 +1,7 @@
 """Computing a teacher's logits for every view of every image, once, and keeping them on disk.
 
     teacher-logits/<key>.npy     [N, S, K] float16
-    teacher-logits/<key>.json    checksum of it; written last, so what has none is unfinished
+    teacher-logits/<key>.json    checksum of it, seconds that it took; written last, so what has none is unfinished
     teacher-logits/<key>.lock    held while the two are read or written
 
 The key is a hash of all that the logits depend on. Dimension letters are those of
@@ -224,10 +224,10 @@ def _from_disk(
     nbytes = int(np.prod(shape)) * 2
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
         # Without the lock first: a folder that can only be read has none.
         if (array := _read(folder, key, shape)) is not None:
             return array
+        _remove_abandoned(folder)
         with _locked(folder, key):
             if (array := _read(folder, key, shape)) is not None:
                 return array
@@ -282,6 +282,7 @@ def _write(folder: Path, key: str, shape: tuple[int, int, int], batches: Iterato
     """Writes array and manifest, each whole or not at all."""
     path, partial = folder / f"{key}.npy", _partial(folder, key)
     (folder / f"{key}.json").unlink(missing_ok=True)
+    began = time.perf_counter()
     try:
         with partial.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
@@ -294,7 +295,7 @@ def _write(folder: Path, key: str, shape: tuple[int, int, int], batches: Iterato
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    write_json(folder / f"{key}.json", {"sha256": checksum})
+    write_json(folder / f"{key}.json", {"sha256": checksum, "seconds": time.perf_counter() - began})
 
 
 def _partial(folder: Path, key: str) -> Path:

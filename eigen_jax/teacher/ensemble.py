@@ -61,7 +61,9 @@ def make_ensemble(networks: Sequence[nn.Module], variables: Sequence[PyTree]) ->
             array = np.asarray(leaf)
             digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
-    return Ensemble(variables=tuple(variables), networks=tuple(networks), fingerprint=digest.hexdigest())
+    return Ensemble(
+        variables=jax.tree.map(jnp.asarray, tuple(variables)), networks=tuple(networks), fingerprint=digest.hexdigest()
+    )
 
 
 def count_parameters(variables: PyTree) -> int:

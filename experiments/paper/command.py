@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from eigen_jax.data import load_dataset
 from eigen_jax.report import ReportError, Table, to_markdown
 from experiments.paper.catalogue import EXPERIMENTS
-from experiments.paper.output import check_writable, write
+from experiments.paper.output import check_keeps_more, check_writable, write
 from experiments.paper.records import DataFacts
 from experiments.paper.request import Request, read_request
 from experiments.paper.running import (
@@ -60,6 +60,8 @@ def make(request: Request, names: Sequence[str], *, makers: Makers) -> None:
     """
     runs = Runs(data=None if request.draw_only else _data_facts(request))
     plans = {name: EXPERIMENTS[name].plans(request) for name in names}
+    for name, own in plans.items():
+        check_keeps_more(name, request=request, plans=own)
     needed = runs.distinct(plan for own in plans.values() for plan in own)
     for line in describe_runs(runs, needed):
         _tell(line)

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,8 @@ from eigen_jax.report import (
     plot_progress,
     plot_step_sizes,
 )
-from experiments.paper.plans import eigen_searches, step_size_searches
+from eigen_jax.report.figures import PANELS
+from experiments.paper.plans import Plan, eigen_searches, step_size_searches
 from experiments.paper.published import DATASET_TITLES
 from experiments.paper.records import SearchRecord
 from experiments.paper.request import Request
@@ -41,6 +43,7 @@ class Picture:
     caption: str  # one line
     numbers: Mapping[str, str]  # ending of the file's name, such as "" or "-networks", to CSV
     notes: tuple[str, ...] = ()
+    plans: tuple[Plan, ...] | None = None  # of the runs that it shows; None: all that its experiment needs
 
 
 def figure1(request: Request, runs: Runs) -> Picture:
@@ -68,14 +71,17 @@ def figure2(request: Request, runs: Runs) -> Picture:
     record, duplicate = _first_duplicate(request, runs)
     assert duplicate.parent is not None, "a duplicate repeats the blocks of an individual"
     parent = find_individual(record.individuals, duplicate.parent)
+    is_found = record.found is not None and record.found.reference == duplicate.reference
+    data = DATASET_TITLES[request.dataset]
+    repeats = "-".join(map(str, duplicate.repeats or ()))
     figure = draw_duplication(
         parent.architecture,
         duplicate.architecture,
         num_classes=NUM_CLASSES[request.dataset],
         repeats=duplicate.repeats,
+        title=f"Gene duplication on {data}, seed {record.plan.seed}, blocks repeated {repeats} times:"
+        f" {'the network found' if is_found else 'the best duplicate, not the network found'}",
     )
-    is_found = record.found is not None and record.found.reference == duplicate.reference
-    data = DATASET_TITLES[request.dataset]
     return Picture(
         figure=figure,
         caption=f"Figure 2: a network found on {data} before and after gene duplication, seed {record.plan.seed}",
@@ -87,6 +93,7 @@ def figure2(request: Request, runs: Runs) -> Picture:
             if is_found
             else "After is the best duplicate; the network found is another one.",
         ),
+        plans=(record.plan,),
     )
 
 
@@ -110,15 +117,16 @@ def figure3(request: Request, runs: Runs) -> Picture:
         caption=f"Figure 3: step sizes of the primary succession on {data}, mean and one standard deviation",
         numbers={"": to_csv(rows, columns=("step_size", *_CURVE_COLUMNS, "best_validation_accuracy"))},
         notes=(
-            f"Primary succession alone, {request.generations} generations each, never ended by saturation,"
-            " without final training.",
+            "Primary succession alone, never ended by saturation, without final training.",
+            f"Step sizes: {', '.join(map(str, request.step_sizes))}",
+            f"Generations of each search: {request.generations}",
             "Accuracies are those of the best so far on validation images.",
         ),
     )
 
 
 def figure4(request: Request, runs: Runs) -> Picture:
-    """Figure 4: the best test accuracy a generation, and every individual's parameters."""
+    """Figure 4: the test accuracy of the best by validation, and every individual's parameters, by generation."""
     records = [runs.search(plan) for plan in eigen_searches(request)]
     curves = [
         [None if best is None else best.test_accuracy for best in best_so_far(record.individuals)] for record in records
@@ -150,6 +158,7 @@ def figure4(request: Request, runs: Runs) -> Picture:
             "Test accuracy is that of the individual that is best so far by validation, with the weights of the"
             " search; selection does not see it.",
             "A search that ended before others stays at its last value in the mean.",
+            "Dots of one generation stand side by side, a place a seed.",
         ),
     )
 
@@ -195,9 +204,10 @@ def _curve_rows(
 
 
 def _panels(sizes: Sequence[int]) -> Sequence[Sequence[int]]:
-    """The paper's two panels, or one of all sizes where some are none of theirs."""
-    paper = ((1, 2, 10, 100), (50, 100, 200))
-    return paper if set(sizes) <= {size for panel in paper for size in panel} else (tuple(sorted(sizes)),)
+    """The paper's two panels; one of all sizes where some are in neither, or a panel would compare less than two."""
+    is_papers = set(sizes) <= set(itertools.chain(*PANELS))
+    compares = all(len(set(panel) & set(sizes)) >= 2 for panel in PANELS)
+    return PANELS if is_papers and compares else (tuple(sorted(sizes)),)
 
 
 def _first_duplicate(request: Request, runs: Runs) -> tuple[SearchRecord, Individual]:

@@ -1,6 +1,7 @@
 """Writes tables and pictures, with all that is needed to make them again."""
 
 import dataclasses
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,14 @@ from eigen_jax.report import Provenance, ReportError, Table, provenance_notes, s
 from eigen_jax.report.files import write_text
 from experiments.paper.figures import Picture
 from experiments.paper.plans import Plan, Search
-from experiments.paper.records import DataFacts, Origin, SearchRecord, TrainingRecord
+from experiments.paper.records import TEACHER_PARTS, DataFacts, Origin, SearchRecord, TrainingRecord
 from experiments.paper.request import Request
 from experiments.paper.running import Runs
+from experiments.settings import SettingsError
 
 _NOT_NOTED = "not noted"
+# What a page notes of how much it tells of.
+_EXTENT = re.compile(r"^- (Seeds|Step sizes|Generations of each search): ([\d, ]+)$", re.MULTILINE)
 _VERSIONS = ("python", "jax", "jaxlib", "flax", "optax", "numpy", "eigen_jax")
 
 
@@ -30,6 +34,45 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise ReportError(f"cannot write {folder}: {error.strerror}; choose another --output") from None
+
+
+def check_keeps_more(name: str, *, request: Request, plans: Sequence[Plan]) -> None:
+    """Checks that what was told of more seeds, or for Figure 3 of more besides, is not overwritten.
+
+    Args:
+        name: of the experiment.
+        request: what is asked for.
+        plans: the runs that it will be told of.
+
+    Raises:
+        SettingsError: a page is there that tells of all that is asked for and of more.
+        ReportError: the page that is there cannot be read.
+    """
+    page = request.output / f"{name}.md"
+    try:
+        text = page.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ReportError(f"cannot read {page}: {error.strerror}; choose another --output") from None
+    noted = {label: {int(number) for number in re.findall(r"\d+", numbers)} for label, numbers in _EXTENT.findall(text)}
+    asked = {"Seeds": {plan.seed for plan in plans}}
+    if name == "figure3":
+        asked["Step sizes"] = set(request.step_sizes)
+        asked["Generations of each search"] = {request.generations}
+    if not noted.keys() >= asked.keys():
+        return
+    comparisons = [_compare(label, noted[label], own) for label, own in asked.items()]
+    if all(has >= wants for has, wants in comparisons) and any(has > wants for has, wants in comparisons):
+        there = "; ".join(f"{label.lower()} {', '.join(map(str, sorted(noted[label])))}" for label in asked)
+        raise SettingsError(f"{page} tells of more than is asked for ({there}); choose another --output to keep it")
+
+
+def _compare(label: str, noted: set[int], asked: set[int]) -> tuple[set[int], set[int]]:
+    """Sets of which one holds the other where it tells of more: numbers of generations count up to the last."""
+    if label != "Generations of each search":
+        return noted, asked
+    return set(range(max(noted, default=0))), set(range(max(asked)))
 
 
 def write(told: Table | Picture, name: str, *, request: Request, plans: Sequence[Plan], runs: Runs) -> tuple[Path, ...]:
@@ -48,7 +91,8 @@ def write(told: Table | Picture, name: str, *, request: Request, plans: Sequence
     Raises:
         ReportError: they cannot be written.
     """
-    notes = (*told.notes, *_origin_notes(name, request=request, plans=plans, runs=runs))
+    shown = plans if isinstance(told, Table) or told.plans is None else told.plans
+    notes = (*told.notes, *_origin_notes(name, request=request, plans=shown, runs=runs))
     stem = request.output / name
     if isinstance(told, Table):
         return write_table(dataclasses.replace(told, notes=notes), stem)
@@ -73,7 +117,7 @@ def _origin_notes(name: str, *, request: Request, plans: Sequence[Plan], runs: R
         seeds=sorted({plan.seed for plan in plans}),
         compute=_compute(records),
     )
-    return (_describe_data(origins, runs.data), *provenance_notes(provenance))
+    return (_describe_data(origins, runs.facts), *provenance_notes(provenance))
 
 
 def _records(plans: Sequence[Plan], runs: Runs) -> list[SearchRecord | TrainingRecord]:
@@ -87,21 +131,22 @@ def _records(plans: Sequence[Plan], runs: Runs) -> list[SearchRecord | TrainingR
     return list(records.values())
 
 
-def _compute(records: Iterable[SearchRecord | TrainingRecord]) -> Mapping[str, float]:
-    """Seconds of each part of the work; a teacher counts once, however many runs mimic it."""
+def _compute(records: Iterable[SearchRecord | TrainingRecord]) -> Mapping[str, float | None]:
+    """Seconds of each part of the work; the teacher counts once, however many runs mimic it."""
     total: dict[str, float] = {}
-    teachers: dict[Path, float] = {}
+    teacher: dict[str, float | None] = {}
     for record in records:
         parts: Mapping[str, float | None]
         if isinstance(record, TrainingRecord):
             parts = {"training again": record.seconds}
         else:
-            parts = {part: seconds for part, seconds in record.seconds.items() if part != "teacher"}
-            if (seconds := record.seconds["teacher"]) is not None:
-                teachers[record.plan.settings.teacher_dir] = seconds
+            parts = record.seconds
+            for part, heading in TEACHER_PARTS.items():
+                if part in record.teacher_seconds and teacher.get(heading) is None:
+                    teacher[heading] = record.teacher_seconds[part]
         for part, seconds in parts.items():
             total[part] = total.get(part, 0.0) + (seconds or 0.0)
-    return {part: seconds for part, seconds in ({**total, "teacher": sum(teachers.values())}).items() if seconds}
+    return {**{part: seconds for part, seconds in total.items() if seconds}, **teacher}
 
 
 def _describe_data(origins: Sequence[Origin], data: DataFacts | None) -> str:

@@ -126,6 +126,6 @@ def _searches(request: Request, what: str, slug: str, **differences: Any) -> tup
 
 
 def _key(dataset: DatasetName, settings: Settings) -> str:
-    """Tells apart runs of different outcome. The data and a trained teacher are checked when a run is read."""
+    """Tells apart runs of different outcome, but for the data and a trained teacher, which `check_together` tells."""
     logits = None if settings.teacher == "none" else settings.teacher_logits
     return digest({"dataset": dataset, "teacher_logits": logits and logits.absolute(), **settings.outcome()})

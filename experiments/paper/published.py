@@ -1,19 +1,15 @@
 """What the paper reports, as far as it was at hand: Ren et al., CVPR 2019, arXiv 1806.01940.
 
-The numbers are those of the abstract and of Table 1. Those of Tables 2 to 5 are not here; a number
-that is put into `ABLATIONS` stands in its table beside ours where data set and schedule are the
-paper's.
+The numbers are those of the abstract and of Table 1. They stand beside ours where data set and
+schedule are the paper's. Those of Tables 2 to 5 were not at hand.
 """
 
 import dataclasses
 from collections.abc import Mapping
 
 from eigen_jax.data.types import DatasetName
-from eigen_jax.report import NOT_COMPARABLE, Cell, paper_cell
 from experiments.paper.records import DataFacts
 from experiments.paper.request import Request
-
-NOT_AVAILABLE = "not available here"
 
 DATASET_TITLES: dict[DatasetName, str] = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits"}
 
@@ -34,24 +30,13 @@ EIGEN: Mapping[DatasetName, PublishedSystem] = {
     "cifar100": PublishedSystem(test_accuracy=0.781, parameters=11.8e6, seconds=120 * _HOUR),
 }
 
-# (experiment, data set, row) to the test accuracy, a fraction.
-ABLATIONS: Mapping[tuple[str, DatasetName, str], float] = {}
-
 
 def is_comparable(request: Request, data: DataFacts | None) -> bool:
     """Whether a request's runs are the paper's experiment: its data set, all of it, and its schedule.
 
     Args:
         request: tells the data set and the settings.
-        data: those that the runs are made with; None where they were not loaded, which leaves it open.
+        data: those that the runs were made with; None where nothing says so, which leaves it open.
     """
     whole = data is not None and data.train + data.validation == 50_000 and data.test == 10_000
     return request.dataset in EIGEN and request.preset == "paper" and not request.is_changed and whole
-
-
-def ablation_cell(experiment: str, row: str, *, request: Request, data: DataFacts | None) -> Cell:
-    """The paper's test accuracy of a row of Tables 2 to 5, or why there is none."""
-    if not is_comparable(request, data):
-        return NOT_COMPARABLE
-    value = ABLATIONS.get((experiment, request.dataset, row))
-    return NOT_AVAILABLE if value is None else paper_cell(value, comparable=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import jax
 
-from eigen_jax.architecture import Architecture
+from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import Dataset
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.report import (
@@ -17,15 +18,20 @@ from eigen_jax.report import (
     ReportError,
     find_individual,
     find_phase,
+    is_duplicate,
     read_record,
     read_result,
     summarise_phases,
 )
+from eigen_jax.report.summary import RESULT_VERSION
 from eigen_jax.search.folder import write_json
 from eigen_jax.teacher import TeacherError, read_teacher
 from experiments.benchmark import machine
 from experiments.paper.plans import Choice, Plan, Retraining, Search
 from experiments.settings import Settings
+
+# Of `SearchRecord.teacher_seconds`, and what people call them.
+TEACHER_PARTS = {"teacher": "teacher", "logits": "teacher's logits"}
 
 _MACHINE = "machine.json"
 
@@ -52,8 +58,10 @@ class Origin:
     """Where a run was made, as its folder says."""
 
     data_fingerprint: str
+    teacher_fingerprint: str | None  # of the teacher, as networks asked it; None without mimicry
     versions: Mapping[str, str]  # package to version
     machine: Mapping[str, Any] | None  # cpu, cores and device; None where it was not noted
+    data: DataFacts | None  # None where they were not noted
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +93,7 @@ class SearchRecord:
     @property
     def duplicates(self) -> tuple[Individual, ...]:
         """All individuals that repeat a block of their parent."""
-        return tuple(each for each in self.individuals if each.repeats is not None and max(each.repeats) > 1)
+        return tuple(filter(is_duplicate, self.individuals))
 
     @property
     def best_duplicate(self) -> Individual | None:
@@ -107,9 +115,18 @@ class SearchRecord:
 
     @property
     def seconds(self) -> Mapping[str, float | None]:
-        """Of the search, the teacher (once for all runs that mimic it) and the final training."""
+        """Of the parts of its own: None for a final training that did not take place."""
         own = self.result["seconds"]
-        return {"search": own["search"], "teacher": teacher_seconds(self.plan.settings), "final training": own["final"]}
+        return {"search": own["search"], "final training": own["final"]}
+
+    @property
+    def teacher_seconds(self) -> Mapping[str, float | None]:
+        """Of the parts that all runs share that mimic its teacher: None where they were not measured."""
+        settings, mimicry = self.plan.settings, self.result["mimicry"]
+        if mimicry is None:
+            return {}
+        trained = {"teacher": _seconds_of_training(settings)}
+        return trained if settings.teacher == "live" else trained | {"logits": _seconds_of_logits(settings, mimicry)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,19 +137,9 @@ class TrainingRecord:
     folder: Path
     validation_accuracy: float | None  # a fraction; None where the validation images were trained on
     test_accuracy: float | None  # a fraction; None where the training diverged
-    seconds: float
+    final_cause: str | None  # why it diverged; None where it did not
+    seconds: float | None  # of compiling and training
     origin: Origin
-
-
-def teacher_seconds(settings: Settings) -> float | None:
-    """What the training of a run's teacher took, all members together; None without a teacher of its own."""
-    if settings.teacher == "none" or settings.teacher_logits is not None:
-        return None
-    try:
-        members = read_teacher(settings.teacher_dir).members
-    except TeacherError:
-        return None
-    return sum(each.train_seconds + each.compile_seconds for each in members)
 
 
 def read_search(plan: Search) -> SearchRecord:
@@ -156,16 +163,24 @@ def read_training(plan: Retraining, architecture: Architecture) -> TrainingRecor
     settings = plan.settings_for(architecture)
     path = settings.run_dir / "result.json"
     content = _read_json(path)
+    version = content.get("schema_version")
+    if type(version) is not int or version != RESULT_VERSION:
+        raise ReportError(
+            f"{path} has schema version {version!r:.40}; this version of eigen_jax reads {RESULT_VERSION}"
+        )
     try:
         validation, test = (_number(content[name]) for name in ("final_validation_accuracy", "test_accuracy"))
-        seconds = float(content["seconds"]["final"])
+        seconds = _number(content["seconds"]["final"])
+        cause = None if content["final_cause"] is None else str(content["final_cause"])
     except (KeyError, TypeError, ValueError):
         raise ReportError(f"{path} is damaged; remove its folder and make the run again") from None
+    _check_network(settings.run_dir, architecture)
     return TrainingRecord(
         plan=plan,
         folder=settings.run_dir,
         validation_accuracy=validation,
         test_accuracy=test,
+        final_cause=cause,
         seconds=seconds,
         origin=_read_origin(settings.run_dir, settings),
     )
@@ -181,13 +196,14 @@ def is_begun(folder: Path) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
-def note_machine(folder: Path) -> None:
-    """Writes down beside a run which machine finished it."""
-    write_json(folder / _MACHINE, {**machine(), "accelerators": len(jax.devices())})
+def note_machine(folder: Path, data: DataFacts | None) -> None:
+    """Writes down beside a run which machine finished it, and how much data it was made with."""
+    noted = {**machine(), "accelerators": len(jax.devices())}
+    write_json(folder / _MACHINE, noted if data is None else noted | {"data": dataclasses.asdict(data)})
 
 
-def check_same_data(origins: Iterable[tuple[Plan, Origin]], data: DataFacts | None) -> None:
-    """Checks that runs that are told of together were made with the same data.
+def check_together(origins: Iterable[tuple[Plan, Origin]], data: DataFacts | None) -> None:
+    """Checks that runs that are told of together were made with the same data, and mimicked one teacher if any.
 
     Args:
         origins: of the runs.
@@ -197,6 +213,7 @@ def check_same_data(origins: Iterable[tuple[Plan, Origin]], data: DataFacts | No
         ReportError: they were not.
     """
     expected = data.fingerprint if data else None
+    first: tuple[Plan, str] | None = None
     for plan, origin in origins:
         expected = expected or origin.data_fingerprint
         if origin.data_fingerprint != expected:
@@ -204,6 +221,46 @@ def check_same_data(origins: Iterable[tuple[Plan, Origin]], data: DataFacts | No
                 f"{plan.label} was made with other data (fingerprint {origin.data_fingerprint[:12]}, expected"
                 f" {expected[:12]}); choose another --runs-dir, or the data of before"
             )
+        teacher = origin.teacher_fingerprint
+        if teacher is None:
+            continue
+        first = first or (plan, teacher)
+        if teacher != first[1]:
+            raise ReportError(
+                f"{plan.label} mimicked another teacher (fingerprint {teacher[:12]}) than {first[0].label}"
+                f" ({first[1][:12]}); choose another --runs-dir"
+            )
+
+
+def _seconds_of_training(settings: Settings) -> float | None:
+    """What the training of a run's teacher took, all members together; None for logits from a file."""
+    if settings.teacher_logits is not None:
+        return None
+    try:
+        members = read_teacher(settings.teacher_dir).members
+    except TeacherError:
+        return None
+    return sum(each.train_seconds + each.compile_seconds for each in members)
+
+
+def _seconds_of_logits(settings: Settings, mimicry: Mapping[str, Any]) -> float | None:
+    """What computing a teacher's logits took; None where the cache does not say it."""
+    try:
+        content = json.loads((settings.cache_dir / "teacher-logits" / f"{mimicry['teacher']}.json").read_bytes())
+        seconds = float(content["seconds"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+    return seconds if math.isfinite(seconds) else None
+
+
+def _check_network(folder: Path, architecture: Architecture) -> None:
+    """Checks that a training's folder is of a network."""
+    recorded = _read_settings(folder)[0].get("retrained")
+    if recorded != fingerprint(architecture):
+        raise ReportError(
+            f"{folder} belongs to the training of another network ({recorded!r:.14}, expected"
+            f" {fingerprint(architecture)[:12]!r}); remove it, or choose another --runs-dir"
+        )
 
 
 def _number(value: Any) -> float | None:
@@ -216,12 +273,7 @@ def _how_far(individual: Individual) -> tuple[int, float]:
 
 
 def _read_origin(folder: Path, settings: Settings) -> Origin:
-    content = _read_json(folder / "settings.json")
-    try:
-        recorded, versions = dict(content["settings"]), dict(content["versions"])
-        fingerprint = str(recorded["data_fingerprint"])
-    except (KeyError, TypeError, ValueError):
-        raise ReportError(f"{folder / 'settings.json'} is damaged; put back the run's own file") from None
+    recorded, versions = _read_settings(folder)
     expected = json.loads(json.dumps(settings.outcome(), default=str))
     for name, value in expected.items():
         if recorded.get(name) != value:
@@ -229,10 +281,36 @@ def _read_origin(folder: Path, settings: Settings) -> Origin:
                 f"{folder} belongs to a run with other settings: {name} was {recorded.get(name)!r:.40} and is now"
                 f" {value!r:.40}; choose another --runs-dir"
             )
-    noted = folder / _MACHINE
+    noted = _read_json(folder / _MACHINE) if (folder / _MACHINE).exists() else None
     return Origin(
-        data_fingerprint=fingerprint, versions=versions, machine=_read_json(noted) if noted.exists() else None
+        data_fingerprint=recorded["data_fingerprint"],
+        teacher_fingerprint=recorded.get("teacher_fingerprint"),
+        versions=versions,
+        machine=noted,
+        data=_noted_data(noted, recorded["data_fingerprint"]),
     )
+
+
+def _read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a run's folder records: the settings, with the fingerprints of data and teacher; and the versions."""
+    content = _read_json(folder / "settings.json")
+    try:
+        recorded, versions = dict(content["settings"]), dict(content["versions"])
+        prints = recorded["data_fingerprint"], recorded.get("teacher_fingerprint") or ""
+    except (KeyError, TypeError, ValueError):
+        prints = None, None
+    if not all(isinstance(each, str) for each in prints):
+        raise ReportError(f"{folder / 'settings.json'} is damaged; put back the run's own file")
+    return recorded, versions
+
+
+def _noted_data(noted: Mapping[str, Any] | None, data_fingerprint: str) -> DataFacts | None:
+    """The data that were noted beside a run; None where they were not, or are not the run's."""
+    try:
+        data = DataFacts(**(noted or {})["data"])
+    except (KeyError, TypeError):
+        return None
+    return data if data.fingerprint == data_fingerprint else None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

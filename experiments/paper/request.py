@@ -177,12 +177,16 @@ def _settings(dataset: DatasetName, preset: str, argv: Sequence[str], *, program
         ["--preset", preset, *argv], program=program, presets=PRESETS[dataset], default=DEFAULT_PRESET[dataset]
     )
     for name, instead in _PLANNED.items():
-        if any(word.partition("=")[0] == flag(name) for word in argv):
+        if _is_typed(name, argv):
             raise SettingsError(f"{flag(name)} is for a single search; use {instead} here")
-    if settings.teacher_dir != PRESETS[dataset][preset].teacher_dir:
+    if _is_typed("teacher_dir", argv):
         return settings
     key = digest({name: getattr(settings, name) for name in _OF_TEACHER})
     return dataclasses.replace(settings, teacher_dir=runs_dir / f"{dataset}-{preset}-teacher-{key}")
+
+
+def _is_typed(name: str, argv: Sequence[str]) -> bool:
+    return any(word.partition("=")[0] == flag(name) for word in argv)
 
 
 def _figure3_arguments(given: argparse.Namespace) -> tuple[str, ...]:

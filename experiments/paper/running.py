@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import jax
+
 from eigen_jax.architecture import Architecture
 from eigen_jax.data.types import DatasetName
 from experiments.paper.plans import Plan, Retraining, Search
@@ -13,7 +15,7 @@ from experiments.paper.records import (
     Origin,
     SearchRecord,
     TrainingRecord,
-    check_same_data,
+    check_together,
     is_begun,
     is_finished,
     note_machine,
@@ -29,7 +31,7 @@ class Makers:
     """What makes runs. Both go on with a run that was interrupted."""
 
     search: Callable[[DatasetName, Settings], None]
-    train: Callable[[DatasetName, Settings, Architecture], object]
+    train: Callable[[DatasetName, Settings, Architecture], str | None]  # gives the cause where it diverges
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -48,7 +50,7 @@ class Runs:
         """
         if plan not in self.searches:
             record = read_search(plan)
-            check_same_data([(plan, record.origin), *self.origins()], self.data)
+            check_together([*self.origins(), (plan, record.origin)], self.data)
             self.searches[plan] = record
         return self.searches[plan]
 
@@ -64,7 +66,7 @@ class Runs:
         folder = plan.settings_for(architecture).run_dir
         if folder not in self.trainings:
             record = read_training(plan, architecture)
-            check_same_data([(plan, record.origin), *self.origins()], self.data)
+            check_together([*self.origins(), (plan, record.origin)], self.data)
             self.trainings[folder] = record
         return self.trainings[folder]
 
@@ -72,6 +74,12 @@ class Runs:
         """The network that a training is of; None where the search has no such network."""
         individual = self.search(plan.search).chosen(plan.choice)
         return None if individual is None else individual.architecture
+
+    @property
+    def facts(self) -> DataFacts | None:
+        """Of the data of all these runs: as loaded, or as noted beside a run that was read; None if neither."""
+        noted = (origin.data for _, origin in self.origins() if origin.data is not None)
+        return self.data or next(noted, None)
 
     def origins(self) -> Iterator[tuple[Plan, Origin]]:
         """Of all runs that were read."""
@@ -199,15 +207,18 @@ class RunMaker:
         return f"Run {number} of {len(self.needed)}: {plan.label} ({so_far} so far{after})"
 
     def _make(self, plan: Plan) -> None:
+        # Otherwise about 1 MB of each architecture that was ever trained stays in memory.
+        jax.clear_caches()
         if isinstance(plan, Search):
-            self.makers.search(self.dataset, plan.settings)
-            note_machine(plan.settings.run_dir)
-            return
-        architecture = self.runs.architecture(plan)
-        assert architecture is not None, "a training without a network is not needed"
-        settings = plan.settings_for(architecture)
-        self.makers.train(self.dataset, settings, architecture)
-        note_machine(settings.run_dir)
+            settings = plan.settings
+            self.makers.search(self.dataset, settings)
+        else:
+            architecture = self.runs.architecture(plan)
+            assert architecture is not None, "a training without a network is not needed"
+            settings = plan.settings_for(architecture)
+            if cause := self.makers.train(self.dataset, settings, architecture):
+                self.tell(f"{plan.label}: the training diverged ({cause})")
+        note_machine(settings.run_dir, self.runs.data)
 
 
 def _seconds_left(took: dict[type, list[float]], left: Sequence[Plan]) -> float | None:

@@ -5,12 +5,27 @@ from collections.abc import Callable, Mapping, Sequence
 
 from eigen_jax.data.types import DatasetName
 from eigen_jax.lineage import Individual
-from eigen_jax.report import Cell, Column, PhaseSummary, Table, Unit, gain, measured, paper_cell, paper_column
+from eigen_jax.report import (
+    NOT_MEASURED,
+    NOTHING,
+    Cell,
+    Column,
+    PhaseSummary,
+    Shared,
+    Table,
+    Unit,
+    gain,
+    measured,
+    paper_cell,
+    paper_column,
+)
 from experiments.paper.plans import Choice, eigen_searches, plain_searches, retrainings
-from experiments.paper.published import DATASET_TITLES, EIGEN, ablation_cell, is_comparable
-from experiments.paper.records import SearchRecord
+from experiments.paper.published import DATASET_TITLES, EIGEN, is_comparable
+from experiments.paper.records import TEACHER_PARTS, SearchRecord, TrainingRecord
 from experiments.paper.request import Request
 from experiments.paper.running import Runs
+
+NO_PAPER_FIGURES = "The paper's figures for this table were not at hand."
 
 Values = Mapping[int, float | None]  # seed to number; None where the seed has none
 
@@ -24,7 +39,7 @@ class System:
     test_accuracy: Values  # fractions
     parameters: Values
     search_seconds: Values
-    teacher_seconds: Values  # of the teacher that all seeds share
+    teacher_seconds: Mapping[str, Cell]  # "teacher" (its training) and "logits", of the teacher that all seeds share
     final_seconds: Values
     published: Mapping[str, Cell]  # the paper's test_accuracy, parameters and seconds, or why they are left out
 
@@ -45,7 +60,7 @@ def table_of_systems(request: Request, systems: Sequence[System]) -> Table:
         Column(heading="test accuracy", unit=Unit.ACCURACY),
         Column(heading="parameters", unit=Unit.PARAMETERS),
         Column(heading="search", unit=Unit.SECONDS),
-        Column(heading="teacher", unit=Unit.SECONDS),
+        *(Column(heading=heading, unit=Unit.SECONDS) for heading in TEACHER_PARTS.values()),
         Column(heading="final training", unit=Unit.SECONDS),
         paper_column("test accuracy", Unit.ACCURACY, dataset=paper),
         paper_column("parameters", Unit.PARAMETERS, dataset=paper),
@@ -58,16 +73,15 @@ def table_of_systems(request: Request, systems: Sequence[System]) -> Table:
             measured(system.test_accuracy),
             measured(system.parameters),
             measured(system.search_seconds),
-            measured(system.teacher_seconds),
-            measured(system.final_seconds),
+            *(system.teacher_seconds[part] for part in TEACHER_PARTS),
+            measured(system.final_seconds, absent=NOTHING),
             *(system.published[name] for name in ("test_accuracy", "parameters", "seconds")),
         )
         for system in systems
     )
     notes = (
         "Test accuracy: of the network found, trained from scratch after the search (final training).",
-        "Search, teacher and final training: compiling and training, one after another; the teacher is"
-        " trained once for all seeds.",
+        _SECONDS_NOTE,
     )
     return Table(caption=f"Table 1: systems on {title}", columns=columns, rows=rows, notes=notes)
 
@@ -90,7 +104,6 @@ def table2(request: Request, runs: Runs) -> Table:
                 measured(_of(best, lambda each: each.parameters)),
                 measured(_up_to(name, records, lambda phase: phase.trained)),
                 measured(_up_to(name, records, lambda phase: phase.seconds)),
-                ablation_cell("table2", title, request=request, data=runs.data),
             )
         )
         baseline = baseline or test
@@ -102,11 +115,11 @@ def table2(request: Request, runs: Runs) -> Table:
         Column(heading="parameters", unit=Unit.PARAMETERS),
         Column(heading="networks trained", unit=Unit.COUNT),
         Column(heading="compute", unit=Unit.SECONDS),
-        _paper_column(request),
     )
     notes = (
         "Of the network that is best by validation when the succession ends, with the weights of the search.",
-        "Networks trained and compute: from the start of the search on.",
+        "Networks trained and compute: from the start of the search on; compiling and training, without evaluation.",
+        NO_PAPER_FIGURES,
     )
     title = f"Table 2: primary against secondary succession on {DATASET_TITLES[request.dataset]}"
     return Table(caption=title, columns=columns, rows=tuple(rows), notes=notes)
@@ -133,8 +146,9 @@ def table3(request: Request, runs: Runs) -> Table:
                 _gain(test, baseline),
                 measured(_of({record.plan.seed: record.found for record in records}, lambda each: each.parameters)),
                 measured(_result(records, "trained")),
-                *(measured(_seconds(records, part)) for part in _PARTS),
-                ablation_cell("table3", title, request=request, data=runs.data),
+                measured(_seconds(records, "search")),
+                *(_shared_seconds(records, part) for part in TEACHER_PARTS),
+                measured(_seconds(records, "final training"), absent=NOTHING),
             )
         )
         baseline = baseline or test
@@ -146,12 +160,15 @@ def table3(request: Request, runs: Runs) -> Table:
         Column(heading="test accuracy gained", unit=Unit.GAIN),
         Column(heading="parameters", unit=Unit.PARAMETERS),
         Column(heading="networks trained", unit=Unit.COUNT),
-        *(Column(heading=part, unit=Unit.SECONDS) for part in _PARTS),
-        _paper_column(request),
+        Column(heading="search", unit=Unit.SECONDS),
+        *(Column(heading=heading, unit=Unit.SECONDS) for heading in TEACHER_PARTS.values()),
+        Column(heading="final training", unit=Unit.SECONDS),
     )
     notes = (
         "Of the network found. Without mimicry: in the search and in the final training.",
         "Gained: after final training, each seed against its own.",
+        _SECONDS_NOTE,
+        NO_PAPER_FIGURES,
         *final_notes,
     )
     title = f"Table 3: with and without mimicry on {DATASET_TITLES[request.dataset]}"
@@ -162,6 +179,7 @@ def table4(request: Request, runs: Runs) -> Table:
     """Table 4: the best network before duplication, the best duplicate, and the network found."""
     records = _records(request, runs)
     rows = []
+    trained: list[TrainingRecord | None] = []
     baseline: Values | None = None
     for title, choice in (
         ("without duplication", Choice.BEFORE_DUPLICATION),
@@ -170,6 +188,7 @@ def table4(request: Request, runs: Runs) -> Table:
     ):
         chosen = {record.plan.seed: record.chosen(choice) for record in records}
         trainings = {plan.seed: runs.training(plan) for plan in retrainings(request, choice, mimicry=True)}
+        trained += trainings.values()
         test = {seed: None if each is None else each.test_accuracy for seed, each in trainings.items()}
         rows.append(
             (
@@ -180,7 +199,6 @@ def table4(request: Request, runs: Runs) -> Table:
                 _gain(test, baseline),
                 measured(_of(chosen, lambda each: each.parameters)),
                 measured(_of(chosen, lambda each: len(each.architecture.layers))),
-                ablation_cell("table4", title, request=request, data=runs.data),
             )
         )
         baseline = baseline or test
@@ -192,12 +210,14 @@ def table4(request: Request, runs: Runs) -> Table:
         Column(heading="test accuracy gained", unit=Unit.GAIN),
         Column(heading="parameters", unit=Unit.PARAMETERS),
         Column(heading="layers", unit=Unit.COUNT),
-        _paper_column(request),
     )
     notes = (
         "With duplication: the network found, a duplicate or not, as validation has it.",
         "Trained again: from scratch with mimicry, as long as the final training of a search; gained: by that.",
+        _TRAINED_AGAIN_NOTE,
+        NO_PAPER_FIGURES,
         *map(_describe_duplicates, records),
+        *_failure_notes(trained),
     )
     title = f"Table 4: with and without gene duplication on {DATASET_TITLES[request.dataset]}"
     return Table(caption=title, columns=columns, rows=tuple(rows), notes=notes)
@@ -206,10 +226,12 @@ def table4(request: Request, runs: Runs) -> Table:
 def table5(request: Request, runs: Runs) -> Table:
     """Table 5: the network found, trained from scratch with mimicry and without."""
     rows = []
+    all_trainings: list[TrainingRecord | None] = []
     baseline: Values | None = None
     found = {record.plan.seed: record.found for record in _records(request, runs)}
     for title, mimicry in (("without mimicry", False), ("with mimicry", True)):
         trainings = [runs.training(plan) for plan in retrainings(request, Choice.FOUND, mimicry=mimicry)]
+        all_trainings += trainings
         trained = dict(zip(request.seeds, trainings, strict=True))
         test = {seed: None if each is None else each.test_accuracy for seed, each in trained.items()}
         validation = {seed: None if each is None else each.validation_accuracy for seed, each in trained.items()}
@@ -222,7 +244,6 @@ def table5(request: Request, runs: Runs) -> Table:
                 _gain(test, baseline),
                 measured(_of(found, lambda each: each.parameters)),
                 measured(seconds),
-                ablation_cell("table5", title, request=request, data=runs.data),
             )
         )
         baseline = baseline or test
@@ -233,28 +254,38 @@ def table5(request: Request, runs: Runs) -> Table:
         Column(heading="test accuracy gained", unit=Unit.GAIN),
         Column(heading="parameters", unit=Unit.PARAMETERS),
         Column(heading="training", unit=Unit.SECONDS),
-        _paper_column(request),
     )
-    notes = ("One network a seed, that of EIGEN's search, trained twice from the same initial weights.",)
+    notes = (
+        "One network a seed, that of EIGEN's search, trained twice from the same initial weights.",
+        _TRAINED_AGAIN_NOTE,
+        NO_PAPER_FIGURES,
+        *_failure_notes(all_trainings),
+    )
     title = f"Table 5: the network found, trained with and without mimicry, on {DATASET_TITLES[request.dataset]}"
     return Table(caption=title, columns=columns, rows=tuple(rows), notes=notes)
 
 
-_PARTS = ("search", "teacher", "final training")  # of the compute of a run
+_SECONDS_NOTE = (
+    "Search, teacher and final training: compiling and training, one after another, without evaluation; the"
+    " teacher's logits: computing and storing them."
+)
+_TRAINED_AGAIN_NOTE = (
+    "Trained again with initial weights of their own, so the accuracies differ from those of the search's final"
+    " training (Tables 1 and 3)."
+)
 
 
 def _eigen_system(request: Request, runs: Runs) -> System:
     records = _records(request, runs)
-    comparable = is_comparable(request, runs.data)
+    comparable = is_comparable(request, runs.facts)
     published = EIGEN.get(request.dataset)
-
     return System(
         name="EIGEN",
         dataset=request.dataset,
         test_accuracy=_result(records, "test_accuracy"),
         parameters=_of({record.plan.seed: record.found for record in records}, lambda each: each.parameters),
         search_seconds=_seconds(records, "search"),
-        teacher_seconds=_seconds(records, "teacher"),
+        teacher_seconds={part: _shared_seconds(records, part) for part in TEACHER_PARTS},
         final_seconds=_seconds(records, "final training"),
         published={
             name: paper_cell(getattr(published, name, None), comparable=comparable)
@@ -273,6 +304,14 @@ def _result(records: Sequence[SearchRecord], name: str) -> Values:
 
 def _seconds(records: Sequence[SearchRecord], part: str) -> Values:
     return {record.plan.seed: record.seconds[part] for record in records}
+
+
+def _shared_seconds(records: Sequence[SearchRecord], part: str) -> Cell:
+    """Of a part of the work on a teacher, which was done once, however many runs mimic it."""
+    parts = [record.teacher_seconds[part] for record in records if part in record.teacher_seconds]
+    if not parts:
+        return NOTHING
+    return next((Shared(value=seconds) for seconds in parts if seconds is not None), NOT_MEASURED)
 
 
 def _of(chosen: Mapping[int, Individual | None], number: Callable[[Individual], float | None]) -> Values:
@@ -294,11 +333,6 @@ def _gain(values: Values, baseline: Values | None) -> Cell:
     return "" if baseline is None else gain(values, baseline)
 
 
-def _paper_column(request: Request) -> Column:
-    paper = "CIFAR-100" if request.dataset == "cifar100" else "CIFAR-10"
-    return paper_column("test accuracy", Unit.ACCURACY, dataset=paper)
-
-
 def _final_notes(records: Sequence[SearchRecord]) -> tuple[str, ...]:
     """Says where a test accuracy is not that of a final training."""
     notes = []
@@ -314,18 +348,28 @@ def _final_notes(records: Sequence[SearchRecord]) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _failure_notes(trainings: Sequence[TrainingRecord | None]) -> tuple[str, ...]:
+    """Says which trainings have no accuracy, each once."""
+    failed = {each.folder: each for each in trainings if each is not None and each.final_cause is not None}
+    return tuple(
+        f"{each.plan.label}: the training failed ({each.final_cause}), so it has no accuracy."
+        for each in failed.values()
+    )
+
+
 def _describe_duplicates(record: SearchRecord) -> str:
     """How duplication went in a search."""
     duplicates, best, found = record.duplicates, record.best_duplicate, record.found
-    start = f"Seed {record.plan.seed}: "
+    count = f"{len(duplicates)} {'duplicate' if len(duplicates) == 1 else 'duplicates'}"
+    start = f"Seed {record.plan.seed}: {count}"
     if best is None or found is None:
-        return f"{start}{len(duplicates)} duplicates, none was measured."
+        return f"{start}, none was measured."
     to_end = sum(each.t3.fitness is not None for each in duplicates)
     repeats = "-".join(map(str, best.repeats or ()))
     outcome = "is the network found" if found.reference == best.reference else "is not the network found"
     if best.t3.fitness is None:
         outcome += f": it went extinct at {'T1' if best.t2.fitness is None else 'T2'}"
     return (
-        f"{start}{len(duplicates)} duplicates, {to_end} trained to the end; the best, {best.generation}.{best.index},"
+        f"{start}, {to_end} trained to the end; the best, {best.generation}.{best.index},"
         f" repeats its parent's blocks {repeats} times and {outcome}."
     )
