@@ -1,7 +1,7 @@
 """The presets of each data set: differences from the defaults of `Settings`, which are the paper's.
 
 paper   Section 4.1 exactly (for the digits: its schedule and population)
-small   the paper's ideas in under an hour on two cores
+small   all of the method, made small: about half an hour on two cores
 smoke   a first look in minutes
 """
 

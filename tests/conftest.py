@@ -22,7 +22,10 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--chains", type=int, default=700, help="mutation chains that test_mutation_chain.py checks on top"
+        "--chains",
+        type=int,
+        default=700,
+        help="random genomes that the tests of mutation and of duplication check on top",
     )
 
 
