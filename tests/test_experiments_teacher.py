@@ -24,7 +24,7 @@ from experiments import runner, teacher
 from experiments.presets import PRESETS
 from experiments.runner import BAD_INPUT
 from experiments.settings import Settings, SettingsError
-from experiments.teaching import prepare_teacher, teacher_config, train_teacher
+from experiments.teaching import check_settings, prepare_teacher, teacher_config, train_teacher
 from experiments.teaching_progress import TeacherConsole, describe_cost
 
 TINY = (
@@ -173,8 +173,11 @@ def test_a_file_of_logits_is_mimicked_without_a_trained_teacher(settings, datase
     examples = jnp.array([3, count - 1])
     np.testing.assert_array_equal(whom(examples, jnp.array([4, 0]), jnp.zeros((2, 8, 8, 1))), array[[3, count - 1]])
     assert not (tmp_path / "none").exists()
-    with pytest.raises(SettingsError, match="teacher is 'live', but"):
-        prepare(settings, dataset, teacher="live", **changes)
+    for kind in ("live", "none"):
+        with pytest.raises(SettingsError, match=f"teacher is '{kind}', and teacher_logits is a file; leave one out"):
+            check_settings("digits", dataclasses.replace(settings, teacher=kind, **changes))
+    with pytest.raises(SettingsError, match="mimicry_weight is 0, so nobody would be mimicked; use --teacher none"):
+        check_settings("digits", dataclasses.replace(settings, mimicry_weight=0))
     with pytest.raises(TeacherError, match=r"for these data it must be \[1437, 18, 10\]"):
         prepare(settings, dataset, teacher="cache", final_on="train+validation", **changes)
 
