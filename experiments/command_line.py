@@ -94,6 +94,13 @@ def parse_with_dataset(argv: Sequence[str], *, program: str, about: str) -> tupl
     return name, parse(rest, program=program, presets=PRESETS[name], default=DEFAULT_PRESET[name], about=about)
 
 
+def positive(text: str) -> int:
+    """The type of an option that takes a whole number of at least 1."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"is {text!r}; it must be a whole number of at least 1")
+    return int(text)
+
+
 def _build_parser(program: str, presets: Mapping[str, Settings], preset: str, about: str) -> argparse.ArgumentParser:
     """A parser that keeps values as text, and only those that are given; its help shows those of `preset`."""
     parser = Parser(

@@ -4,13 +4,12 @@ python -m experiments.describe runs/digits-small/network/genome.json
 python -m experiments.describe genome.json --num-classes 100
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from eigen_jax.architecture import count_flops, count_parameters
-from experiments.command_line import Parser
+from experiments.command_line import Parser, positive
 from experiments.networks import read_architecture
 from experiments.progress import describe
 from experiments.runner import run_command
@@ -20,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the network; returns the exit code, see `run_command`."""
     parser = Parser(prog="python -m experiments.describe", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("genome", type=Path, help="genome.json of a network")
-    parser.add_argument("--num-classes", type=_positive, default=10, metavar="N", help="classes to tell apart [10]")
+    parser.add_argument("--num-classes", type=positive, default=10, metavar="N", help="classes to tell apart [10]")
 
     def command() -> None:
         arguments = parser.parse_args(argv)
@@ -30,12 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"FLOPs an image  {count_flops(architecture, num_classes=arguments.num_classes):,}")
 
     return run_command(command)
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"is {text!r}; it must be a whole number of at least 1")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ python -m experiments.draw runs/digits-small                 # into runs/digits-
 python -m experiments.draw genome.json --num-classes 100     # beside genome.json
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from eigen_jax.report import (
     read_result,
     save_figure,
 )
-from experiments.command_line import Parser
+from experiments.command_line import Parser, positive
 from experiments.networks import read_architecture
 from experiments.runner import run_command
 
@@ -30,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draws, and names the files; returns the exit code, see `run_command`."""
     parser = Parser(prog="python -m experiments.draw", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("source", type=Path, help="genome.json of a network, or the folder of a finished run")
-    parser.add_argument("--num-classes", type=_positive, metavar="N", help="classes to tell apart [10; a run's own]")
+    parser.add_argument("--num-classes", type=positive, metavar="N", help="classes to tell apart [10; a run's own]")
     parser.add_argument(
         "--output",
         type=Path,
@@ -106,12 +105,6 @@ def _num_classes(individual: Individual) -> int:
     """What an individual's classifier tells apart: each class has as many parameters as the first."""
     without, one = (count_parameters(individual.architecture, num_classes=classes) for classes in (0, 1))
     return (individual.parameters - without) // (one - without)
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"is {text!r}; it must be a whole number of at least 1")
-    return int(text)
 
 
 if __name__ == "__main__":

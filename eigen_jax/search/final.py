@@ -1,8 +1,10 @@
 """Training of one network from scratch to the end, and its test: the last phase of a search, or all of a run."""
 
 import dataclasses
+import functools
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from eigen_jax.training import (
     ProgressCallback,
     Teacher,
     TrainConfig,
+    TrainReport,
     TrainState,
     abstract_state,
     accuracy,
@@ -91,24 +94,10 @@ def train_network(
     network = build_network(architecture, num_classes=dataset.num_classes)
     train = config.final_train
     state, seconds = _resume(key, architecture, checkpoints, network=network, train=train)
-    saved = time.perf_counter()
-    while (step := int(state.step)) < config.final_until:
-        until = min(config.final_until, (step // _PART + 1) * _PART)
-        began = time.perf_counter()
-        try:
-            state, _ = train_to(
-                key, state, training_set, until, network=network, config=train, teacher=teacher, on_progress=on_progress
-            )
-        except jax.errors.JaxRuntimeError as error:
-            raise FinalTrainingError(
-                f"the network cannot be trained on ({(str(error).splitlines() or ['no reason given'])[0][:300]});"
-                f" free the device's memory, and go on with the same command"
-            ) from None
-        now = time.perf_counter()
-        seconds += now - began
-        if now - saved >= SAVE_EVERY or until == config.final_until:
-            checkpoint.save(checkpoints, until, {"state": state, "seconds": {"seconds": seconds}})
-            saved = now
+    advance = functools.partial(train_to, network=network, config=train, teacher=teacher, on_progress=on_progress)
+    state, seconds = _train_on(
+        key, state, training_set, checkpoints, advance, until=config.final_until, seconds=seconds
+    )
     validation_accuracy = None
     if not joined:
         images, labels = dataset.validation_images, dataset.validation_labels
@@ -119,6 +108,39 @@ def train_network(
         test=evaluate_network(architecture, state.variables, dataset, batch_size=train.eval_batch_size),
         seconds=seconds,
     )
+
+
+def _train_on(
+    key: Array,
+    state: TrainState,
+    training_set: Dataset,
+    checkpoints: Path,
+    advance: Callable[..., tuple[TrainState, TrainReport]],
+    *,
+    until: int,
+    seconds: float,
+) -> tuple[TrainState, float]:
+    """Trains from a state to the end with saves on the way; `advance` is `train_to` for this network.
+
+    Gives the state and the seconds, of which `seconds` were spent before.
+    """
+    saved = time.perf_counter()
+    while (step := int(state.step)) < until:
+        part = min(until, (step // _PART + 1) * _PART)
+        began = time.perf_counter()
+        try:
+            state, _ = advance(key, state, training_set, part)
+        except jax.errors.JaxRuntimeError as error:
+            raise FinalTrainingError(
+                f"the network cannot be trained on ({(str(error).splitlines() or ['no reason given'])[0][:300]});"
+                " free the device's memory, and go on with the same command"
+            ) from None
+        now = time.perf_counter()
+        seconds += now - began
+        if now - saved >= SAVE_EVERY or part == until:
+            checkpoint.save(checkpoints, part, {"state": state, "seconds": {"seconds": seconds}})
+            saved = now
+    return state, seconds
 
 
 def evaluate_network(architecture: Architecture, variables: PyTree, dataset: Dataset, *, batch_size: int) -> Evaluation:
