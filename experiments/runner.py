@@ -25,6 +25,7 @@ from eigen_jax.search import (
 )
 from eigen_jax.teacher import TeacherError
 from eigen_jax.training import TrainConfigError
+from experiments.allocator import keep_freed_memory
 from experiments.command_line import parse
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.progress import ConsoleObserver, make_console
@@ -122,8 +123,9 @@ def search(name: DatasetName, settings: Settings) -> None:
 
 
 def configure(settings: Settings) -> None:
-    """Sets logging and JAX up for this process."""
+    """Sets logging, memory and JAX up for this process."""
     configure_logging()
+    keep_freed_memory()
     configure_jax(settings.cache_dir)
 
 
