@@ -12,8 +12,9 @@ import jax
 from jax import Array
 
 from eigen_jax.architecture import Architecture
-from eigen_jax.builder import build_network
+from eigen_jax.builder import Network, build_network
 from eigen_jax.training import (
+    Batch,
     Dataset,
     DivergedError,
     ProgressCallback,
@@ -22,6 +23,7 @@ from eigen_jax.training import (
     TrainState,
     evaluate,
     init_state,
+    prepare_training,
     train_to,
 )
 
@@ -43,7 +45,7 @@ class Outcome:
     fitness: float  # validation accuracy, a fraction; NaN if the job failed
     state: TrainState | None  # to train on from; None if the job failed
     cause: str | None  # why it failed, in one line; None if it did not
-    compile_seconds: float  # initialisation included, which is nearly all compilation
+    compile_seconds: float  # that it waited for its programs; initialisation included, which is nearly all compilation
     train_seconds: float  # training steps, without compilation and evaluation
 
 
@@ -64,7 +66,7 @@ def run_job(
         teacher: whom the network mimics; None for plain cross-entropy.
         on_progress: see `train_to`.
     """
-    network = build_network(job.architecture, num_classes=dataset.num_classes)
+    network = _network(job, dataset)
     started = time.perf_counter()
     try:
         if state is None:
@@ -104,6 +106,23 @@ def run_job(
         compile_seconds=initialized - started + report.compile_seconds,
         train_seconds=report.train_seconds,
     )
+
+
+def prepare_job(job: Job, state: TrainState | None, dataset: Dataset, batch: Batch) -> None:
+    """Compiles in the background what `run_job` will ask for; changes no outcome.
+
+    Args:
+        job: what will be trained.
+        state: as of `run_job`.
+        dataset: as of `run_job`.
+        batch: the shapes of one, as of `batch_shapes` for the dataset, the job's config and the teacher.
+    """
+    network = _network(job, dataset)
+    prepare_training(job.key, state, dataset, job.until, batch, network=network, config=job.config)
+
+
+def _network(job: Job, dataset: Dataset) -> Network:
+    return build_network(job.architecture, num_classes=dataset.num_classes, dtype=job.config.dtype)
 
 
 def _one_line(error: Exception) -> str:

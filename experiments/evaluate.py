@@ -25,7 +25,8 @@ from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.search import RunFolderError, digest_logits, load_network
-from eigen_jax.training import accuracy, predict
+from eigen_jax.search.folder import with_former_settings
+from eigen_jax.training import ComputeDtype, accuracy, predict
 from experiments.command_line import Parser
 from experiments.networks import check_takes
 from experiments.progress import percent
@@ -58,7 +59,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             " name the right ones with --data-dir"
         )
     check_takes(architecture, dataset)
-    network = build_network(architecture, num_classes=dataset.num_classes)
+    network = build_network(architecture, num_classes=dataset.num_classes, dtype=settings.dtype)
     _check_weights(arguments.run_dir, variables, network, dataset)
     result = _read_result(arguments.run_dir)
 
@@ -102,14 +103,17 @@ def _tell_validation(dataset: Dataset, logits_of: Any, *, trained_on: bool) -> N
 def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[DatasetName, Settings, str]:
     """The data set's name, the settings, and the data's fingerprint of a run."""
     path = run_dir / "settings.json"
+    wanted = ("validation_size", "split_seed", "preprocessing", "eval_batch_size", "dtype", "final_on", "final_steps")
     try:
         content = json.loads(path.read_text())
-        settings, folders = content["settings"], content["folders"]
+        settings = with_former_settings(dict(content["settings"]), Settings().outcome())
+        folders = content["folders"]
         name, fingerprint = settings["dataset"], settings["data_fingerprint"]
-        wanted = ("validation_size", "split_seed", "preprocessing", "eval_batch_size", "final_on", "final_steps")
         values: dict[str, Any] = {each: settings[each] for each in wanted}
         if any(type(value) is not type(getattr(Settings(), each)) for each, value in values.items()):
             raise TypeError
+        if values["dtype"] not in get_args(ComputeDtype):
+            raise ValueError
         for each in ("data_dir", "cache_dir"):
             if (place := getattr(arguments, each) or folders[each]) is not None:
                 values[each] = Path(place)

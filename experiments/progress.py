@@ -4,22 +4,20 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Column
 from rich.text import Text
 
 from eigen_jax.architecture import IMAGE, Architecture, Layer, count_parameters, layer_shapes
 from eigen_jax.evolution import Phase
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchObserver, SearchResult
+from experiments.bars import LiveBars
 
 LANDMARKS = ("T1", "T2", "T3")
 
-_PLAIN_EVERY = 10.0  # seconds between two lines of training progress without a terminal
+_DETAIL_WIDTH = 42  # characters behind a bar
 
 _FATES = {
     Fate.PARENT: ("parent", "bold green"),
@@ -42,11 +40,8 @@ class Standing:
     alive: bool = True
 
 
-class ConsoleObserver(SearchObserver):
-    """Prints a search. Used as a context manager, which takes the live bars down at the end.
-
-    Individuals are named generation.index, as in the record.
-    """
+class ConsoleObserver(LiveBars, SearchObserver):
+    """Prints a search. Individuals are named generation.index, as in the record."""
 
     def __init__(
         self,
@@ -64,14 +59,12 @@ class ConsoleObserver(SearchObserver):
             console: where to print; stdout by default.
             clock: seconds from any fixed time on.
         """
+        super().__init__(console or make_console(), clock=clock, detail_width=_DETAIL_WIDTH)
         self.config = config
         self.folder = folder
-        self.console = console or make_console()
-        self.clock = clock
-        self.bars = _make_bars(self.console)
         self.generation_bar = self.bars.add_task("", detail="", visible=False)
         self.individual_bar = self.bars.add_task("", detail="", visible=False)
-        self.search_began = self.generation_began = self.plain_line_at = clock()
+        self.search_began = self.generation_began = clock()
         self.phase: Phase | None = None
         self.generation = 0
         self.landmark = 0
@@ -80,19 +73,10 @@ class ConsoleObserver(SearchObserver):
         self.best_fitness: float | None = None
         self.final_until = 0
 
-    def __enter__(self) -> "ConsoleObserver":
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.bars.stop()
-
     def search_started(self, *, generation: int) -> None:
         self.generation = generation
-        self._print(f"Run folder {self.folder}" + (f", going on after {generation} generations" if generation else ""))
-        self._print("Individuals are named generation.index; accuracies are % of validation images", "dim")
+        self.print(f"Run folder {self.folder}" + (f", going on after {generation} generations" if generation else ""))
+        self.print("Individuals are named generation.index; accuracies are % of validation images", "dim")
 
     def generation_started(self, *, generation: int, phase: Phase, architectures: Sequence[Architecture]) -> None:
         if phase != self.phase:
@@ -103,12 +87,12 @@ class ConsoleObserver(SearchObserver):
                 Phase.SECONDARY: f"Secondary succession: up to {evolution.secondary_steps} mutation steps a child",
                 Phase.DUPLICATION: f"Gene duplication: blocks of the fittest, up to {evolution.max_repeats} in a row",
             }
-            self._print(f"\n{headings[phase]}", "bold")
+            self.print(f"\n{headings[phase]}", "bold")
         self.generation, self.landmark, self.thresholds = generation, 0, []
         self.standings = [Standing(architecture=architecture) for architecture in architectures]
         self.generation_began = self.clock()
-        self._print(f"\nGeneration {generation}, {len(architectures)} children", "bold")
-        self._print(_row("name", "layers", "parameters", "T1/needed", "T2/needed", "T3", "fate"), "dim")
+        self.print(f"\nGeneration {generation}, {len(architectures)} children", "bold")
+        self.print(_row("name", "layers", "parameters", "T1/needed", "T2/needed", "T3", "fate"), "dim")
         self.bars.reset(self.generation_bar, description=f"generation {generation}", visible=True)
         self._show_waiting()
 
@@ -126,7 +110,7 @@ class ConsoleObserver(SearchObserver):
             self.individual_bar, description=name, completed=step, total=until, detail=detail, visible=True
         )
         self._show_generation()
-        self._print_plain(f"{name}: {detail}; {self._time_left()}")
+        self.print_plain(f"{name}: {detail}; {self._time_left()}")
 
     def individual_measured(
         self, *, index: int, landmark: int, fitness: float | None, cause: str | None, same_as: Reference | None
@@ -137,7 +121,7 @@ class ConsoleObserver(SearchObserver):
         standing.cause, standing.same_as = cause, same_as
         self._show_generation()
         self._show_waiting()
-        self._print_plain(f"{self.generation}.{index} at {LANDMARKS[landmark]}: {percent(fitness)} %")
+        self.print_plain(f"{self.generation}.{index} at {LANDMARKS[landmark]}: {percent(fitness)} %")
 
     def individuals_extinct(self, *, landmark: int, indices: Sequence[int], threshold: float) -> None:
         self.thresholds.append(threshold)
@@ -159,7 +143,7 @@ class ConsoleObserver(SearchObserver):
         took = duration(self.clock() - self.generation_began)
         self.best_fitness = best_fitness if best_fitness >= 0 else None
         best = percent(self.best_fitness)
-        self._print(f"Generation {self.generation} ({took}): best {best} %, needed {needed} %, parent {name}", "bold")
+        self.print(f"Generation {self.generation} ({took}): best {best} %, needed {needed} %, parent {name}", "bold")
         self.bars.update(self.generation_bar, visible=False)
         self.bars.update(self.individual_bar, visible=False)
 
@@ -167,48 +151,38 @@ class ConsoleObserver(SearchObserver):
         trained_on = self.config.final_on.replace("+", " and ")
         self.final_until = until
         name = f"{best.generation}.{best.index}"
-        self._print(f"\nFinal training of {name} from scratch: {until:,} steps on the {trained_on} images", "bold")
+        self.print(f"\nFinal training of {name} from scratch: {until:,} steps on the {trained_on} images", "bold")
         self.bars.reset(self.individual_bar, description=f"final {name}", total=until, detail="preparing", visible=True)
 
     def final_training_progress(self, *, step: int, loss: float, steps_per_second: float) -> None:
         left = duration((self.final_until - step) / steps_per_second)
         detail = f"{step:,}/{self.final_until:,}, loss {loss:.3g}, {steps_per_second:,.3g} steps/s"
         self.bars.update(self.individual_bar, completed=step, detail=detail)
-        self._print_plain(f"{detail}; about {left} left")
+        self.print_plain(f"{detail}; about {left} left")
 
     def search_ended(self, *, result: SearchResult) -> None:
         self.bars.update(self.individual_bar, visible=False)
         counts = f"{result.generations} generations, {result.trained} networks trained"
         took = duration(self.clock() - self.search_began)
-        self._print(f"\nThe search ended: {counts}, {took} this time", "bold")
+        self.print(f"\nThe search ended: {counts}, {took} this time", "bold")
         best = result.best
         if best is None:
-            self._print("No network survived all landmarks: train longer, or lower the learning rate")
+            self.print("No network survived all landmarks: train longer, or lower the learning rate")
         else:
-            self._print(f"The network found, {best.generation}.{best.index}:")
+            self.print(f"The network found, {best.generation}.{best.index}:")
             for line in describe(best.architecture, num_classes=self.config.genome.num_classes):
-                self._print(f"  {line}")
+                self.print(f"  {line}")
             if result.final_cause:
-                self._print(
+                self.print(
                     f"The final training failed; its weights are those of the search: {result.final_cause}", "red"
                 )
-            self._print(f"validation accuracy  {percent(result.validation_accuracy)} % in the search")
+            self.print(f"validation accuracy  {percent(result.validation_accuracy)} % in the search")
             if result.final_seconds:
-                self._print(f"test accuracy        {percent(result.search_test_accuracy)} % with the search's weights")
-            self._print(f"test accuracy        {percent(result.test_accuracy)} %", "bold green")
-            self._print(f"parameters           {best.parameters:,}")
-            self._print(f"FLOPs an image       {best.flops:,}")
-        self._print(f"run folder           {self.folder}")
-
-    def _print(self, text: str, style: str = "") -> None:
-        self.console.print(Text(text, style=style), soft_wrap=True)
-
-    def _print_plain(self, text: str) -> None:
-        """Tells without a terminal what the bars show on one, now and then."""
-        now = self.clock()
-        if not self.console.is_interactive and now - self.plain_line_at >= _PLAIN_EVERY:
-            self.plain_line_at = now
-            self._print(f"  {text}", "dim")
+                self.print(f"test accuracy        {percent(result.search_test_accuracy)} % with the search's weights")
+            self.print(f"test accuracy        {percent(result.test_accuracy)} %", "bold green")
+            self.print(f"parameters           {best.parameters:,}")
+            self.print(f"FLOPs an image       {best.flops:,}")
+        self.print(f"run folder           {self.folder}")
 
     def _print_individual(self, index: int, fate: Fate) -> None:
         standing = self.standings[index]
@@ -222,7 +196,7 @@ class ConsoleObserver(SearchObserver):
             word += f" (as {standing.same_as.generation}.{standing.same_as.index})"
         name, layers = f"{self.generation}.{index}", len(standing.architecture.layers)
         t1, t2, t3 = cells[:3]
-        self._print(_row(name, str(layers), f"{parameters:,}", t1, t2, t3, word), style)
+        self.print(_row(name, str(layers), f"{parameters:,}", t1, t2, t3, word), style)
         if standing.cause:
             self.console.print(Padding(Text(standing.cause, style=style), (0, 0, 0, 8)))
 
@@ -246,36 +220,27 @@ class ConsoleObserver(SearchObserver):
         return f"about {duration(left)} left"
 
 
-class TrainingBar:
-    """Shows the training of one network: a live bar on a terminal, else a line now and then."""
+class TrainingBar(LiveBars):
+    """Shows the training of one network."""
 
     def __init__(self, console: Console, *, until: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Makes it; used as a context manager, which takes the bar down at the end."""
-        self.console = console
+        """Makes it.
+
+        Args:
+            console: where to print.
+            until: the training's last step.
+            clock: seconds from any fixed time on.
+        """
+        super().__init__(console, clock=clock, detail_width=_DETAIL_WIDTH)
         self.until = until
-        self.clock = clock
-        self.plain_line_at = clock()
-        self.bars = _make_bars(console)
         self.bar = self.bars.add_task("training", total=until, detail="preparing")
-
-    def __enter__(self) -> "TrainingBar":
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.bars.stop()
 
     def show(self, step: int, loss: float, steps_per_second: float) -> None:
         """Shows how far the training is; see `eigen_jax.training.ProgressCallback`."""
         left = duration((self.until - step) / steps_per_second)
         detail = f"loss {loss:.3g}, {steps_per_second:,.3g} steps/s, {left} left"
         self.bars.update(self.bar, completed=step, detail=detail)
-        now = self.clock()
-        if not self.console.is_interactive and now - self.plain_line_at >= _PLAIN_EVERY:
-            self.plain_line_at = now
-            self.console.print(f"  {step:,}/{self.until:,}, {detail}", style="dim", soft_wrap=True)
+        self.print_plain(f"{step:,}/{self.until:,}, {detail}")
 
 
 def make_console() -> Console:
@@ -346,15 +311,3 @@ def percent(fraction: float | None) -> str:
 
 def _row(name: str, layers: str, parameters: str, t1: str, t2: str, t3: str, fate: str) -> str:
     return f"{name:>6}  {layers:>6}  {parameters:>10}  {t1:>11}  {t2:>11}  {t3:>5}  {fate}".rstrip()
-
-
-def _make_bars(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", table_column=Column(width=14, no_wrap=True)),
-        BarColumn(bar_width=18),
-        TextColumn("{task.fields[detail]}", table_column=Column(width=42, no_wrap=True)),
-        console=console,
-        transient=True,
-        disable=not console.is_interactive,
-    )

@@ -12,7 +12,7 @@ from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.evolution import EvolutionConfig, EvolutionConfigError
 from eigen_jax.genome import GenomeSpec, GenomeSpecError
 from eigen_jax.search import FinalOn, SearchConfig, SearchConfigError
-from eigen_jax.training import TrainConfig, TrainConfigError
+from eigen_jax.training import ComputeDtype, TrainConfig, TrainConfigError
 
 TeacherKind = Literal["cache", "live", "none"]
 TeacherViews = Literal["all", "center"]
@@ -105,6 +105,14 @@ class Settings:
     momentum: Annotated[float, Help("training", "momentum of SGD (paper: 0.9)")] = 0.9
     weight_decay: Annotated[float, Help("training", "weight decay of all parameters (paper: 0.0005)")] = 5e-4
     eval_batch_size: Annotated[int, Help("training", "images at a time in evaluation (paper: not stated)")] = 1_000
+    dtype: Annotated[
+        ComputeDtype,
+        Help(
+            "training",
+            "what convolutions compute and maps are kept in; weights, normalization, logits and loss are float32 in any"
+            " case; bfloat16 is for GPUs, and slower on CPUs (paper: not stated, presumably float32)",
+        ),
+    ] = "float32"
 
     final_steps: Annotated[
         int,
@@ -159,6 +167,14 @@ class Settings:
     teacher_learning_rate: Annotated[
         float, Help("teacher", "learning rate at the start (paper: not stated; DenseNet's: 0.1)")
     ] = 0.1
+    teacher_dtype: Annotated[
+        ComputeDtype,
+        Help(
+            "teacher",
+            "what --dtype is, of the teacher, in training and wherever it is asked (paper: not stated, presumably"
+            " float32)",
+        ),
+    ] = "float32"
     teacher_seed: Annotated[int, Help("teacher", "seed of all members, from 0 to 2**32 - 1 (paper: not stated)")] = 0
 
     population: Annotated[int, Help("evolution", "individuals a generation (paper: 10)")] = 10

@@ -27,7 +27,7 @@ from experiments.settings import Settings, SettingsError
 from experiments.teaching_progress import TeacherConsole, describe_cost
 
 # Fields of `TeacherConfig` that are settings under the name teacher_*.
-_SET = ("members", "depth", "growth", "stem_stride", "epochs", "batch_size", "learning_rate", "seed")
+_SET = ("members", "depth", "growth", "stem_stride", "epochs", "batch_size", "learning_rate", "dtype", "seed")
 _VALUED_FIELD = re.compile(rf"(?<![\w-])({'|'.join(_SET)})(?= (?:is|was) )")
 
 

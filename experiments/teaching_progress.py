@@ -2,25 +2,17 @@
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Column
-from rich.text import Text
 
 from eigen_jax.teacher import EnsembleRecord, LogitsCost, MemberRecord, TeacherConfig, TeacherObserver
+from experiments.bars import LiveBars
 from experiments.progress import duration
 
-_PLAIN_EVERY = 10.0  # seconds between two lines of progress without a terminal
 
-
-class TeacherConsole(TeacherObserver):
-    """Prints the training of a teacher and the caching of its logits.
-
-    Used as a context manager, which takes the live bar down at the end.
-    """
+class TeacherConsole(LiveBars, TeacherObserver):
+    """Prints the training of a teacher and the caching of its logits."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Makes an observer.
@@ -29,30 +21,11 @@ class TeacherConsole(TeacherObserver):
             console: where to print.
             clock: seconds from any fixed time on.
         """
-        self.console = console
-        self.clock = clock
-        self.bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", table_column=Column(width=14, no_wrap=True)),
-            BarColumn(bar_width=18),
-            TextColumn("{task.fields[detail]}", table_column=Column(no_wrap=True)),
-            console=console,
-            transient=True,
-            disable=not console.is_interactive,
-        )
+        super().__init__(console, clock=clock)
         self.bar = self.bars.add_task("", detail="", visible=False)
-        self.plain_line_at = self.caching_began = clock()
+        self.caching_began = clock()
         self.members = 0
         self.steps = 0
-
-    def __enter__(self) -> "TeacherConsole":
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.bars.stop()
 
     def teacher_started(self, *, config: TeacherConfig, steps: int) -> None:
         self.members, self.steps = config.members, steps
@@ -89,20 +62,13 @@ class TeacherConsole(TeacherObserver):
         if done == total:
             self.bars.update(self.bar, visible=False)
 
-    def print(self, text: str, style: str = "") -> None:
-        """Prints a line above the bar."""
-        self.console.print(Text(text, style=style), soft_wrap=True)
-
     def _print_accuracy(self, name: str, record: MemberRecord | EnsembleRecord, more: str) -> None:
         validation, test = 100 * record.validation_accuracy, 100 * record.test_accuracy
         self.print(f"{name:<20} {validation:5.1f} % of validation, {test:5.1f} % of test images; {more}")
 
     def _show(self, name: str, done: int, total: int, detail: str) -> None:
         self.bars.update(self.bar, description=name, completed=done, total=total, detail=detail, visible=True)
-        now = self.clock()
-        if not self.console.is_interactive and now - self.plain_line_at >= _PLAIN_EVERY:
-            self.plain_line_at = now
-            self.print(f"  {name}: {detail}", "dim")
+        self.print_plain(f"{name}: {detail}")
 
 
 def describe_cost(cost: LogitsCost, rate: float) -> str:

@@ -44,16 +44,20 @@ def digits(cache) -> Dataset:
     return load_dataset(DataConfig(name="digits", validation_size=200, preprocessing="standardize", cache_dir=cache))
 
 
-@pytest.fixture(scope="module")
-def trained(cache, tmp_path_factory) -> Path:
-    """The run folder of a trained network."""
-    folder = tmp_path_factory.mktemp("trained")
+def train(folder: Path, cache: Path, *more: str) -> Path:
+    """The run folder of a training that it makes."""
     (folder / "genome.json").write_text(to_json(NETWORK))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrain, "configure", lambda settings: None)
-        argv = [str(folder / "genome.json"), *TINY, f"--cache-dir={cache}", f"--run-dir={folder / 'run'}"]
+        argv = [str(folder / "genome.json"), *TINY, f"--cache-dir={cache}", f"--run-dir={folder / 'run'}", *more]
         assert retrain.main(argv) == 0
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def trained(cache, tmp_path_factory) -> Path:
+    """The run folder of a trained network."""
+    return train(tmp_path_factory.mktemp("trained"), cache)
 
 
 @pytest.fixture
@@ -124,6 +128,22 @@ def test_logits_that_have_changed_are_told(copied, capsys):
     assert comparison(capsys, copied) == (
         "logits               other than those at the end of the run: another machine, other versions or other weights"
     )
+
+
+def test_a_network_is_evaluated_in_the_dtype_that_it_was_trained_in(cache, tmp_path, capsys):
+    folder = train(tmp_path, cache, "--dtype", "bfloat16")
+    assert json.loads((folder / "result.json").read_text())["dtype"] == "bfloat16"
+    same = "logits               identical to those at the end of the run, to the last bit"
+    assert comparison(capsys, folder) == same
+    settle(dtype="float32")(folder)
+    assert comparison(capsys, folder).startswith("logits               other than those at the end of the run: ")
+
+
+def test_a_run_that_names_no_dtype_is_one_in_float32(copied, capsys):
+    edit(copied / "settings.json", lambda content: content["settings"].pop("dtype"))
+    edit(copied / "result.json", lambda content: content.pop("dtype"))
+    same = "logits               identical to those at the end of the run, to the last bit"
+    assert comparison(capsys, copied) == same
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}", "[]"])
@@ -209,6 +229,12 @@ def drop_a_byte(folder: Path) -> None:
             id="unknown data",
         ),
         pytest.param(settle(validation_size="many"), "{run}/settings.json ", id="a setting of another type"),
+        pytest.param(settle(dtype="float16"), "{run}/settings.json is missing, damaged ", id="a dtype that none has"),
+        pytest.param(
+            lambda folder: edit(folder / "settings.json", lambda content: content.update(settings=["seed"])),
+            "{run}/settings.json is missing, damaged ",
+            id="settings that are none",
+        ),
         pytest.param(settle(eval_batch_size=None), "{run}/settings.json ", id="a batch size that is none"),
         pytest.param(lambda folder: (folder / "network" / "genome.json").write_text("{"), "{run}", id="damaged genome"),
         pytest.param(

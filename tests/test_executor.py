@@ -1,6 +1,7 @@
 """Jobs: what an outcome holds, that it resumes, and that failures stay inside."""
 
 import dataclasses
+import threading
 
 import jax
 import numpy as np
@@ -10,8 +11,8 @@ from jax import numpy as jnp
 from eigen_jax import executor
 from eigen_jax.architecture import Architecture, Layer
 from eigen_jax.data import Dataset
-from eigen_jax.executor import Job, run_job
-from eigen_jax.training import TrainConfig
+from eigen_jax.executor import Job, prepare_job, run_job
+from eigen_jax.training import TrainConfig, batch_shapes, programs
 
 CONFIG = TrainConfig(batch_size=8, learning_rate=0.05, decay_steps=(), pad=0, flip=False, eval_batch_size=16)
 NETWORK = Architecture(input_shape=(4, 4, 1), layers=(Layer(op="conv", inputs=(-1,), channels=4, kernel=3, stride=1),))
@@ -56,6 +57,29 @@ def test_two_landmarks_give_the_same_bits_as_one(bright_and_dark):
     at_once = run_job(job(7), None, bright_and_dark)
     assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), second.state, at_once.state))
     assert second.fitness == at_once.fitness
+
+
+def test_a_job_finds_what_was_prepared_and_its_outcome_is_the_same(bright_and_dark, monkeypatch):
+    monkeypatch.setattr(programs, "_store", programs._Store(8, 1_000))
+    without = run_job(job(7), None, bright_and_dark)
+    monkeypatch.setattr(programs, "_store", programs._Store(8, 1_000))
+    done = threading.Event()
+    prepare_job(job(7), None, bright_and_dark, batch_shapes(jax.random.key(0), bright_and_dark, config=CONFIG))
+    programs.in_background(done.set)
+    assert done.wait(60)
+    monkeypatch.setattr(programs._Store, "_build", None)  # nothing is left to build
+    prepared = run_job(job(7), None, bright_and_dark)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), prepared.state, without.state))
+    assert prepared.fitness == without.fitness
+    assert prepared.compile_seconds < without.compile_seconds
+
+
+def test_a_job_trains_in_the_dtype_of_its_config(bright_and_dark):
+    half = dataclasses.replace(CONFIG, dtype="bfloat16")
+    outcome, exact = run_job(job(40, half), None, bright_and_dark), run_job(job(40), None, bright_and_dark)
+    assert outcome.fitness == 1.0
+    assert {leaf.dtype for leaf in jax.tree.leaves(outcome.state)} == {jnp.dtype("float32"), jnp.dtype("int32")}
+    assert not all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), outcome.state, exact.state)))
 
 
 class Contrarian:

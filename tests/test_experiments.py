@@ -15,13 +15,14 @@ import pytest
 import requests
 
 import eigen_jax
-from eigen_jax import lineage
+from eigen_jax import checkpoint, lineage
 from eigen_jax.architecture import count_parameters
+from eigen_jax.builder import Network
 from eigen_jax.data.types import DatasetName
 from eigen_jax.lineage import Fate
 from eigen_jax.search import load_network
 from eigen_jax.teacher import read_teacher
-from experiments import runner
+from experiments import evaluate, runner
 from experiments.runner import BAD_INPUT, INTERRUPTED, USER_ERRORS, main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -166,6 +167,42 @@ def test_an_interrupted_search_says_how_to_go_on(capsys, monkeypatch, tmp_path):
     assert main("digits", argv) == INTERRUPTED
     expected = "interrupted; the same command goes on from what was saved last\n"
     assert capsys.readouterr().err == expected
+
+
+def test_a_search_in_bfloat16_keeps_float32_and_evaluates_to_the_same_logits(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runner, "configure_jax", lambda cache_dir: None)
+    monkeypatch.setattr(evaluate, "configure", lambda settings: None)
+    computed_in, apply = set(), Network.apply
+
+    def watched_apply(network, *arguments, **options):
+        computed_in.add(jax.numpy.dtype(network.dtype).name)
+        return apply(network, *arguments, **options)
+
+    monkeypatch.setattr(Network, "apply", watched_apply)
+    # Batches of other sizes than those of the other searches here, so that every program is traced.
+    sizes = ("--batch-size", "48", "--eval-batch-size", "240")
+    argv = [*TINY, *places(tmp_path), *sizes, "--dtype", "bfloat16", "--teacher-dtype", "bfloat16"]
+    assert main("digits", argv) == 0
+    assert computed_in == {"bfloat16"}
+    folder = tmp_path / "run-dir"
+    assert json.loads((folder / "result.json").read_text())["dtype"] == "bfloat16"
+    assert read_teacher(tmp_path / "teacher-dir").config.dtype == "bfloat16"
+    saved = [
+        load_network(folder)[1],
+        checkpoint.restore(folder / "checkpoints", "variables"),
+        {**checkpoint.restore(folder / "final", "state"), "step": None},
+        *(checkpoint.restore(path, "variables") for path in (tmp_path / "teacher-dir").glob("member-*/network")),
+    ]
+    assert len(saved) == 4
+    for tree in saved:
+        kept = {
+            str(leaf.dtype) for leaf in jax.tree.leaves(tree) if jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating)
+        }
+        assert kept == {"float32"}
+    capsys.readouterr()
+    assert evaluate.main([str(folder)]) == 0
+    same = "logits               identical to those at the end of the run, to the last bit"
+    assert capsys.readouterr().out.splitlines()[-1] == same
 
 
 # --- Run folders -----------------------------------------------------------------------------

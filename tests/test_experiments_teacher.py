@@ -114,6 +114,8 @@ def test_the_folder_of_another_teacher_is_refused_in_terms_of_the_command(settin
     message = refused(capsys, *TINY, *folders, "--teacher-growth", "5", "--teacher-learning-rate", "0.2")
     assert "--teacher-growth was 4 and is now 5, --teacher-learning-rate was 0.1 and is now 0.2" in message
     assert "--flip" not in message
+    message = refused(capsys, *TINY, *folders, "--teacher-dtype", "bfloat16")
+    assert "--teacher-dtype was 'float32' and is now 'bfloat16'; choose another folder" in message
     message = refused(capsys, *TINY, *folders, "--split-seed", "1")
     assert "was trained on other data: fingerprint of preprocessing, split and images was" in message
     message = refused(capsys, *TINY, "--teacher-dir", str(settings.cache_dir / "new"), "--teacher-batch-size", "5000")

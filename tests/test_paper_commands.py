@@ -246,6 +246,21 @@ def test_a_folder_of_another_run_is_refused(tmp_path, capsys):
     assert "belongs to a run with other settings: --t1 was 61 and is now 60" in line
 
 
+def test_a_run_that_does_not_name_a_later_setting_is_read(tmp_path, capsys):
+    makers = FakeMakers()
+    assert run(tmp_path, names=["figure4"], makers=makers) == 0
+    (path,) = tmp_path.glob("runs/*eigen*/settings.json")
+    content = json.loads(path.read_text())
+    del content["settings"]["dtype"], content["settings"]["teacher_dtype"]
+    path.write_text(json.dumps(content))
+    assert run(tmp_path, names=["figure4"], makers=makers) == 0
+    assert len(makers.searched) == 1
+    content["settings"]["dtype"] = "bfloat16"
+    path.write_text(json.dumps(content))
+    line = refused(capsys, tmp_path, names=["figure4"])
+    assert "belongs to a run with other settings: --dtype was 'bfloat16' and is now 'float32'" in line
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]"])
 def test_a_damaged_result_is_refused(tmp_path, capsys, damage):
     assert run(tmp_path, names=["table5"]) == 0

@@ -95,6 +95,7 @@ def test_a_network_is_trained_from_its_file_alone(trained, digits):
         "flops": count_flops(NETWORK, num_classes=10),
     }
     assert result["mimicry"] is None
+    assert result["dtype"] == "float32"
     assert result["final_cause"] is None
     assert result["seconds"]["final"] > 0
     settings = json.loads((trained / "settings.json").read_text())["settings"]

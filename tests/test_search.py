@@ -1,6 +1,7 @@
 """Whole searches: the record, the run folder, continuing after a kill, failures."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -94,6 +95,7 @@ def pretended(monkeypatch) -> list[str]:
         return Outcome(fitness=fitness, state=state, cause=None, compile_seconds=0.5, train_seconds=0.25)
 
     monkeypatch.setattr("eigen_jax.search.generation.run_job", pretend)
+    monkeypatch.setattr("eigen_jax.search.generation.prepare_job", lambda *_, **__: None)
     return asked
 
 
@@ -232,6 +234,37 @@ def test_reevaluation_trains_every_individual(digits, tmp_path, pretended):
     trainings, repeats = Counter(pretended), Counter(each.fingerprint for each in individuals)
     assert all(trainings[each] >= repeats[each] for each in repeats)
     assert max(repeats.values()) > 1
+
+
+@pytest.mark.parametrize("reevaluate", [False, True])
+def test_the_next_network_to_train_is_prepared_before_one_trains(digits, tmp_path, pretended, monkeypatch, reevaluate):
+    prepared: list[tuple[str, int]] = []
+    before: list[tuple[tuple[str, int], list[tuple[str, int]]]] = []  # each training, and what was prepared for it
+    pretend = search_generation.run_job
+
+    def prepare(job, state, dataset, batch):
+        assert batch.images.shape == (64, 8, 8, 1)
+        assert (state is None) == (job.until == CONFIG.landmarks[0])
+        prepared.append((lineage.fingerprint(job.architecture), job.until))
+
+    def run(job, state, dataset, **options):
+        before.append(((lineage.fingerprint(job.architecture), job.until), prepared.copy()))
+        prepared.clear()
+        return pretend(job, state, dataset, **options)
+
+    monkeypatch.setattr("eigen_jax.search.generation.prepare_job", prepare)
+    monkeypatch.setattr("eigen_jax.search.generation.run_job", run)
+    run_search(dataclasses.replace(CONFIG, reevaluate=reevaluate), digits, tmp_path)
+    assert len(before) > 10
+    ahead = 0
+    for (training, jobs), (following, _) in itertools.pairwise(before):
+        assert jobs[0] == training
+        if len(jobs) > 1:
+            ahead += 1
+            assert len(jobs) == 2
+            assert jobs[1] != training
+            assert jobs[1] == following or reevaluate, "twins between the two need no preparation"
+    assert ahead > 5
 
 
 class _Killed(BaseException):

@@ -33,7 +33,7 @@ from eigen_jax.search import (
     run_search,
     train_network,
 )
-from eigen_jax.training import DivergedError, TrainConfig, init_state, train_to
+from eigen_jax.training import DivergedError, TrainConfig, init_state, predict, train_to
 
 SHAPE = (4, 4, 1)
 CLASSES = 3
@@ -185,6 +185,23 @@ def test_a_network_is_trained_with_the_stretched_schedule(noise, tmp_path):
     chex.assert_trees_all_equal(trained.variables, state.variables)
 
 
+def test_a_network_is_trained_and_measured_in_the_dtype_asked_for(noise, uninterrupted, tmp_path):
+    half = dataclasses.replace(CONFIG.train, dtype="bfloat16")
+    trained = train(noise, tmp_path, train=half)
+    network = build_network(NETWORK, num_classes=CLASSES, dtype=jnp.bfloat16)
+    start = init_state(KEY, network=network, config=half, input_shape=SHAPE)
+    state, _ = train_to(KEY, start, noise, 10, network=network, config=half)
+    chex.assert_trees_all_equal(trained.variables, state.variables)
+    assert {leaf.dtype for leaf in jax.tree.leaves(trained.variables)} == {jnp.dtype("float32")}
+    tested = predict(state.variables, noise.test_images, network=network, batch_size=8)
+    assert trained.test.logits_digest == digest_logits(tested)
+    whole = search.evaluate_network(NETWORK, trained.variables, noise, batch_size=8, dtype="float32")
+    assert whole.logits_digest != trained.test.logits_digest
+    half_kernel, kernel = (each.variables["params"]["layer_0"]["conv"]["kernel"] for each in (trained, uninterrupted))
+    assert not np.array_equal(half_kernel, kernel)
+    np.testing.assert_allclose(half_kernel, kernel, atol=0.05)
+
+
 def test_a_training_that_is_interrupted_after_a_save_goes_on_to_the_same_bits(
     noise, uninterrupted, tmp_path, monkeypatch
 ):
@@ -278,7 +295,7 @@ def test_the_network_found_is_trained_anew_and_everything_is_recorded(noise, mim
     assert watch.told == [(result.best.reference, 10), 10, result]
     assert np.concatenate(teacher.asked).max() < TRAINED
     architecture, variables = load_network(folder)
-    tested = search.evaluate_network(architecture, variables, noise, batch_size=8)
+    tested = search.evaluate_network(architecture, variables, noise, batch_size=8, dtype="float32")
     assert tested == result.test
     assert read_json(folder / "result.json") == {
         "schema_version": 2,
@@ -297,6 +314,7 @@ def test_the_network_found_is_trained_anew_and_everything_is_recorded(noise, mim
             "parameters": count_parameters(architecture, num_classes=CLASSES),
             "flops": count_flops(architecture, num_classes=CLASSES),
         },
+        "dtype": "float32",
         "seconds": {"search": result.search_seconds, "final": result.final_seconds},
         "mimicry": {"teacher": "recording", "weight": 0.9, "temperature": 5.0},
     }
@@ -307,8 +325,8 @@ def test_the_network_found_is_trained_anew_and_everything_is_recorded(noise, mim
 
 def test_every_network_mimics_the_teacher(mimicking):
     _, result, teacher, _ = mimicking
-    # Each trained individual takes 1 to 3 steps, and the network found 10.
-    assert 10 + result.trained <= len(teacher.asked) <= 10 + 3 * result.trained
+    # Each trained individual takes 1 to 3 steps, and the network found 10; one more batch tells the shapes.
+    assert 11 + result.trained <= len(teacher.asked) <= 11 + 3 * result.trained
     assert all(len(examples) == 8 for examples in teacher.asked)
 
 
@@ -316,7 +334,8 @@ def test_without_a_final_training_the_weights_of_the_search_are_kept(noise, sear
     folder, result = searched
     assert result.best is not None
     architecture, variables = load_network(folder)
-    assert search.evaluate_network(architecture, variables, noise, batch_size=8) == result.test
+    tested = search.evaluate_network(architecture, variables, noise, batch_size=8, dtype="float32")
+    assert tested == result.test
     assert result.test_accuracy == result.search_test_accuracy == result.best.test_accuracy
     assert (result.final_validation_accuracy, result.final_cause, result.final_seconds) == (None, None, None)
     assert not (folder / "final").exists()

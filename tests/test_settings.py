@@ -108,6 +108,7 @@ def test_every_setting_reaches_the_library():
         momentum=0.75,
         weight_decay=0.125,
         eval_batch_size=10,
+        dtype="bfloat16",
         population=11,
         primary_steps=12,
         secondary_steps=13,
@@ -135,6 +136,7 @@ def test_every_setting_reaches_the_library():
         teacher_epochs=24,
         teacher_batch_size=25,
         teacher_learning_rate=0.03125,
+        teacher_dtype="bfloat16",
         teacher_seed=26,
         capacity=17,
         channels=(18, 19),
@@ -201,6 +203,7 @@ def test_every_setting_reaches_the_library():
             pad=1,
             flip=False,
             eval_batch_size=10,
+            dtype="bfloat16",
         ),
     )
     assert teacher_config(changed) == TeacherConfig(
@@ -211,6 +214,7 @@ def test_every_setting_reaches_the_library():
         epochs=24,
         batch_size=25,
         learning_rate=0.03125,
+        dtype="bfloat16",
         seed=26,
         pad=1,
         flip=False,
@@ -242,6 +246,7 @@ def test_a_run_does_not_depend_on_where_its_folders_are():
         ({"q": 11}, "--q is 11; it must be at most --population, which is 10"),
         ({"batch_size": 0}, "--batch-size is 0; "),
         ({"eval_batch_size": 0}, "--eval-batch-size is 0; "),
+        ({"dtype": "float16"}, "--dtype is float16; it must be one of float32, bfloat16"),
         ({"decay_steps": (3, 2)}, "--decay-steps is (3, 2); "),
         ({"pad": -1}, "--pad is -1; "),
         ({"validation_size": 0}, "--validation-size is 0; "),
@@ -277,6 +282,7 @@ def test_a_value_that_cannot_be_is_named_as_on_the_command_line(values, message)
         ({"teacher_epochs": -1}, "--teacher-epochs is -1; "),
         ({"teacher_batch_size": 0}, "--teacher-batch-size is 0; "),
         ({"teacher_learning_rate": 0.0}, "--teacher-learning-rate is 0.0; "),
+        ({"teacher_dtype": "float16"}, "--teacher-dtype is float16; it must be one of float32, bfloat16"),
         ({"teacher_seed": 1 << 32}, "--teacher-seed is 4294967296; "),
         ({"temperature": 0.0}, "--temperature is 0.0; "),
     ],
@@ -332,6 +338,7 @@ def test_the_presets_can_be(name):
     assert list(PRESETS[name]) == ["paper", "small", "smoke"]
     for preset, settings in PRESETS[name].items():
         check_settings(name, settings)
+        assert (settings.dtype, settings.teacher_dtype) == ("float32", "float32")
         assert settings.run_dir == Path("runs") / f"{name}-{preset}"
         assert settings.teacher_dir == Path("runs") / f"{name}-{preset}-teacher"
         assert settings.decay_steps[-1] < settings.t1 + settings.t2 + settings.t3
@@ -382,6 +389,7 @@ def test_values_of_every_type_are_read():
             ["--preprocessing", "standardise"],
             "--preprocessing is 'standardise'; did you mean standardize? choose from gcn_zca, standardize",
         ),
+        (["--dtype", "bf16"], "--dtype is 'bf16'; did you mean bfloat16? choose from float32, bfloat16"),
         (["--teacher", "nobody"], "--teacher is 'nobody'; choose from cache, live, none"),
         (["--final-on", "test"], "--final-on is 'test'; choose from train, train+validation"),
         (["--teacher-views", "centre"], "--teacher-views is 'centre'; did you mean center? choose from all, center"),

@@ -143,6 +143,28 @@ def test_densenet_in_half_precision_has_float32_variables_and_logits():
     np.testing.assert_allclose(apply(network, variables, images), whole, atol=0.05)
 
 
+def test_densenet_in_half_precision_normalises_in_float32():
+    network = DenseNet(num_classes=5, depth=10, growth=4, dtype=jnp.bfloat16)
+    images = jnp.asarray(np.random.default_rng(1).normal(3.0, 1.0, size=(4, 8, 8, 3)), jnp.float32)
+    options: dict = {"train": True, "mutable": ["batch_stats", "intermediates"], "capture_intermediates": True}
+    # With excess precision, the statistics would be of maps that were not rounded yet.
+    exact = {"xla_allow_excess_precision": False, "xla_backend_optimization_level": 0}
+    train = jax.jit(lambda variables: network.apply(variables, images, **options)[1], compiler_options=exact)
+    updated = train(init(network))
+    (maps,) = updated["intermediates"]["stem"]["__call__"]
+    assert maps.dtype == jnp.bfloat16
+    maps = np.asarray(maps, np.float64)
+    statistics = updated["batch_stats"]["block_0_0_norm_1"]
+    # The running ones start at 0 and 1. In bfloat16 they would be right to 4e-3 only.
+    mean, var = maps.mean(axis=(0, 1, 2)), maps.var(axis=(0, 1, 2))
+    np.testing.assert_allclose(statistics["mean"], 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(statistics["var"], 0.9 + 0.1 * var, rtol=1e-5)
+    # Rounded once, at the end.
+    (normalised,) = updated["intermediates"]["block_0_0_norm_1"]["__call__"]
+    expected = np.maximum((maps - mean) / np.sqrt(var + 1e-5), 0.0)
+    np.testing.assert_allclose(np.maximum(np.asarray(normalised, np.float64), 0.0), expected, rtol=2**-8, atol=1e-5)
+
+
 def test_equal_densenets_are_one_static_argument():
     assert DenseNet(num_classes=5) == DenseNet(num_classes=5)
     assert hash(DenseNet(num_classes=5)) == hash(DenseNet(num_classes=5))
@@ -178,6 +200,7 @@ def test_a_densenet_that_cannot_be_is_refused(fields, shape, message):
         ({"weight_decay": -1.0}, "weight_decay is -1.0"),
         ({"pad": 257}, "pad is 257"),
         ({"eval_batch_size": 0}, "eval_batch_size is 0"),
+        ({"dtype": "float16"}, "dtype is float16; it must be one of float32, bfloat16"),
         ({"seed": -1}, "seed is -1"),
     ],
 )
@@ -387,6 +410,33 @@ def test_a_teacher_of_another_configuration_is_refused(trained, dataset):
         train_ensemble(other, dataset, trained[0])
 
 
+def test_a_teacher_in_half_precision_is_another_one(tmp_path, trained, dataset):
+    config = dataclasses.replace(TINY, dtype="bfloat16")
+    assert config.train_config(24).dtype == "bfloat16"
+    ensemble = train_ensemble(config, dataset, tmp_path)
+    assert read_teacher(tmp_path).config == config
+    assert {leaf.dtype for leaf in jax.tree.leaves(ensemble.variables)} == {jnp.dtype("float32")}
+    assert load_ensemble(tmp_path, dataset).fingerprint == ensemble.fingerprint != trained[1].fingerprint
+    images, numbers = dataset.test_images, jnp.zeros(15, jnp.int32)
+    logits = ensemble(numbers, numbers, images)
+    assert logits.dtype == jnp.float32
+    expected = np.mean([reference_densenet(each, images) for each in ensemble.variables], axis=0)
+    np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
+    assert not np.allclose(logits, expected, atol=1e-5 * np.abs(expected).max()), "as precise as in float32"
+    with pytest.raises(TeacherError, match="dtype was 'float32' and is now 'bfloat16'; choose another folder"):
+        train_ensemble(config, dataset, trained[0])
+
+
+def test_a_record_that_names_no_dtype_is_of_a_teacher_in_float32(tmp_path, trained, dataset):
+    folder = copy_of(trained, tmp_path)
+    edited(lambda content: content["config"].pop("dtype"))(folder)
+    assert read_teacher(folder).config == TINY
+    for ensemble in (load_ensemble(folder, dataset), train_ensemble(TINY, dataset, folder)):
+        assert ensemble.fingerprint == trained[1].fingerprint
+    with pytest.raises(TeacherError, match="dtype was 'float32' and is now 'bfloat16'"):
+        train_ensemble(dataclasses.replace(TINY, dtype="bfloat16"), dataset, folder)
+
+
 def test_a_folder_in_use_is_refused(tmp_path, dataset):
     with filelock.FileLock(tmp_path / ".lock"), pytest.raises(TeacherError, match="in use by another process"):
         train_ensemble(TINY, dataset, tmp_path)
@@ -432,6 +482,7 @@ def swap_members(folder):
         (edited(lambda content: content["members"].pop()), "damaged .1 members of 2"),
         (edited(lambda content: content["members"][0].update(steps="nine")), "damaged .steps is 'nine'"),
         (edited(lambda content: content["config"].update(depth=11)), "damaged .depth is 11"),
+        (edited(lambda content: content["config"].update(dtype="float16")), "damaged .dtype is float16"),
         (edited(lambda content: content["data"].update(image_shape=8)), "damaged"),
         (lambda folder: shutil.rmtree(folder / "member-1"), "the teacher in .* is damaged"),
         (swap_members, "are not those that teacher.json tells of"),

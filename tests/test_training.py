@@ -341,6 +341,7 @@ def test_equal_networks_are_traced_once_for_training_and_once_for_evaluation():
         ({"temperature": -5.0}, "temperature is -5.0; it must be finite and more than 0"),
         ({"temperature": float("inf")}, "temperature is inf; it must be finite and more than 0"),
         ({"pad": -1}, "pad is -1; it must be from 0 to 256"),
+        ({"dtype": "float16"}, "dtype is float16; it must be one of float32, bfloat16"),
         ({"decay_steps": (20, 10)}, "decay_steps is (20, 10); it must be steps in ascending order, each at least 1"),
         ({"decay_steps": (0,)}, "decay_steps is (0,); it must be steps in ascending order, each at least 1"),
     ],

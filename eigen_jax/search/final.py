@@ -18,6 +18,7 @@ from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset, join_validation
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.training import (
+    ComputeDtype,
     ProgressCallback,
     Teacher,
     TrainConfig,
@@ -91,8 +92,8 @@ def train_network(
     """
     joined = config.final_on == "train+validation"
     training_set = join_validation(dataset) if joined else dataset
-    network = build_network(architecture, num_classes=dataset.num_classes)
     train = config.final_train
+    network = build_network(architecture, num_classes=dataset.num_classes, dtype=train.dtype)
     state, seconds = _resume(key, architecture, checkpoints, network=network, train=train)
     advance = functools.partial(train_to, network=network, config=train, teacher=teacher, on_progress=on_progress)
     state, seconds = _train_on(
@@ -105,7 +106,9 @@ def train_network(
     return TrainedNetwork(
         variables=state.variables,
         validation_accuracy=validation_accuracy,
-        test=evaluate_network(architecture, state.variables, dataset, batch_size=train.eval_batch_size),
+        test=evaluate_network(
+            architecture, state.variables, dataset, batch_size=train.eval_batch_size, dtype=train.dtype
+        ),
         seconds=seconds,
     )
 
@@ -143,7 +146,9 @@ def _train_on(
     return state, seconds
 
 
-def evaluate_network(architecture: Architecture, variables: PyTree, dataset: Dataset, *, batch_size: int) -> Evaluation:
+def evaluate_network(
+    architecture: Architecture, variables: PyTree, dataset: Dataset, *, batch_size: int, dtype: ComputeDtype
+) -> Evaluation:
     """Measures a trained network on the test images.
 
     Args:
@@ -151,8 +156,9 @@ def evaluate_network(architecture: Architecture, variables: PyTree, dataset: Dat
         variables: "params" and "batch_stats".
         dataset: its test part is used.
         batch_size: images at a time; another one can change the last bits of the logits.
+        dtype: of the maps, the one that the network was trained in; another one changes the logits.
     """
-    network = build_network(architecture, num_classes=dataset.num_classes)
+    network = build_network(architecture, num_classes=dataset.num_classes, dtype=dtype)
     logits = predict(variables, dataset.test_images, network=network, batch_size=batch_size)
     return Evaluation(accuracy=accuracy(logits, dataset.test_labels), logits_digest=digest_logits(logits))
 

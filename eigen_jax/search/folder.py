@@ -31,6 +31,9 @@ PyTree = Any
 
 SCHEMA_VERSION = 2
 
+# Settings that older runs do not name, because they came later, and what they were in those runs.
+FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "float32"}
+
 _LOCK = ".lock"
 _SHOWN = 24  # characters of a setting in a message
 
@@ -71,7 +74,8 @@ class RunFolder:
 
         Args:
             path: the folder.
-            settings: what the run's outcome depends on, as JSON can hold it.
+            settings: what the run's outcome depends on, as JSON can hold it. Those that an older run
+                does not name are compared with `FORMER_SETTINGS`.
             notes: what else settings.json says of the run; not compared.
 
         Raises:
@@ -144,8 +148,8 @@ def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
             return
         _check_is_no_other_folder(path)
         if (path / "settings.json").exists():
-            then = _read_settings(path / "settings.json")["settings"]
             now = _as_json(settings)
+            then = with_former_settings(_read_settings(path / "settings.json")["settings"], now)
             _check_same_settings(path, {name: then.get(name) for name in now}, now)
 
 
@@ -171,7 +175,7 @@ def _claim(path: Path, settings: dict[str, Any], notes: dict[str, Any]) -> None:
     settings_path = path / "settings.json"
     if settings_path.exists():
         content = _read_settings(settings_path)
-        _check_same_settings(path, content["settings"], settings)
+        _check_same_settings(path, with_former_settings(content["settings"], settings), settings)
         _warn_of_other_versions(content.get("versions"))
         return
     content = {"schema_version": SCHEMA_VERSION, "settings": settings, **notes, "versions": _versions()}
@@ -182,7 +186,9 @@ def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
     """The network that a finished run found.
 
     Returns:
-        The architecture, and the Flax variables ("params" and "batch_stats") of its network.
+        The architecture, and the Flax variables ("params" and "batch_stats") of its network, which
+        are float32. The run's result.json says which `dtype` its maps were computed in; without
+        one they were float32.
 
     Raises:
         RunFolderError: the run has not finished, or the folder is none.
@@ -227,6 +233,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a JSON file as a whole."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def with_former_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run, and those of `now`, at any depth, that it does not name but `FORMER_SETTINGS` does."""
+    came_later = {name: value for name, value in FORMER_SETTINGS.items() if name in now}
+    nested = {
+        name: with_former_settings(value, now[name])
+        for name, value in then.items()
+        if isinstance(value, dict) and isinstance(now.get(name), dict)
+    }
+    return {**came_later, **then, **nested}
 
 
 def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:

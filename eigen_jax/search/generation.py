@@ -1,8 +1,10 @@
 """One generation: children trained to the landmarks, those below the thresholds extinct, all recorded."""
 
 import dataclasses
+import functools
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +16,12 @@ from eigen_jax.architecture import Architecture, count_flops, count_parameters, 
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.evolution import EvolutionState, Phase, Survival, children, survival_selection
-from eigen_jax.executor import Job, Outcome, run_job
+from eigen_jax.executor import Job, Outcome, prepare_job, run_job
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import Operator
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.observer import SearchObserver
-from eigen_jax.training import Teacher, TrainState, evaluate
+from eigen_jax.training import Batch, Teacher, TrainState, batch_shapes, evaluate
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -122,7 +124,9 @@ class GenerationTrainer:
                 candidate.state,
                 self.dataset.test_images,
                 self.dataset.test_labels,
-                network=build_network(candidate.architecture, num_classes=self.dataset.num_classes),
+                network=build_network(
+                    candidate.architecture, num_classes=self.dataset.num_classes, dtype=self.config.train.dtype
+                ),
                 batch_size=self.config.train.eval_batch_size,
             )
             self.tested[Reference(generation=generation, index=index)] = candidate.test_accuracy
@@ -130,7 +134,8 @@ class GenerationTrainer:
     def _measure(self, generation: int, landmark: int, candidates: list[Candidate], alive: np.ndarray) -> None:
         """Gives every living candidate its fitness at a landmark; equal ones of a generation are trained once."""
         first_of: dict[Architecture, int] = {}
-        for index in np.flatnonzero(alive).tolist():
+        living = np.flatnonzero(alive).tolist()
+        for position, index in enumerate(living):
             candidate = candidates[index]
             twin = first_of.setdefault(candidate.architecture, index)
             if twin != index and (candidates[twin].cause is not None or not self.config.reevaluate):
@@ -138,6 +143,8 @@ class GenerationTrainer:
                 candidate.same_as = original.same_as or Reference(generation=generation, index=twin)
                 candidate.fitness, candidate.cause = original.fitness, original.cause
             elif candidate.same_as is None:
+                following = (candidates[later] for later in living[position + 1 :])
+                self._prepare(landmark, candidate, following, first_of)
                 candidate.record(landmark, self._train(index, landmark, candidate))
             fitness = candidate.fitness[landmark]
             self.observer.individual_measured(
@@ -148,6 +155,26 @@ class GenerationTrainer:
                 same_as=candidate.same_as,
             )
 
+    def _prepare(
+        self, landmark: int, candidate: Candidate, following: Iterable[Candidate], seen: Container[Architecture]
+    ) -> None:
+        """Compiles for a candidate, and for the next one with another network, beside the training to come."""
+        others = (each for each in following if each.same_as is None and each.architecture not in seen)
+        for each in (candidate, *itertools.islice(others, 1)):
+            prepare_job(self._job(landmark, each), each.state, self.dataset, self._batch_shapes)
+
+    @functools.cached_property
+    def _batch_shapes(self) -> Batch:
+        return batch_shapes(self.key, self.dataset, config=self.config.train, teacher=self.teacher)
+
+    def _job(self, landmark: int, candidate: Candidate) -> Job:
+        return Job(
+            key=candidate.key,
+            architecture=candidate.architecture,
+            until=self.config.landmarks[landmark],
+            config=self.config.train,
+        )
+
     def _train(self, index: int, landmark: int, candidate: Candidate) -> Outcome:
         until = self.config.landmarks[landmark]
 
@@ -156,7 +183,7 @@ class GenerationTrainer:
                 index=index, landmark=landmark, step=step, until=until, loss=loss, steps_per_second=steps_per_second
             )
 
-        job = Job(key=candidate.key, architecture=candidate.architecture, until=until, config=self.config.train)
+        job = self._job(landmark, candidate)
         return run_job(job, candidate.state, self.dataset, teacher=self.teacher, on_progress=on_progress)
 
 

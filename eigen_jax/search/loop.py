@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax import Array
 
 from eigen_jax import checkpoint, lineage
 from eigen_jax.architecture import decode
@@ -125,6 +126,7 @@ class _Search:
         self.run = run
         self.observer = observer
         self.evolution_key, training_key, self.final_key = jax.random.split(jax.random.key(config.seed), 3)
+        self.evolve: jax.stages.Compiled | None = None
         self.trainer = GenerationTrainer(training_key, config, dataset, teacher, observer)
 
     def resume(self) -> _Progress:
@@ -144,7 +146,9 @@ class _Search:
             return _Progress(evolution=evolution, variables=None)
         state = abstract_state(
             network=build_network(
-                decode(evolution.best, spec=self.config.genome), num_classes=self.dataset.num_classes
+                decode(evolution.best, spec=self.config.genome),
+                num_classes=self.dataset.num_classes,
+                dtype=self.config.train.dtype,
             ),
             config=self.config.train,
             input_shape=self.config.genome.input_shape,
@@ -179,13 +183,8 @@ class _Search:
         )
         survival = self.trainer.train_to_landmarks(evolution, candidates)
         self.trainer.test_survivors(generation, candidates, survival)
-        following = evolution_step(
-            jax.random.fold_in(self.evolution_key, generation + 1),
-            evolution,
-            self.trainer.fitness(candidates),
-            spec=self.config.genome,
-            config=self.config.evolution,
-        )
+        key = jax.random.fold_in(self.evolution_key, generation + 1)
+        following = self._evolve(key, evolution, self.trainer.fitness(candidates))
         individuals = individuals_of(evolution, following, candidates, survival, num_classes=self.dataset.num_classes)
         lineage.append(self.run.lineage, individuals)
         self.trainer.remember(individuals)
@@ -201,6 +200,15 @@ class _Search:
             assert state is not None, "the fittest of all was trained in this generation: ties keep the older one"
             variables = state.variables
         return _Progress(evolution=following, variables=variables)
+
+    def _evolve(self, key: Array, evolution: EvolutionState, fitness: Array) -> EvolutionState:
+        if self.evolve is None:
+            # Held here, because training clears JAX's caches at times, and this program takes seconds to compile.
+            lowered = evolution_step.lower(
+                key, evolution, fitness, spec=self.config.genome, config=self.config.evolution
+            )
+            self.evolve = lowered.compile()
+        return self.evolve(key, evolution, fitness)
 
     def finish(self, progress: _Progress) -> SearchResult:
         """Trains and tests the best network, and saves it and the result."""
@@ -219,8 +227,10 @@ class _Search:
 
     def _train_best(self, result: SearchResult, best: Individual, variables: PyTree) -> SearchResult:
         """The final training. Where it is turned off, or diverges, the weights of the search are kept."""
-        batch_size = self.config.train.eval_batch_size
-        searched = evaluate_network(best.architecture, variables, self.dataset, batch_size=batch_size)
+        train = self.config.train
+        searched = evaluate_network(
+            best.architecture, variables, self.dataset, batch_size=train.eval_batch_size, dtype=train.dtype
+        )
         result = dataclasses.replace(
             result, validation_accuracy=best.t3.fitness, search_test_accuracy=searched.accuracy, test=searched
         )

@@ -30,6 +30,7 @@ def describe_search(result: SearchResult, *, config: TrainConfig, teacher: Teach
         "generations": result.generations,
         "trained": result.trained,
         "network": network,
+        "dtype": config.dtype,
         "seconds": {"search": result.search_seconds, "final": result.final_seconds},
         "mimicry": _describe_mimicry(config, teacher),
     }
@@ -51,7 +52,7 @@ def describe_training(
         architecture: the network.
         trained: how it ended; None if it failed.
         num_classes: K.
-        config: the mimicry's weight and temperature.
+        config: the dtype of the maps, the mimicry's weight and temperature.
         teacher: whom it mimicked.
         seconds: compiling and training.
         cause: why it failed; None if it did not.
@@ -67,6 +68,7 @@ def describe_training(
             "parameters": count_parameters(architecture, num_classes=num_classes),
             "flops": count_flops(architecture, num_classes=num_classes),
         },
+        "dtype": config.dtype,
         "seconds": {"final": seconds},
         "mimicry": _describe_mimicry(config, teacher),
     }

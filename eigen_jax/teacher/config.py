@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
+from typing import get_args
 
-from eigen_jax.training import TrainConfig
+from eigen_jax.training import ComputeDtype, TrainConfig
 
 
 class TeacherError(ValueError):
@@ -34,6 +35,7 @@ class TeacherConfig:
     pad: int = 4  # pixels of zeros around an image before it is cropped; 0 for no cropping
     flip: bool = True  # mirror half of the images
     eval_batch_size: int = 1_000  # images at a time in evaluation; no weight depends on it
+    dtype: ComputeDtype = "float32"  # of the maps; variables, normalisation and logits are float32 in any case
     seed: int = 0  # from 0 to 2**32 - 1
 
     def __post_init__(self) -> None:
@@ -47,6 +49,9 @@ class TeacherConfig:
         _require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to less than 1")
         _require("weight_decay", decay, math.isfinite(decay) and decay >= 0, "finite and at least 0")
         _require("pad", self.pad, 0 <= self.pad <= 256, "from 0 to 256")
+        _require(
+            "dtype", self.dtype, self.dtype in get_args(ComputeDtype), f"one of {', '.join(get_args(ComputeDtype))}"
+        )
         _require("seed", self.seed, 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
 
     def steps_per_epoch(self, num_examples: int) -> int:
@@ -77,6 +82,7 @@ class TeacherConfig:
             pad=self.pad,
             flip=self.flip,
             eval_batch_size=self.eval_batch_size,
+            dtype=self.dtype,
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import filelock
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from eigen_jax import checkpoint
@@ -283,6 +284,7 @@ def _network(config: TeacherConfig, num_classes: int) -> DenseNet:
         growth=config.growth,
         compression=config.compression,
         stem_stride=config.stem_stride,
+        dtype=getattr(jnp, config.dtype),
     )
 
 

@@ -158,7 +158,8 @@ def _parse(content: Mapping[str, Any]) -> TeacherRecord:
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
     ensemble = content["ensemble"]
     record = TeacherRecord(
-        config=_build(TeacherConfig, content["config"]),
+        # Records older than the choice of a dtype do not name it.
+        config=_build(TeacherConfig, {"dtype": "float32"} | content["config"]),
         data=_build(DataRecord, content["data"] | {"image_shape": tuple(content["data"]["image_shape"])}),
         members=tuple(_build(MemberRecord, member) for member in content["members"]),
         ensemble=None if ensemble is None else _build(EnsembleRecord, ensemble),

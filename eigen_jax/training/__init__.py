@@ -10,14 +10,19 @@ Every step is a function of (key, state, step number): batches and views are dra
 are folded from `key` and the step, and no key is kept. So training that stops at any step and goes
 on from a saved state gives the same bits as training that never stopped.
 
-A step is one compiled call, not the body of a `lax.scan`: XLA's CPU back end runs convolutions in
-a loop body many times slower.
+On a CPU a step is one compiled call. On a GPU a call takes a chunk of steps, as a `lax.scan`; see
+`eigen_jax.platforms`. Steps of an incomplete chunk are single calls, whose float32 rounding can be
+another: there, the bits are the same if training stops between chunks.
+
+While a network trains, the programs of the next one are compiled in the background, if
+`prepare_training` was told.
 """
 
 from eigen_jax.data import Dataset
-from eigen_jax.training.config import DivergedError, TrainConfig, TrainConfigError
+from eigen_jax.training.config import ComputeDtype, DivergedError, TrainConfig, TrainConfigError
 from eigen_jax.training.evaluation import accuracy, evaluate, predict
 from eigen_jax.training.loop import CHECK_EVERY, ProgressCallback, TrainReport, train_to
+from eigen_jax.training.preparation import batch_shapes, prepare_training
 from eigen_jax.training.step import (
     Batch,
     StepMetrics,
@@ -30,11 +35,13 @@ from eigen_jax.training.step import (
     make_optimizer,
     make_schedule,
     train_step,
+    train_steps,
 )
 
 __all__ = [
     "CHECK_EVERY",
     "Batch",
+    "ComputeDtype",
     "Dataset",
     "DivergedError",
     "ProgressCallback",
@@ -46,6 +53,7 @@ __all__ = [
     "TrainState",
     "abstract_state",
     "accuracy",
+    "batch_shapes",
     "draw_batch",
     "epoch_order",
     "evaluate",
@@ -53,6 +61,8 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "predict",
+    "prepare_training",
     "train_step",
+    "train_steps",
     "train_to",
 ]

@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+from typing import Literal, get_args
+
+ComputeDtype = Literal["float32", "bfloat16"]
 
 
 class TrainConfigError(ValueError):
@@ -45,6 +48,7 @@ class TrainConfig:
     pad: int = 4  # pixels of zeros around an image before it is cropped; 0 for no cropping
     flip: bool = True  # mirror half of the images
     eval_batch_size: int = 1_000  # images at a time in evaluation
+    dtype: ComputeDtype = "float32"  # of the maps; parameters, statistics and the loss are float32 in any case
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "eval_batch_size"):
@@ -57,6 +61,9 @@ class TrainConfig:
         finite = math.isfinite(self.weight_decay)
         _require("weight_decay", self.weight_decay, finite and self.weight_decay >= 0, "finite and at least 0")
         _require("pad", self.pad, 0 <= self.pad <= 256, "from 0 to 256")
+        _require(
+            "dtype", self.dtype, self.dtype in get_args(ComputeDtype), f"one of {', '.join(get_args(ComputeDtype))}"
+        )
         ascending = all(a < b for a, b in zip((0, *self.decay_steps), self.decay_steps, strict=False))
         _require("decay_steps", self.decay_steps, ascending, "steps in ascending order, each at least 1")
 

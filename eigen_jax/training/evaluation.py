@@ -59,13 +59,19 @@ def predict(variables: PyTree, images: Array, *, network: nn.Module, batch_size:
     num_examples = images.shape[0]
     if num_examples < 1 or batch_size < 1:
         raise TrainConfigError(f"{num_examples} images in batches of {batch_size}; both must be at least 1")
+    run_batch = compile_evaluation(variables, images, network=network, batch_size=batch_size)
     logits = []
     for start in range(0, num_examples, batch_size):
         batch = _padded_batch(images, start, batch_size=batch_size)
-        run_batch = compiled(_logits, (variables, batch), network=network)
         # Fetched at once, so that two large batches are never in memory.
         logits.append(np.asarray(run_batch(variables, batch)))
     return np.concatenate(logits)[:num_examples]
+
+
+def compile_evaluation(variables: PyTree, images: Array, *, network: nn.Module, batch_size: int) -> jax.stages.Compiled:
+    """The program of `predict` for its arguments, of which the variables may be abstract."""
+    batch = jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), images.dtype, sharding=images.sharding)
+    return compiled(_logits, (variables, batch), network=network)
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")

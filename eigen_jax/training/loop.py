@@ -5,17 +5,28 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from eigen_jax import platforms
 from eigen_jax.data import Dataset
 from eigen_jax.training.config import DivergedError, TrainConfig, TrainConfigError
 from eigen_jax.training.programs import compiled
-from eigen_jax.training.step import Batch, StepMetrics, Teacher, TrainState, draw_batch, epoch_order, train_step
+from eigen_jax.training.step import (
+    Batch,
+    StepMetrics,
+    Teacher,
+    TrainState,
+    draw_batch,
+    epoch_order,
+    stack_batches,
+    train_step,
+    train_steps,
+)
 
 ProgressCallback = Callable[[int, float, float], None]  # step, mean loss, steps a second
 
@@ -29,9 +40,9 @@ class TrainReport:
     """What one call of `train_to` did."""
 
     steps: int  # steps taken by this call
-    loss: float  # mean over the last steps, at most `CHECK_EVERY` of them; NaN if no step was taken
+    loss: float  # mean over the steps after the last look but one; NaN if no step was taken
     accuracy: float  # of the same steps' augmented batches, in [0, 1]; NaN if no step was taken
-    compile_seconds: float  # 0.0 where the program was at hand
+    compile_seconds: float  # that training waited for its programs; 0.0 where they were at hand
     train_seconds: float  # without compilation
 
 
@@ -56,38 +67,60 @@ def train_to(
         network: the module.
         config: the settings.
         teacher: whom the network mimics; None for plain cross-entropy.
-        on_progress: called every `CHECK_EVERY` steps and at the end, with the step, the mean
-            loss since the call before, and the steps a second.
+        on_progress: called at looks, every `CHECK_EVERY` steps (or the platform's steps of one call,
+            where those are more) and at the end, with the step, the mean loss since the look before,
+            and the steps a second.
 
     Raises:
         TrainConfigError: a batch is larger than the training set.
         DivergedError: the loss, a parameter or a batch statistic is not finite.
     """
-    start = int(state.step)
+    start = step = int(state.step)
     if start >= until:
         return state, TrainReport(steps=0, loss=math.nan, accuracy=math.nan, compile_seconds=0.0, train_seconds=0.0)
-    state = jax.tree.map(jnp.copy, state)  # the steps donate their state; the caller keeps the one that came in
+    # The steps donate their state; the caller keeps the one that came in. `jnp.copy` would compile a
+    # program for every new shape, and JAX would keep them all.
+    state = jax.device_put(state, may_alias=False)
     started = time.perf_counter()
-    batches = _batches(key, dataset, start, config=config, teacher=teacher)
+    calls = steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call)
+    batches = draw_batches(key, dataset, start, config=config, teacher=teacher)
     first = next(batches)
-    run_step = compiled(train_step, (state, first), donate=(0,), network=network, config=config)
+    programs = compile_training(state, first, set(calls), network=network, config=config)
 
     begun = looked = time.perf_counter()
+    inputs = _inputs(itertools.chain([first], batches), calls)
+    following: Batch | None = next(inputs)
     metrics: list[StepMetrics] = []
-    for step, batch in zip(range(start + 1, until + 1), itertools.chain([first], batches), strict=False):
-        state, step_metrics = run_step(state, batch)
-        metrics.append(step_metrics)
-        if step % CHECK_EVERY == 0 or step == until:
-            loss, accuracy = _check_metrics(step, metrics)
+    for steps in calls:
+        state, call_metrics = programs[steps](state, following)
+        metrics.append(call_metrics)
+        following = next(inputs, None)  # drawn while the device trains
+        step += steps
+        if step // CHECK_EVERY > (step - steps) // CHECK_EVERY or step == until:
+            count, loss, accuracy = _check_metrics(step, metrics)
             now = time.perf_counter()
             if on_progress is not None:
-                on_progress(step, loss, len(metrics) / (now - looked))
+                on_progress(step, loss, count / (now - looked))
             metrics, looked = [], now
     seconds = {"compile_seconds": begun - started, "train_seconds": looked - begun}
     return state, TrainReport(steps=until - start, loss=loss, accuracy=accuracy, **seconds)
 
 
-def _batches(
+def steps_of_calls(start: int, until: int, *, steps_per_call: int) -> list[int]:
+    """How many steps each call takes from `start` to `until`: `steps_per_call` or 1.
+
+    Where a chunk begins depends on the number of the step alone, so that training which stops
+    between chunks and goes on calls the same programs as training that never stopped.
+    """
+    calls, step = [], start
+    while step < until:
+        whole = step % steps_per_call == 0 and step + steps_per_call <= until
+        calls.append(steps_per_call if whole else 1)
+        step += calls[-1]
+    return calls
+
+
+def draw_batches(
     key: Array, dataset: Dataset, step: int, *, config: TrainConfig, teacher: Teacher | None
 ) -> Iterator[Batch]:
     """The batches of `step` and all after it; an epoch's order is drawn once."""
@@ -106,10 +139,42 @@ def _batches(
             step += 1
 
 
-def _check_metrics(step: int, metrics: list[StepMetrics]) -> tuple[float, float]:
-    """Waits for the steps, and gives their mean loss and accuracy."""
+def compile_training(
+    state: TrainState, batch: Batch, calls: Collection[int], *, network: nn.Module, config: TrainConfig
+) -> dict[int, jax.stages.Compiled]:
+    """The programs of `train_to`, by the steps that one call takes; they donate their state.
+
+    Args:
+        state: the network's, or its shapes.
+        batch: one step's, or its shapes.
+        calls: the numbers of steps to take in one call.
+        network: the module.
+        config: the settings.
+    """
+    programs = {}
+    for steps in calls:
+        function: Callable = train_step if steps == 1 else train_steps
+        batches = batch if steps == 1 else jax.tree.map(functools.partial(_stacked, steps), batch)
+        programs[steps] = compiled(function, (state, batches), donate=(0,), network=network, config=config)
+    return programs
+
+
+def _stacked(steps: int, leaf: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((steps, *leaf.shape), leaf.dtype, sharding=leaf.sharding)
+
+
+def _inputs(batches: Iterator[Batch], calls: Sequence[int]) -> Iterator[Batch]:
+    """What each call of a program takes: a batch, or several that are stacked."""
+    for steps in calls:
+        yield next(batches) if steps == 1 else stack_batches(list(itertools.islice(batches, steps)))
+
+
+def _check_metrics(step: int, metrics: list[StepMetrics]) -> tuple[int, float, float]:
+    """Waits for the steps, and gives their number, mean loss and mean accuracy."""
     fetched = jax.device_get(metrics)
-    loss = math.fsum(each.loss for each in fetched) / len(fetched)
-    if not (math.isfinite(loss) and all(math.isfinite(each.norm) for each in fetched)):
+    losses = np.concatenate([np.ravel(each.loss) for each in fetched])
+    accuracies = np.concatenate([np.ravel(each.accuracy) for each in fetched])
+    loss = math.fsum(losses) / losses.size
+    if not (math.isfinite(loss) and all(np.isfinite(each.norm).all() for each in fetched)):
         raise DivergedError(step, loss)
-    return loss, math.fsum(each.accuracy for each in fetched) / len(fetched)
+    return losses.size, loss, math.fsum(accuracies) / accuracies.size

@@ -4,7 +4,6 @@ Dimension letters: N images of a data set, B of a batch, H x W x C an image, K c
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -17,7 +16,7 @@ from jax import Array
 from eigen_jax.data import apply_views, sample_views
 from eigen_jax.losses import cross_entropy, mimicry_loss
 from eigen_jax.training.config import TrainConfig
-from eigen_jax.training.programs import COMPILED_KEPT
+from eigen_jax.training.programs import compiled
 
 PyTree = Any
 
@@ -100,7 +99,16 @@ def init_state(key: Array, *, network: nn.Module, config: TrainConfig, input_sha
         config: tells the optimizer.
         input_shape: (H, W, C) of an image.
     """
-    return _initializer(network, config, input_shape)(key)
+    return compile_initializer(key, network=network, config=config, input_shape=input_shape)(key)
+
+
+def compile_initializer(
+    key: Array | jax.ShapeDtypeStruct, *, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]
+) -> jax.stages.Compiled:
+    """The program of `init_state`."""
+    # It runs once, and optimising its random draws takes XLA longer than the whole training step does.
+    options = {"xla_backend_optimization_level": 0}
+    return compiled(_initial_state, (key,), options=options, network=network, config=config, input_shape=input_shape)
 
 
 def abstract_state(*, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]) -> TrainState:
@@ -120,15 +128,6 @@ def _initial_state(
         batch_stats=variables.get("batch_stats", {}),
         opt_state=make_optimizer(config).init(params),
     )
-
-
-@functools.lru_cache(maxsize=COMPILED_KEPT)
-def _initializer(
-    network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]
-) -> Callable[[Array], TrainState]:
-    # The program runs once, and optimising its random draws takes XLA longer than the whole training step does.
-    initialize = functools.partial(_initial_state, network=network, config=config, input_shape=input_shape)
-    return jax.jit(initialize, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @functools.partial(jax.jit, static_argnames="num_examples")
@@ -195,6 +194,34 @@ def train_step(
     metrics = StepMetrics(
         loss=loss,
         accuracy=(logits.argmax(axis=-1) == batch.labels).mean(dtype=jnp.float32),
-        norm=optax.tree.norm((params, batch_stats)),
+        norm=_norm((params, batch_stats)),
     )
     return TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
+
+
+def _norm(tree: PyTree) -> Array:
+    # Of one long vector: a sum for each of some hundred arrays would be a kernel each, to compile and to launch.
+    return jnp.linalg.norm(jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)]))
+
+
+def train_steps(
+    state: TrainState, batches: Batch, *, network: nn.Module, config: TrainConfig
+) -> tuple[TrainState, StepMetrics]:
+    """Many steps of `train_step`, for the caller to compile as one program.
+
+    Args:
+        state: before the first of S steps.
+        batches: S of them, each leaf with a leading axis [S]; see `stack_batches`.
+        network: the module.
+        config: the settings.
+
+    Returns:
+        The state after the last step, and the metrics of each, with a leading axis [S].
+    """
+    return jax.lax.scan(functools.partial(train_step, network=network, config=config), state, batches)
+
+
+@jax.jit
+def stack_batches(batches: list[Batch]) -> Batch:
+    """Batches along a new leading axis; depends on no network, so all share one program."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from eigen_jax.data.types import DatasetName
+from eigen_jax.search.folder import FORMER_SETTINGS
 from experiments.command_line import Parser, parse
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.settings import Settings, SettingsError, flag
@@ -37,6 +38,7 @@ _OF_TEACHER = (
     "teacher_epochs",
     "teacher_batch_size",
     "teacher_learning_rate",
+    "teacher_dtype",
     "teacher_seed",
 )
 
@@ -119,8 +121,13 @@ def read_request(
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """Eight characters that tell one set of settings from another."""
-    text = json.dumps(values, sort_keys=True, default=str)
+    """Eight characters that tell one set of settings from another.
+
+    A setting that older runs do not name counts only where it is not what it was in them, so that their folders
+    keep their names.
+    """
+    named = {name: value for name, value in values.items() if (name, value) not in FORMER_SETTINGS.items()}
+    text = json.dumps(named, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -1,0 +1,35 @@
+"""How each kind of device trains fastest: the choices that were made by measurement, in one place.
+
+None of them changes what is computed, beyond the rounding of float32.
+`python -m experiments.benchmark` measures what they are worth.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Platform:
+    """How to use one kind of device."""
+
+    states_gradients: bool  # whether convolutions state their gradients, or JAX derives them
+    sums_as_products: bool  # whether sums over images and pixels are computed as matrix products
+    steps_per_call: int  # training steps that one call of a compiled program takes
+    compiler_options: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of XLA, for training and evaluation
+
+
+CPU = Platform(
+    states_gradients=True,
+    sums_as_products=True,
+    steps_per_call=1,
+    # XLA hands convolutions and matrix products to YNNPACK, whose kernels are several times faster.
+    compiler_options={"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"},
+)
+GPU = Platform(states_gradients=False, sums_as_products=False, steps_per_call=50)
+
+
+def current() -> Platform:
+    """The platform of the default device."""
+    return CPU if jax.default_backend() == "cpu" else GPU

@@ -1,0 +1,88 @@
+"""Compilation ahead of training, beside whatever goes on meanwhile."""
+
+import functools
+
+import jax
+from flax import linen as nn
+from jax import Array
+
+from eigen_jax import platforms
+from eigen_jax.data import Dataset
+from eigen_jax.training.config import TrainConfig
+from eigen_jax.training.evaluation import compile_evaluation
+from eigen_jax.training.loop import compile_training, draw_batches, steps_of_calls
+from eigen_jax.training.programs import in_background
+from eigen_jax.training.step import Batch, Teacher, TrainState, compile_initializer
+
+
+def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: Teacher | None = None) -> Batch:
+    """The shapes and dtypes of a training step's batch: draws the first one, and asks the teacher about it.
+
+    Args: as of `train_to`; any key will do.
+
+    Raises:
+        TrainConfigError: a batch is larger than the training set.
+    """
+    return jax.tree.map(_shape, next(draw_batches(key, dataset, 0, config=config, teacher=teacher)))
+
+
+def prepare_training(
+    key: Array,
+    state: TrainState | None,
+    dataset: Dataset,
+    until: int,
+    batch: Batch,
+    *,
+    network: nn.Module,
+    config: TrainConfig,
+) -> None:
+    """Compiles in the background what training to `until` and an evaluation there will ask for.
+
+    Changes nothing but when it is compiled.
+
+    Args:
+        key: that of `init_state`; not used unless `state` is None.
+        state: to train on from; None for an untrained network.
+        dataset: its validation part will be evaluated.
+        until: the landmark, in steps since the start of training.
+        batch: the shapes of one, as of `batch_shapes`.
+        network: the module.
+        config: the settings.
+    """
+    start = 0 if state is None else int(state.step)
+    compile_all = functools.partial(
+        _compile_all,
+        key,
+        None if state is None else jax.tree.map(_shape, state),
+        batch,
+        dataset,
+        set(steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call)),
+        network=network,
+        config=config,
+    )
+    in_background(compile_all)
+
+
+def _compile_all(
+    key: Array,
+    state: TrainState | None,
+    batch: Batch,
+    dataset: Dataset,
+    calls: set[int],
+    *,
+    network: nn.Module,
+    config: TrainConfig,
+) -> None:
+    """Compiles in the order of use."""
+    images = dataset.validation_images
+    if state is None:
+        height, width, channels = images.shape[1:]
+        shape = (height, width, channels)
+        initializer = compile_initializer(key, network=network, config=config, input_shape=shape)
+        state = initializer.out_info
+    compile_training(state, batch, calls, network=network, config=config)
+    compile_evaluation(state.variables, images, network=network, batch_size=config.eval_batch_size)
+
+
+def _shape(leaf: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

@@ -1,0 +1,60 @@
+"""Live bars on a terminal, below the lines that are printed; elsewhere a line of progress now and then."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+_PLAIN_EVERY = 10.0  # seconds between two lines of progress without a terminal
+
+
+class LiveBars:
+    """What shows progress. Used as a context manager, which takes the bars down at the end."""
+
+    def __init__(
+        self, console: Console, *, clock: Callable[[], float] = time.monotonic, detail_width: int | None = None
+    ) -> None:
+        """Makes it, without a bar.
+
+        Args:
+            console: where to print.
+            clock: seconds from any fixed time on.
+            detail_width: characters of what stands behind a bar; None: as many as it has.
+        """
+        self.console = console
+        self.clock = clock
+        self.plain_line_at = clock()
+        self.bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", table_column=Column(width=14, no_wrap=True)),
+            BarColumn(bar_width=18),
+            TextColumn("{task.fields[detail]}", table_column=Column(width=detail_width, no_wrap=True)),
+            console=console,
+            transient=True,
+            disable=not console.is_interactive,
+        )
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def print(self, text: str, style: str = "") -> None:
+        """Prints a line above the bars."""
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def print_plain(self, text: str) -> None:
+        """Tells without a terminal what the bars show on one, now and then."""
+        now = self.clock()
+        if not self.console.is_interactive and now - self.plain_line_at >= _PLAIN_EVERY:
+            self.plain_line_at = now
+            self.print(f"  {text}", "dim")
