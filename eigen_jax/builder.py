@@ -17,6 +17,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from eigen_jax.architecture import IMAGE, Architecture, ArchitectureError
+from eigen_jax.layers import BatchNormRelu, Conv, max_pool
 
 
 class Network(nn.Module):
@@ -51,21 +52,12 @@ class Network(nn.Module):
             raise ArchitectureError(
                 f"images have shape {images.shape}; this network takes [B, {height}, {width}, {channels}]"
             )
-        conv = functools.partial(nn.Conv, use_bias=False, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
-        norm = functools.partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=jnp.float32,
-            axis_name=self.axis_name,
-        )
-        conv_layer = functools.partial(ConvLayer, conv=conv, norm=norm)
+        norm = functools.partial(BatchNormRelu, use_running_average=not train, axis_name=self.axis_name)
         maps = {IMAGE: images.astype(self.dtype)}
         for position, layer in enumerate(self.architecture.layers):
             inputs = [maps[source] for source in layer.inputs]
             if layer.op == "conv":
-                block = conv_layer(layer.channels, layer.kernel, layer.stride, name=f"layer_{position}")
+                block = ConvLayer(layer.channels, layer.kernel, layer.stride, norm=norm, name=f"layer_{position}")
                 maps[position] = block(*inputs)
             elif layer.op == "pool":
                 maps[position] = max_pool(*inputs)
@@ -77,35 +69,18 @@ class Network(nn.Module):
 
 
 class ConvLayer(nn.Module):
-    """Convolution without bias, batch normalisation (Ioffe & Szegedy, 2015), ReLU."""
+    """Convolution without bias, batch normalisation, ReLU."""
 
     channels: int  # of the output
     kernel: int  # pixels a side
     stride: int  # pixels
-    conv: Callable[..., nn.Module]  # (channels, kernel shape, strides, name=) -> module; SAME padding
-    norm: Callable[..., nn.Module]  # (name=) -> module
+    norm: Callable[..., nn.Module]  # (name=) -> module: normalisation and ReLU
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels], of one dtype."""
-        y = self.conv(self.channels, (self.kernel, self.kernel), (self.stride, self.stride), name="conv")(x)
-        # Explicit, because nn.BatchNorm mixes half-precision maps with float32 statistics by implicit promotion.
-        y = self.norm(name="norm")(y.astype(jnp.float32))
-        return nn.relu(y).astype(x.dtype)
-
-
-def max_pool(x: Array) -> Array:
-    """2 x 2 max pooling with stride 2 and SAME padding: [B, H, W, C] to [B, ceil(H / 2), ceil(W / 2), C].
-
-    Computed as a maximum over a reshaped array, whose gradient is elementwise: several times faster
-    on a CPU than that of `nn.max_pool`, and deterministic on a GPU. The values are those of
-    `nn.max_pool`; the gradient differs where maxima are tied, and is shared equally between them
-    instead of going to the first.
-    """
-    batch, height, width, channels = x.shape
-    padded = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), constant_values=-jnp.inf)
-    windows = padded.reshape(batch, -(-height // 2), 2, -(-width // 2), 2, channels)
-    return jnp.max(windows, axis=(2, 4))
+        y = Conv(self.channels, self.kernel, self.stride, kernel_init=nn.initializers.he_normal(), name="conv")(x)
+        return self.norm(name="norm")(y)
 
 
 def build_network(architecture: Architecture, *, num_classes: int, dtype: DTypeLike = jnp.float32) -> Network:

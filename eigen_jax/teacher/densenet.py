@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax import Array
 from jax.typing import DTypeLike
 
+from eigen_jax.layers import BatchNormRelu, Conv
 from eigen_jax.teacher.config import TeacherError
 
 _BLOCKS = 3
@@ -55,7 +56,7 @@ class DenseNet(nn.Module):
             TeacherError: a depth or a compression that no network has, or images that are too small.
         """
         self._check(images.shape)
-        x = _conv(self, 2 * self.growth, 3, stride=self.stem_stride, name="stem")(images.astype(self.dtype))
+        x = _conv(2 * self.growth, 3, stride=self.stem_stride, name="stem")(images.astype(self.dtype))
         for block in range(_BLOCKS):
             if block:
                 x = self._transition(x, train=train, name=f"transition_{block - 1}")
@@ -68,9 +69,9 @@ class DenseNet(nn.Module):
     def _bottleneck(self, x: Array, *, train: bool, name: str) -> Array:
         """[B, H, W, C] to [B, H, W, C + k]: the maps that came in, and k new ones (Section 3)."""
         y = self._norm_relu(x, train=train, name=f"{name}_norm_1")
-        y = _conv(self, 4 * self.growth, 1, name=f"{name}_conv_1")(y)
+        y = _conv(4 * self.growth, 1, name=f"{name}_conv_1")(y)
         y = self._norm_relu(y, train=train, name=f"{name}_norm_2")
-        y = _conv(self, self.growth, 3, name=f"{name}_conv_2")(y)
+        y = _conv(self.growth, 3, name=f"{name}_conv_2")(y)
         return jnp.concatenate([x, y], axis=-1)
 
     def _transition(self, x: Array, *, train: bool, name: str) -> Array:
@@ -79,19 +80,10 @@ class DenseNet(nn.Module):
         if channels < 1:
             raise TeacherError(f"compression is {self.compression}; it leaves none of {x.shape[-1]} maps: raise it")
         y = self._norm_relu(x, train=train, name=f"{name}_norm")
-        return average_pool(_conv(self, channels, 1, name=f"{name}_conv")(y))
+        return average_pool(_conv(channels, 1, name=f"{name}_conv")(y))
 
     def _norm_relu(self, x: Array, *, train: bool, name: str) -> Array:
-        norm = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=jnp.float32,
-            axis_name=self.axis_name,
-            name=name,
-        )
-        # Explicit, because nn.BatchNorm mixes half-precision maps with float32 statistics by implicit promotion.
-        return nn.relu(norm(x.astype(jnp.float32))).astype(self.dtype)
+        return BatchNormRelu(use_running_average=not train, axis_name=self.axis_name, name=name)(x)
 
     def _check(self, shape: tuple[int, ...]) -> None:
         if self.depth < 10 or self.depth % 6 != 4:
@@ -103,16 +95,8 @@ class DenseNet(nn.Module):
             )
 
 
-def _conv(network: DenseNet, channels: int, kernel: int, *, name: str, stride: int = 1) -> nn.Conv:
-    return nn.Conv(
-        channels,
-        (kernel, kernel),
-        (stride, stride),
-        use_bias=False,
-        kernel_init=_initial_kernel,
-        dtype=network.dtype,
-        name=name,
-    )
+def _conv(channels: int, kernel: int, *, name: str, stride: int = 1) -> Conv:
+    return Conv(channels, kernel, stride, kernel_init=_initial_kernel, name=name)
 
 
 def average_pool(x: Array) -> Array:

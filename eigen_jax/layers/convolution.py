@@ -1,0 +1,147 @@
+"""Convolution with SAME padding, and its gradients stated in the form that a CPU computes fastest.
+
+Dimension letters: B images, H x W x C maps that come in, I x J x D maps that go out, K the side of a
+kernel, S the stride; I = ceil(H / S), J = ceil(W / S).
+
+The gradients that JAX derives are convolutions with dilated inputs and permuted dimensions. On a CPU,
+XLA spends time on the zeros that a dilated input is made of, and it finds its fast kernels for
+permuted dimensions only in the outermost computation of a program, not in the body of a loop. Stated
+here, each convolution reads [B, H, W, C] maps and [K, K, C, D] kernels from the start.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array, lax
+
+from eigen_jax import platforms
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+class Conv(nn.Module):
+    """Convolution without bias, SAME padding. "kernel" in "params" is [K, K, C, D] float32."""
+
+    channels: int  # D
+    kernel: int  # K, pixels a side
+    stride: int  # S, pixels
+    kernel_init: nn.initializers.Initializer
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] floating to [B, I, J, D] of the same dtype, in which it is computed."""
+        shape = (self.kernel, self.kernel, x.shape[-1], self.channels)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        convolve = stated_convolution if platforms.current().states_gradients else derived_convolution
+        return convolve(x, kernel.astype(x.dtype), self.stride)
+
+
+def derived_convolution(x: Array, kernel: Array, stride: int) -> Array:
+    """Convolution whose gradients JAX derives.
+
+    Args:
+        x: [B, H, W, C] floating.
+        kernel: [K, K, C, D] of the same dtype.
+        stride: S, pixels.
+
+    Returns:
+        [B, I, J, D] of the same dtype.
+    """
+    return _correlate(x, kernel, _padding(x.shape[1:3], kernel.shape[0], stride), stride=stride)
+
+
+def stated_convolution(x: Array, kernel: Array, stride: int) -> Array:
+    """The same convolution, with gradients stated; arguments and result are `derived_convolution`'s.
+
+    A 1 x 1 kernel makes it a matrix product, and so are the gradients of that.
+    """
+    if kernel.shape[0] == 1:
+        return x[:, ::stride, ::stride] @ kernel[0, 0]
+    return _stated(x, kernel, stride)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _stated(x: Array, kernel: Array, stride: int) -> Array:
+    return derived_convolution(x, kernel, stride)
+
+
+def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
+    return derived_convolution(x, kernel, stride), (x, kernel)
+
+
+def _backward(stride: int, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    return (
+        _input_gradient(gradient, kernel, stride, x.shape[1:3]),
+        _kernel_gradient(x, gradient, stride, kernel.shape[0]),
+    )
+
+
+_stated.defvjp(_forward, _backward)
+
+
+def _input_gradient(gradient: Array, kernel: Array, stride: int, size: Sequence[int]) -> Array:
+    """[B, H, W, C], from [B, I, J, D].
+
+    Output i reads input h with tap k where h + low = S i + k, `low` being the padding before the
+    first pixel. So the inputs h = S m + r of one phase r meet every S-th tap only, and their
+    gradient is a convolution of its own, of those taps and without zeros between the outputs. The
+    S x S phases are interleaved at the end.
+    """
+    batch, side, channels = gradient.shape[0], kernel.shape[0], kernel.shape[2]
+    counts = [-(-pixels // stride) for pixels in size]  # of inputs in a phase; the last may lie past the edge
+    lows = [low for low, _ in _padding(size, side, stride)]
+    swapped = jnp.swapaxes(kernel, 2, 3)
+    phases = []
+    for r, s in ((r, s) for r in range(stride) for s in range(stride)):
+        rows, above = _phase(r + lows[0], side, stride)
+        columns, left = _phase(s + lows[1], side, stride)
+        taps = lax.rev(swapped[rows, columns], (0, 1))
+        if 0 in taps.shape:
+            phases.append(jnp.zeros((batch, *counts, channels), gradient.dtype))
+            continue
+        below = counts[0] - gradient.shape[1] - above + taps.shape[0] - 1
+        right = counts[1] - gradient.shape[2] - left + taps.shape[1] - 1
+        phases.append(_correlate(gradient, taps, ((above, below), (left, right))))
+    grid = jnp.stack(phases, axis=3).reshape(batch, *counts, stride, stride, channels)
+    whole = grid.transpose(0, 1, 3, 2, 4, 5).reshape(batch, counts[0] * stride, counts[1] * stride, channels)
+    return whole[:, : size[0], : size[1]]
+
+
+def _phase(offset: int, side: int, stride: int) -> tuple[slice, int]:
+    """The taps k that meet the inputs h = S m + r, where `offset` is r + low, and the padding before output 0."""
+    taps = slice(offset % stride, side, stride)
+    return taps, len(range(side)[taps]) - 1 - offset // stride
+
+
+def _kernel_gradient(x: Array, gradient: Array, stride: int, side: int) -> Array:
+    """[K, K, C, D]: the maps convolved with the gradient [B, I, J, D] as a kernel, images as channels."""
+    outputs = gradient.shape[1:3]
+    lows = [low for low, _ in _padding(x.shape[1:3], side, stride)]
+    padding = [
+        (low, (count - 1) * stride + side - pixels - low)
+        for low, count, pixels in zip(lows, outputs, x.shape[1:3], strict=True)
+    ]
+    taps = _correlate(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), padding, kernel_dilation=stride)
+    return taps.transpose(1, 2, 0, 3)
+
+
+def _correlate(
+    x: Array, kernel: Array, padding: Sequence[tuple[int, int]], *, stride: int = 1, kernel_dilation: int = 1
+) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        rhs_dilation=(kernel_dilation, kernel_dilation),
+        dimension_numbers=_LAYOUT,
+    )
+
+
+def _padding(size: Sequence[int], side: int, stride: int) -> list[tuple[int, int]]:
+    """SAME padding of rows and of columns: (before, after), the odd pixel after."""
+    return lax.padtype_to_pads(size, (side, side), (stride, stride), "SAME")
