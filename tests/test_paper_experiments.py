@@ -28,7 +28,7 @@ from experiments import paper
 from experiments.paper.catalogue import EXPERIMENTS
 from experiments.paper.command import main
 from experiments.paper.plans import Choice, Plan, eigen_searches, plain_searches, retrainings, step_size_searches
-from experiments.paper.request import read_request
+from experiments.paper.request import digest, read_request
 from experiments.paper.running import Makers, RunMaker, Runs
 from experiments.presets import PRESETS
 from experiments.runner import INTERRUPTED
@@ -72,10 +72,20 @@ def test_a_folder_is_named_by_all_that_the_outcome_depends_on():
         ("--t1", "61"),
         ("--teacher-epochs", "7"),
         ("--pad", "0"),
+        ("--dtype", "bfloat16"),
         ("--preset", "smoke"),
         ("--teacher-logits", "x"),
     ):
         assert folders(*changed) != folders()
+
+
+def test_a_setting_that_older_runs_do_not_name_leaves_their_folder_its_name():
+    then = {"t1": 60, "teacher_logits": None, "decay_steps": (350, 480)}
+    assert digest({**then, "dtype": "float32", "teacher_dtype": "float32"}) == digest(then)
+    assert (
+        len({digest(then), digest({**then, "dtype": "bfloat16"}), digest({**then, "teacher_dtype": "bfloat16"})}) == 3
+    )
+    assert digest(then) != digest({"t1": 60, "decay_steps": (350, 480)})
 
 
 def test_runs_differ_from_the_base_run_in_what_they_are_for_alone():
@@ -108,7 +118,8 @@ def test_the_teacher_has_a_folder_for_what_it_depends_on():
 
     assert folder().parent == Path("r")
     assert folder() == folder("--t1", "61", "--seeds", "5", "--temperature", "2")
-    assert len({folder(), folder("--teacher-members", "1"), folder("--split-seed", "1"), folder("--pad", "0")}) == 4
+    others = (("--teacher-members", "1"), ("--split-seed", "1"), ("--pad", "0"), ("--teacher-dtype", "bfloat16"))
+    assert len({folder(), *(folder(*argv) for argv in others)}) == 1 + len(others)
     assert folder("--teacher-dir", "mine") == Path("mine")
     default = PRESETS["digits"]["small"].teacher_dir
     assert folder(f"--teacher-dir={default}") == default

@@ -24,9 +24,9 @@ from eigen_jax.report import (
     summarise_phases,
 )
 from eigen_jax.report.summary import RESULT_VERSION
-from eigen_jax.search.folder import write_json
+from eigen_jax.search.folder import with_former_settings, write_json
 from eigen_jax.teacher import TeacherError, read_teacher
-from experiments.benchmark import machine
+from experiments.benchmarks.machine import describe_machine
 from experiments.paper.plans import Choice, Plan, Retraining, Search
 from experiments.settings import Settings
 
@@ -198,7 +198,7 @@ def is_begun(folder: Path) -> bool:
 
 def note_machine(folder: Path, data: DataFacts | None) -> None:
     """Writes down beside a run which machine finished it, and how much data it was made with."""
-    noted = {**machine(), "accelerators": len(jax.devices())}
+    noted = {**describe_machine(), "accelerators": len(jax.devices())}
     write_json(folder / _MACHINE, noted if data is None else noted | {"data": dataclasses.asdict(data)})
 
 
@@ -275,6 +275,7 @@ def _how_far(individual: Individual) -> tuple[int, float]:
 def _read_origin(folder: Path, settings: Settings) -> Origin:
     recorded, versions = _read_settings(folder)
     expected = json.loads(json.dumps(settings.outcome(), default=str))
+    recorded = with_former_settings(recorded, expected)
     for name, value in expected.items():
         if recorded.get(name) != value:
             raise ReportError(

@@ -1,0 +1,1 @@
+"""What `experiments.benchmark` measures: a module for each group of rows, and what they share."""
