@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from jax import numpy as jnp
 
-from eigen_jax import executor
+from eigen_jax import executor, platforms
 from eigen_jax.architecture import Architecture, Layer
 from eigen_jax.data import Dataset
 from eigen_jax.executor import Job, prepare_job, run_job
-from eigen_jax.training import TrainConfig, batch_shapes, programs
+from eigen_jax.training import TrainConfig, batch_shapes, loop, programs
 
 CONFIG = TrainConfig(batch_size=8, learning_rate=0.05, decay_steps=(), pad=0, flip=False, eval_batch_size=16)
 NETWORK = Architecture(input_shape=(4, 4, 1), layers=(Layer(op="conv", inputs=(-1,), channels=4, kernel=3, stride=1),))
@@ -80,6 +80,24 @@ def test_a_job_trains_in_the_dtype_of_its_config(bright_and_dark):
     assert outcome.fitness == 1.0
     assert {leaf.dtype for leaf in jax.tree.leaves(outcome.state)} == {jnp.dtype("float32"), jnp.dtype("int32")}
     assert not all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), outcome.state, exact.state)))
+
+
+def test_a_job_goes_the_way_of_a_gpu(bright_and_dark, monkeypatch):
+    """Derived gradients, chunks of steps in one program and single ones for what is left over, bfloat16 maps."""
+    monkeypatch.setattr(platforms, "current", lambda: dataclasses.replace(platforms.GPU, steps_per_call=15))
+    called = []
+    compile_training = loop.compile_training
+
+    def watched(state, batch, calls, **rest):
+        called.append(sorted(calls))
+        return compile_training(state, batch, calls, **rest)
+
+    monkeypatch.setattr(loop, "compile_training", watched)
+    outcome = run_job(job(40, dataclasses.replace(CONFIG, dtype="bfloat16")), None, bright_and_dark)
+    assert called == [[1, 15]]
+    assert outcome.fitness == 1.0
+    assert int(outcome.state.step) == 40
+    assert {leaf.dtype for leaf in jax.tree.leaves(outcome.state)} == {jnp.dtype("float32"), jnp.dtype("int32")}
 
 
 class Contrarian:

@@ -26,10 +26,6 @@ COMPILED_KEPT = 48
 # evolution, is then traced anew.
 CLEARED_EVERY = 150
 
-# Seconds that the end of the process waits for a compilation under way. Nothing can stop one, and
-# Python may crash where one outlives it.
-EXIT_PATIENCE = 30.0
-
 _logger = logging.getLogger(__name__)
 
 
@@ -180,12 +176,16 @@ class _Background:
                 self._thread.start()
 
     def end(self) -> None:
-        """Drops the tasks that wait, and gives the compilation under way a while."""
+        """Drops the tasks that wait, and waits for the compilation under way.
+
+        Nothing can stop that one. XLA makes the process wait for it in any case, and a thread that
+        comes back from it to a Python that has ended crashes.
+        """
         with self._lock:
             self._tasks.clear()
             thread = self._thread
         if thread is not None:
-            thread.join(EXIT_PATIENCE)
+            thread.join()
 
     def _work(self) -> None:
         while True:
