@@ -142,6 +142,13 @@ def test_batch_normalisation_starts_as_the_plain_one():
     chex.assert_trees_all_equal(ours, nn.BatchNorm(use_running_average=False).init(jax.random.key(0), x))
 
 
+def test_what_is_not_a_number_is_not_hidden():
+    x = draw(0, 2, 3, 3, 2).at[0, 1, 1, 0].set(jnp.nan)
+    module = BatchNormRelu(use_running_average=True)
+    y = module.apply(module.init(jax.random.key(0), x), x)
+    np.testing.assert_array_equal(jnp.isnan(y), jnp.isnan(x))
+
+
 def test_batch_normalisation_computes_half_precision_maps_in_float32():
     x = 100 + draw(0, 4, 8, 8, 3)
     module = BatchNormRelu(use_running_average=False)

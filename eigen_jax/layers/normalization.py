@@ -76,8 +76,8 @@ def scale_relu(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
     scaled = _scale(x, mean, factor, bias)
     # Not jnp.maximum: XLA would compute that anew in every layer that reads it, merged with whatever that
     # layer does to it, on a CPU with transpositions that are then several times slower. It does not for a
-    # selection, which reads more than it writes.
-    return jnp.where(scaled > 0, scaled, 0).astype(x.dtype)
+    # selection, which reads more than it writes. What is not a number stays, so that divergence is seen.
+    return jnp.where(scaled <= 0, 0, scaled).astype(x.dtype)
 
 
 def _forward(x: Array, mean: Array, factor: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
@@ -86,7 +86,7 @@ def _forward(x: Array, mean: Array, factor: Array, bias: Array) -> tuple[Array, 
 
 def _backward(residuals: tuple[Array, ...], gradient: Array) -> tuple[Array, ...]:
     x, mean, factor, bias = residuals
-    passed = jnp.where(_scale(x, mean, factor, bias) > 0, gradient.astype(jnp.float32), 0)
+    passed = jnp.where(_scale(x, mean, factor, bias) <= 0, 0, gradient.astype(jnp.float32))
     bias_gradient = channel_sums(passed)
     factor_gradient = channel_sums(passed * _centred(x, mean))
     return (passed * _per_channel(factor)).astype(x.dtype), -factor * bias_gradient, factor_gradient, bias_gradient
