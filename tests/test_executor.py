@@ -96,6 +96,7 @@ def test_a_job_goes_the_way_of_a_gpu(bright_and_dark, monkeypatch):
     outcome = run_job(job(40, dataclasses.replace(CONFIG, dtype="bfloat16")), None, bright_and_dark)
     assert called == [[1, 15]]
     assert outcome.fitness == 1.0
+    assert outcome.state is not None
     assert int(outcome.state.step) == 40
     assert {leaf.dtype for leaf in jax.tree.leaves(outcome.state)} == {jnp.dtype("float32"), jnp.dtype("int32")}
 
