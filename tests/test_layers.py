@@ -145,7 +145,7 @@ def test_batch_normalisation_starts_as_the_plain_one():
 def test_what_is_not_a_number_is_not_hidden():
     x = draw(0, 2, 3, 3, 2).at[0, 1, 1, 0].set(jnp.nan)
     module = BatchNormRelu(use_running_average=True)
-    y = module.apply(module.init(jax.random.key(0), x), x)
+    y = jnp.asarray(module.apply(module.init(jax.random.key(0), x), x))
     np.testing.assert_array_equal(jnp.isnan(y), jnp.isnan(x))
 
 
