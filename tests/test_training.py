@@ -357,3 +357,28 @@ def test_a_batch_larger_than_the_training_set_gets_one_line():
     with pytest.raises(TrainConfigError) as caught:
         train_to(KEY, new_state(config=config), make_dataset(), 1, network=Convolutional(), config=config)
     assert str(caught.value) == "batch_size is 37; the training set has only 36 images"
+
+
+def test_a_pause_gives_the_state_so_far_and_training_goes_on_to_the_same_bits():
+    dataset, network, asked = make_dataset(), Convolutional(), []
+
+    def pause() -> bool:
+        asked.append(None)
+        return len(asked) == 2
+
+    whole, _ = train_to(KEY, new_state(), dataset, 5, network=network, config=SMALL)
+    looks: list[int] = []
+    paused, report = train_to(
+        KEY,
+        new_state(),
+        dataset,
+        5,
+        network=network,
+        config=SMALL,
+        on_progress=lambda step, loss, rate: looks.append(step),
+        pause=pause,
+    )
+    assert paused.step == report.steps == 2
+    assert looks == [2]
+    resumed, _ = train_to(KEY, paused, dataset, 5, network=network, config=SMALL, pause=lambda: False)
+    chex.assert_trees_all_equal(resumed, whole)

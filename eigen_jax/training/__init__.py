@@ -21,7 +21,7 @@ While a network trains, the programs of the next one are compiled in the backgro
 from eigen_jax.data import Dataset
 from eigen_jax.training.config import ComputeDtype, DivergedError, TrainConfig, TrainConfigError
 from eigen_jax.training.evaluation import accuracy, evaluate, predict
-from eigen_jax.training.loop import CHECK_EVERY, ProgressCallback, TrainReport, train_to
+from eigen_jax.training.loop import CHECK_EVERY, Pause, ProgressCallback, TrainReport, train_to
 from eigen_jax.training.preparation import batch_shapes, prepare_training
 from eigen_jax.training.step import (
     Batch,
@@ -44,6 +44,7 @@ __all__ = [
     "ComputeDtype",
     "Dataset",
     "DivergedError",
+    "Pause",
     "ProgressCallback",
     "StepMetrics",
     "Teacher",

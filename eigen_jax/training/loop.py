@@ -29,6 +29,7 @@ from eigen_jax.training.step import (
 )
 
 ProgressCallback = Callable[[int, float, float], None]  # step, mean loss, steps a second
+Pause = Callable[[], bool]  # whether training is to come back before its landmark
 
 # Steps between looks at the loss. A look waits for the device, so this also bounds how far the
 # calls run ahead of it.
@@ -56,8 +57,9 @@ def train_to(
     config: TrainConfig,
     teacher: Teacher | None = None,
     on_progress: ProgressCallback | None = None,
+    pause: Pause | None = None,
 ) -> tuple[TrainState, TrainReport]:
-    """Trains until `until` steps were taken in all; a state that is there already comes back as it is.
+    """Trains until `until` steps were taken in all, or a pause; a state that is there already comes back as it is.
 
     Args:
         key: one for the whole training, the same at every landmark.
@@ -70,6 +72,8 @@ def train_to(
         on_progress: called at looks, every `CHECK_EVERY` steps (or the platform's steps of one call,
             where those are more) and at the end, with the step, the mean loss since the look before,
             and the steps a second.
+        pause: asked after every call of a program. Where it says so, the state comes back as it is
+            then, to be saved, say; another call goes on from it to the same bits.
 
     Raises:
         TrainConfigError: a batch is larger than the training set.
@@ -96,14 +100,17 @@ def train_to(
         metrics.append(call_metrics)
         following = next(inputs, None)  # drawn while the device trains
         step += steps
-        if step // CHECK_EVERY > (step - steps) // CHECK_EVERY or step == until:
+        paused = pause is not None and pause()
+        if step // CHECK_EVERY > (step - steps) // CHECK_EVERY or step == until or paused:
             count, loss, accuracy = _check_metrics(step, metrics)
             now = time.perf_counter()
             if on_progress is not None:
                 on_progress(step, loss, count / (now - looked))
             metrics, looked = [], now
+        if paused:
+            break
     seconds = {"compile_seconds": begun - started, "train_seconds": looked - begun}
-    return state, TrainReport(steps=until - start, loss=loss, accuracy=accuracy, **seconds)
+    return state, TrainReport(steps=step - start, loss=loss, accuracy=accuracy, **seconds)
 
 
 def steps_of_calls(start: int, until: int, *, steps_per_call: int) -> list[int]:
