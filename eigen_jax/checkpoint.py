@@ -7,27 +7,35 @@ steps, and hidden leftovers that the next `save` clears away.
 
 The manifest is there because Orbax reads array data without a checksum (a flipped bit restores as
 another number), and because reading a half-deleted step through Orbax fails late and noisily. A
-step whose files do not match its manifest is damaged, and is passed over.
+step whose files do not match its manifest is damaged, and is passed over. Nothing that Orbax reads
+from a checkpoint can name code to be run.
 
 Leaves may be JAX or NumPy arrays, typed keys and Python numbers; Orbax cannot store arrays of size
 zero, or text. One process writes to a folder at a time.
 """
 
+import contextlib
+import errno
 import hashlib
-import json
+import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+
+from eigen_jax import files
 
 PyTree = Any
 
 _MANIFEST = "manifest.json"
 _SAVING = "saving"  # suffixes of the hidden names
 _DELETING = "deleting"
+_SYSTEM_ERROR = re.compile(r"\[os_error_code='(\d+)'\]")
 
 
 class CheckpointError(ValueError):
@@ -57,18 +65,19 @@ def save(folder: str | Path, step: int, items: Mapping[str, PyTree], *, keep: in
             raise CheckpointError(f"step {step} cannot be saved: {folder} has step {newer} already; save a later step")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f".*.{_SAVING}*"):
-            shutil.rmtree(leftover)
-        for leftover in folder.glob(f".*.{_DELETING}"):
-            shutil.rmtree(leftover)
+        _clear_leftovers(folder)
+        _check_space(folder, items)
         written = _write(folder, step, items)
         for damaged in [present for present in _listed_steps(folder) if present >= step]:
             _delete(folder / str(damaged))
         written.rename(folder / str(step))
+        files.sync_folder(folder)
         for old in _listed_steps(folder)[:-keep]:
             _delete(folder / str(old))
-    except (OSError, TypeError, ValueError) as error:
-        raise CheckpointError(f"step {step} cannot be saved in {folder}: {_one_line(error)}") from error
+    except Exception as error:  # Orbax raises nearly anything, and of a full disk not always an OSError
+        with contextlib.suppress(OSError):
+            _clear_leftovers(folder)
+        raise CheckpointError(f"step {step} cannot be saved in {folder}: {_reason(error)}") from error
 
 
 def steps(folder: str | Path) -> tuple[int, ...]:
@@ -119,7 +128,7 @@ def restore(folder: str | Path, name: str, *, step: int | None = None, abstract:
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             return checkpointer.restore(path, args=wanted)[name]
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # another structure, or damage that the manifest agrees with, can raise nearly anything
         raise CheckpointError(f"{name!r} of step {step} in {folder} has another form: {_one_line(error)}") from error
 
 
@@ -134,9 +143,24 @@ def _write(folder: Path, step: int, items: Mapping[str, PyTree]) -> Path:
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         checkpointer.save(path, args=ocp.args.Composite(**args))
-    files = {file.relative_to(path).as_posix(): _sha256(file) for file in sorted(path.rglob("*")) if file.is_file()}
-    (path / _MANIFEST).write_text(json.dumps({"sha256": files}, indent=1))
+    digests = {name: _sha256(path / name) for name in _files_in(path)}
+    for name in digests:
+        with (path / name).open("rb") as file:
+            os.fsync(file.fileno())
+    files.write_json(path / _MANIFEST, {"sha256": digests})
     return path
+
+
+def _files_in(path: Path) -> list[str]:
+    """The names of all files in a folder and its folders, but for the manifest's."""
+    names = (file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if file.is_file())
+    return [name for name in names if name != _MANIFEST]
+
+
+def _clear_leftovers(folder: Path) -> None:
+    for pattern in (f".*.{_SAVING}*", f".*.{_DELETING}"):
+        for leftover in folder.glob(pattern):
+            shutil.rmtree(leftover)
 
 
 def _delete(path: Path) -> None:
@@ -145,8 +169,9 @@ def _delete(path: Path) -> None:
 
 def _is_intact(path: Path) -> bool:
     try:
-        files = json.loads((path / _MANIFEST).read_text())["sha256"]
-        return all(_sha256(path / name) == digest for name, digest in files.items())
+        digests = files.read_json(path / _MANIFEST)["sha256"]
+        same_files = digests.keys() == set(_files_in(path)) != set()
+        return same_files and all(_sha256(path / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -154,6 +179,22 @@ def _is_intact(path: Path) -> bool:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_space(folder: Path, items: Mapping[str, PyTree]) -> None:
+    """Finds a disk too full before Orbax does, whose threads would print what they met with."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items)) if isinstance(leaf, jax.Array | np.ndarray))
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _reason(error: Exception) -> str:
+    # TensorStore tells what the system said in the text of a ValueError.
+    if code := _SYSTEM_ERROR.search(str(error)):
+        error = OSError(int(code[1]), os.strerror(int(code[1])))
+    if isinstance(error, OSError):
+        return files.explain(error, "choose a folder that can be written")
+    return _one_line(error)
 
 
 def _one_line(error: Exception, limit: int = 300) -> str:

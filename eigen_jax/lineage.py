@@ -5,6 +5,10 @@ fixed order and numbers in Python's shortest exact form, so two runs that did th
 same bytes, but for the two fields of seconds. A line counts once its newline is written: what
 follows the last newline is what a killed writer left, which `read` leaves out and `truncate`
 removes.
+
+A line ends with a checksum of all that it says but the seconds, and is read only if it stands
+exactly as it was written. So any flipped bit is told, but for one that makes another number of
+seconds. Lines of schema version 2, which have no checksum, are read as well.
 """
 
 import dataclasses
@@ -12,7 +16,9 @@ import enum
 import json
 import math
 import os
+import reprlib
 import sys
+import zlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +26,15 @@ from typing import Any
 
 import numpy as np
 
+from eigen_jax import files
 from eigen_jax.architecture import Architecture, ArchitectureError, fingerprint, from_dict, to_dict
+from eigen_jax.files import JSONError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+_WITHOUT_CHECKSUM = 2  # the schema version before
+_MOST_SECONDS = 1e12  # so that they can be added up
+_CHOOSE = "choose a folder that can be written"
 
 
 class LineageError(ValueError):
@@ -120,12 +132,12 @@ class Individual:
         for name in ("generation", "index", "parameters", "flops"):
             _check_count(name, getattr(self, name))
         for name in ("seconds_compiling", "seconds_training"):
-            _check_number(name, getattr(self, name), least=0)
+            _check_number(name, getattr(self, name), least=0, most=_MOST_SECONDS)
         if not isinstance(self.phase, str) or not self.phase:
-            raise LineageError(f"phase is {self.phase!r}; it must be a name")
+            raise LineageError(f"phase is {reprlib.repr(self.phase)}; it must be a name")
         if self.operators is not None:
             for operator, count in self.operators.items():
-                _check_count(f"operators[{operator!r}]", count)
+                _check_count(f"operators[{reprlib.repr(operator)}]", count)
         if self.repeats is not None:
             _check_repeats(self.repeats)
             if self.operators is not None:
@@ -133,11 +145,11 @@ class Individual:
         if self.test_accuracy is not None:
             _check_number("test_accuracy", self.test_accuracy, least=0, most=1)
         if not isinstance(self.fate, Fate):
-            raise LineageError(f"fate is {self.fate!r}; it must be one of {', '.join(Fate)}")
+            raise LineageError(f"fate is {reprlib.repr(self.fate)}; it must be one of {', '.join(Fate)}")
         if self.fate is Fate.FAILED and not (isinstance(self.cause, str) and self.cause):
-            raise LineageError(f"cause is {self.cause!r}; an individual that failed must say why")
+            raise LineageError(f"cause is {reprlib.repr(self.cause)}; an individual that failed must say why")
         if self.fate is not Fate.FAILED and self.cause is not None:
-            raise LineageError(f"cause is {self.cause!r}; it must be none where the fate is {self.fate}")
+            raise LineageError(f"cause is {reprlib.repr(self.cause)}; it must be none where the fate is {self.fate}")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -157,6 +169,12 @@ def without_times(individual: Individual) -> Individual:
 
 def to_line(individual: Individual) -> str:
     """The line of JSON that records an individual, without a newline."""
+    content = _content(individual)
+    return f'{content[:-1]},"checksum":"{_checksum(individual)}"}}'
+
+
+def _content(individual: Individual) -> str:
+    """The line without its checksum."""
     fields: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
     for field in dataclasses.fields(individual):
         value = getattr(individual, field.name)
@@ -175,24 +193,58 @@ def to_line(individual: Individual) -> str:
     return json.dumps(fields, allow_nan=False, separators=(",", ":"))
 
 
+def _checksum(individual: Individual) -> str:
+    """CRC-32, in hexadecimal, of all but the seconds."""
+    return f"{zlib.crc32(_content(without_times(individual)).encode()):08x}"
+
+
 def from_line(line: str | bytes) -> Individual:
     """Reads the individual that a line records.
 
     Raises:
-        LineageError: the line is no JSON, of an unknown schema version, or not an individual.
+        LineageError: the line is no JSON, of an unknown schema version, not an individual, or not as
+            it was written.
     """
     try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError):
+        fields = files.parse_json(line)
+    except JSONError:
         raise LineageError("the line is not JSON; the file is damaged") from None
     if not isinstance(fields, dict):
         raise LineageError("the line is not a JSON object; the file is damaged")
     version = fields.pop("schema_version", None)
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise LineageError(f"schema version is {version!r}; this version of eigen_jax reads {SCHEMA_VERSION} only")
-    names = {field.name for field in dataclasses.fields(Individual)} | {"fingerprint"}
-    _check_names("an individual", fields, names)
-    recorded = fields.pop("fingerprint")
+    if type(version) is not int or version not in (_WITHOUT_CHECKSUM, SCHEMA_VERSION):
+        raise LineageError(
+            f"schema version is {reprlib.repr(version)}; this version of eigen_jax reads {_WITHOUT_CHECKSUM} and"
+            f" {SCHEMA_VERSION}"
+        )
+    seals = {"fingerprint"} if version == _WITHOUT_CHECKSUM else {"fingerprint", "checksum"}
+    _check_names("an individual", fields, {field.name for field in dataclasses.fields(Individual)} | seals)
+    recorded = {name: fields.pop(name) for name in seals}
+    individual = _read_individual(fields)
+    if recorded["fingerprint"] != individual.fingerprint:
+        raise LineageError(
+            f"fingerprint is {reprlib.repr(recorded['fingerprint'])}, and its architecture's is"
+            f" {individual.fingerprint!r}"
+        )
+    if version == SCHEMA_VERSION:
+        _check_is_as_written(line, individual, recorded["checksum"])
+    return individual
+
+
+def _check_is_as_written(line: str | bytes, individual: Individual, recorded: object) -> None:
+    """Checks a line against what it was read as."""
+    checksum = _checksum(individual)
+    if recorded != checksum:
+        raise LineageError(
+            f"checksum is {reprlib.repr(recorded)}, and its content's is {checksum!r}; the file is damaged"
+        )
+    # The same content can be spelt in other ways, as 1e-05 and 1E-05.
+    if (line if isinstance(line, str) else line.decode()) != to_line(individual):
+        raise LineageError("the line is not spelt as it was written; the file is damaged")
+
+
+def _read_individual(fields: dict[str, Any]) -> Individual:
+    """The individual that the fields of a JSON object describe; all are there, and no others."""
     try:
         fields["architecture"] = from_dict(fields["architecture"])
     except ArchitectureError as error:
@@ -203,37 +255,29 @@ def from_line(line: str | bytes) -> Individual:
         if fields[name] is not None:
             fields[name] = _read_part(Reference, name, fields[name])
     if fields["operators"] is not None and not isinstance(fields["operators"], dict):
-        raise LineageError(f"operators is {fields['operators']!r}; it must be an object or null")
+        raise LineageError(f"operators is {reprlib.repr(fields['operators'])}; it must be an object or null")
     if fields["repeats"] is not None:
         if not isinstance(fields["repeats"], list):
-            raise LineageError(f"repeats is {fields['repeats']!r}; it must be an array or null")
+            raise LineageError(f"repeats is {reprlib.repr(fields['repeats'])}; it must be an array or null")
         fields["repeats"] = tuple(fields["repeats"])
     if fields["fate"] in tuple(Fate):
         fields["fate"] = Fate(fields["fate"])
-    individual = Individual(**fields)
-    if recorded != individual.fingerprint:
-        raise LineageError(f"fingerprint is {recorded!r}, and its architecture's is {individual.fingerprint!r}")
-    return individual
+    return Individual(**fields)
 
 
 def append(path: str | os.PathLike[str], individuals: Iterable[Individual]) -> None:
     """Adds individuals, a whole generation as a rule, to the end of a record, and waits for the disk.
 
     Raises:
-        LineageError: the file cannot be written, or ends in the middle of a line.
+        LineageError: the file cannot be written, and is as it was; or it ends in the middle of a line.
     """
     lines = "".join(f"{to_line(individual)}\n" for individual in individuals).encode()
     try:
-        with open(path, "a+b") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    raise LineageError(f"{path} ends in the middle of a line; truncate it to its last whole generation")
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
+        if Path(path).exists() and not _ends_with_a_line(path):
+            raise LineageError(f"{path} ends in the middle of a line; truncate it to its last whole generation")
+        files.append_bytes(path, lines)
     except OSError as error:
-        raise LineageError(f"cannot write {path}: {error.strerror}; choose a folder that can be written") from None
+        raise LineageError(f"cannot write {path}: {files.explain(error, _CHOOSE)}") from None
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Individual, ...]:
@@ -270,21 +314,24 @@ def truncate(path: str | os.PathLike[str], generations: int) -> None:
             f"{path} has no generation {min(missing)}, and the search had finished {generations};"
             " put back the file that belongs to this run, or start a new run folder"
         )
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        with open(partial, "wb") as file:
-            file.writelines(line + b"\n" for line, _ in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        files.write_bytes(path, b"".join(line + b"\n" for line, _ in kept))
     except OSError as error:
-        raise LineageError(f"cannot write {path}: {error.strerror}; choose a folder that can be written") from None
+        raise LineageError(f"cannot write {path}: {files.explain(error, _CHOOSE)}") from None
+
+
+def _ends_with_a_line(path: str | os.PathLike[str]) -> bool:
+    with open(path, "rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def _read_lines(path: str | os.PathLike[str]) -> list[tuple[bytes, Individual]]:
     """The finished lines of a record, each with the individual that it tells of."""
     try:
-        lines = Path(path).read_bytes().split(b"\n")[:-1]
+        *lines, unfinished = Path(path).read_bytes().split(b"\n")
     except OSError as error:
         raise LineageError(f"cannot read {path}: {error.strerror}; name the record of a run") from None
     found = []
@@ -293,12 +340,22 @@ def _read_lines(path: str | os.PathLike[str]) -> list[tuple[bytes, Individual]]:
             found.append((line, from_line(line)))
         except LineageError as error:
             raise LineageError(f"{path}, line {number}: {error}") from None
+    if _is_individual(unfinished[:-1]):
+        raise LineageError(f"{path}, line {len(lines) + 1}: its newline is {unfinished[-1:]!r}; the file is damaged")
     return found
+
+
+def _is_individual(line: bytes) -> bool:
+    try:
+        from_line(line)
+    except LineageError:
+        return False
+    return True
 
 
 def _read_part(kind: type, name: str, fields: object) -> Any:
     if not isinstance(fields, dict):
-        raise LineageError(f"{name} is {fields!r}; it must be an object")
+        raise LineageError(f"{name} is {reprlib.repr(fields)}; it must be an object")
     _check_names(name, fields, {field.name for field in dataclasses.fields(kind)})
     try:
         return kind(**fields)
@@ -309,20 +366,20 @@ def _read_part(kind: type, name: str, fields: object) -> Any:
 def _check_names(what: str, fields: dict[str, Any], names: set[str]) -> None:
     if wrong := names ^ fields.keys():
         name = min(wrong)
-        raise LineageError(f"{what} {'lacks' if name in names else 'has an unknown'} field {name!r}")
+        raise LineageError(f"{what} {'lacks' if name in names else 'has an unknown'} field {reprlib.repr(name)}")
 
 
 def _check_count(name: str, value: object) -> None:
     if type(value) is not int or value < 0:
-        raise LineageError(f"{name} is {value!r}; it must be an integer of at least 0")
+        raise LineageError(f"{name} is {reprlib.repr(value)}; it must be an integer of at least 0")
 
 
 def _check_repeats(repeats: object) -> None:
     if not isinstance(repeats, tuple) or not repeats:
-        raise LineageError(f"repeats is {repeats!r}; it must be a tuple of a count for each block")
+        raise LineageError(f"repeats is {reprlib.repr(repeats)}; it must be a tuple of a count for each block")
     for block, times in enumerate(repeats):
         if type(times) is not int or times < 1:
-            raise LineageError(f"repeats[{block}] is {times!r}; it must be an integer of at least 1")
+            raise LineageError(f"repeats[{block}] is {reprlib.repr(times)}; it must be an integer of at least 1")
 
 
 def _check_number(
@@ -330,5 +387,5 @@ def _check_number(
 ) -> None:
     # Compared, not converted: an integer can be too large for a float.
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        bounds = " from 0 to 1" if most == 1 else " of at least 0" if least == 0 else ""
-        raise LineageError(f"{name} is {value!r}; it must be a finite number{bounds}")
+        bounds = f" from 0 to {most:g}" if least == 0 else ""
+        raise LineageError(f"{name} is {reprlib.repr(value)}; it must be a finite number{bounds}")

@@ -9,6 +9,13 @@ _M_ARENA_MAX = -8
 
 _KEPT_BYTES = 1 << 30
 
+# The same, as glibc reads it at the start of a process: for processes that this one starts.
+KEPT_ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
+}
+
 
 def keep_freed_memory() -> bool:
     """Lets the process reuse memory that it freed, in place of handing it back to the system.

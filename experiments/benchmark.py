@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax
 
-from eigen_jax.search.folder import write_json
+from eigen_jax.files import explain, write_json
 from experiments.allocator import keep_freed_memory
 from experiments.benchmarks.machine import describe_machine, describe_versions
 from experiments.benchmarks.measuring import Row
@@ -105,7 +105,10 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
         "versions": describe_versions(),
         "rows": [dataclasses.asdict(row) for row in rows],
     }
-    write_json(path, content)
+    try:
+        write_json(path, content)
+    except OSError as error:
+        raise SettingsError(f"cannot write {path}: {explain(error, 'name a file that can be written')}") from None
 
 
 if __name__ == "__main__":

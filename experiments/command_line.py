@@ -132,7 +132,9 @@ def _syntax(kind: Any) -> dict[str, Any]:
         return {"metavar": "{" + ",".join(get_args(kind)) + "}"}
     if get_origin(kind) is tuple:
         return {"metavar": "N", "nargs": "*"}
-    return {"metavar": {int: "N", float: "X"}.get(kind, "PATH")}
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = get_args(kind)[0]
+    return {"metavar": {int: "N", float: "X", str: "TEXT"}.get(kind, "PATH")}
 
 
 def _convert(flag: str, text: Any, kind: Any) -> Any:

@@ -9,7 +9,8 @@ with those at the end of the run: on the same machine and versions they are equa
 
 import argparse
 import functools
-import json
+import io
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from eigen_jax.architecture import count_parameters
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
+from eigen_jax.files import JSONError, explain, read_json, write_bytes
 from eigen_jax.search import RunFolderError, digest_logits, load_network
 from eigen_jax.search.folder import with_former_settings
 from eigen_jax.training import ComputeDtype, accuracy, predict
@@ -105,7 +107,7 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[Datase
     path = run_dir / "settings.json"
     wanted = ("validation_size", "split_seed", "preprocessing", "eval_batch_size", "dtype", "final_on", "final_steps")
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         settings = with_former_settings(dict(content["settings"]), Settings().outcome())
         folders = content["folders"]
         name, fingerprint = settings["dataset"], settings["data_fingerprint"]
@@ -116,21 +118,24 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[Datase
             raise ValueError
         for each in ("data_dir", "cache_dir"):
             if (place := getattr(arguments, each) or folders[each]) is not None:
+                if "\0" in str(place):
+                    raise ValueError
                 values[each] = Path(place)
     except (OSError, ValueError, KeyError, TypeError):
         raise RunFolderError(
             f"{path} is missing, damaged or of no experiment; name the folder of a finished run"
         ) from None
     if name not in get_args(DatasetName):
-        raise SettingsError(f"{path} names the data set {name!r}; known are {', '.join(get_args(DatasetName))}")
+        known = ", ".join(get_args(DatasetName))
+        raise SettingsError(f"{path} names the data set {reprlib.repr(name)}; known are {known}")
     return cast(DatasetName, name), Settings(**values), fingerprint
 
 
 def _read_result(run_dir: Path) -> dict[str, Any]:
     """The content of a run's result.json; empty where there is none that can be read."""
     try:
-        content = json.loads((run_dir / "result.json").read_text())
-    except (OSError, ValueError):
+        content = read_json(run_dir / "result.json")
+    except (OSError, JSONError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -144,15 +149,12 @@ def _compare(result: Mapping[str, Any], logits: np.ndarray) -> str:
 
 
 def _write_logits(path: Path, logits: np.ndarray) -> None:
-    if path.is_dir():
-        raise SettingsError(f"cannot write {path}: Is a directory; name a file that can be written")
-    partial = path.with_name(f"{path.name}.partial")
+    buffer = io.BytesIO()  # to a file, NumPy does not say why it could not write
+    np.save(buffer, logits)
     try:
-        with open(partial, "wb") as file:
-            np.save(file, logits)
-        partial.replace(path)
+        write_bytes(path, buffer.getvalue())
     except OSError as error:
-        raise SettingsError(f"cannot write {path}: {error.strerror}; name a file that can be written") from None
+        raise SettingsError(f"cannot write {path}: {explain(error, 'name a file that can be written')}") from None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a search shows while it runs: lines of text, and on a terminal two live bars below them."""
+"""What a search shows while it runs: lines of text, and on a terminal live bars below them."""
 
 import dataclasses
 import time
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.progress import TaskID
 from rich.text import Text
 
 from eigen_jax.architecture import IMAGE, Architecture, Layer, count_parameters, layer_shapes
@@ -63,7 +64,8 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.config = config
         self.folder = folder
         self.generation_bar = self.bars.add_task("", detail="", visible=False)
-        self.individual_bar = self.bars.add_task("", detail="", visible=False)
+        self.network_bar = self.bars.add_task("", detail="", visible=False)
+        self.training_bars: dict[int, TaskID] = {}  # of the individuals that train now, by their index
         self.search_began = self.generation_began = clock()
         self.phase: Phase | None = None
         self.generation = 0
@@ -106,9 +108,11 @@ class ConsoleObserver(LiveBars, SearchObserver):
             f"{steps_per_second:,.{0 if steps_per_second >= 10 else 1}f} steps/s",
         )
         detail = f"{step:,}/{until:,}, loss {loss:.3g}, {speed}"
-        self.bars.update(
-            self.individual_bar, description=name, completed=step, total=until, detail=detail, visible=True
-        )
+        if index not in self.training_bars:
+            self.training_bars[index] = self.bars.add_task("", detail="")
+        bar = self.training_bars[index]
+        self.bars.update(bar, description=name, completed=step, total=until, detail=detail)
+        self.bars.update(self.network_bar, visible=False)
         self._show_generation()
         self.print_plain(f"{name}: {detail}; {self._time_left()}")
 
@@ -119,6 +123,8 @@ class ConsoleObserver(LiveBars, SearchObserver):
         standing = self.standings[index]
         standing.fitness.append(fitness)
         standing.cause, standing.same_as = cause, same_as
+        if index in self.training_bars:
+            self.bars.remove_task(self.training_bars.pop(index))
         self._show_generation()
         self._show_waiting()
         self.print_plain(f"{self.generation}.{index} at {LANDMARKS[landmark]}: {percent(fitness)} %")
@@ -145,23 +151,23 @@ class ConsoleObserver(LiveBars, SearchObserver):
         best = percent(self.best_fitness)
         self.print(f"Generation {self.generation} ({took}): best {best} %, needed {needed} %, parent {name}", "bold")
         self.bars.update(self.generation_bar, visible=False)
-        self.bars.update(self.individual_bar, visible=False)
+        self.bars.update(self.network_bar, visible=False)
 
     def final_training_started(self, *, best: Individual, until: int) -> None:
         trained_on = self.config.final_on.replace("+", " and ")
         self.final_until = until
         name = f"{best.generation}.{best.index}"
         self.print(f"\nFinal training of {name} from scratch: {until:,} steps on the {trained_on} images", "bold")
-        self.bars.reset(self.individual_bar, description=f"final {name}", total=until, detail="preparing", visible=True)
+        self.bars.reset(self.network_bar, description=f"final {name}", total=until, detail="preparing", visible=True)
 
     def final_training_progress(self, *, step: int, loss: float, steps_per_second: float) -> None:
         left = duration((self.final_until - step) / steps_per_second)
         detail = f"{step:,}/{self.final_until:,}, loss {loss:.3g}, {steps_per_second:,.3g} steps/s"
-        self.bars.update(self.individual_bar, completed=step, detail=detail)
+        self.bars.update(self.network_bar, completed=step, detail=detail)
         self.print_plain(f"{detail}; about {left} left")
 
     def search_ended(self, *, result: SearchResult) -> None:
-        self.bars.update(self.individual_bar, visible=False)
+        self.bars.update(self.network_bar, visible=False)
         counts = f"{result.generations} generations, {result.trained} networks trained"
         took = duration(self.clock() - self.search_began)
         self.print(f"\nThe search ended: {counts}, {took} this time", "bold")
@@ -202,7 +208,12 @@ class ConsoleObserver(LiveBars, SearchObserver):
 
     def _show_waiting(self) -> None:
         self.bars.update(
-            self.individual_bar, description="next network", completed=0, total=None, detail="preparing", visible=True
+            self.network_bar,
+            description="next network",
+            completed=0,
+            total=None,
+            detail="preparing",
+            visible=not self.training_bars,
         )
 
     def _show_generation(self) -> None:

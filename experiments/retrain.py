@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,21 @@ import jax
 from rich.console import Console
 
 from eigen_jax.architecture import Architecture, fingerprint
-from eigen_jax.data import load_dataset
+from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
+from eigen_jax.resumable import ShouldStop
 from eigen_jax.search import (
     RunFolder,
+    SearchConfig,
     SearchConfigError,
     check_data,
     check_run_folder,
     describe_training,
     train_network,
 )
-from eigen_jax.training import DivergedError
+from eigen_jax.training import DivergedError, Teacher
 from experiments.command_line import parse_with_dataset
+from experiments.interruption import held_off
 from experiments.networks import check_takes, read_architecture
 from experiments.presets import PRESETS
 from experiments.progress import TrainingBar, make_console, percent
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not named:
             raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
         check_settings(name, settings)
-        configure(settings)
+        settings = configure(settings)
         architecture = read_architecture(named[0])
         if settings.run_dir in [preset.run_dir for preset in PRESETS[name].values()]:
             # The preset's folder is that of the search, which often is where the network comes from.
@@ -91,10 +94,25 @@ def retrain(name: DatasetName, settings: Settings, architecture: Architecture) -
     check_data(config, dataset)
     check_run_folder(settings.run_dir, described)
     console = make_console()
-    teacher = prepare_teacher(name, settings, dataset, console)
-    described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
+    with held_off() as should_stop:
+        teacher = prepare_teacher(name, settings, dataset, console, should_stop)
+        described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
+        return _train(architecture, dataset, config, teacher, settings, described, console, should_stop)
+
+
+def _train(
+    architecture: Architecture,
+    dataset: Dataset,
+    config: SearchConfig,
+    teacher: Teacher | None,
+    settings: Settings,
+    described: Mapping[str, Any],
+    console: Console,
+    should_stop: ShouldStop,
+) -> str | None:
+    """Trains a network in its run folder, and tells how good it became; gives the cause where it diverged."""
     with (
-        RunFolder.open(settings.run_dir, described, {"folders": settings.folders()}) as run,
+        RunFolder.open(settings.run_dir, described, settings.notes()) as run,
         TrainingBar(console, until=config.final_until) as bar,
     ):
         describe = functools.partial(
@@ -109,6 +127,8 @@ def retrain(name: DatasetName, settings: Settings, architecture: Architecture) -
                 run.final_checkpoints,
                 config=config,
                 teacher=teacher,
+                save_every=settings.save_every,
+                should_stop=should_stop,
                 on_progress=bar.show,
             )
         except DivergedError as error:

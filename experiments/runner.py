@@ -1,32 +1,37 @@
 """What every experiment does: settings from the command line, data, search, result."""
 
+import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-
-import jax
 
 from eigen_jax.architecture import ArchitectureError
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import DataError, load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.evolution import EvolutionConfigError
+from eigen_jax.executor import ExecutorError
 from eigen_jax.genome import GenomeSpecError
 from eigen_jax.lineage import LineageError
 from eigen_jax.report import ReportError
 from eigen_jax.search import (
+    BarrenSearchError,
     FinalTrainingError,
     RunFolderError,
     SearchConfigError,
     check_data,
     check_run_folder,
+    read_notes,
     run_search,
 )
 from eigen_jax.teacher import TeacherError
 from eigen_jax.training import TrainConfigError
 from experiments.allocator import keep_freed_memory
 from experiments.command_line import parse
+from experiments.compilation_cache import keep_compiled
+from experiments.executors import cores, open_executor
+from experiments.interruption import Interrupted, held_off
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.progress import ConsoleObserver, make_console
 from experiments.settings import Settings, SettingsError, with_flags
@@ -34,9 +39,11 @@ from experiments.teaching import check_settings, prepare_teacher
 
 USER_ERRORS = (
     ArchitectureError,
+    BarrenSearchError,
     CheckpointError,
     DataError,
     EvolutionConfigError,
+    ExecutorError,
     FinalTrainingError,
     GenomeSpecError,
     LineageError,
@@ -50,8 +57,6 @@ USER_ERRORS = (
 
 BAD_INPUT = 2  # exit codes
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-
-_COMPILED_BYTES = 1 << 30  # what the cache of compiled programs may take on disk
 
 _logger = logging.getLogger(__name__)
 
@@ -73,7 +78,7 @@ def main(name: DatasetName, argv: Sequence[str] | None = None) -> int:
             argv, program=f"python -m experiments.{name}", presets=PRESETS[name], default=DEFAULT_PRESET[name]
         )
         check_settings(name, settings)
-        configure(settings)
+        settings = configure(settings)
         search(name, settings)
 
     return run_command(command)
@@ -83,14 +88,17 @@ def run_command(command: Callable[[], None]) -> int:
     """Calls a command, and tells mistakes of the user in one line.
 
     Returns:
-        The exit code: 0, `BAD_INPUT` after one line on stderr that says what to do, or
-        `INTERRUPTED`.
+        The exit code: 0, `BAD_INPUT` after one line on stderr that says what to do, or 128 and the
+        number of the signal that stopped the command.
     """
     try:
         command()
     except USER_ERRORS as error:
         print(f"error: {with_flags(str(error))}", file=sys.stderr)
         return BAD_INPUT
+    except Interrupted as error:
+        print(f"stopped by {error.number.name}, and saved; the same command goes on", file=sys.stderr)
+        return 128 + error.number
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from what was saved last", file=sys.stderr)
         return INTERRUPTED
@@ -100,8 +108,12 @@ def run_command(command: Callable[[], None]) -> int:
 def search(name: DatasetName, settings: Settings) -> None:
     """Loads the data, prepares the teacher and searches, with progress on the screen.
 
+    Args:
+        name: of the data set.
+        settings: as `configure` gives them.
+
     Raises:
-        one of `USER_ERRORS`.
+        one of `USER_ERRORS`; Interrupted.
     """
     dataset = load_dataset(settings.data_config(name))
     config = settings.search_config(dataset)
@@ -109,24 +121,56 @@ def search(name: DatasetName, settings: Settings) -> None:
     check_data(config, dataset)
     check_run_folder(settings.run_dir, {**settings.outcome(), "data_fingerprint": dataset.fingerprint})
     console = make_console()
-    teacher = prepare_teacher(name, settings, dataset, console)
-    with ConsoleObserver(config, folder=settings.run_dir, console=console) as observer:
-        run_search(
-            config,
-            dataset,
-            settings.run_dir,
-            teacher=teacher,
-            settings=settings.outcome(),
-            notes={"folders": settings.folders()},
-            observer=observer,
-        )
+    with held_off() as should_stop:
+        teacher = prepare_teacher(name, settings, dataset, console, should_stop)
+        with (
+            open_executor(settings, dataset, teacher, should_stop) as executor,
+            ConsoleObserver(config, folder=settings.run_dir, console=console) as observer,
+        ):
+            run_search(
+                config,
+                dataset,
+                settings.run_dir,
+                teacher=teacher,
+                executor=executor,
+                care=settings.care(),
+                settings=settings.outcome(),
+                notes=settings.notes(),
+                observer=observer,
+                should_stop=should_stop,
+            )
 
 
-def configure(settings: Settings) -> None:
-    """Sets logging, memory and JAX up for this process."""
+def configure(settings: Settings) -> Settings:
+    """Sets logging, memory, threads and JAX up for this process, before JAX looks for its devices.
+
+    Returns:
+        The settings, with the threads that the process trains with.
+    """
     configure_logging()
     keep_freed_memory()
-    configure_jax(settings.cache_dir)
+    settings = dataclasses.replace(settings, threads=_threads(settings))
+    os.environ["NPROC"] = str(settings.threads)
+    if settings.executor == "processes":
+        # The devices are the workers': this process takes what it needs of their memory, not most of it.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    keep_compiled(settings.cache_dir)
+    return settings
+
+
+def _threads(settings: Settings) -> int:
+    """The threads that are asked for, else those of the run, else all cores: the last bits depend on them."""
+    machine = read_notes(settings.run_dir).get("machine")
+    before = machine.get("threads") if isinstance(machine, dict) else None
+    if not isinstance(before, int) or before < 1:
+        return settings.threads or cores()
+    if settings.threads not in (None, before):
+        _logger.warning(
+            "the run was started with %d threads, and goes on with %d; what follows may differ from what it would be",
+            before,
+            settings.threads,
+        )
+    return settings.threads or before
 
 
 def configure_logging() -> None:
@@ -135,20 +179,3 @@ def configure_logging() -> None:
     logging.getLogger("eigen_jax").setLevel(logging.INFO)
     # Orbax and tensorflow-datasets log through absl, with warnings that are of no use to the user.
     logging.getLogger("absl").setLevel(logging.ERROR)
-
-
-def configure_jax(cache_dir: Path) -> None:
-    """Keeps compiled programs between landmarks, generations and runs.
-
-    A search compiles a program for each network, and the networks are small: many compile in less
-    than the second below which JAX keeps nothing by default.
-    """
-    compiled = cache_dir / "compiled"
-    try:
-        compiled.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _logger.warning("cache folder %s cannot be written (%s); going on without it", cache_dir, error.strerror)
-        return
-    jax.config.update("jax_compilation_cache_dir", str(compiled))
-    jax.config.update("jax_compilation_cache_max_size", _COMPILED_BYTES)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -11,9 +11,10 @@ from eigen_jax.data import DataConfig, DataError, Dataset, default_cache_dir
 from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.evolution import EvolutionConfig, EvolutionConfigError
 from eigen_jax.genome import GenomeSpec, GenomeSpecError
-from eigen_jax.search import FinalOn, SearchConfig, SearchConfigError
+from eigen_jax.search import Care, FinalOn, SearchConfig, SearchConfigError
 from eigen_jax.training import ComputeDtype, TrainConfig, TrainConfigError
 
+ExecutorKind = Literal["inline", "processes", "ray"]
 TeacherKind = Literal["cache", "live", "none"]
 TeacherViews = Literal["all", "center"]
 
@@ -38,6 +39,19 @@ _LIBRARY_NAMES = {"population": "population_size", "p": "first_rank", "q": "seco
 # The outcome of a run depends on what lies in these places, which has a fingerprint, not on where they are.
 _FOLDERS = ("run_dir", "data_dir", "cache_dir", "teacher_dir", "teacher_logits")
 
+# Nor does it depend on where and how carefully it is computed, but for the rounding of float32 and time limits.
+_MACHINE = (
+    "executor",
+    "workers",
+    "worker_cpus",
+    "worker_gpus",
+    "ray_address",
+    "threads",
+    "devices",
+    "save_every",
+    "time_limit",
+)
+
 # What the images of each data set are, for the checks that can be made before they are loaded.
 _IMAGES: dict[DatasetName, Any] = {
     "cifar10": {"input_shape": (32, 32, 3), "num_classes": 10},
@@ -47,6 +61,7 @@ _IMAGES: dict[DatasetName, Any] = {
 
 # Counts are int32 on the device, but for these.
 _INT32_MAX = 2**31 - 1
+_LEAST = {"workers": 1, "worker_cpus": 0, "threads": 1, "save_every": 0, "time_limit": 0}
 _LARGE = ("seed", "split_seed", "teacher_seed", "max_parameters", "max_flops")
 
 
@@ -64,6 +79,45 @@ class Settings:
     reevaluate: Annotated[
         bool, Help("run", "train again architectures that the run has evaluated before (paper: not stated)")
     ] = False
+
+    executor: Annotated[
+        ExecutorKind,
+        Help(
+            "machine",
+            "where individuals are trained; processes: in worker processes of this machine, so that one that crashes"
+            " takes nothing along; inline: in this process; ray: on a Ray cluster (an extra), which must see the run"
+            " folder under the same path",
+        ),
+    ] = "processes"
+    workers: Annotated[
+        int | None,
+        Help("machine", "individuals trained at a time; by default as many as the GPUs hold, two on a CPU"),
+    ] = None
+    worker_cpus: Annotated[float, Help("machine", "CPUs that Ray sets aside for a worker")] = 1.0
+    worker_gpus: Annotated[
+        float,
+        Help("machine", "GPUs of a worker, where there are any; 0.5: two share one, and its memory"),
+    ] = 1.0
+    ray_address: Annotated[
+        str | None, Help("machine", "address of the Ray cluster; by default the one at hand, or a new one here")
+    ] = None
+    threads: Annotated[
+        int | None,
+        Help(
+            "machine",
+            "CPU threads of a process that trains, which the last bits of a result depend on; by default those that"
+            " the run was started with, all cores for a new one",
+        ),
+    ] = None
+    devices: Annotated[
+        int,
+        Help("machine", "devices of a process that train one network together, each on its part of every batch"),
+    ] = 1
+    save_every: Annotated[float, Help("machine", "seconds between two saves of a network in training")] = 60.0
+    time_limit: Annotated[
+        float | None,
+        Help("machine", "seconds that an individual may take, compiling included, before it is extinct"),
+    ] = None
 
     data_dir: Annotated[
         Path | None,
@@ -245,6 +299,14 @@ class Settings:
             largest = max(value, default=0) if isinstance(value, tuple) else value
             if isinstance(largest, int) and setting not in _LARGE and largest > _INT32_MAX:
                 raise SettingsError(f"{flag(setting)} is {largest}; it must be at most {_INT32_MAX}")
+        for setting, least in _LEAST.items():
+            value = getattr(self, setting)
+            if value is not None and not value >= least:
+                raise SettingsError(f"{flag(setting)} is {value}; it must be at least {least:g}")
+        if self.worker_gpus <= 0 or (self.worker_gpus > 1 and self.worker_gpus != int(self.worker_gpus)):
+            raise SettingsError(
+                f"--worker-gpus is {self.worker_gpus:g}; it must be a whole number, or a fraction of one"
+            )
         self.data_config(name)
         self._search_config(**_IMAGES[name])
 
@@ -268,11 +330,19 @@ class Settings:
 
     def outcome(self) -> dict[str, Any]:
         """The settings that a run's outcome depends on."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in _FOLDERS}
+        elsewhere = _FOLDERS + _MACHINE
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in elsewhere}
 
-    def folders(self) -> dict[str, str | None]:
-        """The settings that it does not depend on."""
-        return {name: None if (value := getattr(self, name)) is None else str(value) for name in _FOLDERS}
+    def notes(self) -> dict[str, dict[str, Any]]:
+        """The settings that it does not depend on: where things lie, and how the machine is used."""
+        return {
+            "folders": {name: None if (value := getattr(self, name)) is None else str(value) for name in _FOLDERS},
+            "machine": {name: getattr(self, name) for name in _MACHINE},
+        }
+
+    def care(self) -> Care:
+        """How individuals are looked after."""
+        return Care(save_every=self.save_every, time_limit=self.time_limit)
 
     def _search_config(self, *, input_shape: tuple[int, int, int], num_classes: int) -> SearchConfig:
         with _errors_name_flags():

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from eigen_jax.data import load_dataset
 from experiments.command_line import parse_with_dataset
+from experiments.interruption import held_off
 from experiments.progress import make_console
 from experiments.runner import configure, run_command
 from experiments.teaching import check_settings, train_teacher
@@ -28,9 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         name, settings = parse_with_dataset(argv, program=_PROGRAM, about=_ABOUT)
         check_settings(name, settings)
-        configure(settings)
+        settings = configure(settings)
         console = make_console()
-        train_teacher(settings, load_dataset(settings.data_config(name)), console)
+        dataset = load_dataset(settings.data_config(name))
+        with held_off() as should_stop:
+            train_teacher(settings, dataset, console, should_stop)
         console.print(f"teacher's folder     {settings.teacher_dir}", soft_wrap=True)
 
     return run_command(command)

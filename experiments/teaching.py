@@ -9,6 +9,7 @@ from rich.console import Console
 
 from eigen_jax.data import Dataset, join_validation
 from eigen_jax.data.types import DatasetName
+from eigen_jax.resumable import ShouldStop, StoppedError, never
 from eigen_jax.teacher import (
     CachedLogits,
     Ensemble,
@@ -62,7 +63,9 @@ def check_settings(name: DatasetName, settings: Settings) -> None:
         raise SettingsError(f"teacher is {settings.teacher!r}, and teacher_logits is a file; leave one out")
 
 
-def prepare_teacher(name: DatasetName, settings: Settings, dataset: Dataset, console: Console) -> Teacher | None:
+def prepare_teacher(
+    name: DatasetName, settings: Settings, dataset: Dataset, console: Console, should_stop: ShouldStop = never
+) -> Teacher | None:
     """Whom networks mimic, ready to be asked; None where nobody is mimicked.
 
     Trains the teacher where it is not there yet, and says what asking it costs before it is asked.
@@ -74,8 +77,10 @@ def prepare_teacher(name: DatasetName, settings: Settings, dataset: Dataset, con
         settings: what is asked for.
         dataset: the data, with the validation images apart.
         console: where progress is shown.
+        should_stop: whether to save and to leave.
 
     Raises:
+        StoppedError: it was asked to stop.
         SettingsError: settings that contradict each other, or of which no teacher can be made.
         TeacherError: the teacher cannot be trained or read, or belongs to other data.
     """
@@ -85,23 +90,32 @@ def prepare_teacher(name: DatasetName, settings: Settings, dataset: Dataset, con
     images = join_validation(dataset).train_images if joined else dataset.train_images
     if settings.teacher_logits is not None:
         return _read_file(name, settings, dataset, images, console)
-    ensemble = train_teacher(settings, dataset, console)
+    ensemble = train_teacher(settings, dataset, console, should_stop)
     if settings.teacher == "live":
         _tell_live_cost(ensemble, settings, images, console)
         return ensemble
-    return _cache(ensemble, settings, dataset, images, console)
+    return _cache(ensemble, settings, dataset, images, console, should_stop)
 
 
-def train_teacher(settings: Settings, dataset: Dataset, console: Console) -> Ensemble:
+def train_teacher(settings: Settings, dataset: Dataset, console: Console, should_stop: ShouldStop = never) -> Ensemble:
     """Trains the teacher, or finds it, with progress on the screen.
 
     Raises:
+        StoppedError: it was asked to stop, and is saved.
         SettingsError: no teacher can be made of the settings.
         TeacherError: it cannot be trained, or its folder belongs to another one.
     """
     config = teacher_config(settings)
     with TeacherConsole(console) as observer, _errors_name_settings():
-        return train_ensemble(config, dataset, settings.teacher_dir, observer=observer)
+        return train_ensemble(
+            config,
+            dataset,
+            settings.teacher_dir,
+            observer=observer,
+            devices=settings.devices,
+            save_every=settings.save_every,
+            should_stop=should_stop,
+        )
 
 
 def _read_file(
@@ -121,9 +135,19 @@ def _read_file(
 
 
 def _cache(
-    ensemble: Ensemble, settings: Settings, dataset: Dataset, images: Array, console: Console
+    ensemble: Ensemble,
+    settings: Settings,
+    dataset: Dataset,
+    images: Array,
+    console: Console,
+    should_stop: ShouldStop,
 ) -> CachedLogits | MappedLogits:
     with TeacherConsole(console) as observer:
+
+        def on_progress(done: int, total: int) -> None:
+            observer.caching_progress(done, total)
+            if should_stop():
+                raise StoppedError("the teacher's logits are computed anew by the same command")
 
         def on_start(cost: LogitsCost, rate: float) -> None:
             observer.caching_started(cost, rate)
@@ -146,7 +170,7 @@ def _cache(
             cache_dir=settings.cache_dir,
             batch_size=settings.eval_batch_size,
             on_start=on_start,
-            on_progress=observer.caching_progress,
+            on_progress=on_progress,
         )
 
 

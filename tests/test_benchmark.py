@@ -36,7 +36,7 @@ def measured(monkeypatch):
 def test_all_groups_are_measured_printed_and_written(measured, tmp_path, capsys):
     path = tmp_path / "numbers.json"
     assert benchmark.main(["--json", str(path)]) == 0
-    assert list(measured) == ["steps", "parts", "mimicry", "evolution", "compile", "search", "memory"]
+    assert list(measured) == ["steps", "parts", "mimicry", "evolution", "compile", "search", "workers", "memory"]
     assert {chosen.quick for chosen in measured.values()} == {False}
     shown = capsys.readouterr()
     heading, *lines = shown.out.splitlines()

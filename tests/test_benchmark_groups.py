@@ -15,7 +15,18 @@ from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import RunFolderError
 from eigen_jax.training import TrainConfig
-from experiments.benchmarks import evolution, memory, mimicry, our_steps, parts, plan, search, steps, torch_steps
+from experiments.benchmarks import (
+    evolution,
+    memory,
+    mimicry,
+    our_steps,
+    parts,
+    plan,
+    search,
+    steps,
+    torch_steps,
+    workers,
+)
 from experiments.benchmarks.architectures import (
     benchmark_architectures,
     convolution_flops,
@@ -321,6 +332,37 @@ def test_a_search_is_measured(tmp_path):
     assert 0 < row.values["share_compiling"] < 1
 
 
+def test_a_generation_is_measured_in_each_place(monkeypatch):
+    # Worker processes take seconds to start; test_executor_processes.py has them.
+    monkeypatch.setattr(workers, "_PLACES", {name: {"executor": "inline"} for name in workers._PLACES})
+    differences: dict[str, Any] = {
+        "population": 2,
+        "p": 1,
+        "q": 1,
+        "t1": 2,
+        "t2": 1,
+        "t3": 1,
+        "decay_steps": (),
+        "primary_steps": 3,
+        "capacity": 3,
+    }
+    settings = dataclasses.replace(workers.generation_settings(quick=True), **differences)
+    told: list[str] = []
+    rows = list(workers.measure_workers(settings, told.append))
+    assert told == [f"a generation, {row.method}" for row in rows]
+    assert [row.method for row in rows] == ["inline", "1 worker process", "2 worker processes"]
+    assert rows[1].values["times_one_worker"] == 1
+    for row in rows:
+        assert row.values["times_one_worker"] == row.values["seconds"] / rows[1].values["seconds"]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_generation_is_the_only_one(quick):
+    settings = workers.generation_settings(quick=quick)
+    assert (settings.max_primary_generations, settings.max_secondary_generations) == (1, 0)
+    assert (settings.max_duplication_generations, settings.final_steps, settings.teacher) == (0, 0, "none")
+
+
 @pytest.mark.parametrize("quick", [False, True])
 def test_the_search_is_one_for_the_digits(quick):
     settings = search.search_settings(quick=quick)
@@ -344,9 +386,9 @@ def test_memory_is_read_early_and_at_the_end(monkeypatch, capsys):
     trained = []
     run_job = memory.run_job
 
-    def watched(job, state, dataset):
+    def watched(job, dataset):
         trained.append(job.until)
-        return run_job(job, state, dataset)
+        return run_job(job, dataset)
 
     monkeypatch.setattr(memory, "run_job", watched)
     monkeypatch.setattr(memory, "_resident_mib", lambda: next(read))

@@ -1,11 +1,15 @@
 """Checkpoints: round trips, what is kept, and what is passed over after a kill or damage."""
 
+import hashlib
+import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import chex
@@ -141,6 +145,34 @@ def garble_the_manifest(step_folder: Path) -> None:
     (step_folder / "manifest.json").write_text("[1, 2")
 
 
+def flip_a_bit_of_the_manifest(step_folder: Path) -> None:
+    data = bytearray((step_folder / "manifest.json").read_bytes())
+    data[data.index(b'": "') + 10] ^= 1
+    (step_folder / "manifest.json").write_bytes(data)
+
+
+def nest_the_manifest(step_folder: Path) -> None:
+    (step_folder / "manifest.json").write_text("[" * 100_000)
+
+
+def shorten_the_manifest(step_folder: Path) -> None:
+    rewrite_manifest(step_folder, lambda digests: digests.popitem())
+
+
+def empty_the_manifest(step_folder: Path) -> None:
+    rewrite_manifest(step_folder, lambda digests: digests.clear())
+
+
+def rewrite_manifest(step_folder: Path, change: Callable[[dict[str, str]], object]) -> None:
+    content = json.loads((step_folder / "manifest.json").read_text())
+    change(content["sha256"])
+    (step_folder / "manifest.json").write_text(json.dumps(content))
+
+
+def add_a_file(step_folder: Path) -> None:
+    (step_folder / "state" / "more").write_bytes(b"")
+
+
 def empty(step_folder: Path) -> None:
     shutil.rmtree(step_folder)
     step_folder.mkdir()
@@ -148,7 +180,20 @@ def empty(step_folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [flip_a_bit, truncate, delete_half, delete_an_item, delete_the_manifest, garble_the_manifest, empty],
+    [
+        flip_a_bit,
+        truncate,
+        delete_half,
+        delete_an_item,
+        delete_the_manifest,
+        garble_the_manifest,
+        flip_a_bit_of_the_manifest,
+        nest_the_manifest,
+        shorten_the_manifest,
+        empty_the_manifest,
+        add_a_file,
+        empty,
+    ],
 )
 def test_damaged_steps_are_passed_over_and_saved_anew(tmp_path, damage):
     save_values(tmp_path, 1, 2, 3)
@@ -163,6 +208,82 @@ def test_damaged_steps_are_passed_over_and_saved_anew(tmp_path, damage):
     save_values(tmp_path, 3)
     assert checkpoint.steps(tmp_path) == (1, 2, 3)
     assert value_of(tmp_path) == 3
+
+
+def test_damage_to_any_file_is_recognised(tmp_path):
+    save_values(tmp_path, 1)
+    files = [file for file in (tmp_path / "1").rglob("*") if file.is_file()]
+    assert {"manifest.json", "_METADATA", "_CHECKPOINT_METADATA"} <= {file.name for file in files}
+    for file in files:
+        whole = file.read_bytes()
+        flipped = [bytearray(whole) for _ in range(min(24, 8 * len(whole)))]
+        for number, data in enumerate(flipped):
+            bit = number * (8 * len(whole) - 1) // len(flipped)
+            data[bit // 8] ^= 1 << bit % 8
+        for data in (*flipped, whole[: len(whole) // 2], whole[:-1], whole + b"\n", None):
+            if data is not None and data.strip() == whole.strip():
+                continue  # the same, or the same JSON
+            file.unlink() if data is None else file.write_bytes(data)
+            assert checkpoint.latest_step(tmp_path) is None, (file, data)
+        file.write_bytes(whole)
+        assert checkpoint.latest_step(tmp_path) == 1
+
+
+UNSOUND = [b"", b"{", b"[1]", b"{}", b"null", b"\xff\xfe", b"[" * 100_000, b'{"tree_metadata": {"a": 1}}', b'"x"']
+
+
+def reseal(step_folder: Path, name: str, content: bytes) -> None:
+    rewrite_manifest(step_folder, lambda digests: digests.update({name: hashlib.sha256(content).hexdigest()}))
+
+
+def is_refused(folder: Path, abstract: dict | None) -> bool:
+    try:
+        checkpoint.restore(folder, "state", abstract=abstract)
+    except CheckpointError as error:
+        return str(error).isprintable()
+    return False
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax leaves a coroutine waiting
+@pytest.mark.parametrize("abstract", [None, {"value": jax.ShapeDtypeStruct((4_000,), jnp.float32)}])
+def test_damage_that_the_manifest_agrees_with_gives_a_tree_or_one_line(tmp_path, abstract):
+    save_values(tmp_path, 1)
+    refused = 0
+    for file in [file for file in (tmp_path / "1").rglob("*") if file.is_file() and file.name != "manifest.json"]:
+        whole, name = file.read_bytes(), file.relative_to(tmp_path / "1").as_posix()
+        for damaged in (*UNSOUND, whole[: len(whole) // 2], whole.replace(b"value", b"valve")):
+            file.write_bytes(damaged)
+            reseal(tmp_path / "1", name, damaged)
+            assert checkpoint.latest_step(tmp_path) == 1
+            refused += is_refused(tmp_path, abstract)
+        file.write_bytes(whole)
+        reseal(tmp_path / "1", name, whole)
+    assert refused >= len(UNSOUND)
+    assert value_of(tmp_path) == 1
+
+
+UNPICKLED: list[str] | None = None  # what was unpickled while it is a list
+
+
+def note_unpickling(event: str, arguments: tuple) -> None:
+    if UNPICKLED is not None and event in ("pickle.find_class", "marshal.loads", "exec"):
+        UNPICKLED.append(f"{event} {arguments}")
+
+
+def test_restoring_runs_nothing_that_the_files_name(tmp_path):
+    global UNPICKLED
+    save_values(tmp_path, 1)
+    value_of(tmp_path)  # imports what it needs
+    sys.addaudithook(note_unpickling)
+    UNPICKLED = []
+    try:
+        pickle.loads(pickle.dumps(Path("x")))
+        assert any(each.startswith("pickle.find_class") for each in UNPICKLED)
+        UNPICKLED.clear()
+        assert value_of(tmp_path) == 1
+        assert UNPICKLED == []
+    finally:
+        UNPICKLED = None
 
 
 def test_damaged_newer_steps_do_not_push_out_a_new_one(tmp_path):

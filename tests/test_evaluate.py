@@ -31,7 +31,7 @@ TINY = (
 @pytest.fixture(autouse=True)
 def own_settings(monkeypatch) -> None:
     """Neither logging nor JAX is set up, whatever the command does."""
-    monkeypatch.setattr(evaluate, "configure", lambda settings: None)
+    monkeypatch.setattr(evaluate, "configure", lambda settings: settings)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def train(folder: Path, cache: Path, *more: str) -> Path:
     """The run folder of a training that it makes."""
     (folder / "genome.json").write_text(to_json(NETWORK))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrain, "configure", lambda settings: None)
+        patch.setattr(retrain, "configure", lambda settings: settings)
         argv = [str(folder / "genome.json"), *TINY, f"--cache-dir={cache}", f"--run-dir={folder / 'run'}", *more]
         assert retrain.main(argv) == 0
     return folder / "run"

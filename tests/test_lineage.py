@@ -1,5 +1,6 @@
 """The record of a run: what is written is what is read, and a damaged file is told from a whole one."""
 
+import binascii
 import json
 import math
 import os
@@ -48,7 +49,7 @@ counts = st.integers(0, 2**40)
 fractions = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 references = st.builds(Reference, generation=counts, index=counts)
 landmarks = st.builds(Landmark, fitness=fractions, threshold=fractions)
-seconds = st.floats(0, allow_nan=False, allow_infinity=False)
+seconds = st.floats(0, 1e12)
 makings = st.one_of(  # operators and repeats: by mutation, by duplication, or by neither
     st.tuples(st.none() | st.dictionaries(st.text(), counts), st.none()),
     st.tuples(st.none(), st.lists(st.integers(1, 2**40), min_size=1).map(tuple)),
@@ -102,7 +103,7 @@ def test_the_line_is_the_documented_one() -> None:
     line = lineage.to_line(individual)
     start, architecture = line.split(',"fingerprint":"')
     assert start == (
-        '{"schema_version":2,"generation":3,"phase":"primary","index":1,"parent":{"generation":2,"index":5},'
+        '{"schema_version":3,"generation":3,"phase":"primary","index":1,"parent":{"generation":2,"index":5},'
         '"operators":{"insert_conv":2,"insert_pool":1},"repeats":null,"parameters":784,"flops":12345,'
         '"t1":{"fitness":0.5,"threshold":0.25},"t2":{"fitness":0.625,"threshold":null},'
         '"t3":{"fitness":null,"threshold":null},"test_accuracy":null,"fate":"failed",'
@@ -111,6 +112,69 @@ def test_the_line_is_the_documented_one() -> None:
     )
     assert '","architecture":{' in architecture
     assert [layer["op"] for layer in json.loads(line)["architecture"]["layers"]] == ["conv", "pool", "conv", "concat"]
+
+
+def test_a_line_ends_with_the_checksum_of_all_that_it_says_but_the_seconds() -> None:
+    line = lineage.to_line(make(seconds_compiling=1.5, seconds_training=2.25))
+    sealed, checksum = line[: -len(',"checksum":"01234567"}')], line[-len('01234567"}') : -len('"}')]
+    timeless = sealed.replace(
+        '"seconds_compiling":1.5,"seconds_training":2.25', '"seconds_compiling":0.0,"seconds_training":0.0'
+    )
+    assert timeless != sealed
+    assert checksum == format(binascii.crc32(timeless.encode() + b"}"), "08x")
+    assert line == f'{sealed},"checksum":"{checksum}"}}'
+
+
+def seconds_of(individual: Individual) -> tuple[float, float]:
+    return individual.seconds_compiling, individual.seconds_training
+
+
+def test_any_flipped_bit_is_told_but_for_one_that_makes_other_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "lineage.jsonl"
+    record = [make(0, 0, architecture=IMAGE_ONLY, t1=Landmark(fitness=1e-05), parent=None)]
+    lineage.append(path, record)
+    whole = path.read_bytes()
+    undetected = 0
+    for position in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[position // 8] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            (read,) = lineage.read(path)
+        except LineageError:
+            continue
+        assert lineage.without_times(read) == lineage.without_times(record[0])
+        assert seconds_of(read) != seconds_of(record[0])
+        undetected += 1
+    assert undetected < 8 * len("1.52.25")
+
+
+def old_line(individual: Individual) -> str:
+    """The line of schema version 2, which had no checksum."""
+    content = json.loads(lineage.to_line(individual)) | {"schema_version": 2}
+    del content["checksum"]
+    return json.dumps(content, separators=(",", ":"))
+
+
+def test_a_record_that_began_without_checksums_goes_on_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "lineage.jsonl"
+    old, new = [make(0), make(1)], make(1, 0, flops=7)
+    path.write_text("".join(old_line(individual) + "\n" for individual in old))
+    assert lineage.read(path) == tuple(old)
+    lineage.truncate(path, 1)
+    lineage.append(path, [new])
+    assert lineage.read(path) == (old[0], new)
+    assert path.read_text() == f"{old_line(old[0])}\n{lineage.to_line(new)}\n"
+
+
+def test_a_flipped_digit_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "lineage.jsonl"
+    lineage.append(path, [make(0), make(1)])
+    path.write_bytes(path.read_bytes().replace(b'"generation":1,', b'"generation":9,'))
+    with pytest.raises(
+        LineageError, match=r"lineage\.jsonl, line 2: checksum is '\w{8}', and its content's is '\w{8}'"
+    ):
+        lineage.read(path)
 
 
 def test_the_line_of_a_duplicate_is_the_documented_one() -> None:
@@ -160,8 +224,8 @@ def test_a_scalar_of_any_library_becomes_a_number(value: Any) -> None:
         ({"test_accuracy": 62.2}, "test_accuracy is 62.2; it must be a finite number from 0 to 1"),
         ({"test_accuracy": -0.1}, "test_accuracy is -0.1; it must be a finite number from 0 to 1"),
         ({"test_accuracy": math.nan}, "test_accuracy is nan; it must be a finite number from 0 to 1"),
-        ({"seconds_training": -1.0}, "seconds_training is -1.0; it must be a finite number of at least 0"),
-        ({"seconds_training": math.nan}, "seconds_training is nan; it must be a finite number of at least 0"),
+        ({"seconds_training": -1.0}, "seconds_training is -1.0; it must be a finite number from 0 to 1e+12"),
+        ({"seconds_training": math.nan}, "seconds_training is nan; it must be a finite number from 0 to 1e+12"),
         ({"fate": "parent"}, "fate is 'parent'; it must be one of parent, survived, extinct_t1, extinct_t2, failed"),
         ({"fate": Fate.FAILED}, "cause is None; an individual that failed must say why"),
         ({"cause": "late"}, "cause is 'late'; it must be none where the fate is survived"),
@@ -277,9 +341,9 @@ def changed(**fields: Any) -> str:
         ('{"schema_version":1', "the line is not JSON; the file is damaged"),
         ("[" * 100_000, "the line is not JSON; the file is damaged"),
         ("[]", "the line is not a JSON object; the file is damaged"),
-        (changed(schema_version=1), "schema version is 1; this version of eigen_jax reads 2 only"),
-        (changed(schema_version=True), "schema version is True; this version of eigen_jax reads 2 only"),
-        (changed(schema_version=...), "schema version is None; this version of eigen_jax reads 2 only"),
+        (changed(schema_version=1), "schema version is 1; this version of eigen_jax reads 2 and 3"),
+        (changed(schema_version=True), "schema version is True; this version of eigen_jax reads 2 and 3"),
+        (changed(schema_version=...), "schema version is None; this version of eigen_jax reads 2 and 3"),
         (changed(t2=...), "an individual lacks field 't2'"),
         (changed(colour=1), "an individual has an unknown field 'colour'"),
         (changed(generation="0"), "generation is '0'; it must be an integer of at least 0"),
@@ -287,7 +351,7 @@ def changed(**fields: Any) -> str:
         (changed(t1={"fitness": 0.5}), "t1 lacks field 'threshold'"),
         (
             changed(t1={"fitness": math.nan, "threshold": None}),
-            "t1: fitness is nan; it must be a finite number",
+            "the line is not JSON; the file is damaged",
         ),
         (
             changed(parent={"generation": 1, "index": None}),
@@ -303,6 +367,9 @@ def changed(**fields: Any) -> str:
             "fate is ['parent']; it must be one of parent, survived, extinct_t1, extinct_t2, failed",
         ),
         (changed(cause="late"), "cause is 'late'; it must be none where the fate is survived"),
+        (changed(checksum=...), "an individual lacks field 'checksum'"),
+        (changed(schema_version=2), "an individual has an unknown field 'checksum'"),
+        (changed(seconds_training=2.5), "the line is not spelt as it was written; the file is damaged"),
         (
             changed(fingerprint="0"),
             f"fingerprint is '0', and its architecture's is '{make().fingerprint}'",

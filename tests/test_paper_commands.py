@@ -36,7 +36,7 @@ from experiments.runner import BAD_INPUT
 
 @pytest.fixture(autouse=True)
 def no_global_settings(monkeypatch) -> None:
-    monkeypatch.setattr(paper.command, "configure", lambda settings: None)
+    monkeypatch.setattr(paper.command, "configure", lambda settings: settings)
 
 
 # --- The paper's numbers ---------------------------------------------------------------------

@@ -36,7 +36,7 @@ from experiments.runner import INTERRUPTED
 
 @pytest.fixture(autouse=True)
 def no_global_settings(monkeypatch) -> None:
-    monkeypatch.setattr(paper.command, "configure", lambda settings: None)
+    monkeypatch.setattr(paper.command, "configure", lambda settings: settings)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def reproduced(tmp_path_factory) -> tuple[Path, FakeMakers]:
     """Everything, told of fake runs with three seeds."""
     folder, makers = tmp_path_factory.mktemp("paper"), FakeMakers()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paper.command, "configure", lambda settings: None)
+        patch.setattr(paper.command, "configure", lambda settings: settings)
         assert run(folder, *SEEDS, *FIGURE3, makers=makers) == 0
     return folder, makers
 

@@ -8,10 +8,11 @@ import chex
 import numpy as np
 import pytest
 
+from eigen_jax import checkpoint
 from eigen_jax.architecture import Architecture, Layer, count_flops, count_parameters, fingerprint, to_json
 from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig, Dataset, load_dataset
-from eigen_jax.search import final, load_network
+from eigen_jax.search import load_network
 from experiments import retrain
 from experiments.runner import BAD_INPUT, INTERRUPTED
 
@@ -25,7 +26,7 @@ TINY = (
 @pytest.fixture(autouse=True)
 def own_settings(monkeypatch) -> None:
     """Neither logging nor JAX is set up, whatever the command does."""
-    monkeypatch.setattr(retrain, "configure", lambda settings: None)
+    monkeypatch.setattr(retrain, "configure", lambda settings: settings)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def trained(genome, cache, tmp_path_factory) -> Path:
     """The run folder of a finished training."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrain, "configure", lambda settings: None)
+        patch.setattr(retrain, "configure", lambda settings: settings)
         assert run(genome, cache, folder) == 0
     return folder
 
@@ -117,9 +118,7 @@ def test_the_same_command_trains_no_further_and_tells_the_same(trained, genome, 
 
 
 def test_a_training_that_is_interrupted_goes_on_to_the_same_bits(trained, genome, cache, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(final, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(final, "_PART", 2)
-    save, saved = final.checkpoint.save, []
+    save, saved = checkpoint.save, []
 
     def save_and_stop(folder, step, items, **options):
         save(folder, step, items, **options)
@@ -128,10 +127,10 @@ def test_a_training_that_is_interrupted_goes_on_to_the_same_bits(trained, genome
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(final.checkpoint, "save", save_and_stop)
-        assert run(genome, cache, tmp_path / "run") == INTERRUPTED
+        patch.setattr(checkpoint, "save", save_and_stop)
+        assert run(genome, cache, tmp_path / "run", "--save-every", "0") == INTERRUPTED
     assert capsys.readouterr().err == "interrupted; the same command goes on from what was saved last\n"
-    assert saved == [2, 4]
+    assert saved == [1, 2, 3, 4]
     assert not (tmp_path / "run" / "network").exists()
     assert run(genome, cache, tmp_path / "run") == 0
     chex.assert_trees_all_equal(load_network(tmp_path / "run")[1], load_network(trained)[1])

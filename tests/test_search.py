@@ -6,10 +6,6 @@ import json
 import math
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,10 +21,12 @@ from eigen_jax.architecture import Architecture, from_json, to_json
 from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig, Dataset, load_dataset
 from eigen_jax.evolution import EvolutionConfig, Phase
-from eigen_jax.executor import Outcome
+from eigen_jax.executor import Outcome, session
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, without_times
+from eigen_jax.resumable import Seconds
 from eigen_jax.search import (
+    BarrenSearchError,
     RunFolderError,
     SearchConfig,
     SearchConfigError,
@@ -37,7 +35,6 @@ from eigen_jax.search import (
     load_network,
     run_search,
 )
-from eigen_jax.search import generation as search_generation
 from eigen_jax.training import TrainConfig, abstract_state, predict
 
 SPEC = GenomeSpec(capacity=6, input_shape=(8, 8, 1), num_classes=10, channels=(4, 8), max_flops=200_000)
@@ -86,16 +83,21 @@ def pretended(monkeypatch) -> list[str]:
     """Replaces training by a fitness made of the architecture; lists the architectures that it was asked for."""
     asked: list[str] = []
 
-    def pretend(job, state, dataset, *, teacher=None, on_progress=None):
+    def pretend(job, dataset, **_):
         asked.append(lineage.fingerprint(job.architecture))
-        network = build_network(job.architecture, num_classes=dataset.num_classes)
-        shapes = abstract_state(network=network, config=job.config, input_shape=job.architecture.input_shape)
-        state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         fitness = (int(asked[-1][:6], 16) % 1000 + job.until) / 1010
-        return Outcome(fitness=fitness, state=state, cause=None, compile_seconds=0.5, train_seconds=0.25)
+        if job.tested:
+            network = build_network(job.architecture, num_classes=dataset.num_classes)
+            shapes = abstract_state(network=network, config=job.config, input_shape=job.architecture.input_shape)
+            state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            if checkpoint.latest_step(job.folder) is None:
+                checkpoint.save(job.folder, job.until, {"state": state})
+        test_accuracy = fitness / 2 if job.tested else None
+        seconds = Seconds(compiling=0.5, training=0.25)
+        return Outcome(fitness=fitness, test_accuracy=test_accuracy, seconds=seconds)
 
-    monkeypatch.setattr("eigen_jax.search.generation.run_job", pretend)
-    monkeypatch.setattr("eigen_jax.search.generation.prepare_job", lambda *_, **__: None)
+    monkeypatch.setattr(session, "run_job", pretend)
+    monkeypatch.setattr(session, "prepare_job", lambda *_, **__: None)
     return asked
 
 
@@ -240,20 +242,19 @@ def test_reevaluation_trains_every_individual(digits, tmp_path, pretended):
 def test_the_next_network_to_train_is_prepared_before_one_trains(digits, tmp_path, pretended, monkeypatch, reevaluate):
     prepared: list[tuple[str, int]] = []
     before: list[tuple[tuple[str, int], list[tuple[str, int]]]] = []  # each training, and what was prepared for it
-    pretend = search_generation.run_job
+    pretend = session.run_job
 
-    def prepare(job, state, dataset, batch):
+    def prepare(job, dataset, batch):
         assert batch.images.shape == (64, 8, 8, 1)
-        assert (state is None) == (job.until == CONFIG.landmarks[0])
         prepared.append((lineage.fingerprint(job.architecture), job.until))
 
-    def run(job, state, dataset, **options):
+    def run(job, dataset, **options):
         before.append(((lineage.fingerprint(job.architecture), job.until), prepared.copy()))
         prepared.clear()
-        return pretend(job, state, dataset, **options)
+        return pretend(job, dataset, **options)
 
-    monkeypatch.setattr("eigen_jax.search.generation.prepare_job", prepare)
-    monkeypatch.setattr("eigen_jax.search.generation.run_job", run)
+    monkeypatch.setattr(session, "prepare_job", prepare)
+    monkeypatch.setattr(session, "run_job", run)
     run_search(dataclasses.replace(CONFIG, reevaluate=reevaluate), digits, tmp_path)
     assert len(before) > 10
     ahead = 0
@@ -302,52 +303,21 @@ def test_a_finished_run_is_not_run_again(digits, tmp_path, pretended):
     assert pretended == []
 
 
-def test_a_run_killed_with_sigkill_goes_on_to_the_same_record(tmp_path):
-    script = textwrap.dedent(
-        """
-        import os, signal, sys
-        sys.path.insert(0, sys.argv[3])
-        from test_search import SMALL_CONFIG
-        from eigen_jax.data import DataConfig, load_dataset
-        from eigen_jax.search import SearchObserver, run_search
-
-        class Killer(SearchObserver):
-            def generation_started(self, *, generation, phase, architectures):
-                if str(generation) == sys.argv[2]:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        data = DataConfig(name="digits", validation_size=200, preprocessing="standardize")
-        run_search(SMALL_CONFIG, load_dataset(data), sys.argv[1], observer=Killer())
-        """
-    )
-
-    def run(folder: str, kill_at: str) -> int:
-        command = [sys.executable, "-c", script, str(tmp_path / folder), kill_at, str(Path(__file__).parent)]
-        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-        return subprocess.run(command, env=environment, capture_output=True, timeout=300).returncode
-
-    assert run("whole", "never") == 0
-    assert run("killed", "1") == -signal.SIGKILL
-    assert len(lineage.read(tmp_path / "killed" / "lineage.jsonl")) == 2
-    assert run("killed", "never") == 0
-    assert record(tmp_path / "killed") == record(tmp_path / "whole")
-
-
 @pytest.mark.parametrize("reevaluate", [False, True])
 def test_a_failed_individual_is_extinct_with_its_cause_and_never_trained_again(
     digits, tmp_path, pretended, monkeypatch, reevaluate
 ):
-    pretend = search_generation.run_job
+    pretend = session.run_job
     failed: list[str] = []
 
-    def fail_odd_ones(job, state, dataset, **options):
-        outcome = pretend(job, state, dataset, **options)
+    def fail_odd_ones(job, dataset, **options):
+        outcome = pretend(job, dataset, **options)
         if int(pretended[-1], 16) % 2:
             failed.append(pretended[-1])
-            return dataclasses.replace(outcome, fitness=math.nan, state=None, cause="it broke")
+            return Outcome(fitness=math.nan, cause="it broke", seconds=outcome.seconds)
         return outcome
 
-    monkeypatch.setattr("eigen_jax.search.generation.run_job", fail_odd_ones)
+    monkeypatch.setattr(session, "run_job", fail_odd_ones)
     result = run_search(dataclasses.replace(CONFIG, reevaluate=reevaluate), digits, tmp_path)
     assert failed
     assert len(failed) == len(set(failed))
@@ -358,18 +328,94 @@ def test_a_failed_individual_is_extinct_with_its_cause_and_never_trained_again(
     assert result.best is None or int(result.best.fingerprint, 16) % 2 == 0
 
 
-def test_a_search_in_which_everything_fails_ends_without_a_network(digits, tmp_path, pretended, monkeypatch):
-    def fail(job, state, dataset, **options):
-        return Outcome(fitness=math.nan, state=None, cause="it broke", compile_seconds=0.0, train_seconds=0.0)
+def fail_all(job, dataset, **options):
+    return Outcome(fitness=math.nan, cause="it broke")
 
-    monkeypatch.setattr("eigen_jax.search.generation.run_job", fail)
-    result = run_search(CONFIG, digits, tmp_path)
+
+def test_a_search_in_which_everything_fails_ends_without_a_network(digits, tmp_path, pretended, monkeypatch):
+    monkeypatch.setattr(session, "run_job", fail_all)
+    evolution = dataclasses.replace(CONFIG.evolution, max_secondary_generations=1)
+    result = run_search(dataclasses.replace(CONFIG, evolution=evolution), digits, tmp_path)
     assert result.best is None
     assert result.test_accuracy is None
     assert {each.fate for each in lineage.read(tmp_path / "lineage.jsonl")} == {Fate.FAILED}
     assert {each.parent for each in lineage.read(tmp_path / "lineage.jsonl")} == {None}
     with pytest.raises(RunFolderError, match="name the folder of a run that has finished"):
         load_network(tmp_path)
+
+
+def test_a_search_in_which_nothing_survives_is_given_up(digits, tmp_path, pretended, monkeypatch):
+    monkeypatch.setattr(session, "run_job", fail_all)
+    for _ in range(2):  # nor does it go on when it is started again
+        with pytest.raises(BarrenSearchError) as caught:
+            run_search(CONFIG, digits, tmp_path)
+        assert str(caught.value) == (
+            "nothing survived in 3 generations: of 12 individuals 12 failed, 12 of them because 'it broke'; lower the"
+            " learning rate or the size of the networks, and start in a new run folder"
+        )
+        assert len(lineage.read(tmp_path / "lineage.jsonl")) == 12
+
+
+def test_a_generation_in_which_all_fail_leaves_the_incumbent(digits, tmp_path, pretended, monkeypatch):
+    pretend = session.run_job
+
+    def fail_later(job, dataset, **options):
+        generation = int(job.name.partition(".")[0])
+        return fail_all(job, dataset) if generation == 1 else pretend(job, dataset, **options)
+
+    monkeypatch.setattr(session, "run_job", fail_later)
+    run_search(dataclasses.replace(CONFIG, reevaluate=True), digits, tmp_path)
+    individuals = lineage.read(tmp_path / "lineage.jsonl")
+    (incumbent,) = [each.reference for each in individuals if each.generation == 0 and each.fate == Fate.PARENT]
+    assert {each.fate for each in individuals if each.generation == 1} == {Fate.FAILED}
+    assert {each.parent for each in individuals if each.generation == 2} == {incumbent}
+
+
+def test_a_run_killed_within_a_generation_measures_nothing_twice(digits, tmp_path, pretended, monkeypatch):
+    run_search(CONFIG, digits, tmp_path / "whole")
+    trained = sorted(pretended)
+    pretended.clear()
+    pretend = session.run_job
+
+    def die_at_times(job, dataset, **options):
+        outcome = pretend(job, dataset, **options)
+        if len(pretended) % 4 == 0:
+            pretended.pop()
+            raise _Killed
+        return outcome
+
+    monkeypatch.setattr(session, "run_job", die_at_times)
+    kills = 0
+    while True:
+        try:
+            run_search(CONFIG, digits, tmp_path / "killed")
+            break
+        except _Killed:
+            kills += 1
+            pretended.append("killed")
+    assert kills > 5
+    assert sorted(each for each in pretended if each != "killed") == trained
+    assert record(tmp_path / "killed") == record(tmp_path / "whole")
+    assert not (tmp_path / "killed" / "individuals").exists()
+    assert not (tmp_path / "killed" / "generation.jsonl").exists()
+
+
+def test_weights_that_are_lost_before_they_are_saved_are_trained_again(digits, tmp_path, monkeypatch):
+    whole = run_search(SMALL_CONFIG, digits, tmp_path / "whole")
+    run = session.run_job
+
+    def lose(job, dataset, **options):
+        outcome = run(job, dataset, **options)
+        if job.tested and (job.folder / "lost").exists() is False:
+            for manifest in job.folder.glob("*/manifest.json"):
+                manifest.write_text("{")
+            (job.folder / "lost").touch()
+        return outcome
+
+    monkeypatch.setattr(session, "run_job", lose)
+    result = run_search(SMALL_CONFIG, digits, tmp_path / "lost")
+    assert result.test == whole.test
+    assert record(tmp_path / "lost") == record(tmp_path / "whole")
 
 
 def test_the_run_folder_says_what_was_run(digits, tmp_path, pretended):

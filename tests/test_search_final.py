@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eigen_jax import search
+from eigen_jax import checkpoint, resumable, search
 from eigen_jax.architecture import Architecture, Layer, count_flops, count_parameters, fingerprint
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
@@ -20,6 +20,7 @@ from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Individual
 from eigen_jax.search import (
+    Care,
     FinalTrainingError,
     RunFolderError,
     SearchConfig,
@@ -28,7 +29,6 @@ from eigen_jax.search import (
     SearchResult,
     TrainedNetwork,
     digest_logits,
-    final,
     load_network,
     run_search,
     train_network,
@@ -205,23 +205,21 @@ def test_a_network_is_trained_and_measured_in_the_dtype_asked_for(noise, uninter
 def test_a_training_that_is_interrupted_after_a_save_goes_on_to_the_same_bits(
     noise, uninterrupted, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(final, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(final, "_PART", 4)
-    save, saved = final.checkpoint.save, []
+    save, saved = checkpoint.save, []
 
     def save_and_die(folder, step, items, **options):
         save(folder, step, items, **options)
         saved.append(step)
-        if len(saved) < 3:
+        if step in (4, 8):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(final.checkpoint, "save", save_and_die)
+    monkeypatch.setattr(checkpoint, "save", save_and_die)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train(noise, tmp_path)
+            train_network(KEY, NETWORK, noise, tmp_path, config=CONFIG, save_every=0.0)
     teacher = Recording()
     trained = train(noise, tmp_path, teacher=teacher, train=dataclasses.replace(CONFIG.train, mimicry_weight=0.0))
-    assert saved == [4, 8, 10]
+    assert saved == [*range(1, 9), 10]
     assert len(teacher.asked) == 2, "only what was left is trained"
     chex.assert_trees_all_equal(trained.variables, uninterrupted.variables)
     assert trained.test == uninterrupted.test
@@ -367,12 +365,14 @@ def test_a_final_training_that_diverges_leaves_the_weights_of_the_search(noise, 
 
 
 def test_a_final_training_that_lacks_memory_is_gone_on_with(noise, mimicking, tmp_path, monkeypatch):
-    train_to = final.train_to
+    train_to = resumable.train_to
 
-    def fail(*arguments, **options):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory\nat all")
+    def fail(key, state, dataset, until, **options):
+        if until == CONFIG.final_until:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no memory\nat all")
+        return train_to(key, state, dataset, until, **options)
 
-    monkeypatch.setattr(final, "train_to", fail)
+    monkeypatch.setattr(resumable, "train_to", fail)
     with pytest.raises(FinalTrainingError) as caught:
         run_search(CONFIG, noise, tmp_path)
     assert str(caught.value) == (
@@ -380,15 +380,13 @@ def test_a_final_training_that_lacks_memory_is_gone_on_with(noise, mimicking, tm
         " the same command"
     )
     assert not (tmp_path / "result.json").exists()
-    monkeypatch.setattr(final, "train_to", train_to)
+    monkeypatch.setattr(resumable, "train_to", train_to)
     assert run_search(CONFIG, noise, tmp_path).final_seconds is not None
     assert (tmp_path / "network" / "genome.json").exists()
 
 
 def test_a_search_interrupted_in_its_final_training_goes_on_to_the_same_result(noise, tmp_path, monkeypatch):
     whole = run_search(CONFIG, noise, tmp_path / "whole")
-    monkeypatch.setattr(final, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(final, "_PART", 3)
 
     class Interrupted(SearchObserver):
         def final_training_progress(self, *, step, loss, steps_per_second):
@@ -396,11 +394,11 @@ def test_a_search_interrupted_in_its_final_training_goes_on_to_the_same_result(n
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_search(CONFIG, noise, tmp_path / "part", observer=Interrupted())
+        run_search(CONFIG, noise, tmp_path / "part", observer=Interrupted(), care=Care(save_every=0.0))
     assert not (tmp_path / "part" / "result.json").exists()
     watch = Watch()
     result = run_search(CONFIG, noise, tmp_path / "part", observer=watch)
-    assert [told for told in watch.told if isinstance(told, int)] == [9, 10], "it goes on from step 6"
+    assert [told for told in watch.told if isinstance(told, int)] == [10], "it goes on from step 8"
     assert result.test == whole.test
     assert result.final_validation_accuracy == whole.final_validation_accuracy
     chex.assert_trees_all_equal(load_network(tmp_path / "part")[1], load_network(tmp_path / "whole")[1])

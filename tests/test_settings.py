@@ -11,7 +11,7 @@ import pytest
 from eigen_jax.data import DataConfig, Dataset
 from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
-from eigen_jax.search import SearchConfig
+from eigen_jax.search import Care, SearchConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
 from experiments import runner
@@ -91,6 +91,15 @@ def test_every_setting_reaches_the_library():
         run_dir=Path("/run"),
         seed=1,
         reevaluate=True,
+        executor="ray",
+        workers=27,
+        worker_cpus=28.0,
+        worker_gpus=0.5,
+        ray_address="10.0.0.1:6379",
+        threads=29,
+        devices=7,
+        save_every=30.0,
+        time_limit=31.0,
         data_dir=Path("/data"),
         cache_dir=Path("/cache"),
         validation_size=2,
@@ -204,6 +213,7 @@ def test_every_setting_reaches_the_library():
             flip=False,
             eval_batch_size=10,
             dtype="bfloat16",
+            devices=7,
         ),
     )
     assert teacher_config(changed) == TeacherConfig(
@@ -222,23 +232,45 @@ def test_every_setting_reaches_the_library():
     )
 
 
-def test_a_run_does_not_depend_on_where_its_folders_are():
+def test_a_run_does_not_depend_on_where_its_folders_are_or_how_the_machine_is_used():
     here = Settings()
     places = ("run_dir", "data_dir", "cache_dir", "teacher_dir", "teacher_logits")
+    used: dict[str, Any] = {
+        "executor": "ray",
+        "workers": 3,
+        "worker_cpus": 2.0,
+        "worker_gpus": 0.5,
+        "ray_address": "here",
+        "threads": 4,
+        "devices": 2,
+        "save_every": 5.0,
+        "time_limit": 6.0,
+    }
+    assert here.outcome() == dataclasses.replace(here, **used).outcome()
+    assert dataclasses.replace(here, **used).notes()["machine"] == used
+    assert dataclasses.replace(here, **used).care() == Care(save_every=5.0, time_limit=6.0)
     elsewhere: dict[str, Any] = {name: Path("/elsewhere") / name for name in places}
     there = dataclasses.replace(here, **elsewhere)
     assert here.outcome() == there.outcome()
-    assert there.folders() == {name: f"/elsewhere/{name}" for name in places}
-    assert here.folders()["teacher_logits"] is None
+    assert there.notes()["folders"] == {name: f"/elsewhere/{name}" for name in places}
+    assert here.notes()["folders"]["teacher_logits"] is None
     assert here.outcome() != Settings(seed=1).outcome()
     assert json.loads(json.dumps(here.outcome()))["t1"] == 5_000
-    assert len(here.outcome()) == len(dataclasses.fields(Settings)) - len(places)
+    assert len(here.outcome()) == len(dataclasses.fields(Settings)) - len(places) - len(used)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"t1": 0}, "--t1 is 0; "),
+        ({"workers": 0}, "--workers is 0; it must be at least 1"),
+        ({"threads": 0}, "--threads is 0; it must be at least 1"),
+        ({"save_every": -1.0}, "--save-every is -1.0; it must be at least 0"),
+        ({"time_limit": -1.0}, "--time-limit is -1.0; it must be at least 0"),
+        ({"worker_gpus": 0.0}, "--worker-gpus is 0; it must be a whole number, or a fraction of one"),
+        ({"worker_gpus": 1.5}, "--worker-gpus is 1.5; it must be a whole number, or a fraction of one"),
+        ({"devices": 0}, "--devices is 0; it must be at least 1"),
+        ({"devices": 3}, "--batch-size is 128; it must be a multiple of --devices, which is 3"),
         ({"t2": -1}, "--t2 is -1; "),
         ({"t3": 0}, "--t3 is 0; "),
         ({"population": 0}, "--population is 0; "),
@@ -411,5 +443,6 @@ def test_the_help_explains_every_setting_with_the_values_of_the_preset(capsys):
         assert f" {flag(field.name)} " in help or f" {flag(field.name)}, " in help
     assert "T1: training steps to the first landmark (paper: 5,000) [7]" in help
     assert "mirror half of the training images (paper: yes) [no]" in help
-    folders = 5  # places of the run, the data, the cache, the teacher and logits: the paper has no value for them
-    assert help.count("(paper: ") == len(dataclasses.fields(Settings)) - folders
+    # Places of the run, the data, the cache, the teacher and logits, and the use of the machine: the paper has no
+    # value for them.
+    assert help.count("(paper: ") == len(dataclasses.fields(Settings)) - 5 - 9

@@ -6,6 +6,7 @@ import reprlib
 from typing import Any
 
 from eigen_jax.architecture.graph import CONV_FIELDS, Architecture, ArchitectureError, Layer
+from eigen_jax.files import JSONError, parse_json
 
 MAX_LAYERS = 16_384  # what a genome can hold at most
 SCHEMA_VERSION = 1
@@ -61,16 +62,16 @@ def to_json(architecture: Architecture) -> str:
     return json.dumps(to_dict(architecture))
 
 
-def from_json(text: str, *, capacity: int = MAX_LAYERS) -> Architecture:
-    """The architecture that JSON text describes; as `from_dict`, which see.
+def from_json(text: str | bytes, *, capacity: int = MAX_LAYERS) -> Architecture:
+    """The architecture that JSON text, in UTF-8 if bytes, describes; as `from_dict`, which see.
 
     Raises:
         ArchitectureError: as `from_dict`, or the text is not JSON.
     """
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ArchitectureError(f"the architecture is not valid JSON: {error}") from error
+        content = parse_json(text)
+    except JSONError as error:
+        raise ArchitectureError(f"the architecture is not valid JSON: {error}") from None
     return from_dict(content, capacity=capacity)
 
 

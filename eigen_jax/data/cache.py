@@ -2,11 +2,13 @@
 
 import logging
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import filelock
 import numpy as np
+
+from eigen_jax import files
 
 _logger = logging.getLogger(__name__)
 
@@ -35,16 +37,15 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray] | Non
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes a cache file whole or not at all; a cache that cannot be written is a warning."""
-    temporary: str | None = None
+    lock = path.with_name(f"{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, path)
-        temporary = None
+        with filelock.FileLock(lock):
+            try:
+                with files.replacing(path) as file:
+                    np.savez(file, **arrays)  # type: ignore[arg-type]
+            finally:
+                # Where this lets another process in, both write the same bytes.
+                lock.unlink(missing_ok=True)
     except OSError as error:
         _logger.warning("cache file %s cannot be written (%s); going on without it", path, error.strerror or error)
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)

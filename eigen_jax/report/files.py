@@ -1,7 +1,8 @@
 """What the report writes, and how: whole files or none; and what it says of input that it cannot use."""
 
-import os
 from pathlib import Path
+
+from eigen_jax import files
 
 
 class ReportError(ValueError):
@@ -14,16 +15,12 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         ReportError: it cannot be written.
     """
-    partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        files.write_bytes(path, content)
     except OSError as error:
-        raise ReportError(f"cannot write {path}: {error.strerror}; choose a folder that can be written") from None
+        reason = files.explain(error, "choose a folder that can be written")
+        raise ReportError(f"cannot write {path}: {reason}") from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eigen_jax import lineage
+from eigen_jax.files import JSONError, read_json
 from eigen_jax.lineage import Fate, Individual, LineageError, Reference
 from eigen_jax.report.files import ReportError
 
@@ -34,6 +34,7 @@ _RESULT_FIELDS: dict[str, Any] = {
     "mimicry": {"teacher": _TEXT, "weight": _NUMBER, "temperature": _NUMBER},
 }
 _MAY_BE_NULL = ("network", "mimicry")
+_EXACT = ("network.individual",)  # has these fields alone, since a `Reference` is made of them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -157,14 +158,16 @@ def read_result(folder: str | Path) -> dict[str, Any]:
     if not path.exists():
         raise ReportError(f"{folder} has no result.json: its run has not finished; finish it with the command it began")
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except OSError as error:
         raise ReportError(f"cannot read {path}: {error.strerror}; name the folder of a finished run") from None
-    except (ValueError, RecursionError):
+    except JSONError:
         raise ReportError(f"{path} is not JSON: it is damaged; put back the run's own file, or run it again") from None
     version = content.get("schema_version") if isinstance(content, dict) else None
     if type(version) is not int or version != RESULT_VERSION:
-        raise ReportError(f"{path} has schema version {version!r}; this version of eigen_jax reads {RESULT_VERSION}")
+        raise ReportError(
+            f"{path} has schema version {version!r:.40}; this version of eigen_jax reads {RESULT_VERSION}"
+        )
     for name, types in _RESULT_FIELDS.items():
         _check_field(path, content, name, types)
     return content
@@ -209,18 +212,13 @@ def _check_field(path: Path, content: Mapping[str, Any], name: str, types: Any, 
     if isinstance(types, dict):
         if value is None and full in _MAY_BE_NULL:
             return
-        if isinstance(value, dict):
+        if isinstance(value, dict) and (full not in _EXACT or value.keys() == types.keys()):
             for part, part_types in types.items():
                 _check_field(path, value, part, part_types, within=f"{full}.")
             return
-    elif (value is None and None in types) or (type(value) in types and _is_finite(value)):
+    elif (value is None and None in types) or (type(value) in types and (types != _COUNT or value >= 0)):
         return
     raise ReportError(f"{path} has {full} {value!r:.40}: it is damaged; put back the run's own file, or run it again")
-
-
-def _is_finite(value: Any) -> bool:
-    # JSON as Python reads it has NaN and infinities.
-    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _fitness(individual: Individual) -> float:

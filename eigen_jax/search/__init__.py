@@ -9,12 +9,15 @@ from eigen_jax.search.final import (
     evaluate_network,
     train_network,
 )
-from eigen_jax.search.folder import RunFolder, RunFolderError, check_run_folder, load_network
-from eigen_jax.search.loop import check_data, run_search
+from eigen_jax.search.folder import RunFolder, RunFolderError, check_run_folder, load_network, read_notes
+from eigen_jax.search.generation import Care
+from eigen_jax.search.loop import BarrenSearchError, check_data, run_search
 from eigen_jax.search.observer import SearchObserver, SearchResult
 from eigen_jax.search.results import describe_training
 
 __all__ = [
+    "BarrenSearchError",
+    "Care",
     "Evaluation",
     "FinalOn",
     "FinalTrainingError",
@@ -31,6 +34,7 @@ __all__ = [
     "digest_logits",
     "evaluate_network",
     "load_network",
+    "read_notes",
     "run_search",
     "train_network",
 ]

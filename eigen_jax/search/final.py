@@ -1,10 +1,7 @@
 """Training of one network from scratch to the end, and its test: the last phase of a search, or all of a run."""
 
 import dataclasses
-import functools
 import hashlib
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +9,14 @@ import jax
 import numpy as np
 from jax import Array
 
-from eigen_jax import checkpoint
 from eigen_jax.architecture import Architecture
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset, join_validation
+from eigen_jax.resumable import SAVE_EVERY, ShouldStop, never, train_resumably
 from eigen_jax.search.config import SearchConfig
-from eigen_jax.training import (
-    ComputeDtype,
-    ProgressCallback,
-    Teacher,
-    TrainConfig,
-    TrainReport,
-    TrainState,
-    abstract_state,
-    accuracy,
-    evaluate,
-    init_state,
-    predict,
-    train_to,
-)
+from eigen_jax.training import ComputeDtype, ProgressCallback, Teacher, accuracy, evaluate, predict
 
 PyTree = Any
-
-SAVE_EVERY = 60.0  # seconds between two saves, which come between parts of this many ...
-_PART = 100  # ... training steps
 
 
 class FinalTrainingError(ValueError):
@@ -68,9 +49,11 @@ def train_network(
     *,
     config: SearchConfig,
     teacher: Teacher | None = None,
+    save_every: float = SAVE_EVERY,
+    should_stop: ShouldStop = never,
     on_progress: ProgressCallback | None = None,
 ) -> TrainedNetwork:
-    """Trains a network for `config.final_until` steps, saved every `SAVE_EVERY` seconds, and tests it.
+    """Trains a network for `config.final_until` steps, saved on the way, and tests it.
 
     The test images are seen once, after the last step.
 
@@ -82,68 +65,48 @@ def train_network(
         config: the schedule, and how long.
         teacher: whom it mimics. Where the validation images are trained on, the teacher must know
             them as the examples that follow the training images.
+        save_every: seconds between two saves.
+        should_stop: whether to save and to leave.
         on_progress: see `train_to`.
 
     Raises:
+        StoppedError: it was asked to stop, and is saved.
         DivergedError: the training diverged, as it would again.
         FinalTrainingError: it failed for a reason that can pass, such as a lack of memory.
-        TrainConfigError: a batch is larger than the training set.
+        TrainConfigError: a batch is larger than the training set, or devices are missing.
         CheckpointError: a checkpoint cannot be written, or is of another network.
     """
     joined = config.final_on == "train+validation"
-    training_set = join_validation(dataset) if joined else dataset
     train = config.final_train
     network = build_network(architecture, num_classes=dataset.num_classes, dtype=train.dtype)
-    state, seconds = _resume(key, architecture, checkpoints, network=network, train=train)
-    advance = functools.partial(train_to, network=network, config=train, teacher=teacher, on_progress=on_progress)
-    state, seconds = _train_on(
-        key, state, training_set, checkpoints, advance, until=config.final_until, seconds=seconds
-    )
     validation_accuracy = None
-    if not joined:
-        images, labels = dataset.validation_images, dataset.validation_labels
-        validation_accuracy = evaluate(state, images, labels, network=network, batch_size=train.eval_batch_size)
-    return TrainedNetwork(
-        variables=state.variables,
-        validation_accuracy=validation_accuracy,
-        test=evaluate_network(
+    try:
+        state, seconds = train_resumably(
+            key,
+            join_validation(dataset) if joined else dataset,
+            config.final_until,
+            checkpoints,
+            network=network,
+            config=train,
+            teacher=teacher,
+            save_every=save_every,
+            should_stop=should_stop,
+            on_progress=on_progress,
+        )
+        if not joined:
+            images, labels = dataset.validation_images, dataset.validation_labels
+            validation_accuracy = evaluate(state, images, labels, network=network, batch_size=train.eval_batch_size)
+        test = evaluate_network(
             architecture, state.variables, dataset, batch_size=train.eval_batch_size, dtype=train.dtype
-        ),
-        seconds=seconds,
+        )
+    except jax.errors.JaxRuntimeError as error:
+        raise FinalTrainingError(
+            f"the network cannot be trained on ({(str(error).splitlines() or ['no reason given'])[0][:300]});"
+            " free the device's memory, and go on with the same command"
+        ) from None
+    return TrainedNetwork(
+        variables=state.variables, validation_accuracy=validation_accuracy, test=test, seconds=seconds.total
     )
-
-
-def _train_on(
-    key: Array,
-    state: TrainState,
-    training_set: Dataset,
-    checkpoints: Path,
-    advance: Callable[..., tuple[TrainState, TrainReport]],
-    *,
-    until: int,
-    seconds: float,
-) -> tuple[TrainState, float]:
-    """Trains from a state to the end with saves on the way; `advance` is `train_to` for this network.
-
-    Gives the state and the seconds, of which `seconds` were spent before.
-    """
-    saved = time.perf_counter()
-    while (step := int(state.step)) < until:
-        part = min(until, (step // _PART + 1) * _PART)
-        began = time.perf_counter()
-        try:
-            state, _ = advance(key, state, training_set, part)
-        except jax.errors.JaxRuntimeError as error:
-            raise FinalTrainingError(
-                f"the network cannot be trained on ({(str(error).splitlines() or ['no reason given'])[0][:300]});"
-                " free the device's memory, and go on with the same command"
-            ) from None
-        now = time.perf_counter()
-        seconds += now - began
-        if now - saved >= SAVE_EVERY or part == until:
-            checkpoint.save(checkpoints, part, {"state": state, "seconds": {"seconds": seconds}})
-            saved = now
-    return state, seconds
 
 
 def evaluate_network(
@@ -166,18 +129,3 @@ def evaluate_network(
 def digest_logits(logits: np.ndarray) -> str:
     """SHA-256, hexadecimal, of every bit of logits [N, K] float32: equal only where all of them are."""
     return hashlib.sha256(np.ascontiguousarray(logits).tobytes()).hexdigest()
-
-
-def _resume(
-    key: Array, architecture: Architecture, checkpoints: Path, *, network: Any, train: TrainConfig
-) -> tuple[TrainState, float]:
-    """The state to go on from, and the seconds that it took so far."""
-    shape = architecture.input_shape
-    step = checkpoint.latest_step(checkpoints)
-    if step is None:
-        began = time.perf_counter()
-        state = jax.block_until_ready(init_state(key, network=network, config=train, input_shape=shape))
-        return state, time.perf_counter() - began
-    abstract = abstract_state(network=network, config=train, input_shape=shape)
-    state = checkpoint.restore(checkpoints, "state", step=step, abstract=abstract)
-    return state, float(checkpoint.restore(checkpoints, "seconds", step=step)["seconds"])

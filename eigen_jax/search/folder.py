@@ -2,6 +2,8 @@
 
 settings.json     the resolved settings, the data set, the seed, the folders, the versions
 lineage.jsonl     the record of every individual
+generation.jsonl  what the generation under way has measured; gone when it is recorded
+individuals/      the states of its individuals in training; gone with it
 checkpoints/      the state of the search after its last generations
 final/            the state of the final training
 network/          the network found: genome.json, and its weights
@@ -13,8 +15,8 @@ import dataclasses
 import importlib.metadata
 import json
 import logging
-import os
 import platform
+import reprlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -26,6 +28,8 @@ import numpy as np
 
 from eigen_jax import __version__, checkpoint
 from eigen_jax.architecture import Architecture, ArchitectureError, from_json, to_json
+from eigen_jax.checkpoint import CheckpointError
+from eigen_jax.files import JSONError, explain, read_json, write_json, write_text
 
 PyTree = Any
 
@@ -35,7 +39,8 @@ SCHEMA_VERSION = 2
 FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "float32"}
 
 _LOCK = ".lock"
-_SHOWN = 24  # characters of a setting in a message
+_SHOWN = 24  # characters of a text in a message
+_LONGEST = 200  # and of anything else
 
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +61,16 @@ class RunFolder:
     def lineage(self) -> Path:
         """The record, see `eigen_jax.lineage`."""
         return self.path / "lineage.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        """What the generation under way has measured, see `eigen_jax.search.journal`."""
+        return self.path / "generation.jsonl"
+
+    @property
+    def individuals(self) -> Path:
+        """The states of the generation's individuals in training, a folder each; see `eigen_jax.resumable`."""
+        return self.path / "individuals"
 
     @property
     def checkpoints(self) -> Path:
@@ -84,7 +99,7 @@ class RunFolder:
         """
         path = Path(path)
         lock = filelock.FileLock(path / _LOCK, blocking=False)
-        with _told_as_folder_error(path):
+        with told_as_folder_error(path):
             path.mkdir(parents=True, exist_ok=True)
             _check_is_no_other_folder(path)
             try:
@@ -92,7 +107,7 @@ class RunFolder:
             except filelock.Timeout:
                 raise RunFolderError(f"{path} is in use by another process; wait for it, or choose another") from None
         try:
-            with _told_as_folder_error(path):
+            with told_as_folder_error(path):
                 _claim(path, _as_json(settings), _as_json(notes))
             yield cls(path)
         finally:
@@ -113,11 +128,15 @@ class RunFolder:
         if _holds_network(self.path, architecture, variables):
             return
         network, partial = self.path / "network", self.path / "network.partial"
-        with _told_as_folder_error(self.path):
+        with told_as_folder_error(self.path):
             if partial.exists():
                 shutil.rmtree(partial)
-            checkpoint.save(partial, 0, {"variables": variables})
-            write_text(partial / "genome.json", to_json(architecture))
+            try:
+                checkpoint.save(partial, 0, {"variables": variables})
+                write_text(partial / "genome.json", to_json(architecture))
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
             if network.exists():
                 shutil.rmtree(network)
             partial.rename(network)
@@ -128,7 +147,7 @@ class RunFolder:
         Raises:
             RunFolderError: it cannot be written.
         """
-        with _told_as_folder_error(self.path):
+        with told_as_folder_error(self.path):
             write_json(self.path / "result.json", {"schema_version": SCHEMA_VERSION, **content})
 
 
@@ -143,7 +162,7 @@ def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
         RunFolderError: the folder is no run folder, or belongs to a run with other settings.
     """
     path = Path(path)
-    with _told_as_folder_error(path):
+    with told_as_folder_error(path):
         if not path.exists():
             return
         _check_is_no_other_folder(path)
@@ -153,14 +172,22 @@ def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
             _check_same_settings(path, {name: then.get(name) for name in now}, now)
 
 
+def read_notes(path: str | Path) -> dict[str, Any]:
+    """What settings.json says of a run besides its settings; empty where there is no run, or a damaged one."""
+    try:
+        return _read_settings(Path(path) / "settings.json")
+    except (OSError, RunFolderError):
+        return {}
+
+
 @contextlib.contextmanager
-def _told_as_folder_error(path: Path) -> Iterator[None]:
+def told_as_folder_error(path: Path) -> Iterator[None]:
+    """Raises errors of files as a RunFolderError that names the run folder."""
     try:
         yield
     except OSError as error:
-        raise RunFolderError(
-            f"cannot write the run folder {path}: {error.strerror}; choose one that can be written"
-        ) from None
+        reason = explain(error, "choose one that can be written")
+        raise RunFolderError(f"cannot write the run folder {path}: {reason}") from None
 
 
 def _check_is_no_other_folder(path: Path) -> None:
@@ -198,15 +225,16 @@ def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
     network = Path(path) / "network"
     genome = network / "genome.json"
     try:
-        architecture = from_json(genome.read_text())
+        architecture = from_json(genome.read_bytes())
     except OSError as error:
         raise RunFolderError(
             f"cannot read {genome}: {error.strerror}; name the folder of a run that has finished"
         ) from None
-    except (ArchitectureError, UnicodeDecodeError) as error:
-        reason = error if isinstance(error, ArchitectureError) else "it is no text"
-        raise ArchitectureError(f"{genome}: {reason}") from None
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{genome}: {error}") from None
     variables = checkpoint.restore(network, "variables")
+    if not isinstance(variables, dict) or "params" not in variables:
+        raise CheckpointError(f"{network} holds no weights of a network; put the run's own files back")
     return architecture, {"batch_stats": {}, **variables}
 
 
@@ -218,21 +246,6 @@ def _holds_network(path: Path, architecture: Architecture, variables: PyTree) ->
     except ValueError:  # of any kind: missing, damaged, or of another structure
         return False
     return saved == architecture and all(jax.tree.leaves(equal))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file as a whole: what is killed here leaves the old one or the new one."""
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file as a whole."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def with_former_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,28 +265,46 @@ def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    """The content of a settings.json."""
+    """The content of a settings.json, with every part of it of the type that `_claim` writes."""
     try:
-        content = json.loads(path.read_text())
-        version, settings = content["schema_version"], content["settings"]
-    except (ValueError, KeyError, TypeError):
-        raise RunFolderError(f"{path} is damaged; put the run's own file back, or choose another folder") from None
-    if version != SCHEMA_VERSION or not isinstance(settings, dict):
-        raise RunFolderError(f"{path} has schema version {version!r}; this version of eigen_jax reads {SCHEMA_VERSION}")
+        content = read_json(path)
+        version = content["schema_version"]
+        sound = isinstance(content["settings"], dict) and _are_texts(content.get("versions", {}))
+        sound = sound and _are_texts(content.get("folders", {}), or_none=True)
+    except (JSONError, KeyError, TypeError):
+        sound = False
+    if sound and (type(version) is not int or version != SCHEMA_VERSION):
+        raise RunFolderError(
+            f"{path} has schema version {reprlib.repr(version)}; this version of eigen_jax reads {SCHEMA_VERSION}"
+        )
+    if not sound:
+        raise RunFolderError(f"{path} is damaged; put the run's own file back, or choose another folder")
     return content
+
+
+def _are_texts(value: Any, *, or_none: bool = False) -> bool:
+    """Whether a value is an object of texts, without characters that no path or version can have."""
+    return isinstance(value, dict) and all(
+        (isinstance(each, str) and "\0" not in each) or (or_none and each is None) for each in value.values()
+    )
 
 
 def _check_same_settings(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
     if differing:
-        changes = (f"{name} was {_shown(then.get(name))} and is now {_shown(now.get(name))}" for name in differing)
+        changes = (
+            f"{name if name.isidentifier() else _shown(name)} was {_shown(then.get(name))} and is now"
+            f" {_shown(now.get(name))}"
+            for name in differing
+        )
         raise RunFolderError(
             f"{path} belongs to a run with other settings: {', '.join(changes)}; choose another folder"
         )
 
 
 def _shown(value: Any) -> str:
-    return repr(f"{value[:_SHOWN]}..." if isinstance(value, str) and len(value) > _SHOWN else value)
+    shown = repr(f"{value[:_SHOWN]}..." if isinstance(value, str) and len(value) > _SHOWN else value)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
 
 
 def _warn_of_other_versions(then: Any) -> None:

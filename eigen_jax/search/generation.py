@@ -1,62 +1,85 @@
 """One generation: children trained to the landmarks, those below the thresholds extinct, all recorded."""
 
 import dataclasses
-import functools
-import itertools
 import math
-from collections.abc import Container, Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from eigen_jax import lineage
+from eigen_jax import checkpoint, lineage
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, decode
-from eigen_jax.builder import build_network
+from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
 from eigen_jax.evolution import EvolutionState, Phase, Survival, children, survival_selection
-from eigen_jax.executor import Job, Outcome, prepare_job, run_job
+from eigen_jax.executor import Executor, Job, Outcome
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import Operator
+from eigen_jax.resumable import SAVE_EVERY, Seconds
 from eigen_jax.search.config import SearchConfig
+from eigen_jax.search.folder import RunFolder, told_as_folder_error
+from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
-from eigen_jax.training import Batch, Teacher, TrainState, batch_shapes, evaluate
+
+PyTree = Any
+
+_LAST = 2  # the landmark T1 + T2 + T3
 
 
 @dataclasses.dataclass(kw_only=True)
 class Candidate:
     """An individual of the generation under way."""
 
+    index: int
     architecture: Architecture
     key: Array
     same_as: Reference | None = None  # whose measurements these are
     fitness: list[float] = dataclasses.field(default_factory=lambda: [math.nan] * 3)  # at the landmarks
     cause: str | None = None
-    state: TrainState | None = None  # at the last landmark that it was trained to
     test_accuracy: float | None = None  # of survivors only
-    compile_seconds: float = 0.0
-    train_seconds: float = 0.0
+    seconds: Seconds = dataclasses.field(default_factory=Seconds)
 
     def record(self, landmark: int, outcome: Outcome) -> None:
         """Takes over what became of the training to a landmark."""
         self.fitness[landmark] = outcome.fitness
-        self.cause, self.state = outcome.cause, outcome.state
-        self.compile_seconds += outcome.compile_seconds
-        self.train_seconds += outcome.train_seconds
+        self.cause, self.test_accuracy = outcome.cause, outcome.test_accuracy
+        # What a job that failed says it took, it took after the landmark before.
+        self.seconds = outcome.seconds if outcome.cause is None else self.seconds + outcome.seconds
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Care:
+    """How individuals are looked after while they train; no outcome depends on it but that of a time limit."""
+
+    save_every: float = SAVE_EVERY  # seconds between two saves of an individual
+    time_limit: float | None = None  # seconds that an individual may take, compiling included; None: no limit
 
 
 class GenerationTrainer:
     """Trains the generations of one search, and remembers what it measured."""
 
     def __init__(
-        self, key: Array, config: SearchConfig, dataset: Dataset, teacher: Teacher | None, observer: SearchObserver
+        self,
+        key: Array,
+        config: SearchConfig,
+        dataset: Dataset,
+        run: RunFolder,
+        executor: Executor,
+        observer: SearchObserver,
+        care: Care,
     ) -> None:
         self.key = key
         self.config = config
         self.dataset = dataset
-        self.teacher = teacher
+        self.run = run
+        self.executor = executor
         self.observer = observer
+        self.care = care
         self.measured: dict[Architecture, Individual] = {}  # whose training gave an architecture's fitness
         self.tested: dict[Reference, float] = {}  # test accuracy of those that survived
 
@@ -76,7 +99,7 @@ class GenerationTrainer:
         for index in range(int(children(evolution).sum())):
             genome = jax.tree.map(lambda leaf, index=index: leaf[index], genomes)
             architecture = decode(genome, spec=self.config.genome)
-            candidate = Candidate(architecture=architecture, key=jax.random.fold_in(key, index))
+            candidate = Candidate(index=index, architecture=architecture, key=jax.random.fold_in(key, index))
             known = self.measured.get(architecture)
             if known is not None and (known.cause is not None or not self.config.reevaluate):
                 candidate.same_as = known.reference
@@ -87,14 +110,19 @@ class GenerationTrainer:
         return candidates
 
     def train_to_landmarks(self, evolution: EvolutionState, candidates: list[Candidate]) -> Survival:
-        """Algorithm 1: trains to each landmark in turn, and extinguishes after the first two."""
+        """Algorithm 1: trains to each landmark in turn, and extinguishes after the first two.
+
+        What the journal of this generation has is not trained again.
+        """
+        generation = int(evolution.generation)
+        journal = Journal(self.run.journal, generation=generation, phase=Phase(int(evolution.phase)))
         alive = np.asarray(children(evolution))
-        for landmark in range(3):
-            self._measure(int(evolution.generation), landmark, candidates, alive)
+        for landmark in range(_LAST + 1):
+            self._measure(generation, landmark, candidates, alive, journal)
             survival = jax.device_get(
                 survival_selection(evolution.thresholds, self.fitness(candidates), config=self.config.evolution)
             )
-            if landmark < 2:
+            if landmark < _LAST:
                 survives = (survival.survives_first, survival.survives_second)[landmark]
                 threshold = (survival.thresholds.first, survival.thresholds.second)[landmark]
                 self.observer.individuals_extinct(
@@ -103,6 +131,7 @@ class GenerationTrainer:
                     threshold=float(str(threshold)),
                 )
                 alive = survives
+        self._remember_tests(generation, candidates, survival)
         return survival
 
     def fitness(self, candidates: Sequence[Candidate]) -> Array:
@@ -111,80 +140,127 @@ class GenerationTrainer:
         fitness[: len(candidates)] = [candidate.fitness for candidate in candidates]
         return jnp.asarray(fitness)
 
-    def test_survivors(self, generation: int, candidates: list[Candidate], survival: Survival) -> None:
-        """Measures the survivors on the test images, for the record only: nothing is selected by it."""
+    def variables(self, generation: int, candidate: Candidate, abstract: PyTree) -> PyTree:
+        """The weights of a candidate that was trained to the end.
+
+        Args:
+            generation: the candidate's.
+            candidate: one that was not taken over from another individual.
+            abstract: the state's shapes.
+
+        Raises:
+            CheckpointError, ExecutorError: they cannot be read, nor trained again.
+        """
+        folder = self._folder(generation, candidate)
+        try:
+            return checkpoint.restore(folder, "state", abstract=abstract).variables
+        except CheckpointError:
+            # Damaged, or lost with the folder, after it was measured.
+            list(self.executor.run([self._job(generation, _LAST, candidate)]))
+            return checkpoint.restore(folder, "state", abstract=abstract).variables
+
+    def clear(self, *, but: int | None = None) -> None:
+        """Removes what the individuals of generations left that are over.
+
+        Args:
+            but: the generation under way, whose individuals' states stay.
+
+        Raises:
+            RunFolderError: they cannot be removed.
+        """
+        with told_as_folder_error(self.run.path):
+            for folder in self.run.individuals.glob("*"):
+                if but is None or not folder.name.startswith(f"{but}-"):
+                    shutil.rmtree(folder)
+            if but is None:
+                self.run.journal.unlink(missing_ok=True)
+                if self.run.individuals.exists():
+                    self.run.individuals.rmdir()
+
+    def _remember_tests(self, generation: int, candidates: list[Candidate], survival: Survival) -> None:
+        """Notes the survivors' test accuracy, for the record only: nothing is selected by it."""
         for index in np.flatnonzero(survival.survives).tolist():
             candidate = candidates[index]
             if candidate.same_as is not None:
                 # It has survived before, or earlier in this generation: thresholds never fall.
                 candidate.test_accuracy = self.tested[candidate.same_as]
-                continue
-            assert candidate.state is not None, "who survives was trained to the end"
-            candidate.test_accuracy = evaluate(
-                candidate.state,
-                self.dataset.test_images,
-                self.dataset.test_labels,
-                network=build_network(
-                    candidate.architecture, num_classes=self.dataset.num_classes, dtype=self.config.train.dtype
-                ),
-                batch_size=self.config.train.eval_batch_size,
-            )
-            self.tested[Reference(generation=generation, index=index)] = candidate.test_accuracy
+            else:
+                assert candidate.test_accuracy is not None, "who survives was trained to the end"
+                self.tested[Reference(generation=generation, index=index)] = candidate.test_accuracy
 
-    def _measure(self, generation: int, landmark: int, candidates: list[Candidate], alive: np.ndarray) -> None:
-        """Gives every living candidate its fitness at a landmark; equal ones of a generation are trained once."""
-        first_of: dict[Architecture, int] = {}
-        living = np.flatnonzero(alive).tolist()
-        for position, index in enumerate(living):
-            candidate = candidates[index]
-            twin = first_of.setdefault(candidate.architecture, index)
-            if twin != index and (candidates[twin].cause is not None or not self.config.reevaluate):
-                original = candidates[twin]
-                candidate.same_as = original.same_as or Reference(generation=generation, index=twin)
-                candidate.fitness, candidate.cause = original.fitness, original.cause
-            elif candidate.same_as is None:
-                following = (candidates[later] for later in living[position + 1 :])
-                self._prepare(landmark, candidate, following, first_of)
-                candidate.record(landmark, self._train(index, landmark, candidate))
-            fitness = candidate.fitness[landmark]
-            self.observer.individual_measured(
-                index=index,
-                landmark=landmark,
-                fitness=fitness if math.isfinite(fitness) else None,
-                cause=candidate.cause,
-                same_as=candidate.same_as,
-            )
-
-    def _prepare(
-        self, landmark: int, candidate: Candidate, following: Iterable[Candidate], seen: Container[Architecture]
+    def _measure(
+        self, generation: int, landmark: int, candidates: list[Candidate], alive: np.ndarray, journal: Journal
     ) -> None:
-        """Compiles for a candidate, and for the next one with another network, beside the training to come."""
-        others = (each for each in following if each.same_as is None and each.architecture not in seen)
-        for each in (candidate, *itertools.islice(others, 1)):
-            prepare_job(self._job(landmark, each), each.state, self.dataset, self._batch_shapes)
+        """Gives every living candidate its fitness at a landmark; equal ones of a generation are trained once."""
+        living = [candidates[index] for index in np.flatnonzero(alive).tolist()]
+        first: dict[Architecture, Candidate] = {}
+        for candidate in living:
+            first.setdefault(candidate.architecture, candidate)
+        twins = [candidate for candidate in living if first[candidate.architecture] is not candidate]
+        self._train(generation, landmark, [each for each in first.values() if each.same_as is None], journal)
+        for twin in twins:
+            original = first[twin.architecture]
+            if original.cause is not None or not self.config.reevaluate:
+                twin.same_as = original.same_as or Reference(generation=generation, index=original.index)
+                twin.fitness, twin.cause = original.fitness, original.cause
+        self._train(generation, landmark, [twin for twin in twins if twin.same_as is None], journal)
+        for candidate in living:
+            if candidate.same_as is not None:
+                self._tell(landmark, candidate)
 
-    @functools.cached_property
-    def _batch_shapes(self) -> Batch:
-        return batch_shapes(self.key, self.dataset, config=self.config.train, teacher=self.teacher)
+    def _train(self, generation: int, landmark: int, candidates: Sequence[Candidate], journal: Journal) -> None:
+        """Trains candidates to a landmark; each is in the journal as soon as it is measured."""
+        to_train = []
+        for candidate in candidates:
+            outcome = journal.outcomes.get((candidate.index, landmark))
+            if outcome is None:
+                to_train.append(candidate)
+            else:
+                candidate.record(landmark, outcome)
+                self._tell(landmark, candidate)
 
-    def _job(self, landmark: int, candidate: Candidate) -> Job:
+        def on_progress(position: int, step: int, loss: float, steps_per_second: float) -> None:
+            self.observer.training_progress(
+                index=to_train[position].index,
+                landmark=landmark,
+                step=step,
+                until=self.config.landmarks[landmark],
+                loss=loss,
+                steps_per_second=steps_per_second,
+            )
+
+        jobs = [self._job(generation, landmark, candidate) for candidate in to_train]
+        for position, outcome in self.executor.run(jobs, on_progress=on_progress):
+            candidate = to_train[position]
+            journal.add(candidate.index, landmark, outcome)
+            candidate.record(landmark, outcome)
+            self._tell(landmark, candidate)
+
+    def _tell(self, landmark: int, candidate: Candidate) -> None:
+        fitness = candidate.fitness[landmark]
+        self.observer.individual_measured(
+            index=candidate.index,
+            landmark=landmark,
+            fitness=fitness if math.isfinite(fitness) else None,
+            cause=candidate.cause,
+            same_as=candidate.same_as,
+        )
+
+    def _job(self, generation: int, landmark: int, candidate: Candidate) -> Job:
         return Job(
+            name=f"{generation}.{candidate.index}",
             key=candidate.key,
             architecture=candidate.architecture,
             until=self.config.landmarks[landmark],
             config=self.config.train,
+            folder=self._folder(generation, candidate),
+            tested=landmark == _LAST,
+            save_every=self.care.save_every,
+            time_limit=self.care.time_limit,
         )
 
-    def _train(self, index: int, landmark: int, candidate: Candidate) -> Outcome:
-        until = self.config.landmarks[landmark]
-
-        def on_progress(step: int, loss: float, steps_per_second: float) -> None:
-            self.observer.training_progress(
-                index=index, landmark=landmark, step=step, until=until, loss=loss, steps_per_second=steps_per_second
-            )
-
-        job = self._job(landmark, candidate)
-        return run_job(job, candidate.state, self.dataset, teacher=self.teacher, on_progress=on_progress)
+    def _folder(self, generation: int, candidate: Candidate) -> Path:
+        return self.run.individuals.absolute() / f"{generation}-{candidate.index}"
 
 
 def individuals_of(
@@ -234,8 +310,8 @@ def individuals_of(
                 fate=_fate(candidate, survived_first, survived_second, is_parent),
                 cause=candidate.cause,
                 same_as=candidate.same_as,
-                seconds_compiling=candidate.compile_seconds,
-                seconds_training=candidate.train_seconds,
+                seconds_compiling=candidate.seconds.compiling,
+                seconds_training=candidate.seconds.training,
             )
         )
     return individuals

@@ -1,5 +1,6 @@
 """The loop: breed, train to the landmarks, extinguish, select, record, save; then the final training."""
 
+import collections
 import dataclasses
 import functools
 import math
@@ -12,20 +13,28 @@ import jax
 from jax import Array
 
 from eigen_jax import checkpoint, lineage
-from eigen_jax.architecture import decode
+from eigen_jax.architecture import Architecture, decode
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.evolution import EvolutionState, Phase, evolution_step, initial_state
-from eigen_jax.lineage import Individual
+from eigen_jax.executor import Executor, InlineExecutor
+from eigen_jax.lineage import Fate, Individual
+from eigen_jax.resumable import ShouldStop, StoppedError, never
 from eigen_jax.search.config import SearchConfig, SearchConfigError
 from eigen_jax.search.final import evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder, RunFolderError
-from eigen_jax.search.generation import GenerationTrainer, individuals_of, reference
+from eigen_jax.search.generation import Care, GenerationTrainer, individuals_of, reference
 from eigen_jax.search.observer import SearchObserver, SearchResult
 from eigen_jax.search.results import describe_search
-from eigen_jax.training import DivergedError, Teacher, abstract_state
+from eigen_jax.training import DivergedError, Teacher, TrainState, abstract_state
 
 PyTree = Any
+
+BARREN = 3  # generations without a survivor after which a search in which nothing ever survived is given up
+
+
+class BarrenSearchError(ValueError):
+    """A search in which nothing survives."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -42,9 +51,12 @@ def run_search(
     folder: str | Path,
     *,
     teacher: Teacher | None = None,
+    executor: Executor | None = None,
+    care: Care | None = None,
     settings: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
     observer: SearchObserver | None = None,
+    should_stop: ShouldStop = never,
 ) -> SearchResult:
     """Searches through all phases and trains the network found, or goes on with a search that was interrupted.
 
@@ -58,12 +70,19 @@ def run_search(
         teacher: whom all networks mimic, in every phase; None for plain cross-entropy. Where the
             final training is on the validation images as well, it must know them as the examples
             that follow the training images.
+        executor: where individuals are trained, with this data set and teacher; by default, one after
+            the other in this process.
+        care: how often individuals are saved, and how long they may take.
         settings: what settings.json says of the run, and what must be the same for it to go on;
             all of `config` by default.
         notes: what else settings.json says of it.
         observer: who is told of what happens.
+        should_stop: whether to save what is under way and to leave; the executor has its own.
 
     Raises:
+        StoppedError: it was asked to stop; the same call goes on.
+        BarrenSearchError: nothing survived the first generations.
+        ExecutorError: individuals cannot be trained, for a reason that lies in none of them.
         SearchConfigError: the config is not for this data set.
         RunFolderError: the folder cannot be written, is in use, belongs to another run (another
             teacher makes it another run), or has lost its checkpoints.
@@ -74,21 +93,31 @@ def run_search(
     check_data(config, dataset)
     observer = observer or SearchObserver()
     described = {
-        **(dataclasses.asdict(config) if settings is None else settings),
+        **(_described(config) if settings is None else settings),
         "dataset": dataset.name,
         "data_fingerprint": dataset.fingerprint,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
     }
     with RunFolder.open(folder, described, notes or {}) as run:
-        search = _Search(config, dataset, teacher, run, observer)
+        executor = executor or InlineExecutor(dataset, teacher=teacher, should_stop=should_stop)
+        search = _Search(config, dataset, teacher, run, executor, care or Care(), observer, should_stop)
         progress = search.resume()
         observer.search_started(generation=int(progress.evolution.generation))
         while progress.evolution.phase != Phase.CONVERGED:
+            search.check_goes_on(progress)
             progress = search.run_generation(progress)
             search.save(progress)
         result = search.finish(progress)
     observer.search_ended(result=result)
     return result
+
+
+def _described(config: SearchConfig) -> dict[str, Any]:
+    """All of a config that the outcome depends on."""
+    content = dataclasses.asdict(config)
+    # Another number of devices rounds otherwise, and goes on with the same checkpoints.
+    del content["train"]["devices"]
+    return content
 
 
 def check_data(config: SearchConfig, dataset: Dataset) -> None:
@@ -118,16 +147,21 @@ class _Search:
         dataset: Dataset,
         teacher: Teacher | None,
         run: RunFolder,
+        executor: Executor,
+        care: Care,
         observer: SearchObserver,
+        should_stop: ShouldStop,
     ) -> None:
         self.config = config
         self.dataset = dataset
         self.teacher = teacher
         self.run = run
+        self.care = care
         self.observer = observer
+        self.should_stop = should_stop
         self.evolution_key, training_key, self.final_key = jax.random.split(jax.random.key(config.seed), 3)
         self.evolve: jax.stages.Compiled | None = None
-        self.trainer = GenerationTrainer(training_key, config, dataset, teacher, observer)
+        self.trainer = GenerationTrainer(training_key, config, dataset, run, executor, observer, care)
 
     def resume(self) -> _Progress:
         """The search after the last generation that was saved, or its start."""
@@ -137,6 +171,7 @@ class _Search:
         if step is None:
             self._check_nothing_is_lost()
         lineage.truncate(self.run.lineage, step or 0)
+        self.trainer.clear(but=step or 0)
         if step is None:
             return _Progress(evolution=begin(generation_key), variables=None)
         self.trainer.remember(lineage.read(self.run.lineage))
@@ -144,16 +179,12 @@ class _Search:
         evolution = restore("evolution", abstract=jax.eval_shape(begin, generation_key))
         if not math.isfinite(evolution.best_fitness):
             return _Progress(evolution=evolution, variables=None)
-        state = abstract_state(
-            network=build_network(
-                decode(evolution.best, spec=self.config.genome),
-                num_classes=self.dataset.num_classes,
-                dtype=self.config.train.dtype,
-            ),
-            config=self.config.train,
-            input_shape=self.config.genome.input_shape,
-        )
+        state = self._abstract_state(decode(evolution.best, spec=self.config.genome))
         return _Progress(evolution=evolution, variables=restore("variables", abstract=state.variables))
+
+    def _abstract_state(self, architecture: Architecture) -> TrainState:
+        network = build_network(architecture, num_classes=self.dataset.num_classes, dtype=self.config.train.dtype)
+        return abstract_state(network=network, config=self.config.train, input_shape=architecture.input_shape)
 
     def _check_nothing_is_lost(self) -> None:
         """Without a checkpoint, the record holds at most the generation that was killed before the first."""
@@ -170,6 +201,26 @@ class _Search:
         if progress.variables is not None:
             items["variables"] = progress.variables
         checkpoint.save(self.run.checkpoints, int(progress.evolution.generation), items)
+        self.trainer.clear()
+
+    def check_goes_on(self, progress: _Progress) -> None:
+        """Checks that the next generation is wanted, and has a chance.
+
+        Raises:
+            StoppedError, BarrenSearchError: see `run_search`.
+        """
+        if self.should_stop():
+            raise StoppedError("the search was stopped between two generations")
+        if math.isfinite(progress.evolution.best_fitness) or int(progress.evolution.generation) < BARREN:
+            return
+        individuals = lineage.read(self.run.lineage)
+        causes = collections.Counter(each.cause for each in individuals if each.fate is Fate.FAILED)
+        (cause, count), *_ = causes.most_common(1)
+        raise BarrenSearchError(
+            f"nothing survived in {BARREN} generations: of {len(individuals)} individuals {causes.total()} failed,"
+            f" {count} of them because {cause!r}; lower the learning rate or the size of the networks, and"
+            " start in a new run folder"
+        )
 
     def run_generation(self, progress: _Progress) -> _Progress:
         """Trains, extinguishes, selects and records one generation."""
@@ -182,7 +233,6 @@ class _Search:
             architectures=[candidate.architecture for candidate in candidates],
         )
         survival = self.trainer.train_to_landmarks(evolution, candidates)
-        self.trainer.test_survivors(generation, candidates, survival)
         key = jax.random.fold_in(self.evolution_key, generation + 1)
         following = self._evolve(key, evolution, self.trainer.fitness(candidates))
         individuals = individuals_of(evolution, following, candidates, survival, num_classes=self.dataset.num_classes)
@@ -196,9 +246,9 @@ class _Search:
         variables = progress.variables
         best_generation, best_index = (int(part) for part in following.best_id)
         if best_generation == generation:
-            state = candidates[best_index].state
-            assert state is not None, "the fittest of all was trained in this generation: ties keep the older one"
-            variables = state.variables
+            best = candidates[best_index]
+            assert best.same_as is None, "the fittest of all was trained in this generation: ties keep the older one"
+            variables = self.trainer.variables(generation, best, self._abstract_state(best.architecture))
         return _Progress(evolution=following, variables=variables)
 
     def _evolve(self, key: Array, evolution: EvolutionState, fitness: Array) -> EvolutionState:
@@ -245,6 +295,8 @@ class _Search:
                     self.run.final_checkpoints,
                     config=self.config,
                     teacher=self.teacher,
+                    save_every=self.care.save_every,
+                    should_stop=self.should_stop,
                     on_progress=self._on_final_progress,
                 )
             except DivergedError as error:

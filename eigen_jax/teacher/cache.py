@@ -28,6 +28,7 @@ import numpy as np
 from jax import Array
 
 from eigen_jax.data import apply_views
+from eigen_jax.files import read_json, write_json
 from eigen_jax.teacher.config import TeacherError
 from eigen_jax.teacher.ensemble import Ensemble, average_logits, check_fits
 from eigen_jax.teacher.logits import (
@@ -39,7 +40,6 @@ from eigen_jax.teacher.logits import (
     stored_views,
     view_slots,
 )
-from eigen_jax.teacher.record import write_json
 
 CacheStart = Callable[["LogitsCost", float], None]  # what it takes, and images a second
 CacheProgress = Callable[[int, int], None]  # forward passes done, and in all
@@ -268,7 +268,7 @@ def _read(folder: Path, key: str, shape: tuple[int, int, int]) -> np.ndarray | N
     """The stored array; None where there is none, or no intact one."""
     path, manifest = folder / f"{key}.npy", folder / f"{key}.json"
     try:
-        content = json.loads(manifest.read_text())
+        content = read_json(manifest)
         with path.open("rb") as stream:
             if hashlib.file_digest(stream, "sha256").hexdigest() != content["sha256"]:
                 return None

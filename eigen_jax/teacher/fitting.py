@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import functools
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from typing import Any
 import filelock
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from eigen_jax import checkpoint
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
+from eigen_jax.resumable import SAVE_EVERY, ShouldStop, never, train_resumably
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 from eigen_jax.teacher.densenet import DenseNet
 from eigen_jax.teacher.ensemble import Ensemble, count_parameters, make_ensemble, measure_accuracy
@@ -35,15 +34,7 @@ from eigen_jax.teacher.record import (
     holds_teacher,
     read_teacher,
 )
-from eigen_jax.training import (
-    DivergedError,
-    TrainConfig,
-    TrainState,
-    abstract_state,
-    evaluate,
-    init_state,
-    train_to,
-)
+from eigen_jax.training import DivergedError, TrainConfig, TrainState, abstract_state, evaluate
 
 PyTree = Any
 
@@ -56,7 +47,9 @@ def train_ensemble(
     folder: str | Path,
     *,
     observer: TeacherObserver | None = None,
-    save_every: float = 60.0,
+    devices: int = 1,
+    save_every: float = SAVE_EVERY,
+    should_stop: ShouldStop = never,
 ) -> Ensemble:
     """Trains a teacher, goes on with one that is unfinished, or loads one that is finished.
 
@@ -69,9 +62,12 @@ def train_ensemble(
         dataset: the data.
         folder: its own; made where it is missing.
         observer: told of what happens.
-        save_every: seconds between two savings of a member, which come at the end of an epoch.
+        devices: local devices that share each batch; see `TrainConfig`.
+        save_every: seconds between two saves of a member.
+        should_stop: whether to save and to leave.
 
     Raises:
+        StoppedError: it was asked to stop; the same call goes on.
         TeacherError: the folder cannot be written, is in use, is damaged, or holds something else,
             such as a teacher of other data or of another configuration; or training diverged.
         CheckpointError: a member cannot be saved.
@@ -80,7 +76,15 @@ def train_ensemble(
     record = read_teacher(folder) if holds_teacher(folder) else None
     if record is None or record.ensemble is None:
         with _opened(folder):
-            return _train(config, dataset, folder, observer=observer, save_every=save_every)
+            return _train(
+                config,
+                dataset,
+                folder,
+                observer=observer,
+                devices=devices,
+                save_every=save_every,
+                should_stop=should_stop,
+            )
     # Without the lock, so that any number of processes can read a finished teacher.
     record.check_is_of(config, data, folder=folder)
     ensemble = _load(folder, record, record.ensemble)
@@ -144,16 +148,30 @@ def _claim(folder: Path, config: TeacherConfig, data: DataRecord) -> TeacherReco
 
 
 def _train(
-    config: TeacherConfig, dataset: Dataset, folder: Path, *, observer: TeacherObserver, save_every: float
+    config: TeacherConfig,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    observer: TeacherObserver,
+    devices: int,
+    save_every: float,
+    should_stop: ShouldStop,
 ) -> Ensemble:
     """Trains the members that are not finished, and evaluates all together."""
-    train_config = config.train_config(dataset.train_images.shape[0])
+    train_config = dataclasses.replace(config.train_config(dataset.train_images.shape[0]), devices=devices)
     record = _claim(folder, config, DataRecord.of(dataset))
     observer.teacher_started(config=config, steps=_total_steps(config, dataset))
     for member in range(config.members):
         if member == len(record.members):
             trained = _train_member(
-                member, config, train_config, dataset, folder, observer=observer, save_every=save_every
+                member,
+                config,
+                train_config,
+                dataset,
+                folder,
+                observer=observer,
+                save_every=save_every,
+                should_stop=should_stop,
             )
             record = dataclasses.replace(record, members=(*record.members, trained))
             record.save(folder)
@@ -175,62 +193,45 @@ def _train_member(
     *,
     observer: TeacherObserver,
     save_every: float,
+    should_stop: ShouldStop,
 ) -> MemberRecord:
     """Trains one member from where it was left, evaluates it and saves its variables."""
     network, until = _network(config, dataset.num_classes), _total_steps(config, dataset)
-    per_epoch = config.steps_per_epoch(dataset.train_images.shape[0])
     init_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), member))
     training = _member_folder(folder, member) / "training"
-    state, seconds = _resume(training, init_key, network, train_config, dataset)
-    observer.member_started(member=member, step=int(state.step))
+    observer.member_started(member=member, step=checkpoint.latest_step(training) or 0)
 
     def on_progress(step: int, loss: float, steps_per_second: float) -> None:
         observer.training_progress(member=member, step=step, until=until, loss=loss, steps_per_second=steps_per_second)
 
-    saved = time.monotonic()
-    while (step := int(state.step)) < until:
-        try:
-            state, report = train_to(
-                train_key,
-                state,
-                dataset,
-                step + per_epoch,
-                network=network,
-                config=train_config,
-                on_progress=on_progress,
-            )
-        except (DivergedError, jax.errors.JaxRuntimeError) as error:
-            # A lack of memory is a runtime error of JAX.
-            raise TeacherError(f"member {member} of the teacher: {str(error).splitlines()[0][:300]}") from None
-        seconds["train"] += report.train_seconds
-        seconds["compile"] += report.compile_seconds
-        if time.monotonic() - saved >= save_every:
-            checkpoint.save(training, int(state.step), {"state": state, "seconds": seconds})
-            saved = time.monotonic()
+    try:
+        state, seconds = train_resumably(
+            train_key,
+            dataset,
+            until,
+            training,
+            init_key=init_key,
+            network=network,
+            config=train_config,
+            save_every=save_every,
+            should_stop=should_stop,
+            on_progress=on_progress,
+        )
+        measure = functools.partial(evaluate, state, network=network, batch_size=config.eval_batch_size)
+        validation_accuracy = measure(dataset.validation_images, dataset.validation_labels)
+        test_accuracy = measure(dataset.test_images, dataset.test_labels)
+    except (DivergedError, jax.errors.JaxRuntimeError) as error:
+        # A lack of memory is a runtime error of JAX.
+        raise TeacherError(f"member {member} of the teacher: {str(error).splitlines()[0][:300]}") from None
     _save_network(_member_folder(folder, member) / "network", until, state)
-    measure = functools.partial(evaluate, state, network=network, batch_size=config.eval_batch_size)
     return MemberRecord(
         parameters=count_parameters(state.variables),
         steps=until,
-        validation_accuracy=measure(dataset.validation_images, dataset.validation_labels),
-        test_accuracy=measure(dataset.test_images, dataset.test_labels),
-        train_seconds=seconds["train"],
-        compile_seconds=seconds["compile"],
+        validation_accuracy=validation_accuracy,
+        test_accuracy=test_accuracy,
+        train_seconds=seconds.training,
+        compile_seconds=seconds.compiling,
     )
-
-
-def _resume(
-    training: Path, key: jax.Array, network: nn.Module, config: TrainConfig, dataset: Dataset
-) -> tuple[TrainState, dict[str, float]]:
-    """The newest state saved, or an untrained one, and the seconds that went into it."""
-    _, height, width, channels = dataset.train_images.shape
-    shape = (height, width, channels)
-    step = checkpoint.latest_step(training)
-    if step is None:
-        return init_state(key, network=network, config=config, input_shape=shape), {"train": 0.0, "compile": 0.0}
-    abstract = abstract_state(network=network, config=config, input_shape=shape)
-    state = checkpoint.restore(training, "state", step=step, abstract=abstract)
-    return state, checkpoint.restore(training, "seconds", step=step)
 
 
 def _save_network(path: Path, step: int, state: TrainState) -> None:

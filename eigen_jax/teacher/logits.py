@@ -11,7 +11,7 @@ not flip, only unflipped views are stored.
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,13 @@ class MappedLogits:
         self.slots = slots
         self.fingerprint = fingerprint
 
+    def __reduce__(self) -> Any:
+        """Pickles where the file lies, not what is in it: another process maps it as well."""
+        if not isinstance(self.logits, np.memmap):
+            return super().__reduce__()
+        place = (self.logits.filename, self.logits.dtype, self.logits.offset, self.logits.shape)
+        return _map_again, (place, self.slots, self.fingerprint)
+
     def __call__(self, examples: Array, views: Array, images: Array) -> Array:
         """[B, K], of the dtype stored (float64 as float32), for examples and views [B] int32.
 
@@ -69,6 +76,12 @@ class MappedLogits:
         """
         del images
         return jnp.asarray(_on_device(self.logits[np.asarray(examples), self.slots[np.asarray(views)]]))
+
+
+def _map_again(place: tuple[Any, ...], slots: np.ndarray, fingerprint: str) -> MappedLogits:
+    filename, dtype, offset, shape = place
+    logits = np.memmap(filename, dtype=dtype, mode="r", offset=offset, shape=shape)
+    return MappedLogits(logits, slots, fingerprint)
 
 
 @jax.jit

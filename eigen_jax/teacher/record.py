@@ -1,13 +1,14 @@
 """teacher.json: what a teacher is, which data it was trained on, and how good it became."""
 
 import dataclasses
-import json
-import os
+import math
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from eigen_jax.data import Dataset
+from eigen_jax.files import JSONError, explain, read_json, write_json
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 
 SCHEMA_VERSION = 1
@@ -16,6 +17,7 @@ T = TypeVar("T")
 
 _FILE = "teacher.json"
 _SHOWN = 24  # characters of a value in a message
+_REASON = 200  # characters of what is wrong with a record
 _TITLES = {"fingerprint": "fingerprint of preprocessing, split and images"}  # of fields, where the name says too little
 
 
@@ -46,7 +48,11 @@ class DataRecord:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MemberRecord:
-    """A member that is trained and saved."""
+    """A member that is trained and saved.
+
+    Raises:
+        TeacherError: a count or a time below 0, or an accuracy that is no fraction.
+    """
 
     parameters: int
     steps: int  # of training
@@ -55,15 +61,21 @@ class MemberRecord:
     train_seconds: float  # without compilation
     compile_seconds: float
 
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EnsembleRecord:
-    """All members together."""
+    """All members together; raises as `MemberRecord`."""
 
     parameters: int
     validation_accuracy: float  # a fraction
     test_accuracy: float  # a fraction
     fingerprint: str  # of the ensemble
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +97,7 @@ class TeacherRecord:
         try:
             write_json(folder / _FILE, content)
         except OSError as error:
-            raise TeacherError(f"cannot write {folder / _FILE}: {error.strerror}; choose another folder") from None
+            raise TeacherError(f"cannot write {folder / _FILE}: {explain(error, 'choose another folder')}") from None
 
     def check_is_of(self, config: TeacherConfig, data: DataRecord, *, folder: Path) -> None:
         """Checks that this is the teacher asked for.
@@ -117,35 +129,25 @@ def read_teacher(folder: str | Path) -> TeacherRecord:
     """
     path = Path(folder) / _FILE
     try:
-        text = path.read_text()
+        content = read_json(path)
+        version = content.pop("schema_version")
     except FileNotFoundError:
         raise TeacherError(f"{folder} holds no teacher: there is no {_FILE} in it; train one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise TeacherError(f"{path} cannot be read ({error}); put the teacher's own file back") from None
-    try:
-        content = json.loads(text)
-        version = content.pop("schema_version")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except OSError as error:
+        raise TeacherError(f"{path} cannot be read ({error.strerror}); put the teacher's own file back") from None
+    except (JSONError, KeyError, TypeError, AttributeError):
         raise TeacherError(f"{path} is damaged; put the teacher's own file back, or choose another folder") from None
-    if version != SCHEMA_VERSION:
-        raise TeacherError(f"{path} has schema version {version!r}; this version of eigen_jax reads {SCHEMA_VERSION}")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise TeacherError(
+            f"{path} has schema version {version!r:.40}; this version of eigen_jax reads {SCHEMA_VERSION}"
+        )
     try:
         return _parse(content)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:_REASON]
         raise TeacherError(
-            f"{path} is damaged ({error}); put the teacher's own file back, or choose another folder"
+            f"{path} is damaged ({reason}); put the teacher's own file back, or choose another folder"
         ) from None
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON file as a whole, or raises OSError and leaves what was there."""
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "w") as file:
-        json.dump(content, file, indent=2, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def holds_teacher(folder: str | Path) -> bool:
@@ -155,7 +157,7 @@ def holds_teacher(folder: str | Path) -> bool:
 
 def _parse(content: Mapping[str, Any]) -> TeacherRecord:
     if unknown := content.keys() - {field.name for field in dataclasses.fields(TeacherRecord)}:
-        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+        raise ValueError(f"unknown: {reprlib.repr(sorted(unknown))}")
     ensemble = content["ensemble"]
     record = TeacherRecord(
         # Records older than the choice of a dtype do not name it.
@@ -164,6 +166,11 @@ def _parse(content: Mapping[str, Any]) -> TeacherRecord:
         members=tuple(_build(MemberRecord, member) for member in content["members"]),
         ensemble=None if ensemble is None else _build(EnsembleRecord, ensemble),
     )
+    if (
+        not all(type(side) is int and side >= 1 for side in record.data.image_shape)
+        or len(record.data.image_shape) != 3
+    ):
+        raise ValueError(f"image_shape is {_shown(record.data.image_shape)}")
     trained, wanted = len(record.members), record.config.members
     if trained > wanted or (record.ensemble is not None and trained < wanted):
         raise ValueError(f"{trained} members of {wanted}")
@@ -176,6 +183,13 @@ def _build(kind: type[T], values: Mapping[str, Any]) -> T:
         if field.type in (int, float, str, bool) and not _is_a(values[field.name], field.type):
             raise ValueError(f"{field.name} is {_shown(values[field.name])}")
     return kind(**values)
+
+
+def _check_numbers(record: MemberRecord | EnsembleRecord) -> None:
+    for field in dataclasses.fields(record):
+        value, most = getattr(record, field.name), 1 if field.name.endswith("accuracy") else math.inf
+        if field.type in (int, float) and not 0 <= value <= most:
+            raise TeacherError(f"{field.name} is {_shown(value)}")
 
 
 def _is_a(value: Any, kind: Any) -> bool:
@@ -192,4 +206,4 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return repr(f"{value[:_SHOWN]}..." if isinstance(value, str) and len(value) > _SHOWN else value)
+    return repr(f"{value[:_SHOWN]}...") if isinstance(value, str) and len(value) > _SHOWN else reprlib.repr(value)

@@ -14,6 +14,8 @@ On a CPU a step is one compiled call. On a GPU a call takes a chunk of steps, as
 `eigen_jax.platforms`. Steps of an incomplete chunk are single calls, whose float32 rounding can be
 another: there, the bits are the same if training stops between chunks.
 
+`TrainConfig.devices` of a process can share each batch; see `eigen_jax.training.devices`.
+
 While a network trains, the programs of the next one are compiled in the background, if
 `prepare_training` was told.
 """

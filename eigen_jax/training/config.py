@@ -49,10 +49,13 @@ class TrainConfig:
     flip: bool = True  # mirror half of the images
     eval_batch_size: int = 1_000  # images at a time in evaluation
     dtype: ComputeDtype = "float32"  # of the maps; parameters, statistics and the loss are float32 in any case
+    devices: int = 1  # local devices that share each batch; changes rounding alone
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "eval_batch_size"):
+        for name in ("batch_size", "eval_batch_size", "devices"):
             _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        shared = self.batch_size % self.devices == 0
+        _require("batch_size", self.batch_size, shared, f"a multiple of devices, which is {self.devices}")
         for name in ("learning_rate", "decay_rate", "temperature"):
             value = getattr(self, name)
             _require(name, value, math.isfinite(value) and value > 0, "finite and more than 0")

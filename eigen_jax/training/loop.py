@@ -15,6 +15,7 @@ from jax import Array
 from eigen_jax import platforms
 from eigen_jax.data import Dataset
 from eigen_jax.training.config import DivergedError, TrainConfig, TrainConfigError
+from eigen_jax.training.devices import compile_for_devices, gather_state, spread_batches, spread_state
 from eigen_jax.training.programs import compiled
 from eigen_jax.training.step import (
     Batch,
@@ -61,12 +62,16 @@ def train_to(
 ) -> tuple[TrainState, TrainReport]:
     """Trains until `until` steps were taken in all, or a pause; a state that is there already comes back as it is.
 
+    Where `config.devices` is more than 1, so many devices share each batch. The state comes from one
+    device and goes back to it, so nothing else has to know.
+
     Args:
         key: one for the whole training, the same at every landmark.
         state: left usable.
         dataset: its training part is used.
         until: the landmark, in steps since the start of training.
-        network: the module.
+        network: the module. To be trained on several devices, one with batch statistics must have a
+            field `axis_name`, the mapped axis that they are averaged over.
         config: the settings.
         teacher: whom the network mimics; None for plain cross-entropy.
         on_progress: called at looks, every `CHECK_EVERY` steps (or the platform's steps of one call,
@@ -76,15 +81,15 @@ def train_to(
             then, to be saved, say; another call goes on from it to the same bits.
 
     Raises:
-        TrainConfigError: a batch is larger than the training set.
+        TrainConfigError: a batch is larger than the training set, there are fewer devices than
+            `config.devices`, or the module cannot be trained on several.
         DivergedError: the loss, a parameter or a batch statistic is not finite.
     """
     start = step = int(state.step)
     if start >= until:
         return state, TrainReport(steps=0, loss=math.nan, accuracy=math.nan, compile_seconds=0.0, train_seconds=0.0)
-    # The steps donate their state; the caller keeps the one that came in. `jnp.copy` would compile a
-    # program for every new shape, and JAX would keep them all.
-    state = jax.device_put(state, may_alias=False)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    state = spread_state(state, devices=config.devices)
     started = time.perf_counter()
     calls = steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call)
     batches = draw_batches(key, dataset, start, config=config, teacher=teacher)
@@ -92,7 +97,7 @@ def train_to(
     programs = compile_training(state, first, set(calls), network=network, config=config)
 
     begun = looked = time.perf_counter()
-    inputs = _inputs(itertools.chain([first], batches), calls)
+    inputs = _inputs(itertools.chain([first], batches), calls, devices=config.devices)
     following: Batch | None = next(inputs)
     metrics: list[StepMetrics] = []
     for steps in calls:
@@ -110,6 +115,7 @@ def train_to(
         if paused:
             break
     seconds = {"compile_seconds": begun - started, "train_seconds": looked - begun}
+    state = gather_state(state, shardings, devices=config.devices)
     return state, TrainReport(steps=step - start, loss=loss, accuracy=accuracy, **seconds)
 
 
@@ -152,17 +158,20 @@ def compile_training(
     """The programs of `train_to`, by the steps that one call takes; they donate their state.
 
     Args:
-        state: the network's, or its shapes.
-        batch: one step's, or its shapes.
+        state: the network's, or its shapes; on one device, or where `config.devices` are more, on any.
+        batch: one step's, or its shapes; on one device.
         calls: the numbers of steps to take in one call.
         network: the module.
         config: the settings.
     """
     programs = {}
     for steps in calls:
-        function: Callable = train_step if steps == 1 else train_steps
         batches = batch if steps == 1 else jax.tree.map(functools.partial(_stacked, steps), batch)
-        programs[steps] = compiled(function, (state, batches), donate=(0,), network=network, config=config)
+        if config.devices > 1:
+            programs[steps] = compile_for_devices(state, batches, steps, network=network, config=config)
+        else:
+            function: Callable = train_step if steps == 1 else train_steps
+            programs[steps] = compiled(function, (state, batches), donate=(0,), network=network, config=config)
     return programs
 
 
@@ -170,10 +179,11 @@ def _stacked(steps: int, leaf: Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((steps, *leaf.shape), leaf.dtype, sharding=leaf.sharding)
 
 
-def _inputs(batches: Iterator[Batch], calls: Sequence[int]) -> Iterator[Batch]:
-    """What each call of a program takes: a batch, or several that are stacked."""
+def _inputs(batches: Iterator[Batch], calls: Sequence[int], *, devices: int) -> Iterator[Batch]:
+    """What each call of a program takes: a batch, or several that are stacked, divided among the devices."""
     for steps in calls:
-        yield next(batches) if steps == 1 else stack_batches(list(itertools.islice(batches, steps)))
+        taken = next(batches) if steps == 1 else stack_batches(list(itertools.islice(batches, steps)))
+        yield spread_batches(taken, steps, devices=devices)
 
 
 def _check_metrics(step: int, metrics: list[StepMetrics]) -> tuple[int, float, float]:

@@ -9,6 +9,7 @@ from jax import Array
 from eigen_jax import platforms
 from eigen_jax.data import Dataset
 from eigen_jax.training.config import TrainConfig
+from eigen_jax.training.devices import check_devices
 from eigen_jax.training.evaluation import compile_evaluation
 from eigen_jax.training.loop import compile_training, draw_batches, steps_of_calls
 from eigen_jax.training.programs import in_background
@@ -21,8 +22,10 @@ def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: 
     Args: as of `train_to`; any key will do.
 
     Raises:
-        TrainConfigError: a batch is larger than the training set.
+        TrainConfigError: a batch is larger than the training set, or there are fewer devices than
+            `config.devices`.
     """
+    check_devices(config.devices)
     return jax.tree.map(_shape, next(draw_batches(key, dataset, 0, config=config, teacher=teacher)))
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax import struct
-from jax import Array
+from jax import Array, lax
 
 from eigen_jax.data import apply_views, sample_views
 from eigen_jax.losses import cross_entropy, mimicry_loss
@@ -157,7 +157,7 @@ def draw_batch(
     """
     _, view_key = jax.random.split(key)
     position = step % (order.shape[0] // batch_size) * batch_size
-    examples = jax.lax.dynamic_slice_in_dim(order, position, batch_size)
+    examples = lax.dynamic_slice_in_dim(order, position, batch_size)
     views = sample_views(jax.random.fold_in(view_key, step), examples, pad=pad, flip=flip)
     return Batch(
         images=apply_views(images[examples], views, pad=pad), labels=labels[examples], examples=examples, views=views
@@ -165,12 +165,21 @@ def draw_batch(
 
 
 def train_step(
-    state: TrainState, batch: Batch, *, network: nn.Module, config: TrainConfig
+    state: TrainState, batch: Batch, *, network: nn.Module, config: TrainConfig, axis_name: str | None = None
 ) -> tuple[TrainState, StepMetrics]:
     """One step of SGD on the mean of the per-example losses; pure, for the caller to compile.
 
     The loss is `mimicry_loss` where the batch has a teacher's logits, else `cross_entropy`.
+
+    Args:
+        state: before the step.
+        batch: all of it, or a device's equal share.
+        network: the module; with batch statistics, one that averages them over the axis, if there is one.
+        config: the settings.
+        axis_name: mapped axis whose devices share the batch; gradients and metrics are averaged over
+            it, as `pmap` would (under `shard_map`, with `check_vma=False`).
     """
+    mean_of_devices = (lambda tree: tree) if axis_name is None else functools.partial(lax.pmean, axis_name=axis_name)
 
     def losses(logits: Array) -> Array:
         if batch.teacher_logits is None:
@@ -189,11 +198,11 @@ def train_step(
         return losses(logits).mean(), (logits, updated.get("batch_stats", {}))
 
     (loss, (logits, batch_stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
-    updates, opt_state = make_optimizer(config).update(gradients, state.opt_state, state.params)
+    updates, opt_state = make_optimizer(config).update(mean_of_devices(gradients), state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = StepMetrics(
-        loss=loss,
-        accuracy=(logits.argmax(axis=-1) == batch.labels).mean(dtype=jnp.float32),
+        loss=mean_of_devices(loss),
+        accuracy=mean_of_devices((logits.argmax(axis=-1) == batch.labels).mean(dtype=jnp.float32)),
         norm=_norm((params, batch_stats)),
     )
     return TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
@@ -205,7 +214,7 @@ def _norm(tree: PyTree) -> Array:
 
 
 def train_steps(
-    state: TrainState, batches: Batch, *, network: nn.Module, config: TrainConfig
+    state: TrainState, batches: Batch, *, network: nn.Module, config: TrainConfig, axis_name: str | None = None
 ) -> tuple[TrainState, StepMetrics]:
     """Many steps of `train_step`, for the caller to compile as one program.
 
@@ -214,11 +223,13 @@ def train_steps(
         batches: S of them, each leaf with a leading axis [S]; see `stack_batches`.
         network: the module.
         config: the settings.
+        axis_name: as of `train_step`.
 
     Returns:
         The state after the last step, and the metrics of each, with a leading axis [S].
     """
-    return jax.lax.scan(functools.partial(train_step, network=network, config=config), state, batches)
+    step = functools.partial(train_step, network=network, config=config, axis_name=axis_name)
+    return lax.scan(step, state, batches)
 
 
 @jax.jit

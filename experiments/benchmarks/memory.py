@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -65,8 +66,16 @@ def train_networks(count: int) -> dict[str, float]:
     dataset = _noise()
     early = 0.0
     for number, architecture in zip(range(1, count + 1), different_architectures(), strict=False):
-        job = Job(key=jax.random.key(number), architecture=architecture, until=_STEPS, config=_CONFIG)
-        outcome = run_job(job, None, dataset)
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(
+                name=str(number),
+                key=jax.random.key(number),
+                architecture=architecture,
+                until=_STEPS,
+                config=_CONFIG,
+                folder=Path(folder),
+            )
+            outcome = run_job(job, dataset)
         if outcome.cause is not None:
             raise NotMeasured(f"network {number} failed: {outcome.cause}")
         if number == min(EARLY, count):

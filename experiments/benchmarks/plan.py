@@ -19,6 +19,7 @@ from experiments.benchmarks.parts import measure_parts
 from experiments.benchmarks.search import measure_search, search_settings
 from experiments.benchmarks.steps import GROUP as STEPS_GROUP
 from experiments.benchmarks.steps import measure_peak, measure_steps
+from experiments.benchmarks.workers import generation_settings, measure_workers
 
 Progress = Callable[[str], None]
 
@@ -96,6 +97,10 @@ def _search(plan: Plan, progress: Progress) -> Iterator[Row]:
     yield measure_search(search_settings(quick=plan.quick))
 
 
+def _workers(plan: Plan, progress: Progress) -> Iterator[Row]:
+    yield from measure_workers(generation_settings(quick=plan.quick), progress)
+
+
 def _memory(plan: Plan, progress: Progress) -> Iterator[Row]:
     if plan.memory is None:
         yield not_measured(f"{_LEFT_OUT}; --memory 300 measures it", group=MEMORY_GROUP, what="different networks")
@@ -111,5 +116,6 @@ GROUPS: Mapping[str, Callable[[Plan, Progress], Iterator[Row]]] = {
     "evolution": _evolution,
     "compile": _compilation,
     "search": _search,
+    "workers": _workers,
     "memory": _memory,
 }

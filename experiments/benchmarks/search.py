@@ -73,7 +73,7 @@ def measure_folder(folder: Path) -> Row:
     if not (folder / "result.json").exists() or not settings.exists():
         raise RunFolderError(f"{folder} is no folder of a finished run; name one with settings.json and result.json")
     wall = record.stat().st_mtime - settings.stat().st_mtime
-    if wall < _seconds(individuals)[0]:
+    if wall <= 0 or wall < _seconds(individuals)[0]:
         raise RunFolderError(
             f"the files in {folder} were written within {max(wall, 0):.0f} s, less than their run trained for, so they"
             " are copies and tell no wall time; name the original folder"

@@ -22,6 +22,7 @@ COLUMNS = {
     "seconds_per_layer": "s a layer",
     "share_training": "% training",
     "share_compiling": "% compiling",
+    "times_one_worker": "x one worker",
     "trained": "trained",
     "mib_early": "MiB after 30",
     "mib": "MiB at the end",

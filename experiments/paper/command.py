@@ -1,5 +1,6 @@
 """The commands of the paper's experiments: finds and makes the runs, then writes tables and pictures."""
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -44,7 +45,7 @@ def main(
         for name in asked:
             EXPERIMENTS[name].check(request.settings)
         check_writable(request.output)
-        configure(request.settings)
+        request = dataclasses.replace(request, settings=configure(request.settings))
         make(request, asked, makers=makers or Makers(search=search, train=retrain))
 
     return run_command(command)

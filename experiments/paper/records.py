@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ import jax
 
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import Dataset
+from eigen_jax.files import JSONError, explain, read_json, write_json
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.report import (
     PhaseSummary,
@@ -24,7 +24,7 @@ from eigen_jax.report import (
     summarise_phases,
 )
 from eigen_jax.report.summary import RESULT_VERSION
-from eigen_jax.search.folder import with_former_settings, write_json
+from eigen_jax.search.folder import with_former_settings
 from eigen_jax.teacher import TeacherError, read_teacher
 from experiments.benchmarks.machine import describe_machine
 from experiments.paper.plans import Choice, Plan, Retraining, Search
@@ -34,6 +34,7 @@ from experiments.settings import Settings
 TEACHER_PARTS = {"teacher": "teacher", "logits": "teacher's logits"}
 
 _MACHINE = "machine.json"
+_MACHINE_FACTS = {"cpu", "cores", "device", "accelerators"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,9 +198,17 @@ def is_begun(folder: Path) -> bool:
 
 
 def note_machine(folder: Path, data: DataFacts | None) -> None:
-    """Writes down beside a run which machine finished it, and how much data it was made with."""
+    """Writes down beside a run which machine finished it, and how much data it was made with.
+
+    Raises:
+        ReportError: it cannot be written.
+    """
     noted = {**describe_machine(), "accelerators": len(jax.devices())}
-    write_json(folder / _MACHINE, noted if data is None else noted | {"data": dataclasses.asdict(data)})
+    try:
+        write_json(folder / _MACHINE, noted if data is None else noted | {"data": dataclasses.asdict(data)})
+    except OSError as error:
+        reason = explain(error, "choose another --runs-dir")
+        raise ReportError(f"cannot write {folder / _MACHINE}: {reason}") from None
 
 
 def check_together(origins: Iterable[tuple[Plan, Origin]], data: DataFacts | None) -> None:
@@ -246,11 +255,10 @@ def _seconds_of_training(settings: Settings) -> float | None:
 def _seconds_of_logits(settings: Settings, mimicry: Mapping[str, Any]) -> float | None:
     """What computing a teacher's logits took; None where the cache does not say it."""
     try:
-        content = json.loads((settings.cache_dir / "teacher-logits" / f"{mimicry['teacher']}.json").read_bytes())
-        seconds = float(content["seconds"])
+        content = read_json(settings.cache_dir / "teacher-logits" / f"{mimicry['teacher']}.json")
+        return _number(content["seconds"])
     except (OSError, KeyError, TypeError, ValueError):
         return None
-    return seconds if math.isfinite(seconds) else None
 
 
 def _check_network(folder: Path, architecture: Architecture) -> None:
@@ -264,6 +272,8 @@ def _check_network(folder: Path, architecture: Architecture) -> None:
 
 
 def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise TypeError
     return None if value is None else float(value)
 
 
@@ -283,6 +293,8 @@ def _read_origin(folder: Path, settings: Settings) -> Origin:
                 f" {value!r:.40}; choose another --runs-dir"
             )
     noted = _read_json(folder / _MACHINE) if (folder / _MACHINE).exists() else None
+    if noted is not None and not noted.keys() >= _MACHINE_FACTS:
+        raise ReportError(f"{folder / _MACHINE} is damaged; put back the run's own file")
     return Origin(
         data_fingerprint=recorded["data_fingerprint"],
         teacher_fingerprint=recorded.get("teacher_fingerprint"),
@@ -299,8 +311,8 @@ def _read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
         recorded, versions = dict(content["settings"]), dict(content["versions"])
         prints = recorded["data_fingerprint"], recorded.get("teacher_fingerprint") or ""
     except (KeyError, TypeError, ValueError):
-        prints = None, None
-    if not all(isinstance(each, str) for each in prints):
+        prints, versions = (None, None), {}
+    if not all(isinstance(each, str) for each in (*prints, *versions.values())):
         raise ReportError(f"{folder / 'settings.json'} is damaged; put back the run's own file")
     return recorded, versions
 
@@ -316,10 +328,10 @@ def _noted_data(noted: Mapping[str, Any] | None, data_fingerprint: str) -> DataF
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except OSError as error:
         raise ReportError(f"cannot read {path}: {error.strerror}; make the run with this command again") from None
-    except (ValueError, RecursionError):
+    except JSONError:
         content = None
     if not isinstance(content, dict):
         raise ReportError(f"{path} is damaged; put back the run's own file")

@@ -1,0 +1,221 @@
+"""Jobs among several workers: who gets which, and what happens when one dies or takes too long."""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from eigen_jax import checkpoint
+from eigen_jax.executor.interface import (
+    Died,
+    ExecutorError,
+    Finished,
+    JobProgress,
+    Message,
+    Progress,
+    Ready,
+    Refused,
+    Stopped,
+    Worker,
+    Workers,
+)
+from eigen_jax.executor.jobs import Job, Outcome, failed
+from eigen_jax.resumable import Seconds, ShouldStop, StoppedError, never
+
+RETRIES = 3  # times that a job is given to another worker without having got any further
+STARTS = 3  # times in a row that a worker may die before it is ready
+GRACE = 60.0  # seconds beyond its bound that a job has to notice it; a compilation cannot be interrupted
+_POLL = 0.2  # seconds between two looks at whether to stop
+
+_STOPPING = 120.0  # seconds that workers have to save
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Slot:
+    """A place for a worker."""
+
+    worker: Worker | None = None
+    ready: bool = False
+    position: int | None = None  # of the job that it runs
+    began: float = 0.0  # when it was given the job, or was ready for it
+
+
+@dataclasses.dataclass(kw_only=True)
+class _Attempts:
+    """How often the worker of a job has died, since it last got any further."""
+
+    deaths: int = 0
+    step: int | None = None  # the newest that was saved when the last one died
+
+
+class PoolExecutor:
+    """An `Executor` with workers in other processes, on this machine or on others.
+
+    A worker that dies takes nobody along: its job goes to another, which goes on from the last save.
+    A job whose workers die again and again without getting any further has failed, for good.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        *,
+        should_stop: ShouldStop = never,
+        retries: int = RETRIES,
+        grace: float = GRACE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Makes it; workers are started when there are jobs for them.
+
+        Args:
+            workers: where they are started.
+            should_stop: whether to save the jobs under way and to leave.
+            retries: times that a job whose worker died is tried again from the same save.
+            grace: seconds beyond a job's time limit after which its worker is killed.
+            clock: seconds from any fixed time on.
+        """
+        self.workers = workers
+        self.should_stop = should_stop
+        self.retries = retries
+        self.grace = grace
+        self.clock = clock
+        self._slots = [_Slot() for _ in range(workers.size)]
+        self._failed_starts = 0
+        self._home: dict[Path, int] = {}  # slot of the worker that has a job's programs, by the job's folder
+
+    def __enter__(self) -> "PoolExecutor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends all workers."""
+        for slot in self._slots:
+            if slot.worker is not None:
+                slot.worker.kill()
+                slot.worker = None
+        self.workers.close()
+
+    def run(self, jobs: Sequence[Job], *, on_progress: JobProgress | None = None) -> Iterator[tuple[int, Outcome]]:
+        """See `Executor`."""
+        queue = collections.deque(range(len(jobs)))
+        attempts: dict[int, _Attempts] = collections.defaultdict(_Attempts)
+        left = len(jobs)
+        while left:
+            if self.should_stop():
+                self._stop_all()
+                raise StoppedError("jobs were stopped")
+            self._assign(jobs, queue)
+            for slot, message in self._messages(_POLL):
+                if isinstance(message, Progress) and on_progress is not None and slot.position is not None:
+                    on_progress(slot.position, message.step, message.loss, message.steps_per_second)
+                for position, outcome in self._ended(slot, message, jobs, queue, attempts):
+                    left -= 1
+                    yield position, outcome
+            for position, outcome in self._overdue(jobs):
+                left -= 1
+                yield position, outcome
+
+    def _assign(self, jobs: Sequence[Job], queue: collections.deque[int]) -> None:
+        """Gives jobs to idle workers, and tells each which one it may be given next."""
+        for number, slot in enumerate(self._slots):
+            if slot.position is not None or not queue:
+                continue
+            if slot.worker is None:
+                slot.worker, slot.ready = self.workers.start(number), False
+            position = self._pick(number, jobs, queue)
+            queue.remove(position)
+            slot.position, slot.began = position, self.clock()
+            slot.worker.submit(jobs[position])
+            if queue:
+                following = self._pick(number, jobs, queue)
+                self._home.setdefault(jobs[following].folder, number)
+                slot.worker.prepare(jobs[following])
+
+    def _pick(self, slot: int, jobs: Sequence[Job], queue: collections.deque[int]) -> int:
+        """The first job whose programs this worker has; else that no worker has; else the first."""
+        homes = [self._home.get(jobs[position].folder) for position in queue]
+        for wanted in (slot, None):
+            if wanted in homes:
+                return queue[homes.index(wanted)]
+        return queue[0]
+
+    def _messages(self, timeout: float) -> list[tuple[_Slot, Message]]:
+        slots = {id(slot.worker): slot for slot in self._slots if slot.worker is not None}
+        workers = [slot.worker for slot in slots.values() if slot.worker is not None]
+        return [(slots[id(worker)], message) for worker, message in self.workers.messages(workers, timeout)]
+
+    def _ended(
+        self,
+        slot: _Slot,
+        message: Message,
+        jobs: Sequence[Job],
+        queue: collections.deque[int],
+        attempts: dict[int, _Attempts],
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Takes note of a message; yields the outcome that it brings, if any."""
+        position = slot.position
+        if isinstance(message, Ready):
+            # What it took to start is no fault of its job.
+            slot.ready, slot.began, self._failed_starts = True, self.clock(), 0
+        elif isinstance(message, Refused):
+            raise ExecutorError(message.reason)
+        elif isinstance(message, Finished) and position is not None:
+            slot.position = None
+            self._home[jobs[position].folder] = self._slots.index(slot)
+            yield position, message.outcome
+        elif isinstance(message, Died):
+            was_ready, slot.worker, slot.position = slot.ready, None, None
+            if not was_ready:
+                self._count_failed_start(message.reason)
+            if position is None:
+                return
+            if was_ready and (outcome := self._count_death(jobs[position], attempts[position], message.reason)):
+                yield position, outcome
+            else:
+                queue.appendleft(position)
+
+    def _count_failed_start(self, reason: str) -> None:
+        self._failed_starts += 1
+        if self._failed_starts >= STARTS:
+            raise ExecutorError(
+                f"workers end before they are ready (the last one {reason}); see what they wrote above, or use the"
+                " executor 'inline'"
+            )
+
+    def _count_death(self, job: Job, attempts: _Attempts, reason: str) -> Outcome | None:
+        """The outcome of a job whose worker died once too often; None if it is to be tried again."""
+        step = checkpoint.latest_step(job.folder)
+        if step != attempts.step:
+            attempts.deaths, attempts.step = 0, step
+        attempts.deaths += 1
+        if attempts.deaths <= self.retries:
+            return None
+        return failed(f"its worker died {attempts.deaths} times at one place: the last one {reason}", Seconds())
+
+    def _overdue(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
+        """Kills the workers whose jobs are far over their time and have not noticed."""
+        for slot in self._slots:
+            if slot.worker is None or slot.position is None:
+                continue
+            limit, taken = jobs[slot.position].time_limit, self.clock() - slot.began
+            if limit is not None and slot.ready and taken > limit + self.grace:
+                slot.worker.kill()
+                position, slot.worker, slot.position = slot.position, None, None
+                cause = f"training took more than {limit:g} s, and did not end by itself {self.grace:g} s later"
+                yield position, failed(cause, Seconds(training=taken))
+
+    def _stop_all(self) -> None:
+        """Lets every worker save; what they still finish is found again when the same jobs are run."""
+        busy = [slot for slot in self._slots if slot.worker is not None and slot.position is not None]
+        for slot in busy:
+            if slot.worker is not None:
+                slot.worker.stop()
+        deadline = self.clock() + _STOPPING
+        while any(slot.position is not None for slot in busy) and self.clock() < deadline:
+            for slot, message in self._messages(_POLL):
+                if isinstance(message, Finished | Stopped | Refused | Died):
+                    slot.position = None
+                if isinstance(message, Died):
+                    slot.worker = None

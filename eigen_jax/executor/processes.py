@@ -1,0 +1,131 @@
+"""Workers as processes of this machine."""
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from eigen_jax.executor.interface import Died, Message
+from eigen_jax.executor.jobs import Job
+from eigen_jax.executor.session import to_host
+from eigen_jax.training import Dataset, Teacher
+
+PREPARE, RUN, STOP = "prepare", "run", "stop"  # what a worker is told to do
+
+_SOURCE = Path(__file__).resolve().parents[2]
+
+
+def python_path() -> dict[str, str]:
+    """The variable with which another Python finds this very package."""
+    return {"PYTHONPATH": os.pathsep.join([str(_SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+class ProcessWorkers:
+    """Starts each worker as a Python process of its own; see `eigen_jax.executor.worker`."""
+
+    def __init__(
+        self, dataset: Dataset, *, teacher: Teacher | None = None, environments: Sequence[Mapping[str, str]]
+    ) -> None:
+        """Makes it; nothing is started.
+
+        Args:
+            dataset: what networks are trained on and measured with.
+            teacher: whom they mimic; anything that can be pickled.
+            environments: of each worker, the variables that it has besides this process's own: which
+                devices it sees, which share of their memory it takes, with how many threads.
+        """
+        self._payload = (to_host(dataset), to_host(teacher))
+        self._environments = environments
+
+    @property
+    def size(self) -> int:
+        """How many there can be at a time."""
+        return len(self._environments)
+
+    def start(self, slot: int) -> "ProcessWorker":
+        """Starts a worker; see `Workers`."""
+        return ProcessWorker(self._payload, self._environments[slot])
+
+    def messages(self, workers: Sequence[Any], timeout: float) -> list[tuple[Any, Message]]:
+        """What workers have sent; see `Workers`."""
+        by_connection = {worker.connection: worker for worker in workers}
+        ready = wait(list(by_connection), timeout)
+        return [(by_connection[each], by_connection[each].receive()) for each in ready]
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+class ProcessWorker:
+    """A worker process, as its driver sees it."""
+
+    def __init__(self, payload: Any, environment: Mapping[str, str]) -> None:
+        """Starts it.
+
+        Args:
+            payload: data set and teacher, on the host.
+            environment: variables that it has besides this process's own.
+        """
+        self.connection, theirs = Pipe()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "eigen_jax.executor.worker", str(theirs.fileno())],
+            env={**os.environ, **python_path(), **environment},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            # Ctrl-C reaches the driver alone, which lets its workers save.
+            start_new_session=True,
+        )
+        theirs.close()
+        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._outbox.put(payload)
+        # Sending data waits until the worker reads them, which takes it seconds to come to.
+        threading.Thread(target=_send_all, args=(self.connection, self._outbox), daemon=True).start()
+
+    def submit(self, job: Job) -> None:
+        """Gives it a job."""
+        self._outbox.put((RUN, job))
+
+    def prepare(self, job: Job) -> None:
+        """Tells it which job it may be given next."""
+        self._outbox.put((PREPARE, job))
+
+    def stop(self) -> None:
+        """Asks it to save its job and to leave it."""
+        self._outbox.put((STOP, None))
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self.process.kill()
+        self.process.wait()
+        self._outbox.put(None)
+
+    def receive(self) -> Message:
+        """The next thing that it sent; its death, if there is nothing more."""
+        try:
+            message: Message = self.connection.recv()
+        except (EOFError, OSError):
+            self._outbox.put(None)
+            return Died(_how_it_ended(self.process.wait()))
+        return message
+
+
+def _send_all(connection: Connection, outbox: "queue.SimpleQueue[Any]") -> None:
+    # A worker that has died is told of by the other direction.
+    with contextlib.suppress(OSError):
+        while (message := outbox.get()) is not None:
+            connection.send(message)
+
+
+def _how_it_ended(code: int) -> str:
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"was killed by {signal.Signals(-code).name}"
+    return f"exited with code {code}"

@@ -1,0 +1,211 @@
+"""Workers as actors of a Ray cluster; needs the extra `ray`.
+
+Data set and teacher are put into Ray's object store once, which places them once on each node that
+has workers. What goes to and fro after that are jobs and outcomes of some kilobytes: the states of
+networks in training are in the run folder, which all nodes must see under the same path.
+"""
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eigen_jax.executor.interface import Died, ExecutorError, Finished, Message, Progress, Ready, Refused, Stopped
+from eigen_jax.executor.jobs import Job
+from eigen_jax.executor.processes import python_path
+from eigen_jax.executor.session import Session, to_device, to_host
+from eigen_jax.training import Dataset, Teacher
+
+_LOOK = 1.0  # seconds between two looks at a worker's progress
+
+
+class RayWorkers:
+    """Starts each worker as an actor."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        teacher: Teacher | None = None,
+        size: int | None = None,
+        address: str | None = None,
+        environment: Mapping[str, str],
+        cpus: float = 1.0,
+        gpus: float = 1.0,
+    ) -> None:
+        """Joins a cluster, or starts one on this machine.
+
+        Args:
+            dataset: what networks are trained on and measured with.
+            teacher: whom they mimic; anything that can be pickled.
+            size: how many workers; by default as many as the cluster has room for now.
+            address: of the cluster; by default that of `RAY_ADDRESS` or of a cluster on this machine, else a
+                new one.
+            environment: variables of all workers.
+            cpus: CPUs that are set aside for a worker.
+            gpus: GPUs that are set aside for a worker, where the cluster has any.
+
+        Raises:
+            ExecutorError: Ray is not installed, there is no such cluster, or it has no room.
+        """
+        try:
+            import ray
+        except ImportError:
+            raise ExecutorError("Ray is not installed; install the extra: pip install 'eigen_jax[ray]'") from None
+        self._ray = ray
+        self._started_ray = not ray.is_initialized()
+        if self._started_ray:
+            _join(ray, address)
+        resources = ray.cluster_resources()
+        self._gpus = gpus if resources.get("GPU") else 0.0
+        room = [resources.get("CPU", 0) / cpus] if cpus else []
+        room += [resources["GPU"] / gpus] if self._gpus else []
+        self._size = int(min(room, default=1)) if size is None else size
+        if self._size < 1 or (room and self._size > min(room)):
+            self.close()
+            raise ExecutorError(
+                f"the cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs, too few for"
+                f" {size or 1} workers of {cpus:g} CPUs and {self._gpus:g} GPUs; ask for fewer or smaller workers"
+            )
+        self._payload = ray.put((to_host(dataset), to_host(teacher)))
+        self._actor = ray.remote(_Actor).options(
+            num_cpus=cpus,
+            num_gpus=self._gpus,
+            # Besides the job, one call that asks how far it is, and one that stops or prepares.
+            max_concurrency=4,
+            runtime_env={"env_vars": {**python_path(), **environment}},
+        )
+
+    @property
+    def size(self) -> int:
+        """How many there can be at a time."""
+        return self._size
+
+    def start(self, slot: int) -> "RayWorker":
+        """Starts a worker; see `Workers`."""
+        del slot
+        return RayWorker(self._ray, self._actor.remote(self._payload))
+
+    def messages(self, workers: Sequence[Any], timeout: float) -> list[tuple[Any, Message]]:
+        """What workers have sent; see `Workers`."""
+        by_call = {call: worker for worker in workers for call in worker.calls()}
+        if not by_call:
+            time.sleep(timeout)
+            return []
+        ready, _ = self._ray.wait(list(by_call), num_returns=len(by_call), timeout=timeout, fetch_local=False)
+        return [(by_call[call], message) for call in ready if (message := by_call[call].receive(call)) is not None]
+
+    def close(self) -> None:
+        """Leaves the cluster; ends it, if it was started here."""
+        if self._started_ray:
+            self._ray.shutdown()
+
+
+def _join(ray: Any, address: str | None) -> None:
+    options = {"log_to_driver": False, "configure_logging": False}
+    try:
+        with warnings.catch_warnings():
+            # JAX warns of the fork with which Ray starts its servers, which execute other programs at once.
+            warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+            ray.init(address=address, **options)
+    except Exception as error:
+        raise ExecutorError(
+            f"there is no Ray cluster at {address or 'this machine'} ({_one_line(error)}); start one"
+            " with 'ray start --head', or leave --ray-address out for one of this command's own"
+        ) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+class RayWorker:
+    """A worker actor, as its driver sees it."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        """Makes it of an actor that is being created."""
+        self._ray = ray
+        self._actor = actor
+        self._ready: Any = actor.ready.remote()
+        self._job: Any = None
+        self._look: Any = None
+        self._looked = time.monotonic()
+        self._jobs = 0  # that it was given
+
+    def submit(self, job: Job) -> None:
+        """Gives it a job."""
+        self._jobs += 1
+        self._job = self._actor.run.remote(job, self._jobs)
+
+    def prepare(self, job: Job) -> None:
+        """Tells it which job it may be given next."""
+        self._actor.prepare.remote(job)
+
+    def stop(self) -> None:
+        """Asks it to save its job and to leave it."""
+        self._actor.stop.remote(self._jobs)
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._ray.kill(self._actor)
+
+    def calls(self) -> list[Any]:
+        """The calls that are out; now and then, one that asks how far its job is."""
+        if self._job is not None and self._look is None and time.monotonic() - self._looked >= _LOOK:
+            self._looked = time.monotonic()
+            self._look = self._actor.progress.remote()
+        return [call for call in (self._ready, self._job, self._look) if call is not None]
+
+    def receive(self, call: Any) -> Message | None:
+        """What a call that has ended says."""
+        try:
+            message: Message | None = self._ray.get(call)
+        except self._ray.exceptions.RayTaskError as error:
+            # Such as a job that cannot be unpickled there.
+            return Refused(f"a worker failed with {_one_line(error.cause)}; report it")
+        except self._ray.exceptions.RayError as error:
+            self._ready = self._job = self._look = None
+            self.kill()  # where it is only out of reach, two would train the same network
+            return Died(f"died ({_one_line(error)})")
+        if call == self._ready:
+            self._ready = None
+        elif call == self._job:
+            self._job = self._look = None  # a look that comes back later would be taken for the next job's
+        elif call == self._look:
+            self._look = None
+        return message
+
+
+class _Actor:
+    """A worker, where it runs."""
+
+    def __init__(self, payload: Any) -> None:
+        dataset, teacher = payload
+        self.session = Session(to_device(dataset), to_device(teacher))
+        self.told: Progress | None = None
+        self.stopped = 0  # the last job that is to be left; calls may overtake one another
+
+    def ready(self) -> Message:
+        return Ready()
+
+    def run(self, job: Job, number: int) -> Finished | Stopped | Refused:
+        self.told = None
+        run_folder = job.folder.parent.parent
+        if not run_folder.is_dir():
+            return Refused(
+                f"a worker does not see the run folder {run_folder}; choose one on storage that all nodes share"
+            )
+        return self.session.answer(job, should_stop=lambda: self.stopped >= number, on_progress=self._note)
+
+    def progress(self) -> Progress | None:
+        told, self.told = self.told, None
+        return told
+
+    def prepare(self, job: Job) -> None:
+        self.session.prepare(job)
+
+    def stop(self, number: int) -> None:
+        self.stopped = number
+
+    def _note(self, step: int, loss: float, steps_per_second: float) -> None:
+        self.told = Progress(step, loss, steps_per_second)

@@ -1,0 +1,79 @@
+"""A worker process: reads jobs from its driver, one at a time, and sends back what becomes of them.
+
+    python -m eigen_jax.executor.worker FD
+
+Started by `eigen_jax.executor.processes` alone, which leaves it one end of a pipe as descriptor FD.
+It ends when its driver does, however that ends.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import sys
+import threading
+from multiprocessing.connection import Connection
+
+from eigen_jax.executor.interface import Message, Progress, Ready
+from eigen_jax.executor.jobs import Job
+from eigen_jax.executor.processes import PREPARE, RUN, STOP
+from eigen_jax.executor.session import Session, to_device
+
+
+def main(descriptor: int) -> None:
+    """Serves the driver at the other end of a pipe until it hangs up."""
+    # Orbax logs through absl, with warnings that are of no use to the user.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    connection = Connection(descriptor)
+    try:
+        dataset, teacher = connection.recv()
+    except (EOFError, OSError):
+        return
+    session = Session(to_device(dataset), to_device(teacher))
+    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    stop = threading.Event()
+    threading.Thread(target=_listen, args=(connection, session, jobs, stop), daemon=True).start()
+    _send(connection, Ready())
+    while True:
+        job = jobs.get()
+
+        def tell(step: int, loss: float, steps_per_second: float) -> None:
+            _send(connection, Progress(step, loss, steps_per_second))
+
+        _send(connection, session.answer(job, should_stop=stop.is_set, on_progress=tell))
+
+
+def _listen(connection: Connection, session: Session, jobs: "queue.SimpleQueue[Job]", stop: threading.Event) -> None:
+    """Takes what the driver sends; ends the process when it hangs up."""
+    while True:
+        try:
+            what, job = connection.recv()
+        except (EOFError, OSError):
+            _leave()
+        if what == RUN:
+            # Here, so that no request that follows is overlooked, and none outlives its job.
+            stop.clear()
+            jobs.put(job)
+        elif what == PREPARE:
+            # Whatever is wrong with it is told when it is run.
+            with contextlib.suppress(Exception):
+                session.prepare(job)
+        elif what == STOP:
+            stop.set()
+
+
+def _send(connection: Connection, message: Message) -> None:
+    try:
+        connection.send(message)
+    except OSError:
+        _leave()
+
+
+def _leave() -> None:
+    """At once, and whatever the other threads do: the driver is gone, and its successor takes over its jobs."""
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

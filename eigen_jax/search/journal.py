@@ -1,0 +1,98 @@
+"""The journal of the generation under way: what its individuals measured so far, so that nothing is measured twice.
+
+A file of JSON lines. The first one names the generation; each further one is an outcome at a
+landmark, with a checksum. What a killed process left half-written, and whatever follows damage, is
+dropped: it is measured again, and comes out the same. What cannot be had again, such as a failure that
+depends on the moment, is lost with it at worst.
+"""
+
+import dataclasses
+import json
+import math
+import zlib
+from pathlib import Path
+from typing import Any
+
+from eigen_jax import files
+from eigen_jax.evolution import Phase
+from eigen_jax.executor import Outcome
+from eigen_jax.resumable import Seconds
+from eigen_jax.search.folder import told_as_folder_error
+
+SCHEMA_VERSION = 1
+
+
+class Journal:
+    """The journal of one generation."""
+
+    def __init__(self, path: Path, *, generation: int, phase: Phase) -> None:
+        """Begins a journal, or goes on with the one that is there if it is of this generation.
+
+        Args:
+            path: the file.
+            generation: the generation's number.
+            phase: of the search.
+
+        Raises:
+            RunFolderError: the file cannot be read or written.
+        """
+        self.path = path
+        header = json.dumps({"schema_version": SCHEMA_VERSION, "generation": generation, "phase": phase.name.lower()})
+        with told_as_folder_error(path):
+            lines = _lines(path)
+        self.outcomes: dict[tuple[int, int], Outcome] = {}  # by individual and landmark
+        kept = [header]
+        if lines and lines[0] == header:
+            for line in lines[1:]:
+                if (entry := _parse(line)) is None:
+                    break
+                self.outcomes[entry[0]] = entry[1]
+                kept.append(line)
+        with told_as_folder_error(path):
+            files.write_text(path, "".join(f"{line}\n" for line in kept))
+
+    def add(self, index: int, landmark: int, outcome: Outcome) -> None:
+        """Notes an outcome, and waits for the disk.
+
+        Raises:
+            RunFolderError: the file cannot be written.
+        """
+        with told_as_folder_error(self.path):
+            files.append_bytes(self.path, f"{_line(index, landmark, outcome)}\n".encode())
+        self.outcomes[index, landmark] = outcome
+
+
+def _line(index: int, landmark: int, outcome: Outcome) -> str:
+    fields = {
+        "index": index,
+        "landmark": landmark,
+        **dataclasses.asdict(outcome),
+        "fitness": outcome.fitness if math.isfinite(outcome.fitness) else None,
+    }
+    return json.dumps({**fields, "checksum": _checksum(fields)}, allow_nan=False)
+
+
+def _checksum(fields: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(fields).encode()):08x}"
+
+
+def _parse(line: str) -> tuple[tuple[int, int], Outcome] | None:
+    """What a line tells; None if it is damaged."""
+    try:
+        fields = files.parse_json(line)
+        if fields.pop("checksum") != _checksum(fields):
+            return None
+        place = fields.pop("index"), fields.pop("landmark")
+        fitness, seconds = fields.pop("fitness"), Seconds(**fields.pop("seconds"))
+        return place, Outcome(fitness=math.nan if fitness is None else fitness, seconds=seconds, **fields)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines that were finished; none where there is no file."""
+    try:
+        # A byte that is no text damages its own line, not those before it.
+        return path.read_bytes().decode(errors="replace").split("\n")[:-1]
+    except FileNotFoundError:
+        return []

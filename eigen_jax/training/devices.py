@@ -1,0 +1,130 @@
+"""One network trained on several devices of this process, data parallel.
+
+The semantics are those of `jax.pmap`: every device runs the same program on its part of the batch,
+the state is replicated, and gradients, metrics and batch statistics are averaged over a named axis.
+Since JAX 0.8, `pmap` itself is `jit` of `shard_map`. Here the two are used directly, so that the
+programs are compiled ahead and held like all others (`eigen_jax.training.programs`).
+
+Nothing but rounding depends on the number of devices: batches are drawn on one device, by the
+numbers of their examples, and only then divided.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from eigen_jax.training.config import TrainConfig, TrainConfigError
+from eigen_jax.training.programs import compiled
+from eigen_jax.training.step import Batch, StepMetrics, TrainState, train_step, train_steps
+
+PyTree = Any
+
+AXIS = "devices"  # that a batch is divided along
+
+_REPLICATED = PartitionSpec()
+
+
+def check_devices(devices: int) -> None:
+    """Makes sure that this process has that many devices.
+
+    Raises:
+        TrainConfigError: it has fewer.
+    """
+    present = jax.local_device_count()
+    if devices > present:
+        raise TrainConfigError(f"devices is {devices}; this process has only {present}: ask for at most {present}")
+
+
+def spread_state(state: TrainState, *, devices: int) -> TrainState:
+    """A copy of the state on each device, for programs that overwrite it; the one that came in stays usable.
+
+    Raises:
+        TrainConfigError: there are fewer devices.
+    """
+    # `jnp.copy` would compile a program for every new shape, and JAX would keep them all.
+    state = jax.device_put(state, may_alias=False)
+    # Replication shares memory with what it copies, whatever `may_alias` says; so it is given a copy.
+    return state if devices == 1 else jax.device_put(state, NamedSharding(_mesh(devices), _REPLICATED))
+
+
+def gather_state(state: TrainState, shardings: PyTree, *, devices: int) -> TrainState:
+    """The state where `shardings`, a tree like it, say; on one device it is there already."""
+    return state if devices == 1 else jax.device_put(state, shardings)
+
+
+def spread_batches(batches: Batch, steps: int, *, devices: int) -> Batch:
+    """What one call takes, divided among the devices: a batch, or `steps` of them along a leading axis."""
+    return batches if devices == 1 else jax.device_put(batches, NamedSharding(_mesh(devices), _divided(steps)))
+
+
+def compile_for_devices(
+    state: TrainState, batches: Batch, steps: int, *, network: nn.Module, config: TrainConfig
+) -> jax.stages.Compiled:
+    """The program of a call on `config.devices` devices, more than one; it overwrites its state.
+
+    Args:
+        state: the network's, or its shapes, on any device.
+        batches: what the call takes, or its shapes, on any device.
+        steps: how many steps the call takes.
+        network: the module, without an axis name.
+        config: the settings.
+
+    Raises:
+        TrainConfigError: there are fewer devices, or the module cannot average batch statistics over them.
+    """
+    mesh = _mesh(config.devices)
+    arguments = _placed(state, NamedSharding(mesh, _REPLICATED)), _placed(batches, NamedSharding(mesh, _divided(steps)))
+    network = _with_axis(network, state.batch_stats)
+    return compiled(_train_mapped, arguments, donate=(0,), steps=steps, network=network, config=config)
+
+
+def _train_mapped(
+    state: TrainState, batches: Batch, *, steps: int, network: nn.Module, config: TrainConfig
+) -> tuple[TrainState, StepMetrics]:
+    function: Callable = train_step if steps == 1 else train_steps
+    # As in `pmap`, values carry no types that say whether devices agree on them. With such types, gradients of
+    # replicated parameters would be summed over the devices unasked, and layers that state their gradients
+    # would have to say so.
+    mapped = jax.shard_map(
+        functools.partial(function, network=network, config=config, axis_name=AXIS),
+        mesh=_mesh(config.devices),
+        in_specs=(_REPLICATED, _divided(steps)),
+        out_specs=_REPLICATED,
+        check_vma=False,
+    )
+    return mapped(state, batches)
+
+
+def _mesh(devices: int) -> Mesh:
+    check_devices(devices)
+    return Mesh(np.array(jax.local_devices()[:devices]), (AXIS,))
+
+
+def _divided(steps: int) -> PartitionSpec:
+    return PartitionSpec(AXIS) if steps == 1 else PartitionSpec(None, AXIS)
+
+
+def _placed(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    def place(leaf: Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(place, tree)
+
+
+def _with_axis(network: nn.Module, batch_stats: PyTree) -> nn.Module:
+    """The module, averaging its batch statistics over the devices, where it has any."""
+    if "axis_name" in {field.name for field in dataclasses.fields(network)}:
+        return network.clone(axis_name=AXIS)
+    if jax.tree.leaves(batch_stats):
+        name = type(network).__name__
+        raise TrainConfigError(
+            f"{name} has batch statistics and no field axis_name to average them over devices: train it on 1 device"
+        )
+    return network

@@ -1,0 +1,232 @@
+"""Runs one search uninterrupted and then again and again under kills, and compares them."""
+
+import dataclasses
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from experiments.disturbance.comparison import first_difference
+from experiments.disturbance.moments import MOST_KILLS, Awaits, Moment, Moments
+from experiments.disturbance.phases import COMPILED, RUN, Phase, phase_of, recorded_generation, temporary_files
+from experiments.disturbance.processes import Child, Process
+from experiments.disturbance.summary import Kill, describe
+
+Victim = Literal["run", "worker"]
+Command = Callable[[Path, Path], list[str]]  # what searches, or goes on, in a folder of a run and with one for caches
+
+ROOT = Path(__file__).resolve().parents[2]  # where `python -m experiments` finds this package
+
+_OUTPUT = "output.txt"  # in the folder of each run: what its processes printed
+_PATIENCE = 20.0  # uninterrupted runs that one may take, or wait for something to happen
+_LEAST_PATIENCE = 300.0  # seconds of the same
+_LINGER = 60.0  # seconds that workers have to notice that their driver is dead
+
+
+class DisturbedError(Exception):
+    """A run that did not come out as the uninterrupted one; one line."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Campaign:
+    """What is done."""
+
+    command: Command
+    folder: Path  # of all runs; there, and empty
+    kills: int  # in all
+    seed: int  # of the moments
+    victim: Victim
+    tell: Callable[[str], None]  # takes a line of progress
+
+    def run(self) -> "Record":
+        """Kills as often as is wanted, and lets the last run end.
+
+        Raises:
+            DisturbedError: a run failed, did not end, came out otherwise, or left something behind.
+        """
+        first, reference = self._uninterrupted("first"), self._uninterrupted("reference")
+        self.check_same(first.folder, reference.folder, "the second of two uninterrupted runs")
+        moments = Moments(self.seed, start_seconds=reference.start_seconds, run_seconds=reference.seconds)
+        record = Record()
+        while len(record.kills) < self.kills:
+            record.runs += 1
+            run = _DisturbedRun(self, record, reference, moments)
+            run.to_its_end()
+            self.check_same(run.folder, reference.folder, f"run {record.runs}")
+            self.tell(f"run {record.runs} ended by itself, equal to the uninterrupted one")
+        return record
+
+    def _uninterrupted(self, name: str) -> "_Reference":
+        """A whole run. The first one compiles what the others find compiled, so its times say little."""
+        child = self.start(folder := self.make_folder(name))
+        try:
+            child.runs_until(lambda: phase_of(folder) != Phase.START, _LEAST_PATIENCE)
+            start_seconds = child.seconds
+            child.wait()
+            seconds = child.seconds
+        finally:
+            child.kill()
+        check_ended_well(child, folder, f"the uninterrupted run ({name})")
+        last = recorded_generation(folder)
+        self.tell(f"uninterrupted run ({name}): {seconds:.1f} s, {start_seconds:.1f} s of them until the teacher")
+        return _Reference(folder=folder, start_seconds=start_seconds, seconds=seconds, last_generation=last)
+
+    @property
+    def cache(self) -> Path:
+        """The cache folder, one for all runs: compiled programs are found again under the very same path only."""
+        return self.folder / "cache"
+
+    def make_folder(self, name: str) -> Path:
+        """The folder of a new run, which finds the programs that others have compiled, and nothing else of theirs."""
+        for entry in self.cache.glob("*"):
+            if entry.name != COMPILED:
+                shutil.rmtree(entry)
+        (folder := self.folder / name).mkdir()
+        return folder
+
+    def start(self, folder: Path) -> Child:
+        """Starts a run, or goes on with it."""
+        return Child(self.command(folder, self.cache), cwd=ROOT, output=folder / _OUTPUT)
+
+    def check_same(self, folder: Path, reference: Path, name: str) -> None:
+        """Checks that a run came out as another, and left nothing half-written.
+
+        Raises:
+            DisturbedError: it did not.
+        """
+        if (difference := first_difference(reference, folder)) is not None:
+            raise DisturbedError(f"{name}: {difference}")
+        for path, _ in temporary_files(self.cache):
+            raise DisturbedError(f"{name}: {path} was left behind")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Record:
+    """What has happened."""
+
+    kills: list[Kill] = dataclasses.field(default_factory=list)
+    runs: int = 0  # that were begun
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Reference:
+    """An uninterrupted run."""
+
+    folder: Path
+    start_seconds: float  # until it began to work
+    seconds: float
+    last_generation: int | None
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a run that does nothing is taken to hang."""
+        return max(_LEAST_PATIENCE, _PATIENCE * self.seconds)
+
+
+class _DisturbedRun:
+    """One run, killed until it ends by itself."""
+
+    def __init__(self, campaign: Campaign, record: Record, reference: _Reference, moments: Moments) -> None:
+        self.campaign = campaign
+        self.record = record
+        self.reference = reference
+        self.moments = moments
+        self.number = record.runs
+        self.folder = campaign.make_folder(f"run-{self.number}")
+        self.victims = random.Random(f"{campaign.seed} {self.number}")
+        self.kills = 0
+        self.orphans: set[Process] = set()  # descendants of killed drivers
+
+    def to_its_end(self) -> None:
+        """Starts it, kills it, starts it again.
+
+        Raises:
+            DisturbedError: it failed, or does not end.
+        """
+        child = self.campaign.start(self.folder)
+        try:
+            while self._is_killed(child):
+                if self.campaign.victim == "run":
+                    child = self.campaign.start(self.folder)
+        finally:
+            child.kill()
+        check_ended_well(child, self.folder, f"run {self.number}")
+        deadline = time.monotonic() + _LINGER
+        while lingering := [orphan for orphan in self.orphans if orphan.is_alive]:
+            if time.monotonic() > deadline:
+                raise DisturbedError(
+                    f"run {self.number}: process {lingering[0].pid} ({lingering[0].command[:80]}) outlived its driver"
+                )
+            time.sleep(0.1)
+
+    def _is_killed(self, child: Child) -> bool:
+        """Waits for the next moment and kills; False where the run has ended, left alone at its turn or too quick."""
+        if self.kills >= MOST_KILLS or len(self.record.kills) >= self.campaign.kills:
+            self._let_end(child)
+            return False
+        before = self._temporary_files()
+        if not self._wait(child, self.moments.draw(self.kills), before):
+            return False
+        seconds = child.seconds
+        if not (self._kill_driver(child) if self.campaign.victim == "run" else self._kill_worker(child)):
+            return False
+        written = sorted(path for path, _ in self._temporary_files() - before)
+        kill = Kill(run=self.number, phase=self._phase(), seconds=seconds, written=tuple(written))
+        self.kills += 1
+        self.record.kills.append(kill)
+        self.campaign.tell(describe(kill, len(self.record.kills)))
+        return True
+
+    def _wait(self, child: Child, moment: Moment, before: frozenset[tuple[Path, int]]) -> bool:
+        """Waits for a moment, counted from now; whether the process still runs."""
+        if moment.awaits is Awaits.TURN:
+            phase = self._phase()
+            turns = child.runs_until(lambda: self._phase() != phase, self.reference.patience)
+            return turns and child.sleeps(moment.delay)
+        runs = child.sleeps(moment.delay)
+        if runs and moment.awaits is Awaits.WRITING:
+            return child.runs_until(lambda: bool(temporary_files(self.folder) - before), self.reference.patience)
+        return runs
+
+    def _kill_driver(self, child: Child) -> bool:
+        self.orphans.update(child.descendants())
+        return child.kill()
+
+    def _kill_worker(self, child: Child) -> bool:
+        """Kills one of the workers, waiting until there is one; False where the run has ended before."""
+        deadline = time.monotonic() + self.reference.patience
+        while time.monotonic() < deadline:
+            workers = child.workers()
+            if workers and self.victims.choice(workers).kill():
+                return True
+            if not child.sleeps(0.01):
+                return False
+        raise DisturbedError(f"run {self.number} has no worker that could be killed; choose another executor")
+
+    def _let_end(self, child: Child) -> None:
+        if child.sleeps(self.reference.patience):
+            raise DisturbedError(
+                f"run {self.number} was killed {self.kills} times, and did not end in {self.reference.patience:.0f} s"
+                f" without a kill; it stands in {self._phase()}"
+            )
+
+    def _temporary_files(self) -> frozenset[tuple[Path, int]]:
+        return temporary_files(self.folder, self.campaign.cache)
+
+    def _phase(self) -> Phase:
+        return phase_of(self.folder, last_generation=self.reference.last_generation)
+
+
+def check_ended_well(child: Child, folder: Path, name: str) -> None:
+    """Checks that a run that ended by itself says so.
+
+    Raises:
+        DisturbedError: it failed.
+    """
+    if child.exit_code == 0 and (folder / RUN / "result.json").exists():
+        return
+    lines = (folder / _OUTPUT).read_text(errors="replace").split("\n")
+    said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+    raise DisturbedError(f"{name} ended with code {child.exit_code} and said: {said}")

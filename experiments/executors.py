@@ -1,0 +1,110 @@
+"""Where the individuals of a search are trained, as its settings say, and what their workers get of this machine."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import jax
+
+from eigen_jax.data import Dataset
+from eigen_jax.executor import Executor, InlineExecutor, PoolExecutor, ProcessWorkers
+from eigen_jax.resumable import ShouldStop
+from eigen_jax.training import Teacher
+from experiments import compilation_cache
+from experiments.allocator import KEPT_ENVIRONMENT
+from experiments.settings import Settings, SettingsError
+
+_CPU_WORKERS = 2  # the most that are started where nobody said how many
+_DRIVER_SHARE = 0.1  # of a device's memory, which workers that share it leave to the driver
+
+_MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # of which one may be set
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def open_executor(
+    settings: Settings, dataset: Dataset, teacher: Teacher | None, should_stop: ShouldStop
+) -> Iterator[Executor]:
+    """Yields the executor that settings ask for, and ends its workers.
+
+    Raises:
+        SettingsError: the machine does not have what the settings ask for.
+        ExecutorError: the cluster is not there, or lacks what they ask for.
+    """
+    if settings.executor == "inline":
+        yield InlineExecutor(dataset, teacher=teacher, should_stop=should_stop)
+        return
+    if settings.executor == "ray":
+        # An extra, imported where it is asked for.
+        from eigen_jax.executor.ray_cluster import RayWorkers
+
+        workers = RayWorkers(
+            dataset,
+            teacher=teacher,
+            size=settings.workers,
+            address=settings.ray_address,
+            environment=_environment(settings),
+            cpus=settings.worker_cpus,
+            gpus=settings.worker_gpus,
+        )
+        with PoolExecutor(workers, should_stop=should_stop) as executor:
+            yield executor
+        return
+    environments = worker_environments(settings)
+    with PoolExecutor(
+        ProcessWorkers(dataset, teacher=teacher, environments=environments), should_stop=should_stop
+    ) as executor:
+        yield executor
+
+
+def worker_environments(settings: Settings) -> list[dict[str, str]]:
+    """The variables of each worker process of this machine: as many as are asked for, or as fit.
+
+    On GPUs, each worker sees its own; where several share one, each has its fraction of the memory.
+
+    Raises:
+        SettingsError: more GPUs are asked for than there are.
+    """
+    common = _environment(settings)
+    if jax.default_backend() == "cpu":
+        count = settings.workers or min(_CPU_WORKERS, cores())
+        return [common] * count
+    places = _gpu_places(_visible_gpus(), settings)
+    count = settings.workers or len(places)
+    if count > len(places):
+        raise SettingsError(
+            f"--workers is {count}; with --worker-gpus {settings.worker_gpus:g}, the GPUs of this machine hold"
+            f" {len(places)}"
+        )
+    return [common | place for place in places[:count]]
+
+
+def _gpu_places(visible: list[str], settings: Settings) -> list[dict[str, str]]:
+    share = settings.worker_gpus
+    if share < 1:
+        each = int(1 / share)
+        fraction = f"{(1 - _DRIVER_SHARE) / each:.3f}"
+        memory = {} if any(name in os.environ for name in _MEMORY_FRACTIONS) else {_MEMORY_FRACTIONS[0]: fraction}
+        # One after the other, so that few workers spread over all GPUs.
+        return [{"CUDA_VISIBLE_DEVICES": gpu, **memory} for _ in range(each) for gpu in visible]
+    width = int(share)
+    groups = [visible[start : start + width] for start in range(0, len(visible) - width + 1, width)]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
+
+
+def _visible_gpus() -> list[str]:
+    """The GPUs of this process, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named:
+        return named.split(",")
+    return [str(number) for number in range(jax.local_device_count())]
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What all workers get: the number of threads, the cache of compiled programs, how memory is kept."""
+    threads = {"NPROC": str(settings.threads or cores())}
+    return threads | KEPT_ENVIRONMENT | compilation_cache.environment(settings.cache_dir)

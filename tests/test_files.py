@@ -1,0 +1,370 @@
+"""Files that are whole or not there: what writing leaves behind where it fails, and what JSON is refused.
+
+A full disk is a small tmpfs where this process may mount one, and a limit on the size of a file
+everywhere. A folder that cannot be written is a tmpfs that is mounted read-only for root, whom
+permissions do not bind, and a matter of permissions for others.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eigen_jax import checkpoint, files, lineage
+from eigen_jax.architecture import Architecture
+from eigen_jax.checkpoint import CheckpointError
+from eigen_jax.data.cache import read_arrays, write_arrays
+from eigen_jax.files import JSONError
+from eigen_jax.lineage import Fate, Individual, LineageError
+from eigen_jax.report import ReportError
+from eigen_jax.report.files import write_bytes as write_report
+from eigen_jax.search import RunFolder, RunFolderError
+from experiments.evaluate import _write_logits
+from experiments.settings import SettingsError
+
+FULL = "; free some space there, then give the same command again"
+
+Filling = Callable[[], contextlib.AbstractContextManager[None]]  # leaves no space while it lasts
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own in a new folder."""
+    folder.mkdir()
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount command to make a small file system with")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """No byte is left on the disk of a folder; what lies there may be replaced by nothing larger."""
+    filler = folder / "filler"
+    with open(filler, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1024))
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextlib.contextmanager
+def limited() -> Iterator[None]:
+    """No file of this process may grow to more than some bytes; the kernel then says that it is too large."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture(params=["small disk", "size limit"])
+def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Filling, str]]:
+    """A folder, what makes its disk full, and what the system then says."""
+    if request.param == "size limit":
+        yield tmp_path, limited, os.strerror(errno.EFBIG)
+        return
+    with mounted(tmp_path / "small", "512k") as folder:
+        yield folder, lambda: filled(folder), os.strerror(errno.ENOSPC)
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
+    """Makes a folder in `tmp_path / "disk"` read-only, and gives what the system says to who writes there."""
+    with contextlib.ExitStack() as stack:
+        if os.geteuid() == 0:
+            stack.enter_context(mounted(tmp_path / "disk", "4m"))
+        else:
+            (tmp_path / "disk").mkdir()
+
+        def protect(folder: Path) -> str:
+            if os.geteuid() == 0:
+                subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "disk")], check=True)
+                return os.strerror(errno.EROFS)
+            for each in [folder, *folder.rglob("*")]:
+                stack.callback(each.chmod, each.stat().st_mode)
+                each.chmod(0o500 if each.is_dir() else 0o400)
+            return os.strerror(errno.EACCES)
+
+        yield protect
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files in a folder, but for the one that fills the disk and locks."""
+    found = (file for file in folder.rglob("*") if file.is_file() and file.name not in ("filler", ".lock"))
+    return {str(file.relative_to(folder)): file.read_bytes() for file in found}
+
+
+def individual(generation: int, **fields: Any) -> Individual:
+    return Individual(
+        generation=generation,
+        phase="primary",
+        index=0,
+        parent=None,
+        operators={},
+        architecture=Architecture(input_shape=(8, 8, 1), layers=()),
+        parameters=1,
+        flops=1,
+        fate=Fate.FAILED,
+        **{"cause": "x"} | fields,
+    )
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_bytes(b"old")
+    with files.replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+        assert (tmp_path / "file.json.partial").read_bytes() == b"new"
+    assert contents(tmp_path) == {"file.json": b"new"}
+    files.write_json(path, {"ä": [1, 0.5, None]})
+    assert files.read_json(path) == {"ä": [1, 0.5, None]}
+    files.write_text(path, "ä\n")
+    assert path.read_bytes() == b"\xc3\xa4\n"
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt(), ValueError("no")])
+def test_an_error_while_writing_leaves_what_was_there(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def fail_halfway() -> None:
+        with files.replacing(path) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail_halfway()
+    assert contents(tmp_path) == {"file": b"old"}
+
+
+def test_what_a_kill_left_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / "file.partial").write_bytes(b"half of something longer")
+    files.write_bytes(tmp_path / "file", b"whole")
+    assert contents(tmp_path) == {"file": b"whole"}
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    for path in (tmp_path, Path(".")):
+        with pytest.raises(IsADirectoryError) as caught:
+            files.write_bytes(path, b"")
+        assert caught.value.strerror == "Is a directory"
+
+
+@pytest.mark.parametrize("content", [{"a": float("nan")}, {"a": {1, 2}}])
+def test_what_json_cannot_hold_is_not_written(tmp_path: Path, content: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        files.write_json(tmp_path / "file", content)
+    assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "Expecting value: line 1 column 1 (char 0)"),
+        (b"\xff\xfe", "it is no text in UTF-8"),
+        ('"\xe9"'.encode("latin-1"), "it is no text in UTF-8"),
+        ("{}".encode("utf-16"), "it is no text in UTF-8"),
+        (b"[" * 100_000, "its arrays and objects are too deep in one another"),
+        (b"[" * 66 + b"]" * 66, "its arrays and objects are too deep in one another"),
+        (b'{"a":' * 66 + b"1" + b"}" * 66, "its arrays and objects are too deep in one another"),
+        (b"[NaN]", "it holds NaN, which is no number of JSON"),
+        (b"-Infinity", "it holds -Infinity, which is no number of JSON"),
+        (b"[1e999]", "it holds a number that is too large"),
+        (b"9" * 301, "it holds an integer of 301 digits"),
+        (b"9" * 10_000, "it holds an integer of 10,000 digits"),
+        (b'{"a":1,"b":2,"a":1}', "it holds an object with one key twice"),
+    ],
+)
+def test_unsound_json_is_one_error(tmp_path: Path, text: bytes, message: str) -> None:
+    (tmp_path / "file").write_bytes(text)
+    with pytest.raises(JSONError) as caught:
+        files.read_json(tmp_path / "file")
+    assert str(caught.value) == message
+
+
+def test_sound_json_is_read() -> None:
+    assert files.parse_json(b"[" * 65 + b"]" * 65) == json.loads("[" * 65 + "]" * 65)
+    assert float(files.parse_json("9" * 300)) == 1e300
+    assert files.parse_json('{"a": [1, -2.5e3, true, null, "\\u00e9"]}') == {"a": [1, -2500.0, True, None, "é"]}
+
+
+def test_a_file_that_cannot_be_read_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError):
+        files.read_json(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        files.read_json(tmp_path / "none")
+
+
+def test_bytes_are_added_to_the_end(tmp_path: Path) -> None:
+    files.append_bytes(tmp_path / "file", b"one")
+    files.append_bytes(tmp_path / "file", b"two")
+    assert contents(tmp_path) == {"file": b"onetwo"}
+
+
+def test_a_full_disk_leaves_the_file_and_no_partial_one(full: tuple[Path, Filling, str]) -> None:
+    folder, filling, reason = full
+    files.write_bytes(folder / "file", b"old")
+    with filling():
+        for path in (folder / "file", folder / "new"):
+            for write in (files.write_bytes, files.append_bytes):
+                with pytest.raises(OSError, match=reason) as caught:
+                    write(path, bytes(5_000))
+                assert files.explain(caught.value, "choose another") == reason + FULL
+                assert contents(folder) == {"file": b"old"}
+
+
+def test_a_record_on_a_full_disk_is_as_it_was(full: tuple[Path, Filling, str]) -> None:
+    folder, filling, reason = full
+    path = folder / "lineage.jsonl"
+    lineage.append(path, [individual(0, cause="x" * 100)])
+    before = path.read_bytes()
+    with filling():
+        with pytest.raises(LineageError) as caught:
+            lineage.append(path, [individual(1, cause="x" * 10_000)])
+        assert str(caught.value) == f"cannot write {path}: {reason}{FULL}"
+        assert contents(folder) == {"lineage.jsonl": before}
+    lineage.append(path, [individual(1)])
+    assert [each.generation for each in lineage.read(path)] == [0, 1]
+    both = path.read_bytes()
+    with filling():
+        with pytest.raises(LineageError) as caught:
+            lineage.truncate(path, 1)
+        assert str(caught.value) == f"cannot write {path}: {reason}{FULL}"
+    assert contents(folder) == {"lineage.jsonl": both}
+
+
+def test_a_part_of_a_line_that_fits_is_not_left_behind(tmp_path: Path) -> None:
+    with mounted(tmp_path / "small", "64k") as folder:
+        path = folder / "lineage.jsonl"
+        lineage.append(path, [individual(0)])
+        before = path.read_bytes()
+        with pytest.raises(LineageError, match="No space left on device"):
+            lineage.append(path, [individual(1, cause="x" * 100_000)])
+        assert contents(folder) == {"lineage.jsonl": before}
+
+
+def test_a_run_folder_on_a_full_disk_is_as_it_was(full: tuple[Path, Filling, str]) -> None:
+    folder, filling, reason = full
+    line = f"cannot write the run folder {folder / 'run'}: {reason}{FULL}"
+    with RunFolder.open(folder / "run", {"seed": 1}, {}) as run:
+        run.save_result({"test_accuracy": 0.5})
+        before = contents(folder)
+        with filling(), pytest.raises(RunFolderError) as caught:
+            run.save_result({"test_accuracy": 0.75, "more": "x" * 10_000})
+        assert str(caught.value) == line
+        network, weights = Architecture(input_shape=(8, 8, 1), layers=()), {"params": {"kernel": np.ones(5_000)}}
+        with filling(), pytest.raises((CheckpointError, RunFolderError), match=reason):
+            run.save_network(network, weights)
+        assert contents(folder) == before
+    with filling(), pytest.raises(RunFolderError) as caught, RunFolder.open(folder / "new", {"x": "y" * 9_000}, {}):
+        pass
+    assert str(caught.value) == f"cannot write the run folder {folder / 'new'}: {reason}{FULL}"
+    assert contents(folder) == before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_checkpoint_on_a_full_disk_leaves_the_steps_before(full: tuple[Path, Filling, str]) -> None:
+    folder, filling, reason = full
+    values = np.random.default_rng(0).normal(size=8_000).astype(np.float32)
+    checkpoint.save(folder / "steps", 1, {"state": {"value": values}})
+    before = contents(folder)
+    with filling(), pytest.raises(CheckpointError) as caught:
+        checkpoint.save(folder / "steps", 2, {"state": {"value": values}})
+    assert str(caught.value) == f"step 2 cannot be saved in {folder / 'steps'}: {reason}{FULL}"
+    assert contents(folder) == before
+    assert [entry.name for entry in (folder / "steps").iterdir()] == ["1"]
+    np.testing.assert_array_equal(checkpoint.restore(folder / "steps", "state")["value"], values)
+    checkpoint.save(folder / "steps", 2, {"state": {"value": values}})
+    assert checkpoint.steps(folder / "steps") == (1, 2)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    with mounted(tmp_path / "small", "400k") as folder:
+        checkpoint.save(folder / "steps", 1, {"state": {"value": np.zeros(100)}})
+        before = contents(folder)
+        free = shutil.disk_usage(folder).free
+        # They fit as they are, but not with what Orbax writes beside them.
+        values = random.integers(0, 256, free - 1_000, np.uint8)
+        with pytest.raises(CheckpointError) as caught:
+            checkpoint.save(folder / "steps", 2, {"state": {"value": values}})
+        assert str(caught.value) == f"step 2 cannot be saved in {folder / 'steps'}: No space left on device{FULL}"
+        assert contents(folder) == before
+        assert shutil.disk_usage(folder).free == free
+
+
+def test_other_files_on_a_full_disk_are_as_they_were(
+    full: tuple[Path, Filling, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, filling, reason = full
+    write_report(folder / "page.md", b"old")
+    write_arrays(folder / "arrays.npz", {"a": np.zeros(3)})
+    before = contents(folder)
+    with filling():
+        with pytest.raises(ReportError) as reported:
+            write_report(folder / "page.md", bytes(5_000))
+        with pytest.raises(SettingsError) as told:
+            _write_logits(folder / "logits.npy", np.zeros((100, 10)))
+        write_arrays(folder / "arrays.npz", {"a": np.ones(9_000)})
+    assert str(reported.value) == f"cannot write {folder / 'page.md'}: {reason}{FULL}"
+    assert str(told.value) == f"cannot write {folder / 'logits.npy'}: {reason}{FULL}"
+    assert f"cache file {folder / 'arrays.npz'} cannot be written ({reason}); going on without it" in caplog.text
+    assert contents(folder) == before
+    cached = read_arrays(folder / "arrays.npz", ["a"])
+    assert cached is not None
+    assert cached["a"].size == 3
+
+
+def test_a_read_only_folder_is_told_of_and_is_as_it_was(
+    tmp_path: Path, read_only: Callable[[Path], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "disk" / "run"
+    with RunFolder.open(folder, {"seed": 1}, {}) as run:
+        run.save_result({})
+    lineage.append(folder / "lineage.jsonl", [individual(0), individual(1)])
+    checkpoint.save(folder / "checkpoints", 1, {"state": {"value": np.ones(3)}})
+    before = contents(folder)
+    reason = read_only(folder)
+    for write in (
+        lambda: lineage.append(folder / "lineage.jsonl", [individual(1)]),
+        lambda: lineage.truncate(folder / "lineage.jsonl", 1),
+    ):
+        with pytest.raises(LineageError) as caught:
+            write()
+        record = folder / "lineage.jsonl"
+        assert str(caught.value) == f"cannot write {record}: {reason}; choose a folder that can be written"
+    with pytest.raises(RunFolderError) as refused:
+        run.save_result({"more": 1})
+    assert str(refused.value) == f"cannot write the run folder {folder}: {reason}; choose one that can be written"
+    refusal = pytest.raises(RunFolderError, match=f"{reason}; choose one that can be written$")
+    with refusal, RunFolder.open(folder, {"seed": 1}, {}):
+        pass
+    with pytest.raises(CheckpointError, match=f"^step 2 cannot be saved in .*: {reason}; choose a folder that can"):
+        checkpoint.save(folder / "checkpoints", 2, {"state": {"value": np.ones(3)}})
+    write_arrays(folder / "arrays.npz", {"a": np.ones(3)})
+    assert f"cannot be written ({reason})" in caplog.text
+    assert contents(folder) == before
+    assert len(lineage.read(folder / "lineage.jsonl")) == 2
+    assert checkpoint.restore(folder / "checkpoints", "state")["value"].shape == (3,)

@@ -1,0 +1,352 @@
+"""Damaged files of a run: each gives a valid object or the project's own error, in one line.
+
+Valid files are mutated as bytes (flipped bits; spans that are deleted, doubled or inserted; cuts) and
+as JSON (any value replaced, keys dropped, added or doubled). `EXAMPLES` of each kind of file are really
+tried, and both outcomes must occur.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eigen_jax import lineage
+from eigen_jax.architecture import Architecture, ArchitectureError, Layer, from_json, to_json
+from eigen_jax.checkpoint import CheckpointError
+from eigen_jax.lineage import Fate, Individual, Landmark, LineageError, Reference
+from eigen_jax.report import ReportError, read_record, read_result, summarise_phases
+from eigen_jax.search import RunFolder, RunFolderError, check_run_folder, load_network
+from eigen_jax.teacher import TeacherConfig, TeacherError, TeacherRecord, read_teacher
+from eigen_jax.teacher.record import DataRecord, EnsembleRecord, MemberRecord
+from experiments import evaluate
+from experiments.networks import read_architecture
+from experiments.paper import records
+from experiments.settings import Settings, SettingsError
+
+EXAMPLES = 700  # of each of settings, genome and lineage: 2,100 in all
+
+NETWORK = Architecture(
+    input_shape=(8, 8, 1),
+    layers=(
+        Layer(op="conv", inputs=(-1,), channels=16, kernel=3, stride=1),
+        Layer(op="pool", inputs=(0,)),
+        Layer(op="conv", inputs=(1,), channels=16, kernel=1, stride=1),
+        Layer(op="concat", inputs=(2, 1)),
+    ),
+)
+PLAIN = Architecture(input_shape=(8, 8, 1), layers=())
+
+# JSON, or what is meant to be, to put in the place of a value.
+VALUES = [
+    *("null", "true", "false", "0", "-1", "1", "2", "3", "256", "0.5", "-0.0", "1.0", "1e-300", "1e308", "1e999"),
+    *("4294967296", "-9223372036854775809", "9" * 299, "9" * 400, "9" * 5_000, "NaN", "Infinity", "-Infinity"),
+    *('""', '"conv"', '"pool"', '"float32"', '"a\\nb"', '"\\u0000"', '"\\ud800"', '"\u2028"', f'"{"x" * 5_000}"'),
+    *("[]", "{}", "[[]]", "[0, 0]", "[null]", '{"a": 1}', '{"a": 1, "a": 2}', '{"generation": 0, "index": 0}'),
+    *("[" * 60 + "]" * 60, "[" * 900 + "]" * 900, "[" * 100_000, '{"a":' * 200 + "1" + "}" * 200, "", "nul"),
+]
+
+KEYS = ["a", "", "schema_version", "checksum", "op", "inputs", "seed", "a\nb", "\x00", "x" * 5_000]
+
+PLACE = "place of the value"
+
+
+def places(content: Any, at: tuple = ()) -> list[tuple]:
+    """The paths of all values within a JSON value, its own first."""
+    parts = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [at, *(place for name, part in parts for place in places(part, (*at, name)))]
+
+
+@st.composite
+def damaged_values(draw: st.DrawFn, text: str) -> str:
+    """JSON of which one value is another one, or not there, or has a key more."""
+    content = json.loads(text)
+    at = draw(st.sampled_from(places(content)))
+    holder: Any = {"": content}
+    name: Any = ""
+    inner = holder
+    for step in at:
+        inner, name = inner[name], step
+    value = inner[name]
+    change = draw(st.sampled_from(["replace", "replace", "replace", "drop", "add"]))
+    if change == "drop" and at:
+        del inner[name]
+        return json.dumps(holder[""], separators=(",", ":"))
+    if change == "add" and isinstance(value, dict):
+        value[draw(st.sampled_from(KEYS))] = PLACE
+    elif change == "add" and isinstance(value, list):
+        value.insert(draw(st.integers(0, len(value))), PLACE)
+    else:
+        inner[name] = PLACE
+    raw = draw(st.sampled_from(VALUES) | st.integers(-5, 5).map(str) | st.floats().map(str))
+    return json.dumps(holder[""], separators=(",", ":")).replace(f'"{PLACE}"', raw)
+
+
+@st.composite
+def damaged_bytes(draw: st.DrawFn, content: bytes) -> bytes:
+    """Bytes with one to three places changed."""
+    changed = bytearray(content)
+    for _ in range(draw(st.integers(1, 3))):
+        at, length = draw(st.integers(0, max(len(changed) - 1, 0))), draw(st.integers(1, 40))
+        change = draw(st.sampled_from(["flip", "delete", "double", "insert", "cut"]))
+        if change == "flip" and changed:
+            changed[at] ^= 1 << draw(st.integers(0, 7))
+        elif change == "delete":
+            del changed[at : at + length]
+        elif change == "double":
+            changed[at:at] = changed[at : at + length]
+        elif change == "insert":
+            changed[at:at] = draw(st.binary(max_size=8) | st.sampled_from([b"\n", b'"', b"{", b"0", b"\xff"]))
+        elif change == "cut":
+            del changed[at:]
+    return bytes(changed)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, texts: Sequence[str]) -> bytes:
+    """A file of several lines, or of one JSON value, damaged in one of the two ways."""
+    text = draw(st.sampled_from(texts))
+    if draw(st.booleans()):
+        return draw(damaged_bytes(text.encode()))
+    lines = text.splitlines(keepends=True) if text.startswith('{"') else [text]
+    number = draw(st.integers(0, len(lines) - 1))
+    line = lines[number]
+    lines[number] = draw(damaged_values(line)) + "\n" * line.endswith("\n")
+    return "".join(lines).encode()
+
+
+def refusal_of(read: Callable[[], object], errors: tuple[type[ValueError], ...]) -> ValueError | None:
+    """The error that a reader raises, if it is one of these; None where it reads."""
+    try:
+        read()
+    except errors as error:
+        return error
+    return None
+
+
+def try_all(
+    texts: Sequence[str], check: Callable[[bytes], object], errors: tuple[type[ValueError], ...], count: int = EXAMPLES
+) -> Counter[str]:
+    """Tries damaged files, and counts how many were read and how many refused.
+
+    Args:
+        texts: the contents of valid files.
+        check: reads a content, and checks what was read; raises one of `errors` where it is refused.
+        errors: the project's own, of this reader.
+        count: how many are tried.
+    """
+    outcomes: Counter[str] = Counter()
+
+    @settings(max_examples=count, database=None, suppress_health_check=list(HealthCheck))
+    @given(damaged(texts))
+    def run(content: bytes) -> None:
+        refusal = refusal_of(lambda: check(content), errors)
+        outcomes["read" if refusal is None else "refused"] += 1
+        assert refusal is None or (len(str(refusal).splitlines()) == 1 and len(str(refusal)) < 1_000), str(refusal)
+
+    for text in texts:
+        check(text.encode())
+    run()
+    assert outcomes.total() >= count
+    assert outcomes["refused"] > count // 10
+    return outcomes
+
+
+def test_genomes(tmp_path: Path) -> None:
+    (tmp_path / "network").mkdir()
+    path = tmp_path / "network" / "genome.json"
+
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"^[^\n]+$") as of_folder:  # there are no weights in any case
+            load_network(tmp_path)
+        is_sound = isinstance(of_folder.value, CheckpointError)
+        assert is_sound or isinstance(of_folder.value, ArchitectureError)
+        refusal = refusal_of(lambda: read_architecture(path), (ArchitectureError, SettingsError))
+        assert (refusal is None) == is_sound
+        read = from_json(content)
+        assert from_json(to_json(read)) == read
+        assert read_architecture(path) == read
+
+    outcomes = try_all([to_json(NETWORK), to_json(PLAIN)], check, (ArchitectureError,))
+    assert outcomes["read"] > 0
+
+
+def individuals() -> list[Individual]:
+    """Of all kinds: mutated, duplicated, failed, extinct, taken over."""
+    common: dict[str, Any] = {"architecture": NETWORK, "parameters": 784, "flops": 12_345}
+    first, t1 = Reference(generation=0, index=0), Landmark(fitness=0.5, threshold=0.25)
+    return [
+        Individual(
+            generation=0,
+            phase="primary",
+            index=0,
+            parent=None,
+            operators={"insert_conv": 2},
+            t1=t1,
+            t2=t1,
+            t3=Landmark(fitness=0.75),
+            test_accuracy=0.5,
+            fate=Fate.PARENT,
+            seconds_training=2.5,
+            **common,
+        ),
+        Individual(
+            generation=0,
+            phase="primary",
+            index=1,
+            parent=None,
+            operators={},
+            fate=Fate.FAILED,
+            cause="out of\nmemory",
+            **common | {"architecture": PLAIN},
+        ),
+        Individual(
+            generation=1,
+            phase="duplication",
+            index=0,
+            parent=first,
+            operators=None,
+            repeats=(1, 2),
+            t1=t1,
+            fate=Fate.EXTINCT_T1,
+            same_as=first,
+            **common,
+        ),
+    ]
+
+
+def without_checksum(line: str) -> str:
+    """The line of the schema before."""
+    content = json.loads(line) | {"schema_version": 2}
+    del content["checksum"]
+    return json.dumps(content, separators=(",", ":"))
+
+
+def test_lineages(tmp_path: Path) -> None:
+    path = tmp_path / "lineage.jsonl"
+    (tmp_path / "settings.json").touch()
+    lines = [lineage.to_line(each) for each in individuals()]
+    texts = ["".join(f"{line}\n" for line in kind) for kind in (lines, [without_checksum(line) for line in lines])]
+
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        read = lineage.read(path)
+        for each in read:
+            assert lineage.from_line(lineage.to_line(each)) == each
+        if read:
+            summarise_phases(read_record(tmp_path))
+            lineage.truncate(path, read[-1].generation)
+            lineage.append(path, read)
+
+    outcomes = try_all(texts, check, (LineageError, ReportError))
+    assert outcomes["read"] > 0
+
+
+def test_settings(tmp_path: Path) -> None:
+    chosen = {**Settings().outcome(), "dataset": "digits", "data_fingerprint": "0" * 64, "teacher_fingerprint": None}
+    with RunFolder.open(tmp_path / "run", chosen, Settings().notes()) as run:
+        path = run.path / "settings.json"
+    text = path.read_text()
+    short = {name: chosen[name] for name in ("dataset", "data_fingerprint", "seed", "channels", "dtype")}
+    arguments = argparse.Namespace(data_dir=None, cache_dir=None)
+
+    def open_run(names: dict[str, Any]) -> None:
+        with RunFolder.open(run.path, names, {}):
+            assert path.read_bytes() != b""
+
+    readers: list[Callable[[], object]] = [
+        lambda: check_run_folder(run.path, short),
+        lambda: open_run(chosen),
+        lambda: evaluate._read_settings(run.path, arguments),
+        lambda: records._read_settings(run.path),
+    ]
+    errors = (RunFolderError, SettingsError, ReportError)
+    outcomes: Counter[int] = Counter()
+
+    def check(content: bytes) -> None:
+        path.write_bytes(content)
+        refusals = []
+        for number, read in enumerate(readers):
+            refusal = refusal_of(read, errors)
+            if refusal is None:
+                outcomes[number] += 1
+            else:
+                assert len(str(refusal).splitlines()) == 1, str(refusal)
+                refusals.append(refusal)
+            assert path.read_bytes() == content
+        if refusals:
+            raise refusals[0]
+
+    try_all([text], check, errors)
+    assert all(outcomes[number] > 1 for number in range(len(readers)))
+
+
+def test_teachers(tmp_path: Path) -> None:
+    record = TeacherRecord(
+        config=TeacherConfig(members=1),
+        data=DataRecord(
+            name="digits",
+            classes=10,
+            image_shape=(8, 8, 1),
+            training_images=9,
+            validation_images=9,
+            fingerprint="0",
+        ),
+        members=(
+            MemberRecord(
+                parameters=5,
+                steps=5,
+                validation_accuracy=0.5,
+                test_accuracy=1.0,
+                train_seconds=0.5,
+                compile_seconds=0.5,
+            ),
+        ),
+        ensemble=EnsembleRecord(parameters=5, validation_accuracy=0.5, test_accuracy=0.5, fingerprint="0"),
+    )
+    record.save(tmp_path)
+
+    def check(content: bytes) -> None:
+        (tmp_path / "teacher.json").write_bytes(content)
+        read = read_teacher(tmp_path)
+        read.save(tmp_path)
+        assert read_teacher(tmp_path) == read
+
+    assert try_all([(tmp_path / "teacher.json").read_text()], check, (TeacherError,), 200)["read"] > 0
+
+
+def test_results(tmp_path: Path) -> None:
+    for name in ("settings.json", "lineage.jsonl"):
+        (tmp_path / name).touch()
+    result = {
+        "schema_version": 2,
+        "validation_accuracy": 0.5,
+        "search_test_accuracy": 0.5,
+        "test_accuracy": None,
+        "generations": 2,
+        "trained": 5,
+        "network": {
+            "individual": {"generation": 0, "index": 0},
+            "fingerprint": "0",
+            "layers": 1,
+            "parameters": 1,
+            "flops": 1,
+        },
+        "seconds": {"search": 0.5, "final": None},
+        "mimicry": {"teacher": "0", "weight": 0.9, "temperature": 5.0},
+    }
+
+    def check(content: bytes) -> None:
+        (tmp_path / "result.json").write_bytes(content)
+        assert evaluate._read_result(tmp_path) is not None
+        read = read_result(tmp_path)
+        if read["network"] is not None:
+            Reference(**read["network"]["individual"])
+
+    assert try_all([json.dumps(result, indent=2)], check, (ReportError,), 200)["read"] > 0
