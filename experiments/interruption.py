@@ -1,8 +1,8 @@
 """Ctrl-C and SIGTERM, held off until what is under way is saved."""
 
 import contextlib
+import os
 import signal
-import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -35,7 +35,8 @@ def held_off() -> Iterator[ShouldStop]:
         received.append(signal.Signals(number))
         if len(received) > 1:
             raise KeyboardInterrupt
-        print(f"{received[0].name}: saving what is under way; once more to leave without", file=sys.stderr, flush=True)
+        # Not print: the signal may have come in the middle of one, which cannot be entered twice.
+        os.write(2, f"{received[0].name}: saving what is under way; once more to leave without\n".encode())
 
     before = {number: signal.signal(number, note) for number in _SIGNALS}
     try:

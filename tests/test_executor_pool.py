@@ -4,8 +4,9 @@ import collections
 import dataclasses
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import hypothesis
@@ -160,7 +161,9 @@ def run(workers: FakeWorkers, jobs: Sequence[Job], **rest) -> list[tuple[int, Ou
         mock.patch.object(pool.checkpoint, "latest_step", workers.saves.get),
         PoolExecutor(workers, clock=lambda: workers.now, **rest) as executor,
     ):
-        return list(executor.run(jobs))
+        outcomes = list(executor.run(jobs))
+    assert not any(worker.alive for worker in workers.started)
+    return outcomes
 
 
 # --- Every job once ---------------------------------------------------------------------------
@@ -322,7 +325,7 @@ def test_workers_that_do_not_start_get_one_line_and_fail_no_individual():
 
 
 def test_some_starts_may_fail_and_count_for_no_job():
-    starts = iter([[Died("exited with code 1")], [Died("exited with code 1")], [Ready()]] * 3)
+    starts: Iterator[list[Any]] = iter([[Died("exited with code 1")], [Died("exited with code 1")], [Ready()]] * 3)
     workers = FakeWorkers(1, dies(1))
     start = workers.start
 

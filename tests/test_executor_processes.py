@@ -76,10 +76,9 @@ def pair(dataset) -> Iterator[PoolExecutor]:
         yield executor
 
 
-def make_jobs(folder: Path, count: int = 4, **rest) -> list[Job]:
-    return [
-        make_job(folder, number, architecture=network(2 + number % 2), tested=True, **rest) for number in range(count)
-    ]
+def make_jobs(folder: Path, count: int = 4, *, networks: int = 1, **rest) -> list[Job]:
+    architectures = [network(4 + each) for each in range(networks)] * count
+    return [make_job(folder, each, architecture=architectures[each], tested=True, **rest) for each in range(count)]
 
 
 def without_seconds(outcomes: dict[int, Outcome]) -> list[tuple]:
@@ -109,7 +108,7 @@ def forget_jobs(executor: PoolExecutor) -> None:
 
 
 def test_two_workers_give_what_one_process_gives(dataset, pair, tmp_path):
-    jobs = make_jobs(tmp_path)
+    jobs = make_jobs(tmp_path, networks=2)
     told: list[tuple[int, int]] = []
     outcomes = dict(pair.run(jobs, on_progress=lambda position, step, *_: told.append((position, step))))
     check_as_inline(jobs, outcomes, dataset)
@@ -146,8 +145,8 @@ def test_a_stop_saves_what_is_under_way_and_others_go_on_from_there(dataset, pai
             list(pair.run(jobs, on_progress=lambda position, *_: told.add(position)))
     finally:
         pair.should_stop = lambda: False
-    steps = [checkpoint.latest_step(job.folder) for job in jobs]
-    assert all(step is not None and 0 < step < 10_000 for step in steps)
+    steps = [checkpoint.latest_step(job.folder) or 0 for job in jobs]
+    assert all(0 < step < 10_000 for step in steps)
     assert all(worker.process.poll() is None for worker in pair.workers.started)
     # A request to stop is for the job under way alone.
     further = [dataclasses.replace(job, until=step + 20) for job, step in zip(jobs, steps, strict=True)]

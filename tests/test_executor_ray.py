@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import os
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,8 +51,9 @@ def pair(dataset, environment) -> Iterator[PoolExecutor]:
     assert not ray.is_initialized()
 
 
-def make_jobs(folder: Path, count: int = 3, **rest) -> list[Job]:
-    return [make_job(folder, each, architecture=network(2 + each % 2), tested=True, **rest) for each in range(count)]
+def make_jobs(folder: Path, count: int = 3, *, networks: int = 1, **rest) -> list[Job]:
+    architectures = [network(4 + each) for each in range(networks)] * count
+    return [make_job(folder, each, architecture=architectures[each], tested=True, **rest) for each in range(count)]
 
 
 def check_as_inline(jobs: list[Job], outcomes: dict, dataset: Dataset, teacher: Fair | None = None) -> None:
@@ -69,7 +72,7 @@ def check_as_inline(jobs: list[Job], outcomes: dict, dataset: Dataset, teacher: 
 
 
 def test_two_workers_give_what_one_process_gives(dataset, pair, tmp_path):
-    jobs = make_jobs(tmp_path)
+    jobs = make_jobs(tmp_path, networks=2)
     check_as_inline(jobs, dict(pair.run(jobs)), dataset)
     assert all(slot.worker is not None for slot in pair._slots)
 
@@ -123,8 +126,18 @@ def test_more_workers_than_the_cluster_holds_get_one_line(dataset, pair):
     assert ray.is_initialized()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_an_address_where_nobody_answers_gets_one_line_soon(dataset, address, monkeypatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    began = time.monotonic()
+    with pytest.raises(ExecutorError, match=f"^there is no Ray cluster at {address} .*ray start --head") as caught:
+        RayWorkers(dataset, address=address, environment={})
+    assert len(str(caught.value).splitlines()) == 1
+    assert time.monotonic() - began < 20
+
+
 def test_without_ray_the_extra_is_named(dataset, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(
         ExecutorError, match=r"^Ray is not installed; install the extra: pip install 'eigen_jax\[ray\]'$"
     ):

@@ -251,15 +251,6 @@ def test_a_folder_that_was_trained_further_is_trained_from_scratch(dataset, tmp_
     ]
 
 
-def test_a_checkpoint_of_another_network_gets_one_line(dataset, tmp_path):
-    train(dataset, tmp_path, 3)
-    wider = build_network(network(8), num_classes=2, dtype="float32")
-    with pytest.raises(CheckpointError) as caught:
-        train_resumably(KEY, dataset, UNTIL, tmp_path, network=wider, config=CONFIG)
-    assert len(str(caught.value).splitlines()) == 1
-    assert checkpoint.latest_step(tmp_path) == 3
-
-
 # --- The folder -------------------------------------------------------------------------------
 
 

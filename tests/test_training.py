@@ -360,7 +360,8 @@ def test_a_batch_larger_than_the_training_set_gets_one_line():
 
 
 def test_a_pause_gives_the_state_so_far_and_training_goes_on_to_the_same_bits():
-    dataset, network, asked = make_dataset(), Convolutional(), []
+    dataset, network = make_dataset(), Convolutional()
+    asked: list[None] = []
 
     def pause() -> bool:
         asked.append(None)

@@ -5,6 +5,8 @@ has workers. What goes to and fro after that are jobs and outcomes of some kilob
 networks in training are in the run folder, which all nodes must see under the same path.
 """
 
+import os
+import socket
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,7 @@ from eigen_jax.executor.processes import python_path
 from eigen_jax.executor.session import Session, to_device, to_host
 from eigen_jax.training import Dataset, Teacher
 
+_KNOCK = 10.0  # seconds that a cluster has to answer
 _LOOK = 1.0  # seconds between two looks at a worker's progress
 
 
@@ -104,6 +107,7 @@ class RayWorkers:
 def _join(ray: Any, address: str | None) -> None:
     options = {"log_to_driver": False, "configure_logging": False}
     try:
+        _knock(address or os.environ.get("RAY_ADDRESS", ""))
         with warnings.catch_warnings():
             # JAX warns of the fork with which Ray starts its servers, which execute other programs at once.
             warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
@@ -113,6 +117,13 @@ def _join(ray: Any, address: str | None) -> None:
             f"there is no Ray cluster at {address or 'this machine'} ({_one_line(error)}); start one"
             " with 'ray start --head', or leave --ray-address out for one of this command's own"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Raises an error if nobody answers at an address with a port, which takes Ray minutes to find out."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
 
 
 def _one_line(error: Exception) -> str:

@@ -57,7 +57,7 @@ class Session:
         except Exception as error:
             # A mistake of the program, not of the individual: it must be seen, and must not be bred around.
             traceback.print_exc()
-            return Refused(f"a worker failed with {type(error).__name__}, whose traceback stands above; report it")
+            return Refused(f"a worker failed with {type(error).__name__}, whose traceback is in its output; report it")
 
 
 def to_host(tree: Any) -> Any:

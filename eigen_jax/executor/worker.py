@@ -10,9 +10,11 @@ import contextlib
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from eigen_jax.executor.interface import Message, Progress, Ready
 from eigen_jax.executor.jobs import Job
@@ -25,6 +27,7 @@ def main(descriptor: int) -> None:
     # Orbax logs through absl, with warnings that are of no use to the user.
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("absl").setLevel(logging.ERROR)
+    _stand_back()
     connection = Connection(descriptor)
     try:
         dataset, teacher = connection.recv()
@@ -42,6 +45,16 @@ def main(descriptor: int) -> None:
             _send(connection, Progress(step, loss, steps_per_second))
 
         _send(connection, session.answer(job, should_stop=stop.is_set, on_progress=tell))
+
+
+def _stand_back() -> None:
+    """Lets the driver decide when to save and end, and outlive this process."""
+    # A machine that is taken away tells every process of it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # Out of memory, Linux is to choose a worker; other systems have no such file.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def _listen(connection: Connection, session: Session, jobs: "queue.SimpleQueue[Job]", stop: threading.Event) -> None:
