@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,9 @@ import hypothesis
 import jax
 import pytest
 
+# A shell lets what it runs in the background ignore Ctrl-C, which some tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Silent promotion hides dtype and broadcasting mistakes, so the library must not need any.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -34,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--chains",
         type=int,
-        default=700,
+        default=300,
         help="random genomes that the tests of mutation and of duplication check on top",
     )
 

@@ -95,7 +95,7 @@ class RayWorkers:
         if not by_call:
             time.sleep(timeout)
             return []
-        ready, _ = self._ray.wait(list(by_call), num_returns=len(by_call), timeout=timeout, fetch_local=False)
+        ready, _ = self._ray.wait(list(by_call), timeout=timeout, fetch_local=False)
         return [(by_call[call], message) for call in ready if (message := by_call[call].receive(call)) is not None]
 
     def close(self) -> None:
