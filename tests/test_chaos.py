@@ -378,15 +378,16 @@ def test_a_child_knows_its_descendants_and_whether_they_live(tmp_path):
 def test_only_the_workers_of_ray_are_killed_where_there_is_ray(tmp_path):
     script = (
         "import subprocess, sys, time\n"
-        "for name in ('raylet', 'ray::Worker.run'): subprocess.Popen([name, *sys.argv[2:]], executable=sys.argv[1])\n"
+        "names = ('raylet', 'ray::IDLE', 'ray::Worker.run')\n"
+        "for name in names: subprocess.Popen([name, *sys.argv[2:]], executable=sys.argv[1])\n"
         "time.sleep(60)"
     )
     child = Child([sys.executable, "-c", script, *SLEEP], cwd=tmp_path, output=tmp_path / "output")
     processes: tuple[Process, ...] = ()
     try:
-        assert child.runs_until(lambda: len(child.descendants()) == 2 and bool(named(child)), 20)
+        assert child.runs_until(lambda: len(child.descendants()) == 3 and bool(named(child)), 20)
         processes = child.descendants()
-        assert len(processes) == 2
+        assert len(processes) == 3
         assert [worker.command.split()[0] for worker in child.workers()] == ["ray::Worker.run"]
     finally:
         child.kill()

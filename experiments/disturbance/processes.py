@@ -10,6 +10,7 @@ from pathlib import Path
 
 _PROC = Path("/proc")
 _POLL = 0.005  # seconds between two looks
+_RAY_SERVERS = ("gcs_server", "raylet")  # that a local cluster starts, in this order
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,12 +90,18 @@ class Child:
         return tuple(_descendants(self._process.pid))
 
     def workers(self) -> tuple[Process, ...]:
-        """Those of its descendants that train networks: Ray's workers where there are any, else its children.
+        """Those of its descendants that train networks: on Ray those that it names so, else its children.
 
-        Ray names its workers; between them and the driver are processes of Ray's own.
+        Between Ray's workers and the driver are processes of Ray's own, without which no cluster is left.
         """
-        named = tuple(process for process in self.descendants() if process.command.startswith("ray::"))
-        return named or tuple(process for process in map(_look_up, _children(self._process.pid)) if process)
+        descendants = self.descendants()
+        if any(server in process.command for process in descendants for server in _RAY_SERVERS):
+            return tuple(
+                process
+                for process in descendants
+                if process.command.startswith("ray::") and not process.command.startswith("ray::IDLE")
+            )
+        return tuple(process for process in map(_look_up, _children(self._process.pid)) if process)
 
 
 def has_proc() -> bool:
