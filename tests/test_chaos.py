@@ -385,7 +385,7 @@ def test_only_the_workers_of_ray_are_killed_where_there_is_ray(tmp_path):
     child = Child([sys.executable, "-c", script, *SLEEP], cwd=tmp_path, output=tmp_path / "output")
     processes: tuple[Process, ...] = ()
     try:
-        assert child.runs_until(lambda: len(child.descendants()) == 3 and bool(named(child)), 20)
+        assert child.runs_until(lambda: len(named(child)) == 2 and len(child.descendants()) == 3, 20)
         processes = child.descendants()
         assert len(processes) == 3
         assert [worker.command.split()[0] for worker in child.workers()] == ["ray::Worker.run"]
