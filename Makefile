@@ -1,5 +1,6 @@
 # make search   evolve networks on the handwritten digits, from nothing
-# make test     run the tests
+# make test     run the tests of minutes, while you work
+# make test-all run all tests
 # make lint     check style, format and types
 # make clean    remove the virtual environment; run folders stay
 #
@@ -14,15 +15,16 @@ IS_RECENT := import sys; assert sys.version_info >= (3, 11)
 PYTHON ?= $(shell for name in python3.12 python3.11 python3; do \
 	if $$name -c '$(IS_RECENT)' 2>/dev/null; then echo $$name; break; fi; done)
 
-.PHONY: search test lint clean
+.PHONY: search test test-all lint clean
 # Two installations into one environment would disturb each other.
 .NOTPARALLEL:
 
 search: $(VENV)/installed
 	$(VENV)/bin/python $(SEARCH)
 
-test: $(VENV)/installed-dev
-	$(VENV)/bin/python -m pytest -n logical --dist loadfile $(PYTEST_ARGS)
+test: SELECTED := -m 'not slow' --hypothesis-profile quick
+test test-all: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest -n logical --dist worksteal $(SELECTED) $(PYTEST_ARGS)
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .

@@ -1,20 +1,23 @@
 """What every test runs under: strict promotion, and the real CIFAR sample where it is at hand."""
 
-import atexit
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
+COMPILED = ROOT / ".pytest_cache" / "compiled"
+MOST_BYTES = 1 << 28
+
 # Before JAX reads it. Tests compile the same programs over and over, in this process, in those of
-# pytest-xdist and in those that tests start: all find them in one folder.
+# pytest-xdist, in those that tests start, and in the next run: all find them in one folder.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="eigen-jax-tests-")
+    if COMPILED.is_dir() and sum(program.stat().st_size for program in COMPILED.iterdir()) > MOST_BYTES:
+        shutil.rmtree(COMPILED)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import hypothesis
 import jax
@@ -28,7 +31,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # The first example of a property compiles, which no deadline allows for. CI draws the same
-# examples every time, so that a failure there is one of the change under test.
+# examples every time, so that a failure there is one of the change under test. A test that needs
+# more or fewer examples asks for a share of the profile's, so that `make test` draws fewer of all.
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
@@ -43,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-MAKE_CIFAR = Path(__file__).resolve().parents[2] / "shared" / "data" / "make_cifar.py"
+MAKE_CIFAR = ROOT.parent / "shared" / "data" / "make_cifar.py"
 
 
 @pytest.fixture(scope="session")
