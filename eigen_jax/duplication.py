@@ -1,4 +1,4 @@
-"""Gene duplication: networks that repeat whole blocks of their parent.
+"""Gene duplication (Section 3.3): networks that repeat whole blocks of their parent.
 
 A block is all layers of one map size, so of one level; the layer that shrinks the map opens its
 block. A block is repeated in series. In a copy a strided convolution has stride 1, and a pool is

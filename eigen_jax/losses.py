@@ -26,9 +26,10 @@ def mimicry_loss(logits: Array, labels: Array, teacher_logits: Array, *, weight:
     """Cross-entropy with the true class, mixed with that with a teacher's softened prediction (Eq. 3 and 4).
 
     (1 - alpha) H(y, softmax(z)) + alpha T^2 H(softmax(v / T), softmax(z / T)), for logits z of the
-    student, v of the teacher and H(p, q) = -sum p log q, in nats. The gradient of the second
-    cross-entropy shrinks as 1 / T^2, so its factor T^2 keeps the shares of both at any temperature
-    (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, Section 2).
+    student, v of the teacher and H(p, q) = -sum p log q, in nats. The teacher is the target of the second
+    cross-entropy, as in Hinton et al., "Distilling the Knowledge in a Neural Network" (2015), Section 2;
+    Eq. 3 has the two the other way round. Its gradient shrinks as 1 / T^2, so the factor T^2 of Eq. 3
+    keeps the shares of both at any temperature.
 
     Args:
         logits: [B, K] of the student, any floating dtype; computed in float32.

@@ -2,8 +2,9 @@
 
     python -m experiments.table2 --dataset digits --seeds 0 1 2
 
-The paper reports the accuracy of the best network when each succession has ended. Both are in the
-record of one search, with the networks trained and the compute until then.
+The paper reports the accuracy when each succession has ended: 93.3 and 93.7 % on CIFAR-10, 74.7 and
+76.9 % on CIFAR-100. Both are in the record of one search, with the networks trained and the compute
+until then.
 
 Cost: a search a seed, those of Table 1.
 """

@@ -16,7 +16,7 @@ class SearchConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """A search, up to its data; the defaults are those of Section 4.1.
+    """A search, up to its data; the defaults are those of Section 4.1, as far as it states them.
 
     T1, T2 and T3 are increments: an individual is measured after T1, T1 + T2 and T1 + T2 + T3
     steps.

@@ -15,8 +15,9 @@ class TeacherError(ValueError):
 class TeacherConfig:
     """An ensemble of Wide-DenseNet-BC and its training; static and hashable.
 
-    The defaults are the paper's four members of 4.3 million parameters (Section 4.1), trained as in
-    Huang et al., "Densely Connected Convolutional Networks" (2017), Section 4.2, for CIFAR.
+    The defaults are the paper's four members (Section 4.1), each of 4.3 million parameters in the BC
+    form, trained as in Huang et al., "Densely Connected Convolutional Networks" (2017), Section 4.2, for
+    CIFAR; of their training the paper says nothing.
 
     Raises:
         TeacherError: a value that no teacher can be made with.

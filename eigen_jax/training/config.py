@@ -30,7 +30,7 @@ class DivergedError(ArithmeticError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How networks are trained; static and hashable. The defaults are those of Section 4.1.
+    """How networks are trained; static and hashable. The defaults are those of Section 4.1, as far as it states them.
 
     Raises:
         TrainConfigError: a value that training cannot work with.
@@ -44,7 +44,7 @@ class TrainConfig:
     nesterov: bool = False  # look ahead along the momentum
     weight_decay: float = 5e-4  # of all parameters, added to the gradient
     mimicry_weight: float = 0.9  # alpha of Eq. 3, the share of the teacher in the loss, where there is a teacher
-    temperature: float = 5.0  # T of Eq. 4, which softens the predictions of both
+    temperature: float = 5.0  # T of Eq. 3, which softens the predictions of both
     pad: int = 4  # pixels of zeros around an image before it is cropped; 0 for no cropping
     flip: bool = True  # mirror half of the images
     eval_batch_size: int = 1_000  # images at a time in evaluation

@@ -48,7 +48,7 @@ class Batch:
 
 
 class Teacher(Protocol):
-    """Whom students mimic (Section 3.3): logits for any view of any training example."""
+    """Whom students mimic (Section 3.2): logits for any view of any training example."""
 
     @property
     def fingerprint(self) -> str:
