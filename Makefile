@@ -34,6 +34,7 @@ lint: $(VENV)/installed-dev
 clean:
 	rm -rf $(VENV)
 
+# Not compiled: that is half of the installation, and of what it compiles little is ever imported.
 $(VENV)/installed: REQUIREMENT := .
 $(VENV)/installed-dev: REQUIREMENT := .[dev]
 $(VENV)/installed $(VENV)/installed-dev: setup.cfg pyproject.toml
@@ -42,5 +43,5 @@ $(VENV)/installed $(VENV)/installed-dev: setup.cfg pyproject.toml
 	"install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 2; }; \
 	echo "Installing eigen_jax into $(VENV) with $$("$$python" --version); a minute or two the first time"; \
 	"$$python" -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --editable '$(REQUIREMENT)'
+	@$(VENV)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile --editable '$(REQUIREMENT)'
 	@touch $(VENV)/installed $@
