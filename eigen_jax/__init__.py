@@ -4,6 +4,7 @@ __version__ = "0.1.0"  # before the imports: modules of the package record it
 
 from eigen_jax.architecture import Architecture, decode, encode
 from eigen_jax.builder import build_network
+from eigen_jax.data import DataConfig, load_dataset
 from eigen_jax.evolution import EvolutionConfig, EvolutionState, evolution_step, initial_state
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
 from eigen_jax.mutation import MutationTrace, Operator, mutate
@@ -12,6 +13,7 @@ from eigen_jax.training import TrainConfig
 
 __all__ = [
     "Architecture",
+    "DataConfig",
     "EvolutionConfig",
     "EvolutionState",
     "Genome",
@@ -25,6 +27,7 @@ __all__ = [
     "encode",
     "evolution_step",
     "initial_state",
+    "load_dataset",
     "load_network",
     "minimal_genome",
     "mutate",

@@ -41,7 +41,7 @@ _LEAST = {"saturation_gain": 0, "max_secondary_generations": 0, "max_duplication
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvolutionConfig:
-    """How a population evolves; the defaults are the paper's where it states them (Section 4.1).
+    """How a population evolves; the defaults are the paper's where it states them (Sections 3, 4.1 and 4.3).
 
     Raises:
         EvolutionConfigError: a value that cannot be.
@@ -59,6 +59,8 @@ class EvolutionConfig:
     max_secondary_generations: int = 1_000  # 0: no secondary succession
     max_duplication_generations: int = 1  # 0: no gene duplication
     max_repeats: int = 3  # most times that a block stands in a row after a generation of duplication
+    # Thresholds that small networks raised would extinguish larger ones early, whatever they would become.
+    extinguish_duplicates: bool = False  # whether thresholds apply to duplicates; else all train to the end
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -118,9 +120,9 @@ class EvolutionState:
 
 @struct.dataclass
 class Survival:
-    """Who survives a generation (Algorithm 1)."""
+    """Who survives a generation."""
 
-    thresholds: Thresholds  # as updated by this generation
+    thresholds: Thresholds  # as updated by this generation; -inf where none were applied
     survives_first: Array  # [P] bool
     survives_second: Array  # [P] bool
     survives: Array  # [P] bool, and has a fitness at the last landmark
@@ -160,6 +162,22 @@ def extinguish(level: Array, fitness: Array, alive: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames="config")
+def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig) -> Survival:
+    """Who survives a generation: by Algorithm 1; of duplicates, unless the config says otherwise, all with a fitness.
+
+    Args:
+        state: with the population that the fitness belongs to.
+        fitness: [P, 3] float32, at T1, T1 + T2 and T1 + T2 + T3; NaN or -inf where there is none.
+        config: the evolution's settings.
+    """
+    fitness = jnp.where(children(state)[:, None], fitness, -jnp.inf)
+    extinction = survival_selection(state.thresholds, fitness, config=config)
+    if config.extinguish_duplicates:
+        return extinction
+    return _replace_if(state.phase == Phase.DUPLICATION, _spare(fitness), extinction)
+
+
+@functools.partial(jax.jit, static_argnames="config")
 def survival_selection(thresholds: Thresholds, fitness: Array, *, config: EvolutionConfig) -> Survival:
     """Raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9).
 
@@ -173,9 +191,20 @@ def survival_selection(thresholds: Thresholds, fitness: Array, *, config: Evolut
     survives_first = extinguish(first, fitness[:, 0], alive)
     second = update_threshold(thresholds.second, fitness[:, 1], survives_first, rank=config.second_rank)
     survives_second = extinguish(second, fitness[:, 1], survives_first)
+    return _survival(Thresholds(first, second), survives_first, survives_second, fitness)
+
+
+def _spare(fitness: Array) -> Survival:
+    """Extinguishes nobody who has a fitness."""
+    measured = jnp.isfinite(fitness)
+    none = jnp.asarray(-jnp.inf, jnp.float32)
+    return _survival(Thresholds(none, none), measured[:, 0], measured[:, 0] & measured[:, 1], fitness)
+
+
+def _survival(thresholds: Thresholds, survives_first: Array, survives_second: Array, fitness: Array) -> Survival:
     survives = survives_second & jnp.isfinite(fitness[:, 2])
     return Survival(
-        thresholds=Thresholds(first, second),
+        thresholds=thresholds,
         survives_first=survives_first,
         survives_second=survives_second,
         survives=survives,
@@ -234,11 +263,20 @@ def breed_duplicates(key: Array, parent: Genome, *, spec: GenomeSpec, config: Ev
 def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> EvolutionState:
     """The first population, bred from the global-pooling network; thresholds at 0.
 
-    It comes of a step like any other, from a generation before the first in which nobody survived:
-    so both share one compiled program.
-
     Args:
         key: the PRNG key of generation 0.
+        spec: the search space.
+        config: the evolution's settings.
+    """
+    return evolution_step(key, *genesis(spec=spec, config=config), spec=spec, config=config)
+
+
+def genesis(*, spec: GenomeSpec, config: EvolutionConfig) -> tuple[EvolutionState, Array]:
+    """A generation before the first, and its fitness, with which nobody survives: see `initial_state`.
+
+    So the first population comes of a step like any other, by the same compiled program.
+
+    Args:
         spec: the search space.
         config: the evolution's settings.
     """
@@ -246,7 +284,7 @@ def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> E
     size = config.population_size
     before = jnp.asarray(EvolutionState.NONE, jnp.int32)
     nothing = jnp.asarray(-jnp.inf, jnp.float32)
-    genesis = EvolutionState(
+    state = EvolutionState(
         generation=before,
         phase=jnp.asarray(Phase.PRIMARY, jnp.int32),
         phase_generation=before,
@@ -265,8 +303,7 @@ def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> E
         best_fitness=nothing,
         history=jnp.full(config.saturation_window, -jnp.inf, jnp.float32),
     )
-    nobody = jnp.full((size, 3), -jnp.inf, jnp.float32)
-    return evolution_step(key, genesis, nobody, spec=spec, config=config)
+    return state, jnp.full((size, 3), -jnp.inf, jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "config"))
@@ -290,8 +327,7 @@ def evolution_step(
         the duplication phase it is the fittest survivor so far; that phase is passed over where
         nothing has survived yet, or no combination of its blocks fits.
     """
-    fitness = jnp.where(children(state)[:, None], fitness, -jnp.inf)
-    survival = survival_selection(state.thresholds, fitness, config=config)
+    survival = survivors(state, fitness, config=config)
     fittest = jax.tree.map(lambda leaf: leaf[survival.fittest], state.population.genomes)
     fittest_id = jnp.stack([state.generation, survival.fittest])
     fittest_fitness = jnp.where(survival.survives.any(), fitness[survival.fittest, 2], -jnp.inf)
@@ -330,7 +366,8 @@ def evolution_step(
         phase=phase,
         phase_generation=phase_generation,
         population=population,
-        thresholds=survival.thresholds,
+        # Where none were applied, they stay.
+        thresholds=jax.tree.map(jnp.maximum, state.thresholds, survival.thresholds),
         parent=parent,
         parent_id=parent_id,
         parent_fitness=parent_fitness,

@@ -1,6 +1,7 @@
 """What a search shows while it runs: lines of text, and on a terminal live bars below them."""
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.generation = 0
         self.landmark = 0
         self.standings: list[Standing] = []
-        self.thresholds: list[float] = []
+        self.thresholds: list[float | None] = []
         self.best_fitness: float | None = None
         self.final_until = 0
 
@@ -129,7 +130,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self._show_waiting()
         self.print_plain(f"{self.generation}.{index} at {LANDMARKS[landmark]}: {percent(fitness)} %")
 
-    def individuals_extinct(self, *, landmark: int, indices: Sequence[int], threshold: float) -> None:
+    def individuals_extinct(self, *, landmark: int, indices: Sequence[int], threshold: float | None) -> None:
         self.thresholds.append(threshold)
         for index in indices:
             standing = self.standings[index]
@@ -145,11 +146,12 @@ class ConsoleObserver(LiveBars, SearchObserver):
             if self.standings[individual.index].alive:
                 self._print_individual(individual.index, individual.fate)
         name = f"{parent.generation}.{parent.index}" if parent else "global pooling"
-        needed = " and ".join(map(percent, self.thresholds))
+        levels = [percent(threshold) for threshold in self.thresholds if threshold is not None]
+        needed = f"needed {' and '.join(levels)} %, " if levels else ""
         took = duration(self.clock() - self.generation_began)
         self.best_fitness = best_fitness if best_fitness >= 0 else None
         best = percent(self.best_fitness)
-        self.print(f"Generation {self.generation} ({took}): best {best} %, needed {needed} %, parent {name}", "bold")
+        self.print(f"Generation {self.generation} ({took}): best {best} %, {needed}parent {name}", "bold")
         self.bars.update(self.generation_bar, visible=False)
         self.bars.update(self.network_bar, visible=False)
 
@@ -194,7 +196,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         standing = self.standings[index]
         cells = [percent(fitness) for fitness in standing.fitness] + [""] * 3
         for landmark, threshold in enumerate(self.thresholds):
-            if cells[landmark]:
+            if cells[landmark] and threshold is not None:
                 cells[landmark] += f"/{percent(threshold)}"
         parameters = count_parameters(standing.architecture, num_classes=self.config.genome.num_classes)
         word, style = _FATES[fate]
@@ -218,7 +220,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
 
     def _show_generation(self) -> None:
         done = sum(standing.steps for standing in self.standings)
-        total = done + steps_left(self.standings, self.landmark, config=self.config)
+        total = done + self._steps_left()
         best = f"best {percent(self.best_fitness)} %, " if self.best_fitness is not None else ""
         self.bars.update(self.generation_bar, completed=done, total=total, detail=best + self._time_left())
 
@@ -227,8 +229,14 @@ class ConsoleObserver(LiveBars, SearchObserver):
         if not done:
             return "time left unknown"
         seconds_per_step = (self.clock() - self.generation_began) / done
-        left = seconds_per_step * steps_left(self.standings, self.landmark, config=self.config)
-        return f"about {duration(left)} left"
+        return f"about {duration(seconds_per_step * self._steps_left())} left"
+
+    def _steps_left(self) -> int:
+        evolution = self.config.evolution
+        ranks = (evolution.first_rank, evolution.second_rank)
+        if self.phase == Phase.DUPLICATION and not evolution.extinguish_duplicates:
+            ranks = (evolution.population_size,) * 2
+        return steps_left(self.standings, self.landmark, landmarks=self.config.landmarks, ranks=ranks)
 
 
 class TrainingBar(LiveBars):
@@ -259,7 +267,7 @@ def make_console() -> Console:
     return Console(highlight=False)
 
 
-def steps_left(standings: Sequence[Standing], landmark: int, *, config: SearchConfig) -> int:
+def steps_left(standings: Sequence[Standing], landmark: int, *, landmarks: Sequence[int], ranks: Sequence[int]) -> int:
     """Training steps that a generation has before it, at most but for ties with a threshold.
 
     Thresholds let the p (later q) fittest through, and those that tie with the last of them.
@@ -267,16 +275,16 @@ def steps_left(standings: Sequence[Standing], landmark: int, *, config: SearchCo
     Args:
         standings: of all individuals.
         landmark: the one on the way to which individuals are, 0, 1 or 2.
-        config: tells landmarks and ranks.
+        landmarks: steps from the start of training to each.
+        ranks: how many go on after the first landmark and after the second.
     """
     living = [standing for standing in standings if standing.alive]
     to_train = [each for each in living if len(each.fitness) <= landmark and each.same_as is None]
-    steps = sum(config.landmarks[landmark] - standing.steps for standing in to_train)
+    steps = sum(landmarks[landmark] - standing.steps for standing in to_train)
     most = len(living)
-    ranks = (config.evolution.first_rank, config.evolution.second_rank)
-    for rank, increment in list(zip(ranks, (config.t2, config.t3), strict=True))[landmark:]:
+    for rank, (start, until) in list(zip(ranks, itertools.pairwise(landmarks), strict=True))[landmark:]:
         most = min(most, rank)
-        steps += most * increment
+        steps += most * (until - start)
     return steps
 
 

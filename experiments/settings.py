@@ -130,7 +130,9 @@ class Settings:
     cache_dir: Annotated[Path, Help("data", "folder of what is kept between runs: data sets, compiled programs")] = (
         dataclasses.field(default_factory=default_cache_dir)
     )
-    validation_size: Annotated[int, Help("data", "training images held out to measure fitness (paper: 5,000)")] = 5_000
+    validation_size: Annotated[int, Help("data", "training images held out to measure fitness (paper: not stated)")] = (
+        5_000
+    )
     split_seed: Annotated[int, Help("data", "seed that draws the images held out (paper: not stated)")] = 0
     preprocessing: Annotated[
         Preprocessing,
@@ -140,8 +142,8 @@ class Settings:
             " channel (paper: gcn_zca)",
         ),
     ] = "gcn_zca"
-    pad: Annotated[int, Help("data", "pixels of padding before a random crop; 0: no crop (paper: 4)")] = 4
-    flip: Annotated[bool, Help("data", "mirror half of the training images (paper: yes)")] = True
+    pad: Annotated[int, Help("data", "pixels of padding before a random crop; 0: no crop (paper: not stated)")] = 4
+    flip: Annotated[bool, Help("data", "mirror half of the training images (paper: not stated)")] = True
 
     t1: Annotated[int, Help("training", "T1: training steps to the first landmark (paper: 5,000)")] = 5_000
     t2: Annotated[int, Help("training", "T2: further steps to the second landmark (paper: 15,000)")] = 15_000
@@ -191,7 +193,7 @@ class Settings:
     mimicry_weight: Annotated[
         float, Help("mimicry", "alpha of Eq. 3: the teacher's share of the loss, from 0 to 1 (paper: 0.9)")
     ] = 0.9
-    temperature: Annotated[float, Help("mimicry", "T of Eq. 4, which softens both predictions (paper: 5)")] = 5.0
+    temperature: Annotated[float, Help("mimicry", "T of Eq. 3, which softens both predictions (paper: 5)")] = 5.0
     teacher_views: Annotated[
         TeacherViews,
         Help(
@@ -210,7 +212,11 @@ class Settings:
     teacher_depth: Annotated[int, Help("teacher", "layers of each Wide-DenseNet-BC (paper: 40)")] = 40
     teacher_growth: Annotated[int, Help("teacher", "channels that each of its layers adds (paper: 60)")] = 60
     teacher_stem_stride: Annotated[
-        int, Help("teacher", "stride of its first convolution, 1 or 2; 2 takes a quarter of the time (paper: 1)")
+        int,
+        Help(
+            "teacher",
+            "stride of its first convolution, 1 or 2; 2 takes a quarter of the time (paper: not stated; DenseNet's: 1)",
+        ),
     ] = 1
     teacher_epochs: Annotated[
         int, Help("teacher", "passes over the training images (paper: not stated; DenseNet's: 300)")
@@ -238,11 +244,11 @@ class Settings:
     secondary_steps: Annotated[int, Help("evolution", "m in the secondary succession (paper: 10)")] = 10
     p: Annotated[
         int,
-        Help("evolution", "p of Eq. 1: the p-th best at T1 sets the threshold there (paper: not stated)"),
+        Help("evolution", "p of Eq. 1: the p-th best at T1 sets the threshold there (paper: 5)"),
     ] = 5
     q: Annotated[
         int,
-        Help("evolution", "q of Eq. 2: the q-th best at T2 sets the threshold there (paper: not stated)"),
+        Help("evolution", "q of Eq. 2: the q-th best at T2 sets the threshold there (paper: 2)"),
     ] = 2
     elitism: Annotated[
         bool, Help("evolution", "a parent gives way only to a fitter child (paper: no, Algorithm 1)")
@@ -269,6 +275,12 @@ class Settings:
     max_repeats: Annotated[
         int, Help("evolution", "the most times that a block stands in a row after duplication (paper: not stated)")
     ] = 3
+    extinguish_duplicates: Annotated[
+        bool,
+        Help(
+            "evolution", "apply the thresholds to duplicates, who are else all trained to the end (paper: not stated)"
+        ),
+    ] = False
 
     capacity: Annotated[int, Help("search space", "the most layers of a network (paper: no limit stated)")] = 256
     channels: Annotated[

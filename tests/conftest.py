@@ -7,21 +7,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
+import jax
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 COMPILED = ROOT / ".pytest_cache" / "compiled"
 MOST_BYTES = 1 << 28
 
-# Before JAX reads it. Tests compile the same programs over and over, in this process, in those of
-# pytest-xdist, in those that tests start, and in the next run: all find them in one folder.
+
+def set_jax(name: str, value: str | int | bool) -> None:
+    """Sets an option of JAX in this process and in those that it starts."""
+    jax.config.update(f"jax_{name}", value)
+    os.environ[f"JAX_{name.upper()}"] = str(value)
+
+
+# Tests compile the same programs over and over, in this process, in those of pytest-xdist, in those
+# that tests start, and in the next run: all find them in one folder.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     if COMPILED.is_dir() and sum(program.stat().st_size for program in COMPILED.iterdir()) > MOST_BYTES:
         shutil.rmtree(COMPILED)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-
-import hypothesis
-import jax
-import pytest
+    set_jax("compilation_cache_dir", str(COMPILED))
+    set_jax("persistent_cache_min_compile_time_secs", 0)
 
 # A shell lets what it runs in the background ignore Ctrl-C, which some tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -37,6 +44,14 @@ hypothesis.settings.register_profile("quick", deadline=None, max_examples=20)
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In `make test`, compiles programs fast and not well; in `make test-all`, as users' are."""
+    if config.getoption("hypothesis_profile") == "quick":
+        set_jax("disable_most_optimizations", True)
+        if jax.__version_info__ < (0, 12):  # which knows the flag no more
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,23 +1,30 @@
 """A small problem for the tests of executors, with teachers that worker processes can import."""
 
-import contextlib
+import dataclasses
+import itertools
 import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from eigen_jax import checkpoint
 from eigen_jax.architecture import Architecture, Layer
 from eigen_jax.data import Dataset
-from eigen_jax.executor import Job
+from eigen_jax.executor import InlineExecutor, Job, Outcome, PoolExecutor
+from eigen_jax.executor.processes import python_path
+from eigen_jax.resumable import StoppedError, never
 from eigen_jax.training import TrainConfig
 
 CONFIG = TrainConfig(batch_size=8, learning_rate=0.05, decay_steps=(), pad=0, flip=False, eval_batch_size=16)
 SHAPE = (4, 4, 1)
+# So that workers find the teachers of these tests.
+ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([python_path()["PYTHONPATH"], str(Path(__file__).resolve().parent)])}
 
 
 def network(channels: int = 4) -> Architecture:
@@ -31,17 +38,10 @@ def make_dataset(*, noise: float = 0.1) -> Dataset:
     labels = jnp.arange(48, dtype=jnp.int32) % 2
     brightness = np.asarray(labels)[:, None, None, None] * 2 - 1
     images = jnp.asarray(brightness + np.random.default_rng(0).normal(0, noise, (48, *SHAPE)), jnp.float32)
-    return Dataset(
-        train_images=images[:16],
-        train_labels=labels[:16],
-        validation_images=images[16:32],
-        validation_labels=labels[16:32],
-        test_images=images[32:],
-        test_labels=labels[32:],
-        num_classes=2,
-        name="bright_and_dark",
-        fingerprint="none",
-    )
+    parts = {"train": slice(16), "validation": slice(16, 32), "test": slice(32, 48)}
+    arrays = {f"{part}_images": images[at] for part, at in parts.items()}
+    arrays |= {f"{part}_labels": labels[at] for part, at in parts.items()}
+    return Dataset(**arrays, num_classes=2, name="bright_and_dark", fingerprint="none")
 
 
 def make_job(folder: Path, number: int = 3, *, until: int = 7, config: TrainConfig = CONFIG, **rest) -> Job:
@@ -51,16 +51,70 @@ def make_job(folder: Path, number: int = 3, *, until: int = 7, config: TrainConf
     return Job(name=f"0.{number}", key=jax.random.key(number), until=until, config=config, folder=place, **rest)
 
 
+def make_jobs(folder: Path, count: int, *, networks: int = 1, **rest) -> list[Job]:
+    """Jobs of several individuals, tested, with so many architectures in turn."""
+    architectures = [network(4 + number % networks) for number in range(count)]
+    return [make_job(folder, each, architecture=architectures[each], tested=True, **rest) for each in range(count)]
+
+
+def elsewhere(job: Job) -> Job:
+    """The same job in another folder."""
+    return dataclasses.replace(job, folder=job.folder.parent / "elsewhere" / job.folder.name)
+
+
+def after(calls: int) -> Callable[[], bool]:
+    """A `ShouldStop` that is asked so often in vain."""
+    counter = itertools.count()
+    return lambda: next(counter) >= calls
+
+
 def leaves_of(folder: Path) -> list[np.ndarray]:
     """All that the newest checkpoint says of a training."""
     return [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoint.restore(folder, "state"))]
 
 
-def same_bits(ours: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
+def same_bits(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> bool:
     """Whether two lists hold the same arrays."""
     return [each.shape for each in ours] == [each.shape for each in theirs] and all(
         a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in zip(ours, theirs, strict=True)
     )
+
+
+def check_as_inline(jobs: Sequence[Job], outcomes: dict[int, Outcome], dataset: Dataset, teacher=None) -> None:
+    """Checks that outcomes and all that was saved are those of one process without a disturbance."""
+    alone = [dataclasses.replace(elsewhere(job), save_every=3_600.0) for job in jobs]
+    expected = dict(InlineExecutor(dataset, teacher=teacher).run(alone))
+    assert all(outcome.cause is None for outcome in expected.values())
+    ours, theirs = (
+        {position: (each.fitness, each.test_accuracy, each.cause) for position, each in some.items()}
+        for some in (outcomes, expected)
+    )
+    assert ours == theirs
+    assert all(same_bits(leaves_of(one.folder), leaves_of(two.folder)) for one, two in zip(jobs, alone, strict=True))
+
+
+def check_stop(executor: PoolExecutor, dataset: Dataset, folder: Path) -> None:
+    """Checks that a stop saves two jobs under way, and is forgotten by the next ones, which go on from there."""
+    jobs = make_jobs(folder, 2, until=1_000_000, save_every=3_600.0)
+    told: set[int] = set()
+    deadline = time.monotonic() + 200  # a job that were stopped unasked would be waited for without an end
+    executor.should_stop = lambda: told == {0, 1} or time.monotonic() > deadline
+    try:
+        with pytest.raises(StoppedError):
+            list(executor.run(jobs, on_progress=lambda position, *_: told.add(position)))
+        steps = [checkpoint.latest_step(job.folder) or 0 for job in jobs]
+        assert all(0 < step < 1_000_000 for step in steps)
+        executor.should_stop = lambda: time.monotonic() > deadline
+        further = [dataclasses.replace(job, until=step + 20) for job, step in zip(jobs, steps, strict=True)]
+        check_as_inline(further, dict(executor.run(further)), dataset)
+    finally:
+        executor.should_stop = never
+
+
+def forget_jobs(executor: PoolExecutor) -> None:
+    """Lets an executor be used again whose workers are idle, after an error that ends a search."""
+    for slot in executor._slots:
+        slot.position = None
 
 
 class Fair:
@@ -91,16 +145,15 @@ class Killer(Fair):
         self.left -= is_training
         if is_training and self.left < 0 and not (self.once and self.killed.exists()):
             self.killed.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.end()
         return super().__call__(examples, views, images)
 
     def _is_training(self) -> bool:
         """Whether this process holds the lock."""
-        for each in Path("/proc/self/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if os.readlink(each) == self.lock:
-                    return True
-        return False
+        return any(os.path.realpath(each) == self.lock for each in Path("/proc/self/fd").iterdir())
+
+    def end(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Mistaken(Fair):

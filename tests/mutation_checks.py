@@ -1,4 +1,4 @@
-"""What the tests of mutations share: a small search space, batches as counts, and a chi-square test."""
+"""What the tests of genomes share: a small search space, batches as counts, and a chi-square test."""
 
 from collections import Counter
 from functools import partial
@@ -6,46 +6,77 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import reference_mutation as reference
-from reference_mutation import Network
+from reference_mutation import Network, Op, to_genome, to_network
 from scipy import stats
 
-from eigen_jax.genome import Genome, GenomeSpec
+from eigen_jax.architecture import count_flops, count_parameters, decode, layer_shapes
+from eigen_jax.builder import build_network
+from eigen_jax.genome import Genome, GenomeSpec, infer_shapes, is_valid
 
 # Maps of 5 x 3, 3 x 2, 2 x 1 and 1 x 1; genomes longer than a 32-bit word; bounds that bind.
 SPEC = GenomeSpec(
-    capacity=40,
-    channels=(16, 32, 48),
-    input_shape=(5, 3, 2),
-    num_classes=3,
-    max_parameters=60_000,
-    max_flops=900_000,
+    capacity=40, channels=(16, 32, 48), input_shape=(5, 3, 2), num_classes=3, max_parameters=60_000, max_flops=900_000
 )
+
+# Windows of 32, 128 and 160 genes where the batch is large; bounds that hold most children down.
+CHAINS = GenomeSpec(capacity=160, max_parameters=150_000, max_flops=20_000_000)
 
 # Compiling takes most of the time here, and little more than half as long without LLVM's optimisations.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
+@partial(jit, static_argnames="spec")
+def check(genomes: Genome, *, spec: GenomeSpec):
+    """Validity, [B] bool, and shapes, for a batch."""
+    return jax.vmap(partial(is_valid, spec=spec))(genomes), jax.vmap(partial(infer_shapes, spec=spec))(genomes)
+
+
 def as_genome(network: Network, *, spec: GenomeSpec = SPEC) -> Genome:
-    return jax.tree.map(jnp.asarray, reference.to_genome(network, capacity=spec.capacity))
+    return to_genome(network, capacity=spec.capacity)
 
 
 def stack(genomes: list[Genome]) -> Genome:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *genomes)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *genomes)
 
 
-def pick(batch, index: int):
+def pick(batch, index):
     return jax.tree.map(lambda leaf: leaf[index], batch)
 
 
-def assert_equal(first, second) -> None:
-    jax.tree.map(np.testing.assert_array_equal, first, second)
+def assert_equal(first, second, **options: bool) -> None:
+    jax.tree.map(partial(np.testing.assert_array_equal, **options), first, second)
 
 
-def assert_same_arrays(first, second) -> None:
-    """Equal, dtypes included."""
-    assert_equal(first, second)
-    assert [leaf.dtype for leaf in jax.tree.leaves(first)] == [leaf.dtype for leaf in jax.tree.leaves(second)]
+assert_same_arrays = partial(assert_equal, strict=True)  # dtypes included
+
+
+def assert_same_network(first: Genome, second: Genome, *, spec: GenomeSpec) -> None:
+    """Equal whatever the order of their genes."""
+    assert decode(first, spec=spec) == decode(second, spec=spec)
+
+
+def assert_built_as_told(genome: Genome, shapes, spec: GenomeSpec) -> None:
+    """That the network is built with a genome's shapes, and costs what it is told to, within the bounds."""
+    architecture = decode(genome, spec=spec)
+    live = int(genome.length)
+    told = [(*spec.sizes[level], width) for level, width in zip(shapes.level[:live], shapes.width[:live], strict=True)]
+    assert Counter(told) == Counter(layer_shapes(architecture))
+
+    module = build_network(architecture, num_classes=spec.num_classes)
+    images = jax.ShapeDtypeStruct((1, *spec.input_shape), jnp.float32)
+    apply = partial(module.init_with_output, train=False, capture_intermediates=True, mutable=True)
+    logits, variables = jax.eval_shape(apply, jax.random.key(0), images)
+    assert logits.shape == (1, spec.num_classes)
+    convolutions = [shape for shape, op in zip(told, genome.op[:live], strict=True) if op == Op.CONV]
+    captured = variables.get("intermediates", {}).items()
+    built = [outputs["__call__"][0].shape[1:] for name, outputs in captured if name.startswith("layer_")]
+    assert Counter(convolutions) == Counter(built)
+
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert parameters == count_parameters(architecture, num_classes=spec.num_classes) == shapes.parameters
+    assert count_flops(architecture, num_classes=spec.num_classes) == shapes.flops
+    assert parameters <= spec.max_parameters
+    assert shapes.flops <= spec.max_flops
 
 
 def tally(genomes: Genome, labels: np.ndarray) -> Counter:
@@ -56,9 +87,9 @@ def tally(genomes: Genome, labels: np.ndarray) -> Counter:
     tallied: Counter = Counter()
     for index, count in zip(first, counts, strict=True):
         genome = pick(genomes, index)
-        network = reference.to_network(genome)
+        network = to_network(genome)
         # Dead genes are zero, too.
-        assert_same_arrays(genome, reference.to_genome(network, capacity=genome.capacity))
+        assert_same_arrays(genome, to_genome(network, capacity=genome.capacity))
         tallied[labels[index].item(), network] += int(count)
     return tallied
 

@@ -2,31 +2,36 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 from pathlib import Path
 from typing import Any
 
+import commands_data
+import pytest
+import report_data
+from commands_data import found, leave_process_alone
+
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, Layer, fingerprint
-from eigen_jax.data import load_dataset
+from eigen_jax.data import DataConfig, Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
-from eigen_jax.lineage import Fate, Individual, Landmark, Reference
+from eigen_jax.files import write_json
+from eigen_jax.lineage import Individual, Landmark, Reference
 from eigen_jax.report import NOT_MEASURED
-from eigen_jax.teacher import DataRecord, MemberRecord, TeacherConfig, TeacherRecord
+from eigen_jax.teacher import DataRecord, EnsembleRecord, MemberRecord, TeacherConfig, TeacherRecord
+from experiments.paper import command
 from experiments.paper.catalogue import EXPERIMENTS
 from experiments.paper.command import main
 from experiments.paper.request import Request, read_request
 from experiments.paper.running import Makers
-from experiments.runner import BAD_INPUT
 from experiments.settings import Settings
 
 
 def network(*channels: int) -> Architecture:
     """Convolutions in a row, for digits."""
-    layers = (
-        Layer(op="conv", inputs=(place - 1,), channels=maps, kernel=3, stride=1) for place, maps in enumerate(channels)
-    )
+    layers = [Layer(op="conv", inputs=(at - 1,), channels=n, kernel=3, stride=1) for at, n in enumerate(channels)]
     return Architecture(input_shape=(8, 8, 1), layers=tuple(layers))
 
 
@@ -39,6 +44,14 @@ CAUSE = "the loss is nan at step 3"
 VERSIONS = {"python": "3.11.7", "jax": "0.10.2"}
 TEACHER_SECONDS = 75.0  # two members, of 30 + 5 and 36 + 4 seconds
 LOGITS_SECONDS = 12.5
+
+
+load_once = functools.cache(load_dataset)
+
+
+def load_digits(config: DataConfig) -> Dataset:
+    """As `load_dataset` does it, once for all folders: the digits are in no cache."""
+    return load_once(dataclasses.replace(config, cache_dir=Path("nowhere")))
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -69,35 +82,24 @@ class FakeMakers:
         survivors = [each for each in individuals if each.t3.fitness is not None]
         best = max(survivors, key=lambda each: each.t3.fitness or 0, default=None)
         plain = settings.teacher == "none"
-        write(
-            settings.run_dir / "result.json",
-            {
-                "schema_version": 2,
-                "validation_accuracy": best and best.t3.fitness,
-                "search_test_accuracy": best and best.test_accuracy,
-                "final_validation_accuracy": best and 0.9,
-                "test_accuracy": best and 0.70 + settings.seed / 100 - 0.05 * plain,
-                "test_logits": None,
-                "final_cause": CAUSE if self.diverges else None,
-                "generations": individuals[-1].generation + 1,
-                "trained": len(individuals) - 1,
-                "network": best
-                and {
-                    "individual": dataclasses.asdict(best.reference),
-                    "fingerprint": best.fingerprint,
-                    "layers": len(best.architecture.layers),
-                    "parameters": best.parameters,
-                    "flops": best.flops,
-                },
-                "seconds": {"search": 100.0 + settings.seed, "final": 20.0 if best and settings.final_steps else None},
-                "mimicry": None if plain else {"teacher": self._teacher, "weight": 0.9, "temperature": 5.0},
-            },
+        self._write_result(
+            settings,
+            validation_accuracy=best and best.t3.fitness,
+            search_test_accuracy=best and best.test_accuracy,
+            final_validation_accuracy=best and 0.9,
+            test_accuracy=best and 0.70 + settings.seed / 100 - 0.05 * plain,
+            test_logits=None,
+            generations=individuals[-1].generation + 1,
+            trained=len(individuals) - 1,
+            network=best and found(best),
+            seconds={"search": 100.0 + settings.seed, "final": 20.0 if best and settings.final_steps else None},
+            mimicry=None if plain else {"teacher": self._teacher, "weight": 0.9, "temperature": 5.0},
         )
         if not plain:
             save_teacher(settings.teacher_dir)
-            manifest = settings.cache_dir / "teacher-logits" / f"{self._teacher}.json"
-            manifest.parent.mkdir(parents=True, exist_ok=True)
-            write(manifest, {"sha256": "", "seconds": LOGITS_SECONDS})
+            logits = settings.cache_dir / "teacher-logits"
+            logits.mkdir(parents=True, exist_ok=True)
+            write_json(logits / f"{self._teacher}.json", {"sha256": "", "seconds": LOGITS_SECONDS})
 
     def train(self, name: DatasetName, settings: Settings, architecture: Architecture) -> str | None:
         self._may_interrupt()
@@ -105,17 +107,13 @@ class FakeMakers:
         self._claim(name, settings, retrained=fingerprint(architecture))
         plain = settings.teacher == "none"
         accuracy = 0.60 + len(architecture.layers) / 100 + settings.seed / 1000 - 0.04 * plain
-        write(
-            settings.run_dir / "result.json",
-            {
-                "schema_version": 2,
-                "final_validation_accuracy": None if self.diverges else accuracy + 0.1,
-                "test_accuracy": None if self.diverges else accuracy,
-                "final_cause": CAUSE if self.diverges else None,
-                "network": {"fingerprint": fingerprint(architecture)},
-                "seconds": {"final": 7.0},
-                "mimicry": None,
-            },
+        self._write_result(
+            settings,
+            final_validation_accuracy=None if self.diverges else accuracy + 0.1,
+            test_accuracy=None if self.diverges else accuracy,
+            network={"fingerprint": fingerprint(architecture)},
+            seconds={"final": 7.0},
+            mimicry=None,
         )
         return CAUSE if self.diverges else None
 
@@ -123,17 +121,22 @@ class FakeMakers:
     def _teacher(self) -> str:
         return self.teachers[min(max(len(self.searched) - 1, 0), len(self.teachers) - 1)]
 
+    def _write_result(self, settings: Settings, **result: Any) -> None:
+        cause = CAUSE if self.diverges else None
+        write_json(settings.run_dir / "result.json", {"schema_version": 2, "final_cause": cause, **result})
+
     def _may_interrupt(self) -> None:
         if len(self.searched) + len(self.trained) + 1 == self.interrupt_at:
             raise KeyboardInterrupt
 
     def _claim(self, name: DatasetName, settings: Settings, **more: str) -> None:
         settings.run_dir.mkdir(parents=True)
-        found = self.data_fingerprint or load_dataset(settings.data_config(name)).fingerprint
-        outcome = json.loads(json.dumps(settings.outcome(), default=str))
+        data = self.data_fingerprint or load_digits(settings.data_config(name)).fingerprint
         teacher = None if settings.teacher == "none" else self._teacher
-        described = {**outcome, "dataset": name, "data_fingerprint": found, "teacher_fingerprint": teacher, **more}
-        write(settings.run_dir / "settings.json", {"schema_version": 2, "settings": described, "versions": VERSIONS})
+        described = {"dataset": name, "data_fingerprint": data, "teacher_fingerprint": teacher, **more}
+        described |= json.loads(json.dumps(settings.outcome(), default=str))
+        content = {"schema_version": 2, "settings": described, "versions": VERSIONS}
+        write_json(settings.run_dir / "settings.json", content)
 
     def _individuals(self, settings: Settings) -> list[Individual]:
         if self.nothing_survives:
@@ -141,90 +144,56 @@ class FakeMakers:
         fitness = 0.50 + settings.seed / 100
         if settings.max_secondary_generations == 0:
             # A primary succession alone: each generation gains a thousandth of the step size.
-            return [
-                individual(generation, 0, "primary", FIRST, fitness + settings.primary_steps * generation / 1000)
-                for generation in range(settings.max_primary_generations)
-            ]
+            gain, generations = settings.primary_steps / 1000, range(settings.max_primary_generations)
+            return [individual(number, 0, "primary", FIRST, fitness + gain * number) for number in generations]
         extinct = individual(0, 1, "primary", FIRST, None)
         successions = [
-            individual(0, 0, "primary", FIRST, fitness, test=fitness - 0.02),
+            individual(0, 0, "primary", FIRST, fitness, test_accuracy=fitness - 0.02),
             extinct,
+            individual(1, 0, "secondary", PARENT, fitness + 0.10, test_accuracy=fitness + 0.08),
             # Taken over: trained by no one.
-            dataclasses.replace(
-                individual(1, 1, "secondary", FIRST, None), same_as=extinct.reference, seconds_training=0.0
-            ),
-            individual(1, 0, "secondary", PARENT, fitness + 0.10, test=fitness + 0.08),
+            individual(1, 1, "secondary", FIRST, None, same_as=extinct.reference, seconds_training=0.0),
         ]
-        successions.sort(key=lambda each: (each.generation, each.index))
         if self.without_duplicates:
             return successions
         reached = 0.75 if settings.seed == 2 else 0.58
         parent = Reference(generation=1, index=0)
         return [
             *successions,
-            dataclasses.replace(
-                individual(2, 0, "duplication", DUPLICATE, reached, test=reached), repeats=(2, 1), parent=parent
-            ),
+            individual(2, 0, "duplication", DUPLICATE, reached, test_accuracy=reached, repeats=(2, 1), parent=parent),
             # Who repeats no block is no duplicate.
-            dataclasses.replace(individual(2, 1, "duplication", PARENT, fitness + 0.10), repeats=(1, 1), parent=parent),
+            individual(2, 1, "duplication", PARENT, fitness + 0.10, repeats=(1, 1), parent=parent),
         ]
 
 
 def individual(
-    generation: int,
-    index: int,
-    phase: str,
-    architecture: Architecture,
-    fitness: float | None,
-    test: float | None = None,
+    generation: int, index: int, phase: str, architecture: Architecture, fitness: float | None, **fields: Any
 ) -> Individual:
     """Extinct at T1 where it has no fitness; 1,000 parameters a layer, 1 s of compiling and 2 s of training."""
-    reached = Landmark(fitness=fitness)
-    return Individual(
-        generation=generation,
-        phase=phase,
-        index=index,
-        parent=None,
-        operators=None,
-        architecture=architecture,
-        parameters=1000 * len(architecture.layers),
-        flops=1,
-        t1=Landmark(fitness=0.1 if fitness is None else fitness, threshold=0.2),
-        t2=reached,
-        t3=reached,
-        test_accuracy=test,
-        fate=Fate.EXTINCT_T1 if fitness is None else Fate.PARENT,
-        seconds_compiling=1.0,
-        seconds_training=2.0,
-    )
+    t1 = Landmark(fitness=0.1 if fitness is None else fitness, threshold=0.2)
+    common: dict[str, Any] = {"architecture": architecture, "parameters": 1000 * len(architecture.layers), "t1": t1}
+    common |= {"t2": Landmark(fitness=fitness), "seconds_compiling": 1.0, "seconds_training": 2.0}
+    return report_data.individual(generation, index, phase, fitness, **common | fields)
 
 
 def save_teacher(folder: Path) -> None:
     """A teacher's record, as far as a table tells of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    member = MemberRecord(
-        parameters=1, steps=1, validation_accuracy=0.9, test_accuracy=0.9, train_seconds=30.0, compile_seconds=5.0
-    )
+    accuracies: dict[str, Any] = {"validation_accuracy": 0.9, "test_accuracy": 0.9}
+    member = MemberRecord(**accuracies, parameters=1, steps=1, train_seconds=30.0, compile_seconds=5.0)
     other = dataclasses.replace(member, train_seconds=36.0, compile_seconds=4.0)
-    data = DataRecord(
-        name="digits", classes=10, image_shape=(8, 8, 1), training_images=1, validation_images=1, fingerprint="f"
-    )
-    TeacherRecord(config=TeacherConfig(members=2), data=data, members=(member, other)).save(folder)
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content))
+    images: dict[str, Any] = {"image_shape": (8, 8, 1), "training_images": 1, "validation_images": 1}
+    data = DataRecord(**images, name="digits", classes=10, fingerprint="f")
+    ensemble = EnsembleRecord(**accuracies, parameters=2, fingerprint="f")
+    config = TeacherConfig(members=2)
+    TeacherRecord(config=config, data=data, members=(member, other), ensemble=ensemble).save(folder)
 
 
 def run(folder: Path, *argv: str, names=ALL, makers: FakeMakers | None = None, dataset: str = "digits") -> int:
     """A command on fake runs, in a folder of its own."""
     fake = makers or FakeMakers()
-    return main(
-        names,
-        "About it.",
-        ["--dataset", dataset, *places(folder), *argv],
-        makers=Makers(search=fake.search, train=fake.train),
-    )
+    options = ["--dataset", dataset, *places(folder), *argv]
+    return main(names, "About it.", options, makers=Makers(search=fake.search, train=fake.train))
 
 
 def places(folder: Path) -> tuple[str, ...]:
@@ -241,27 +210,21 @@ def lines_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
-def values(folder: Path, name: str, row: str, column: str) -> list[float]:
-    """What a table's CSV has for each seed of a row."""
+def values(folder: Path, name: str, row: str, column: str, statistic: str = "value") -> list[float]:
+    """What a table's CSV has for each seed of a row, or ("shared") for all of them."""
     lines = lines_of(folder / "results" / f"{name}.csv")
     # The unit stands in brackets behind it.
     (heading,) = [each for each in lines[0] if each == column or each.rpartition(" (")[0] == column]
-    own = [line for line in lines if row in line.values() and line["statistic"] == "value"]
+    own = [line for line in lines if row in line.values() and line["statistic"] == statistic]
     return [float(line[heading]) for line in own if line[heading] not in ("", NOT_MEASURED)]
-
-
-def shared(folder: Path, name: str, row: str, column: str) -> str:
-    """What a table's CSV has for a row, once for all seeds."""
-    lines = lines_of(folder / "results" / f"{name}.csv")
-    (line,) = [line for line in lines if row in line.values() and line["statistic"] == "shared"]
-    return line[f"{column} (s)"]
 
 
 def refused(capsys, folder: Path, *argv: str, **options) -> str:
     """The line that bad input gets."""
-    capsys.readouterr()
-    assert run(folder, *argv, **options) == BAD_INPUT
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error.removeprefix("error: ").rstrip("\n")
+    return commands_data.refused(capsys, lambda argv: run(folder, *argv, **options), *argv, quiet=False)
+
+
+def leave_paper_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands set nothing up, and find the digits loaded. To be a module's fixture."""
+    leave_process_alone(monkeypatch)
+    monkeypatch.setattr(command, "load_dataset", load_digits)

@@ -3,7 +3,7 @@
 Nothing here is shared with `eigen_jax`; networks are those of `reference_mutation`.
 """
 
-from reference_mutation import IMAGE, UNUSED, Network, measure
+from reference_mutation import IMAGE, UNUSED, Network, measure, pruned
 
 from eigen_jax.genome import GenomeSpec, Op
 
@@ -43,17 +43,3 @@ def repeat(network: Network, repeats: tuple[int, ...], *, spec: GenomeSpec) -> N
             output = len(grown) - 1
         last_copy |= {layer: here[layer] for layer in block}
     return pruned(grown, last_copy[len(network) - 1])
-
-
-def pruned(genes: list, sink: int) -> Network:
-    """The genes that the sink depends on."""
-    needed: set[int] = set()
-    ahead = [sink]
-    while ahead:
-        place = ahead.pop()
-        if place >= 0 and place not in needed:
-            needed.add(place)
-            ahead.extend(genes[place].inputs)
-    new = {place: rank for rank, place in enumerate(sorted(needed))} | {IMAGE: IMAGE, UNUSED: UNUSED}
-    kept = [genes[place] for place in sorted(needed)]
-    return tuple(gene._replace(inputs=(new[gene.inputs[0]], new[gene.inputs[1]])) for gene in kept)

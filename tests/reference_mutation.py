@@ -7,6 +7,7 @@ are enumerated, each with the probability that it is drawn.
 
 import functools
 from collections import defaultdict
+from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ class Gene(NamedTuple):
 
 
 Network = tuple[Gene, ...]
+CONV_FIELDS = ("channels", "kernel", "stride")
 
 
 class Measures(NamedTuple):
@@ -39,8 +41,8 @@ class Measures(NamedTuple):
     flops: int
 
 
-def conv(source: int = IMAGE, *, channels: int = 0, kernel: int = 0, stride: int = 0) -> Gene:
-    return Gene(Op.CONV, (source, UNUSED), channels, kernel, stride)
+def conv(source: int = IMAGE, **choices: int) -> Gene:
+    return Gene(Op.CONV, (source, UNUSED), **choices)
 
 
 def pool(source: int = IMAGE) -> Gene:
@@ -51,9 +53,22 @@ def concat(first: int, second: int) -> Gene:
     return Gene(Op.CONCAT, (first, second))
 
 
+# Convolutions have 16 channels, 1 x 1 kernels and stride 1 but for what the name says, in the tests' search spaces.
+CHOICES: dict[str, dict[str, int]] = {"conv": {}, "wide": {"channels": 1}, "wider": {"channels": 2}}
+CHOICES |= {"conv3": {"kernel": 1}, "strided": {"stride": 1}, "new": {"channels": 1, "kernel": 1}}
+KINDS: dict[str, Callable[..., Gene]] = {kind: functools.partial(conv, **each) for kind, each in CHOICES.items()}
+KINDS |= {"pool": pool, "concat": concat}
+
+
+def read(text: str) -> Network:
+    """The network of genes such as `conv`, which reads the one before, `pool 0`, `conv -1` and `concat 1 0`."""
+    genes = [gene.split() for gene in text.split(",") if gene]
+    return tuple(KINDS[kind](*map(int, sources or [str(place - 1)])) for place, (kind, *sources) in enumerate(genes))
+
+
 def to_genome(network: Network, *, capacity: int) -> Genome:
     """The genome, of NumPy arrays, with the network's genes in the order given."""
-    fields = {name: np.zeros(capacity, np.int8) for name in ("op", "channels", "kernel", "stride")}
+    fields = {name: np.zeros(capacity, np.int8) for name in ("op", *CONV_FIELDS)}
     inputs = np.zeros((capacity, 2), np.int16)
     for position, gene in enumerate(network):
         inputs[position] = gene.inputs
@@ -64,28 +79,19 @@ def to_genome(network: Network, *, capacity: int) -> Genome:
 
 def to_network(genome: Genome) -> Network:
     """The live genes of one genome, of NumPy or JAX arrays."""
-    op, inputs, channels, kernel, stride = (
-        np.asarray(field).tolist()
-        for field in (genome.op, genome.inputs, genome.channels, genome.kernel, genome.stride)
-    )
-    return tuple(
-        Gene(Op(op[i]), (inputs[i][0], inputs[i][1]), channels[i], kernel[i], stride[i])
-        for i in range(int(genome.length))
-    )
+    fields = (genome.op, genome.inputs, genome.channels, genome.kernel, genome.stride)
+    rows = zip(*(np.asarray(field)[: int(genome.length)].tolist() for field in fields), strict=True)
+    return tuple(Gene(Op(op), tuple(inputs), *indices) for op, inputs, *indices in rows)
 
 
-def from_layers(layers: tuple[Layer, ...], *, spec: GenomeSpec) -> Network:
-    """The network of these layers, in their order."""
+def of_layers(layers: tuple[Layer, ...], *, spec: GenomeSpec) -> Network:
+    """The network of an architecture's layers, in their order."""
 
     def gene(layer: Layer) -> Gene:
         if layer.op != "conv":
             return pool(*layer.inputs) if layer.op == "pool" else concat(*layer.inputs)
-        return conv(
-            *layer.inputs,
-            channels=spec.channels.index(layer.channels),
-            kernel=spec.kernels.index(layer.kernel),
-            stride=spec.strides.index(layer.stride),
-        )
+        choices = zip(CONV_FIELDS, (spec.channels, spec.kernels, spec.strides), strict=True)
+        return conv(*layer.inputs, **{name: values.index(getattr(layer, name)) for name, values in choices})
 
     return tuple(map(gene, layers))
 
@@ -94,7 +100,7 @@ def from_layers(layers: tuple[Layer, ...], *, spec: GenomeSpec) -> Network:
 def networks(draw: st.DrawFn, *, spec: GenomeSpec, max_layers: int = 10) -> Network:
     """Networks with their genes in any topological order, within the spec's bounds or not."""
     layers = draw(architectures(spec=spec, max_layers=max_layers)).layers
-    return from_layers(renumbered(layers, draw(topological_orders(layers))), spec=spec)
+    return of_layers(renumbered(layers, draw(topological_orders(layers))), spec=spec)
 
 
 @functools.cache
@@ -128,13 +134,9 @@ def measure(network: Network, *, spec: GenomeSpec) -> Measures | None:
             widths[position] += widths[second]
         sizes[position] = ((height + 1) // 2, (width + 1) // 2) if strided else (height, width)
     features = widths[len(network) - 1]
-    layers = range(len(network))
-    return Measures(
-        sizes=tuple(sizes[layer] for layer in layers),
-        widths=tuple(widths[layer] for layer in layers),
-        parameters=parameters + (features + 1) * spec.num_classes,
-        flops=flops + 2 * features * spec.num_classes,
-    )
+    del sizes[IMAGE], widths[IMAGE]
+    parameters, flops = parameters + (features + 1) * spec.num_classes, flops + 2 * features * spec.num_classes
+    return Measures(tuple(sizes.values()), tuple(widths.values()), parameters, flops)
 
 
 def obeys(network: Network, *, spec: GenomeSpec) -> bool:
@@ -155,12 +157,13 @@ def _draws(network: Network, operator: Operator, spec: GenomeSpec):
     """(child, probability) of every draw; a child of None is a draw that the rules rule out."""
     if operator in (Operator.INSERT_CONV, Operator.INSERT_CONCAT, Operator.INSERT_POOL):
         if len(network) < spec.capacity:
-            edges = _edges(network)
+            # (position of the reader, which of its inputs); the last one is global pooling's, None.
+            inner = [(i, n) for i, gene in enumerate(network) for n in (0, 1) if gene.inputs[n] != UNUSED]
+            edges = [*inner, (len(network), None)]
             for edge in edges:
                 genes = list(_inserted(network, operator, *edge, spec))
                 for gene in genes:
-                    child = None if gene is None else _insert(network, gene, *edge)
-                    yield child, Fraction(1, len(edges) * len(genes))
+                    yield gene and _insert(network, gene, *edge), Fraction(1, len(edges) * len(genes))
         return
     op = {Operator.REMOVE_CONCAT: Op.CONCAT, Operator.REMOVE_POOL: Op.POOL}.get(operator, Op.CONV)
     sites = [position for position, gene in enumerate(network) if gene.op == op]
@@ -168,21 +171,12 @@ def _draws(network: Network, operator: Operator, spec: GenomeSpec):
         if operator in (Operator.REMOVE_CONV, Operator.REMOVE_CONCAT, Operator.REMOVE_POOL):
             yield _remove(network, site), Fraction(1, len(sites))
             continue
-        field, choices = {
-            Operator.ALTER_CHANNELS: ("channels", spec.channels),
-            Operator.ALTER_STRIDE: ("stride", spec.strides),
-            Operator.ALTER_KERNEL: ("kernel", spec.kernels),
-        }[operator]
+        field = operator.name.removeprefix("ALTER_").lower()
+        choices = dict(zip(CONV_FIELDS, (spec.channels, spec.kernels, spec.strides), strict=True))[field]
         others = [index for index in range(len(choices)) if index != getattr(network[site], field)]
         for index in others:
-            altered = Gene(**{**network[site]._asdict(), field: index})
+            altered = network[site]._replace(**{field: index})  # type: ignore[arg-type]
             yield (*network[:site], altered, *network[site + 1 :]), Fraction(1, len(sites) * len(others))
-
-
-def _edges(network: Network) -> list[tuple[int, int | None]]:
-    """(position of the reader, which of its inputs); the last one is global pooling's, None."""
-    inner = [(i, n) for i, gene in enumerate(network) for n in (0, 1) if gene.inputs[n] != UNUSED]
-    return [*inner, (len(network), None)]
 
 
 def _inserted(network: Network, operator: Operator, reader: int, which: int | None, spec: GenomeSpec):
@@ -196,13 +190,9 @@ def _inserted(network: Network, operator: Operator, reader: int, which: int | No
     else:
         measures = measure(network, spec=spec)
         assert measures is not None
-        sizes = measures.sizes
-        partners = [
-            other for other in range(reader) if other != source and source >= 0 and sizes[other] == sizes[source]
-        ]
-        yield from [concat(source, partner) for partner in partners]
-        if not partners:
-            yield None
+        sizes, earlier = measures.sizes, range(reader if source >= 0 else 0)
+        partners = [other for other in earlier if other != source and sizes[other] == sizes[source]]
+        yield from map(functools.partial(concat, source), partners) if partners else [None]
 
 
 def _insert(network: Network, gene: Gene, reader: int, which: int | None) -> Network:
@@ -227,14 +217,17 @@ def _remove(network: Network, site: int) -> Network | None:
                 return None
         rewired[position] = gene._replace(inputs=(first, second))
     sink = source if site == len(network) - 1 else len(network) - 1
-    reached, ahead = set(), [sink]
+    return pruned(rewired, sink)
+
+
+def pruned(genes: list[Gene], sink: int) -> Network:
+    """The genes that the sink depends on, renumbered."""
+    needed, ahead = set(), [sink]
     while ahead:
         position = ahead.pop()
-        if position >= 0 and position not in reached:
-            reached.add(position)
-            ahead += rewired[position].inputs
-    new = {old: position for position, old in enumerate(sorted(reached))} | {IMAGE: IMAGE, UNUSED: UNUSED}
-    return tuple(
-        rewired[old]._replace(inputs=(new[rewired[old].inputs[0]], new[rewired[old].inputs[1]]))
-        for old in sorted(reached)
-    )
+        if position >= 0 and position not in needed:
+            needed.add(position)
+            ahead += genes[position].inputs
+    new = {IMAGE: IMAGE, UNUSED: UNUSED} | {old: position for position, old in enumerate(sorted(needed))}
+    live = [genes[old] for old in sorted(needed)]
+    return tuple(gene._replace(inputs=(new[gene.inputs[0]], new[gene.inputs[1]])) for gene in live)

@@ -1,5 +1,8 @@
 """Hypothesis strategies: random networks of the search space."""
 
+import dataclasses
+from collections.abc import Sequence
+
 from hypothesis import strategies as st
 
 from eigen_jax.architecture import IMAGE, Architecture, Layer
@@ -20,40 +23,34 @@ def architectures(draw: st.DrawFn, *, spec: GenomeSpec, max_layers: int = 10) ->
         source = draw(st.integers(max(IMAGE, position - 3), position - 1))
         size = spec.input_shape[:2] if source == IMAGE else sizes[source]
         joinable = [other for other in range(position) if sizes[other] == size]
-        ops = ["conv"] + ["pool"] * (size != (1, 1)) + ["concat"] * 2 * (source != IMAGE)
-        op = draw(st.sampled_from(ops))
-        halved = op == "pool"
+        op = draw(st.sampled_from(["conv"] + ["pool"] * (size != (1, 1)) + ["concat"] * 2 * (source != IMAGE)))
         if op == "conv":
-            strides = spec.strides if size != (1, 1) else (1,)
-            channels, kernel = draw(st.sampled_from(spec.channels)), draw(st.sampled_from(spec.kernels))
-            stride = draw(st.sampled_from(strides))
-            halved = stride == 2
+            choices = spec.channels, spec.kernels, spec.strides if size != (1, 1) else (1,)
+            channels, kernel, stride = (draw(st.sampled_from(values)) for values in choices)
             layers.append(Layer(op="conv", inputs=(source,), channels=channels, kernel=kernel, stride=stride))
         elif op == "pool":
             layers.append(Layer(op="pool", inputs=(source,)))
         else:
             layers.append(Layer(op="concat", inputs=(source, draw(st.sampled_from(joinable)))))
+        halved = op == "pool" or layers[-1].stride == 2
         sizes.append(((size[0] + 1) // 2, (size[1] + 1) // 2) if halved else size)
     return Architecture(input_shape=spec.input_shape, layers=without_dead(layers))
 
 
-def without_dead(layers: list[Layer]) -> tuple[Layer, ...]:
+def without_dead(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """The layers that the last one depends on, renumbered in the order given."""
     live = {len(layers) - 1}
     for position in reversed(range(len(layers))):
         if position in live:
             live.update(layers[position].inputs)
-    kept = sorted(live - {IMAGE})
-    return renumbered(layers, kept)
+    return renumbered(layers, sorted(live - {IMAGE}))
 
 
-def renumbered(layers: list[Layer] | tuple[Layer, ...], order: list[int]) -> tuple[Layer, ...]:
+def renumbered(layers: Sequence[Layer], order: list[int]) -> tuple[Layer, ...]:
     """The layers at the positions `order`, in that order, with inputs renumbered to match."""
     new = {IMAGE: IMAGE} | {old: position for position, old in enumerate(order)}
-    fields = [(layers[old], tuple(new[source] for source in layers[old].inputs)) for old in order]
     return tuple(
-        Layer(op=layer.op, inputs=inputs, channels=layer.channels, kernel=layer.kernel, stride=layer.stride)
-        for layer, inputs in fields
+        dataclasses.replace(layers[old], inputs=tuple(new[source] for source in layers[old].inputs)) for old in order
     )
 
 

@@ -7,99 +7,52 @@ import json
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import layer_data
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from layer_data import concat, network, pool
+from mutation_checks import assert_same_arrays
+from reference_mutation import of_layers, to_genome
+from refusals import refuses
 from strategies import architectures, renumbered, topological_orders
 
-from eigen_jax.architecture import (
-    MAX_LAYERS,
-    Architecture,
-    ArchitectureError,
-    Layer,
-    count_flops,
-    count_parameters,
-    decode,
-    encode,
-    fingerprint,
-    from_dict,
-    from_json,
-    layer_shapes,
-    to_dict,
-    to_json,
-)
-from eigen_jax.genome import Genome, GenomeSpec, minimal_genome, valid_taps
+from eigen_jax.architecture.codec import decode, encode
+from eigen_jax.architecture.cost import count_flops, count_parameters
+from eigen_jax.architecture.graph import Architecture, ArchitectureError, Layer, layer_shapes
+from eigen_jax.architecture.serialization import MAX_LAYERS, fingerprint, from_dict, from_json, to_dict, to_json
+from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
 
 SPEC = GenomeSpec(capacity=16, channels=(2, 3, 5), kernels=(1, 3, 5), input_shape=(7, 5, 3))
 
-conv = partial(Layer, op="conv", inputs=(-1,), channels=16, kernel=3, stride=1)
-pool = partial(Layer, op="pool", inputs=(-1,))
-concat = partial(Layer, op="concat")
-
-
-def network(*layers: Layer, input_shape=(32, 32, 3)) -> Architecture:
-    return Architecture(input_shape=input_shape, layers=layers)
+conv = partial(layer_data.conv, channels=16)
 
 
 def genome_of(layers: tuple[Layer, ...], *, spec: GenomeSpec) -> Genome:
-    """A genome with its genes in the order of `layers`, written out gene by gene."""
-    genes = {name: np.zeros(spec.capacity, np.int8) for name in ("op", "channels", "kernel", "stride")}
-    inputs = np.zeros((spec.capacity, 2), np.int16)
-    for i, layer in enumerate(layers):
-        genes["op"][i] = {"conv": 1, "pool": 2, "concat": 3}[layer.op]
-        inputs[i] = [*layer.inputs, -2][:2]
-        if layer.op == "conv":
-            genes["channels"][i] = spec.channels.index(layer.channels)
-            genes["kernel"][i] = spec.kernels.index(layer.kernel)
-            genes["stride"][i] = spec.strides.index(layer.stride)
-    arrays = {name: jnp.asarray(values) for name, values in genes.items()}
-    return Genome(inputs=jnp.asarray(inputs), length=jnp.asarray(len(layers), jnp.int32), **arrays)
-
-
-# The canonical form.
+    return to_genome(of_layers(layers, spec=spec), capacity=spec.capacity)
 
 
 def test_layers_are_numbered_in_post_order_primary_input_first():
-    given_order = network(
-        pool(),
-        conv(),
-        pool(inputs=(1,)),
-        concat(inputs=(2, 0)),
-        concat(inputs=(3, 0)),
-    )
-    assert given_order.layers == (
-        conv(),
-        pool(inputs=(0,)),
-        pool(),
-        concat(inputs=(1, 2)),
-        concat(inputs=(3, 2)),
-    )
+    given_order = network(pool(), conv(), pool(1), concat(2, 0), concat(3, 0))
+    numbered = (conv(), pool(0), pool(), concat(1, 2), concat(3, 2))
+    assert given_order.layers == numbered
 
 
-def test_the_order_of_a_concatenation_is_part_of_the_network():
-    one = network(conv(kernel=1), conv(kernel=3), concat(inputs=(0, 1)))
-    assert one == network(conv(kernel=3), conv(kernel=1), concat(inputs=(1, 0)))
-    assert one != network(conv(kernel=1), conv(kernel=3), concat(inputs=(1, 0)))
-
-
-def test_a_shared_branch_is_not_two_equal_branches():
-    shared = network(conv(), concat(inputs=(0, 0)))
-    parallel = network(conv(), conv(), concat(inputs=(0, 1)))
-    assert shared != parallel
-    assert fingerprint(shared) != fingerprint(parallel)
-    deep_shared = network(conv(), pool(inputs=(0,)), pool(inputs=(0,)), concat(inputs=(1, 2)))
-    deep_parallel = network(conv(), conv(), pool(inputs=(0,)), pool(inputs=(1,)), concat(inputs=(2, 3)))
-    assert deep_shared != deep_parallel
-    assert fingerprint(deep_shared) != fingerprint(deep_parallel)
-
-
-def test_fingerprint_is_the_digest_of_the_content():
-    text = '[[8,6,1],[["conv",[-1],16,3,2],["pool",[0],0,0,0],["concat",[1,1],0,0,0]]]'
-    layers = (conv(stride=2), pool(inputs=(0,)), concat(inputs=(1, 1)))
-    assert fingerprint(network(*layers, input_shape=(8, 6, 1))) == hashlib.sha256(text.encode()).hexdigest()
+def test_input_shape_order_of_a_concatenation_and_sharing_are_part_of_the_network():
+    kernels = conv(kernel=1), conv(kernel=3)
+    different = [
+        network(input_shape=(8, 8, 1)),
+        network(input_shape=(8, 8, 3)),
+        network(*kernels, concat(0, 1)),
+        network(*kernels, concat(1, 0)),
+        # A branch that is shared is not two equal ones.
+        network(conv(), concat(0, 0)),
+        network(conv(), conv(), concat(0, 1)),
+        network(conv(), pool(0), pool(0), concat(1, 2)),
+        network(conv(), conv(), pool(0), pool(1), concat(2, 3)),
+    ]
+    assert len({*different}) == len({fingerprint(each) for each in different}) == len(different)
 
 
 @given(data=st.data(), architecture=architectures(spec=SPEC))
@@ -121,43 +74,32 @@ def test_fingerprints_are_equal_exactly_when_architectures_are(one, other):
     assert (fingerprint(one) == fingerprint(other)) == (one == other)
 
 
-def test_input_shape_is_part_of_the_network():
-    assert network(input_shape=(8, 8, 1)) != network(input_shape=(8, 8, 3))
-    assert fingerprint(network(input_shape=(8, 8, 1))) != fingerprint(network(input_shape=(8, 8, 3)))
-
-
 def test_a_chain_as_long_as_a_genome_can_be():
     spec = GenomeSpec(capacity=MAX_LAYERS)
-    chain = network(*(conv(inputs=(position - 1,)) for position in range(MAX_LAYERS)))
+    chain = network(*(conv(position - 1) for position in range(MAX_LAYERS)))
     assert decode(encode(chain, spec=spec), spec=spec) == chain
     assert from_json(to_json(chain)) == chain
     assert layer_shapes(chain)[-1] == (32, 32, 16)
-    cycle = (conv(inputs=(MAX_LAYERS - 1,)), *chain.layers[1:])
     with pytest.raises(ArchitectureError, match="cyclic"):
-        network(*cycle)
-
-
-# Genomes.
+        network(conv(MAX_LAYERS - 1), *chain.layers[1:])
 
 
 @given(architecture=architectures(spec=SPEC))
-def test_decode_inverts_encode(architecture):
+def test_what_was_encoded_or_written_as_json_is_read_again(architecture):
     genome = encode(architecture, spec=SPEC)
     assert decode(genome, spec=SPEC) == architecture
-    jax.tree.map(np.testing.assert_array_equal, genome, genome_of(architecture.layers, spec=SPEC))
-    dtypes = jax.tree.map(lambda leaf: leaf.dtype, genome)
-    assert dtypes == jax.tree.map(lambda leaf: leaf.dtype, minimal_genome(SPEC))
-
-
-def test_the_minimal_genome_is_the_network_without_layers():
-    assert decode(minimal_genome(SPEC), spec=SPEC) == network(input_shape=(7, 5, 3))
+    assert_same_arrays(genome, genome_of(architecture.layers, spec=SPEC))
+    text = to_json(architecture)
+    assert "\n" not in text
+    assert from_json(text) == architecture
+    assert from_dict(json.loads(text)) == architecture
 
 
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
         (
-            network(*[conv(inputs=(i - 1,)) for i in range(3)]),
+            network(conv(), conv(0), conv(1)),
             "the architecture has 3 layers and a genome holds 2; raise GenomeSpec.capacity",
         ),
         (
@@ -166,15 +108,17 @@ def test_the_minimal_genome_is_the_network_without_layers():
             "and GenomeSpec.input_shape is (32, 32, 3); they must be equal",
         ),
         (network(conv(channels=17)), "layer 0 has channels 17; GenomeSpec has the choices (16, 32)"),
-        (network(pool(), conv(inputs=(0,), kernel=5)), "layer 1 has kernel 5; GenomeSpec has the choices (1, 3)"),
+        (network(pool(), conv(0, kernel=5)), "layer 1 has kernel 5; GenomeSpec has the choices (1, 3)"),
         (network(conv(stride=2)), "layer 0 has stride 2; GenomeSpec has the choices (1,)"),
     ],
 )
 def test_encode_refuses_what_the_space_does_not_hold(architecture, message):
     spec = GenomeSpec(capacity=2, channels=(16, 32), kernels=(1, 3), strides=(1,))
-    with pytest.raises(ArchitectureError) as caught:
+    with refuses(ArchitectureError, message):
         encode(architecture, spec=spec)
-    assert str(caught.value) == message
+
+
+UNDECODABLE = " cannot be decoded; give one genome, no longer than its capacity"
 
 
 @pytest.mark.parametrize(
@@ -185,92 +129,57 @@ def test_encode_refuses_what_the_space_does_not_hold(architecture, message):
         ({"channels": [5, 0]}, "gene 0 has channels index 5; GenomeSpec has 5 choices, numbered from 0"),
         ({"kernel": [-1, 0]}, "gene 0 has kernel index -1; GenomeSpec has 2 choices, numbered from 0"),
         ({"inputs": [[-1, -1], [0, 0]]}, "layer 0 (conv) has inputs (-1, -1); it takes 1"),
-        (
-            {"length": 3},
-            "a genome of shape (2,) and length 3 cannot be decoded; give one genome, no longer than its capacity",
-        ),
-        (
-            {"op": [[1, 0]]},
-            "a genome of shape (1, 2) and length 1 cannot be decoded; give one genome, no longer than its capacity",
-        ),
+        ({"length": 3}, "a genome of shape (2,) and length 3" + UNDECODABLE),
+        ({"op": [[1, 0]]}, "a genome of shape (1, 2) and length 1" + UNDECODABLE),
     ],
 )
 def test_decode_refuses_what_is_no_genome(changes, message):
     spec = GenomeSpec(capacity=2)
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in changes.items()}
     genome = dataclasses.replace(encode(network(conv()), spec=spec), **arrays)
-    with pytest.raises(ArchitectureError) as caught:
+    with refuses(ArchitectureError, message):
         decode(genome, spec=spec)
-    assert str(caught.value) == message
 
 
-# Shapes and counts; the builder's tests compare them with Flax and XLA.
-
-
-def test_shapes_halve_to_the_ceiling_and_channels_add():
-    architecture = network(
-        conv(stride=2), pool(inputs=(0,)), concat(inputs=(1, 1)), pool(inputs=(2,)), input_shape=(7, 5, 3)
-    )
+def test_shapes_by_hand():
+    # Sizes halve to the ceiling, and channels add.
+    architecture = network(conv(stride=2), pool(0), concat(1, 1), pool(2), input_shape=(7, 5, 3))
     assert layer_shapes(architecture) == ((4, 3, 16), (2, 2, 16), (2, 2, 32), (1, 1, 32))
+    # A line can be halved, and only a pixel cannot.
+    assert layer_shapes(network(pool(), pool(0), input_shape=(1, 3, 2))) == ((1, 2, 2), (1, 1, 2))
 
 
 def test_counts_by_hand():
-    architecture = network(conv(), pool(inputs=(0,)), conv(inputs=(1,), channels=32, kernel=1), concat(inputs=(2, 1)))
+    architecture = network(conv(), pool(0), conv(1, channels=32, kernel=1), concat(2, 1))
     # 3 x 3 x 3 x 16 and 16 x 32 numbers in kernels, two for each normalised channel, 48 x 10 + 10 in the classifier.
     assert count_parameters(architecture, num_classes=10) == 432 + 2 * 16 + 512 + 2 * 32 + 490
     # Along a side of 32, a kernel of 3 has 3 x 32 positions, of which one at each end is padding.
     assert count_flops(architecture, num_classes=10) == 2 * (94 * 94 * 3 * 16 + 16 * 16 * 16 * 32 + 48 * 10)
-
-
-def test_counts_without_layers_are_the_classifier():
+    # The minimal genome is the network without layers, a classifier alone.
+    assert decode(minimal_genome(SPEC), spec=SPEC) == network(input_shape=(7, 5, 3))
     assert count_parameters(network(), num_classes=100) == 3 * 100 + 100
     assert count_flops(network(), num_classes=100) == 2 * 3 * 100
-
-
-def test_counts_do_not_overflow():
-    wide = network(conv(channels=4096), conv(inputs=(0,), channels=4096, kernel=31), input_shape=(1000, 1000, 1))
+    # Nor do counts overflow.
+    wide = network(conv(channels=4096), conv(0, channels=4096, kernel=31), input_shape=(1000, 1000, 1))
     taps = 31 * 1000 - 2 * sum(range(1, 16))
     assert count_flops(wide, num_classes=1) == 2 * (2998**2 * 4096 + taps**2 * 4096**2 + 4096)
 
 
-@pytest.mark.parametrize(("size", "kernel", "stride"), [*itertools.product((1, 2, 5, 8), (1, 3, 5), (1, 2))])
-def test_valid_taps_count_the_ones_under_a_kernel_of_ones(size, kernel, stride):
-    outputs = -(-size // stride)
-    padding = max((outputs - 1) * stride + kernel - size, 0)
-    line = np.pad(np.ones(size), (padding // 2, padding - padding // 2))
-    counts = [line[start * stride : start * stride + kernel].sum() for start in range(outputs)]
-    assert valid_taps(size, kernel, stride) == sum(counts)
-
-
-# JSON.
-
-
-@given(architecture=architectures(spec=SPEC))
-def test_json_round_trip(architecture):
-    text = to_json(architecture)
-    assert "\n" not in text
-    assert from_json(text) == architecture
-    assert from_dict(json.loads(text)) == architecture
-
-
-def test_json_has_the_documented_form():
-    assert json.loads(to_json(network(conv(), pool(inputs=(0,)), concat(inputs=(1, 1))))) == {
-        "schema_version": 1,
-        "input_shape": [32, 32, 3],
-        "layers": [
-            {"op": "conv", "inputs": [-1], "channels": 16, "kernel": 3, "stride": 1},
-            {"op": "pool", "inputs": [0]},
-            {"op": "concat", "inputs": [1, 1]},
-        ],
-    }
-
-
 CONV = {"op": "conv", "inputs": [-1], "channels": 16, "kernel": 3, "stride": 1}
 POOL = {"op": "pool", "inputs": [-1]}
+JOIN = {"op": "concat", "inputs": [0, 1]}
 
 
 def document(*layers, **changes) -> str:
     return json.dumps({"schema_version": 1, "input_shape": [32, 32, 3], "layers": list(layers)} | changes)
+
+
+def test_json_and_the_digest_that_is_a_fingerprint_are_of_the_documented_content():
+    architecture = network(conv(stride=2), pool(0), concat(1, 1), input_shape=(8, 6, 1))
+    layers = [CONV | {"stride": 2}, {"op": "pool", "inputs": [0]}, {"op": "concat", "inputs": [1, 1]}]
+    assert json.loads(to_json(architecture)) == {"schema_version": 1, "input_shape": [8, 6, 1], "layers": layers}
+    text = '[[8,6,1],[["conv",[-1],16,3,2],["pool",[0],0,0,0],["concat",[1,1],0,0,0]]]'
+    assert fingerprint(architecture) == hashlib.sha256(text.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -278,6 +187,8 @@ def document(*layers, **changes) -> str:
     [
         ("", "the architecture is not valid JSON: Expecting value: line 1 column 1 (char 0)"),
         ("[" * 100_000, "the architecture is not valid JSON: "),
+        (document(CONV).replace("16", "1" * 5000), "the architecture is not valid JSON: "),
+        (document(*[POOL] * (MAX_LAYERS + 1)), "the architecture has 16385 layers; at most 16384 are accepted"),
         ("[1]", "an architecture is [1]; it must be a JSON object with schema_version, input_shape, layers"),
         ("{}", "an architecture lacks schema_version, input_shape, layers; it must have schema_version, "),
         (document(name="x"), "an architecture has unknown fields ['name']; it must have schema_version, "),
@@ -292,10 +203,7 @@ def document(*layers, **changes) -> str:
         (document(7), "layer 0 is 7; it must be a JSON object with op, inputs"),
         (document({"op": "conv", "inputs": [-1]}), "layer 0 lacks channels, kernel, stride; it must have op, inputs, "),
         (document(POOL | {"stride": 2}), "layer 0 has unknown fields ['stride']; it must have op, inputs"),
-        (
-            document({"op": "add\nition", "inputs": []}),
-            "layer 0 has op 'add\\nition'; it must be one of conv, pool, concat",
-        ),
+        (document(POOL | {"op": "a\nb"}), "layer 0 has op 'a\\nb'; it must be one of conv, pool, concat"),
         (document({"op": ["conv"], "inputs": []}), "layer 0 has op ['conv']; it must be one of conv, pool, concat"),
         (document(POOL | {"inputs": -1}), "layer 0 has inputs -1; they must be a list of positions"),
         (document(POOL | {"inputs": []}), "layer 0 (pool) has inputs (); it takes 1"),
@@ -305,7 +213,7 @@ def document(*layers, **changes) -> str:
         (document(POOL | {"inputs": [False]}), "layer 0 (pool) has input False; it must be an integer from -1 to 0"),
         (document(POOL | {"inputs": [[0]]}), "layer 0 (pool) has input [0]; it must be an integer from -1 to 0"),
         (
-            document(POOL, {"op": "concat", "inputs": [0, -1]}),
+            document(POOL, JOIN | {"inputs": [0, -1]}),
             "layer 1 (concat) has input -1; it must be an integer from 0 to 1",
         ),
         (document(CONV | {"channels": True}), "layer 0 (conv) has channels True; it must be an integer from 1 to 4096"),
@@ -314,10 +222,7 @@ def document(*layers, **changes) -> str:
         (document(CONV | {"kernel": 2}), "layer 0 (conv) has kernel 2; it must be an odd integer from 1 to 31"),
         (document(CONV | {"stride": "1"}), "layer 0 (conv) has stride '1'; it must be 1 or 2"),
         (document(CONV | {"stride": None}), "layer 0 (conv) has stride None; it must be 1 or 2"),
-        (
-            document(POOL | {"inputs": [0]}),
-            "the architecture is cyclic: layers [0, 0] read each other; remove an edge",
-        ),
+        (document(POOL | {"inputs": [0]}), "the architecture is cyclic: layers [0, 0] read each other"),
         (
             document(POOL, POOL | {"inputs": [2]}, POOL | {"inputs": [1]}),
             "the architecture is cyclic: layers [1, 2, 1] read each other; remove an edge",
@@ -328,14 +233,11 @@ def document(*layers, **changes) -> str:
         ),
         (document(POOL, POOL), "layer 0 (pool) is dead: no layer reads it and it is not the last; remove it"),
         (
-            document(CONV, POOL, {"op": "concat", "inputs": [0, 1]}),
+            document(CONV, POOL, JOIN),
             "layer 2 (concat) joins layer 0 of 32 x 32 with layer 1 of 16 x 16; sizes must be equal",
         ),
         (document(POOL, input_shape=[1, 1, 3]), "layer 0 (pool) halves a 1 x 1 map; it cannot be halved"),
-        (
-            document(CONV | {"stride": 2}, input_shape=[1, 1, 3]),
-            "layer 0 (conv) halves a 1 x 1 map; it cannot be halved",
-        ),
+        (document(CONV | {"stride": 2}, input_shape=[1, 1, 3]), "layer 0 (conv) halves a 1 x 1 map; it cannot be "),
     ],
     ids=itertools.count(),
 )
@@ -351,14 +253,5 @@ def test_json_that_is_no_architecture_gets_one_line(text, message):
 def test_json_over_capacity_is_refused():
     text = document(CONV, CONV | {"inputs": [0]}, CONV | {"inputs": [1]})
     assert len(from_json(text, capacity=3).layers) == 3
-    with pytest.raises(ArchitectureError) as caught:
+    with refuses(ArchitectureError, "the architecture has 3 layers; at most 2 are accepted"):
         from_json(text, capacity=2)
-    assert str(caught.value) == "the architecture has 3 layers; at most 2 are accepted"
-    with pytest.raises(ArchitectureError, match="at most 16384 are accepted"):
-        from_json(document(*[POOL] * (MAX_LAYERS + 1)))
-
-
-def test_numbers_too_long_to_read_are_refused():
-    with pytest.raises(ArchitectureError, match="not valid JSON") as caught:
-        from_json(document(CONV).replace("16", "1" * 5000))
-    assert "\n" not in str(caught.value)

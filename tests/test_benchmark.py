@@ -1,19 +1,25 @@
-"""The command: what it measures on request, prints and writes."""
+"""The command: what it measures on request, prints and writes; how calls are timed and shown."""
 
+import functools
+import itertools
 import json
+from typing import Any
 
 import jax
 import pytest
 
 from experiments import benchmark
-from experiments.benchmarks import plan
-from experiments.benchmarks.measuring import Row
+from experiments.benchmarks import measuring, plan
+from experiments.benchmarks.measuring import Effort, NotMeasured, Row, interleave, not_measured
+from experiments.benchmarks.table import COLUMNS, table
 
 
 @pytest.fixture(autouse=True)
-def _keeps_settings(monkeypatch):
-    """The command turns the compilation cache of its process off; this process is that of the tests."""
-    monkeypatch.setattr(benchmark.jax.config, "update", lambda name, value: None)
+def changed(monkeypatch):
+    """The settings of JAX that the command would change in its process, which here is that of the tests."""
+    changed: dict[str, Any] = {}
+    monkeypatch.setattr(benchmark.jax.config, "update", changed.__setitem__)
+    return changed
 
 
 @pytest.fixture
@@ -21,23 +27,21 @@ def measured(monkeypatch):
     """What each group was asked for; it gives one row and takes no time."""
     plans: dict[str, plan.Plan] = {}
 
-    def replacement(group: str):
-        def measure(chosen, progress):
-            progress("it")
-            plans[group] = chosen
-            yield Row(group=group, what="it", method="fast", values={"ms": 2.5})
+    def measure(group, chosen, progress):
+        progress("it")
+        plans[group] = chosen
+        yield Row(group=group, what="it", method="fast", values={"ms": 2.5})
 
-        return measure
-
-    monkeypatch.setattr(benchmark, "GROUPS", {group: replacement(group) for group in plan.GROUPS})
+    monkeypatch.setattr(benchmark, "GROUPS", {group: functools.partial(measure, group) for group in plan.GROUPS})
     return plans
 
 
-def test_all_groups_are_measured_printed_and_written(measured, tmp_path, capsys):
+def test_all_groups_are_measured_printed_and_written(measured, changed, tmp_path, capsys):
     path = tmp_path / "numbers.json"
     assert benchmark.main(["--json", str(path)]) == 0
     assert list(measured) == ["steps", "parts", "mimicry", "evolution", "compile", "search", "workers", "memory"]
     assert {chosen.quick for chosen in measured.values()} == {False}
+    assert changed == {"jax_enable_compilation_cache": False}
     shown = capsys.readouterr()
     heading, *lines = shown.out.splitlines()
     assert f"jax: {jax.__version__}" in heading
@@ -47,54 +51,25 @@ def test_all_groups_are_measured_printed_and_written(measured, tmp_path, capsys)
     assert written.keys() == {"machine", "versions", "rows"}
     assert written["machine"].keys() == {"cpu", "cores", "device"}
     assert {"python", "jax", "flax"} <= written["versions"].keys()
-    row = {"group": "steps", "what": "it", "method": "fast", "values": {"ms": 2.5}, "note": ""}
-    assert written["rows"][0] == row
+    assert written["rows"][0] == {"group": "steps", "what": "it", "method": "fast", "values": {"ms": 2.5}, "note": ""}
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_groups_can_be_chosen(measured, capsys):
-    assert benchmark.main(["--quick", "--only", "parts", "steps"]) == 0
-    assert list(measured) == ["steps", "parts"]
-    assert measured["steps"].quick
-
-
 @pytest.mark.parametrize(
-    ("arguments", "networks"),
+    ("arguments", "quick", "groups", "networks"),
     [
-        ([], 300),
-        (["--quick"], None),
-        (["--quick", "--memory", "40"], 40),
-        (["--quick", "--only", "memory"], 300),
-        (["--memory", "40"], 40),
+        ([], False, list(plan.GROUPS), 300),
+        (["--quick"], True, list(plan.GROUPS), None),
+        (["--quick", "--memory", "40"], True, list(plan.GROUPS), 40),
+        (["--quick", "--only", "memory", "steps"], True, ["steps", "memory"], 300),
+        (["--memory", "40", "--only", "memory"], False, ["memory"], 40),
     ],
 )
-def test_memory_takes_long_and_is_measured_in_full_runs_or_on_request(measured, arguments, networks):
+def test_groups_and_memory_are_measured_in_full_runs_or_on_request(measured, arguments, quick, groups, networks):
     assert benchmark.main(arguments) == 0
+    assert list(measured) == groups
+    assert {chosen.quick for chosen in measured.values()} == {quick}
     assert measured["memory"].memory == networks
-
-
-def test_a_quick_run_says_what_it_leaves_out():
-    quick = plan.quick_plan(memory=None)
-    (row,) = plan.GROUPS["memory"](quick, lambda what: None)
-    assert row.note == "not measured: left out by --quick; --memory 300 measures it"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--only", "everything"], "--only"),
-        (["--memory", "none"], "--memory"),
-        (["--memory", "0"], "--memory"),
-        (["--fast"], "--fast"),
-    ],
-)
-def test_a_mistake_is_told_in_one_line(measured, capsys, arguments, message):
-    assert benchmark.main(arguments) == 2
-    shown = capsys.readouterr()
-    assert shown.err.startswith("error: ")
-    assert message in shown.err
-    assert shown.err.count("\n") == 1
-    assert not measured
 
 
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(measured, tmp_path, capsys):
@@ -104,11 +79,87 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(measu
     assert not measured
 
 
-def test_an_interruption_ends_with_one_line(monkeypatch, tmp_path, capsys):
-    def interrupted(chosen, progress):
-        raise KeyboardInterrupt
+class Clock:
+    """Time that passes in works alone."""
 
-    monkeypatch.setattr(benchmark, "GROUPS", {"steps": interrupted})
-    assert benchmark.main(["--json", str(tmp_path / "numbers.json")]) == 130
-    assert capsys.readouterr().err == "interrupted; nothing was written\n"
-    assert not list(tmp_path.iterdir())
+    def __init__(self):
+        self.now, self.called = 0.0, list[str]()
+
+    def preparing(self, name, seconds, preparation=0):
+        def prepare():
+            self.now += preparation
+            left = iter(seconds)
+
+            def work():
+                self.called.append(name)
+                self.now += next(left)
+
+            return work
+
+        return prepare
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(measuring.time, "sleep", lambda seconds: None)
+    return clock
+
+
+def test_works_are_called_in_turns_and_the_first_call_counts_apart(clock):
+    works = {"a": clock.preparing("a", [5, 1, 4, 2], preparation=10), "b": clock.preparing("b", [1] * 4)}
+    a: Any = interleave(works, Effort(rounds=3, seconds=60))["a"]
+    assert clock.called == ["a", "b"] * 4
+    assert (a.first, a.seconds, a.median) == (15, (1, 4, 2), 2)
+
+
+@pytest.mark.parametrize(("cost", "rounds"), [(1, range(10)), (4, (0, 2, 4, 6, 8)), (9, (0, 5)), (100, (0,))])
+def test_slow_works_are_called_in_fewer_rounds_at_even_distances_and_at_least_once(clock, cost, rounds):
+    works = {"slow": clock.preparing("slow", [cost] * 11), "fast": clock.preparing("fast", [0] * 11)}
+    interleave(works, Effort(rounds=10, seconds=21))
+    turns = [["slow", "fast"] if turn in rounds else ["fast"] for turn in range(10)]
+    assert clock.called == ["slow", "fast", *itertools.chain(*turns)]
+
+
+def test_what_cannot_be_measured_says_why_and_the_others_go_on(clock):
+    def refuse():
+        raise NotMeasured("there is none")
+
+    def run_out():
+        raise jax.errors.JaxRuntimeError("\n\n  RESOURCE_EXHAUSTED: out of memory \nwhile allocating")
+
+    works = {"absent": refuse, "failing": lambda: refuse, "large": lambda: run_out, "fine": lambda: lambda: None}
+    results: Any = interleave(works, Effort(rounds=2, seconds=1))
+    assert list(results) == list(works)
+    assert str(results["absent"]) == str(results["failing"]) == "there is none"
+    assert str(results["large"]) == "RESOURCE_EXHAUSTED: out of memory"
+    assert len(results["fine"].seconds) == 2
+    assert measuring.one_line(ValueError()) == "ValueError"
+
+
+def test_a_rate_is_the_median_of_runs_without_the_first(clock):
+    def work(run):
+        clock.now += [60, 2, 1, 4][run]
+
+    row = measuring.measure(work, group="calls", what="calls", method="plain", amount=8, runs=3)
+    assert row.values == {"per_second": 4, "slowest": 2, "fastest": 8, "first_seconds": 60}
+
+
+def test_the_table_is_aligned_and_has_the_columns_of_each_group():
+    rows = [
+        Row(group="steps", what="small", method="ours", values={"share_of_peak": 0.4567, "ms": 12.345}),
+        Row(group="steps", what="small", method="PyTorch", values={"ms": 1234.5, "times_pytorch": 1.0}),
+        not_measured("there is no such thing as this on the machine", group="steps", what="GPU"),
+        Row(group="memory", what="300 networks", values={"mib": 512.0}),
+    ]
+    assert table(rows).splitlines() == [
+        "STEPS                     ms  % of peak  x PyTorch",
+        "small         ours      12.3       45.7",
+        "small         PyTorch  1,234                     1",
+        "GPU                    not measured: there is no such thing as this on the machine",
+        "MEMORY                 MiB at the end",
+        "300 networks                      512",
+    ]
+    assert table([]) == ""
+    assert len(set(COLUMNS.values())) == len(COLUMNS), "columns have different names"

@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import re
+import shutil
 from pathlib import Path
 
 import jax
@@ -12,6 +14,7 @@ from sklearn.datasets import load_digits
 from eigen_jax.data import (
     DataConfig,
     DataError,
+    Dataset,
     default_cache_dir,
     fit_zca,
     gcn_zca,
@@ -32,24 +35,16 @@ def random_images(count: int, shape: tuple[int, ...] = (4, 5, 3), seed: int = 0)
     return np.clip(128 + 20 * smooth, 0, 255).astype(np.uint8)
 
 
-# --- Splitting -------------------------------------------------------------------------------
-
-
-def test_a_split_is_a_partition_in_proportion():
+@pytest.mark.parametrize(("size", "quotas"), [(10, [5, 3, 2]), (14, [7, 4, 3])])
+def test_a_split_is_a_partition_in_proportion_rounded_by_largest_remainder(size, quotas):
     labels = np.repeat([0, 1, 2], [50, 30, 20])
     np.random.default_rng(0).shuffle(labels)
-    kept, held_out = stratified_split(labels, 10, num_classes=3, seed=0)
+    kept, held_out = stratified_split(labels, size, num_classes=3, seed=0)
     assert sorted([*kept, *held_out]) == list(range(100))
-    assert np.bincount(labels[held_out]).tolist() == [5, 3, 2]
+    # Of 14, exact quotas are 7, 4.2 and 2.8.
+    assert np.bincount(labels[held_out]).tolist() == quotas
     assert (np.diff(kept) > 0).all()
     assert (np.diff(held_out) > 0).all()
-
-
-def test_quotas_are_rounded_by_largest_remainder():
-    labels = np.repeat([0, 1, 2], [50, 30, 20])
-    _, held_out = stratified_split(labels, 14, num_classes=3, seed=0)
-    # Exact quotas are 7, 4.2 and 2.8.
-    assert np.bincount(labels[held_out]).tolist() == [7, 4, 3]
 
 
 def test_a_split_is_what_its_seed_says():
@@ -61,27 +56,17 @@ def test_a_split_is_what_its_seed_says():
     assert stratified_split(labels, 4, num_classes=2, seed=4)[1].tolist() != sorted(expected)
 
 
-@pytest.mark.parametrize("size", [1, 99, 100, 1900, 2000, 5000])
-def test_a_split_that_leaves_a_class_out(size):
+def test_a_split_has_every_class_on_both_sides():
     labels = np.arange(2000) % 100
-    if 100 <= size <= 1900:
-        kept, held_out = stratified_split(labels, size, num_classes=100, seed=0)
-        assert len(np.unique(labels[kept])) == len(np.unique(labels[held_out])) == 100
-        return
-    with pytest.raises(DataError) as caught:
-        stratified_split(labels, size, num_classes=100, seed=0)
-    assert str(caught.value) == (
-        f"validation_size is {size} of 2000 training images; with 100 classes on both sides it must be from 100 to 1900"
-    )
-
-
-def test_a_split_of_a_class_with_one_image():
-    with pytest.raises(DataError) as caught:
+    for size in (100, 1900):
+        for rows in stratified_split(labels, size, num_classes=100, seed=0):
+            assert len(np.unique(labels[rows])) == 100
+    for size in (1, 99, 1901, 2000, 5000):
+        message = f"validation_size is {size} of 2000 training images; with 100 classes on both sides it must be from "
+        with pytest.raises(DataError, match=f"^{re.escape(message)}100 to 1900$"):
+            stratified_split(labels, size, num_classes=100, seed=0)
+    with pytest.raises(DataError, match=r"^class 1 has 1 training images; a stratified split needs at least 2$"):
         stratified_split(np.array([0, 0, 1, 2, 2]), 2, num_classes=3, seed=0)
-    assert str(caught.value) == "class 1 has 1 training images; a stratified split needs at least 2"
-
-
-# --- Preprocessing ---------------------------------------------------------------------------
 
 
 def gcn_by_hand(image: np.ndarray, scale: float) -> np.ndarray:
@@ -100,17 +85,13 @@ def whiten_by_hand(train: np.ndarray, rows: np.ndarray, bias: float) -> np.ndarr
     return (rows - mean) @ directions.T @ np.diag((eigenvalues + bias) ** -0.5) @ directions
 
 
-def test_gcn_agrees_with_a_computation_by_hand():
+def test_gcn_agrees_with_a_computation_by_hand_and_makes_a_constant_image_zero():
     images = random_images(20)
     result = global_contrast_normalize(images, scale=55.0)
     assert result.dtype == np.float64
     np.testing.assert_allclose(result, [gcn_by_hand(image, 55.0) for image in images], rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("value", [0, 77, 0.1])
-def test_gcn_makes_a_constant_image_zero(value):
-    result = global_contrast_normalize(np.full((1, 8, 8, 3), value))
-    np.testing.assert_array_equal(result, np.zeros((1, 8, 8, 3)))
+    for value in (0, 77, 0.1):
+        assert not global_contrast_normalize(np.full((1, 8, 8, 3), value)).any()
 
 
 @pytest.mark.parametrize("count", [30, 500])  # fewer images than the 60 pixels, and more
@@ -161,11 +142,26 @@ def test_standardize_agrees_with_a_computation_by_hand():
     np.testing.assert_allclose(result[..., 2], other[..., 2] - 9.0)
 
 
-# --- Whole data sets -------------------------------------------------------------------------
-
-
 def digits_config(cache_dir: Path, **changes) -> DataConfig:
     return dataclasses.replace(DataConfig(name="digits", validation_size=200, cache_dir=cache_dir), **changes)
+
+
+@pytest.fixture(scope="module")
+def filled_cache(tmp_path_factory) -> tuple[Path, Dataset]:
+    """A cache folder, to be copied before it is written to, and the digits that it was filled with."""
+    folder = tmp_path_factory.mktemp("cache")
+    return folder, load_dataset(digits_config(folder))
+
+
+@pytest.fixture
+def cache_dir(filled_cache, tmp_path) -> Path:
+    """A copy of the filled cache."""
+    return shutil.copytree(filled_cache[0], tmp_path / "copy")
+
+
+@pytest.fixture
+def digits(filled_cache) -> Dataset:
+    return filled_cache[1]
 
 
 def test_the_digits_are_those_of_scikit_learn():
@@ -180,34 +176,30 @@ def test_the_digits_are_those_of_scikit_learn():
     assert {(image.tobytes(), label) for image, label in zip(restored, labels, strict=True)} == everything
 
 
-def test_a_dataset_is_on_the_device_and_nothing_is_in_two_parts(tmp_path):
-    dataset = load_dataset(digits_config(tmp_path))
-    assert [leaf.dtype.name for leaf in jax.tree.leaves(dataset)] == ["float32", "int32"] * 3
-    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(dataset))
-    assert dataset.train_images.shape == (1237, 8, 8, 1)
-    assert dataset.validation_images.shape == (200, 8, 8, 1)
-    assert dataset.num_classes == 10
-    parts = [np.asarray(part) for part in (dataset.train_images, dataset.validation_images, dataset.test_images)]
+def test_a_dataset_is_on_the_device_and_nothing_is_in_two_parts(digits):
+    assert [leaf.dtype.name for leaf in jax.tree.leaves(digits)] == ["float32", "int32"] * 3
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(digits))
+    assert digits.train_images.shape == (1237, 8, 8, 1)
+    assert digits.validation_images.shape == (200, 8, 8, 1)
+    assert digits.num_classes == 10
+    parts = [np.asarray(part) for part in (digits.train_images, digits.validation_images, digits.test_images)]
     images = [{image.tobytes() for image in part} for part in parts]
     assert len(set.union(*images)) == sum(map(len, images))
 
 
-def test_joined_validation_images_follow_the_training_images(tmp_path):
-    dataset = load_dataset(digits_config(tmp_path))
-    joined = join_validation(dataset)
-    assert joined.train_images.shape == (1237 + 200, 8, 8, 1)
+def test_joined_validation_images_follow_the_training_images(digits):
+    joined = join_validation(digits)
     for part in ("images", "labels"):
-        train, validation = getattr(dataset, f"train_{part}"), getattr(dataset, f"validation_{part}")
-        together = np.asarray(getattr(joined, f"train_{part}"))
-        np.testing.assert_array_equal(together[:1237], train)
-        np.testing.assert_array_equal(together[1237:], validation)
+        train, validation, test = (getattr(digits, f"{name}_{part}") for name in ("train", "validation", "test"))
+        together = getattr(joined, f"train_{part}")
+        np.testing.assert_array_equal(together, np.concatenate([train, validation]))
         assert together.dtype == train.dtype
         np.testing.assert_array_equal(getattr(joined, f"validation_{part}"), validation)
-        np.testing.assert_array_equal(getattr(joined, f"test_{part}"), getattr(dataset, f"test_{part}"))
-    assert (joined.num_classes, joined.name, joined.fingerprint) == (10, "digits", dataset.fingerprint)
+        np.testing.assert_array_equal(getattr(joined, f"test_{part}"), test)
+    assert (joined.num_classes, joined.name, joined.fingerprint) == (10, "digits", digits.fingerprint)
 
 
-def test_images_and_labels_stay_together(tmp_path):
+def test_images_and_labels_stay_together_and_the_fingerprint_ignores_what_they_do_not_depend_on(tmp_path):
     raw = read_raw(DataConfig(name="digits"))
     dataset = load_dataset(digits_config(tmp_path, preprocessing="standardize"))
     _, rows = stratified_split(raw.train_labels, 200, num_classes=10, seed=0)
@@ -215,6 +207,8 @@ def test_images_and_labels_stay_together(tmp_path):
     restored = np.asarray(dataset.validation_images)
     # Standardizing one channel is affine: the images correlate perfectly with the raw ones.
     assert np.corrcoef(restored.ravel(), raw.train_images[rows].ravel())[0, 1] > 0.99999
+    other = digits_config(tmp_path / "other", preprocessing="standardize", gcn_scale=1.0)
+    assert load_dataset(other).fingerprint == dataset.fingerprint
 
 
 def test_the_real_sample_becomes_a_dataset(cifar_sample, tmp_path):
@@ -224,47 +218,30 @@ def test_the_real_sample_becomes_a_dataset(cifar_sample, tmp_path):
     dataset = load_dataset(config)
     assert dataset.train_images.shape == (4500, 32, 32, 3)
     assert (np.bincount(np.asarray(dataset.validation_labels)) == 5).all()
-    np.testing.assert_allclose(dataset.train_images.std(axis=(0, 1, 2)), 1, rtol=1e-3)
+    np.testing.assert_allclose(np.asarray(dataset.train_images, np.float64).std(axis=(0, 1, 2)), 1, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
     "changes", [{"validation_size": 201}, {"split_seed": 1}, {"gcn_scale": 1.0}, {"zca_bias": 0.2}]
 )
-def test_the_fingerprint_and_the_images_change_with_a_setting(tmp_path, changes):
-    first, second = load_dataset(digits_config(tmp_path)), load_dataset(digits_config(tmp_path, **changes))
-    assert first.fingerprint != second.fingerprint
-    assert not np.array_equal(first.test_images, second.test_images)
-    assert len(list((tmp_path / "preprocessed").iterdir())) == 2
+def test_the_fingerprint_and_the_images_change_with_a_setting(digits, cache_dir, changes):
+    other = load_dataset(digits_config(cache_dir, **changes))
+    assert other.fingerprint != digits.fingerprint
+    assert not np.array_equal(other.test_images, digits.test_images)
+    assert len(list((cache_dir / "preprocessed").iterdir())) == 2
 
 
-def test_the_fingerprint_ignores_what_the_images_do_not_depend_on(tmp_path):
-    first = load_dataset(digits_config(tmp_path, preprocessing="standardize"))
-    second = load_dataset(digits_config(tmp_path / "other", preprocessing="standardize", gcn_scale=1.0))
-    assert first.fingerprint == second.fingerprint
-
-
-# --- The cache -------------------------------------------------------------------------------
-
-
-def cached_file(cache_dir: Path) -> Path:
-    (path,) = (cache_dir / "preprocessed").iterdir()
-    return path
-
-
-def test_a_second_load_reads_the_cache(tmp_path, monkeypatch):
-    first = load_dataset(digits_config(tmp_path))
-
+def test_a_second_load_reads_the_cache(digits, cache_dir, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("computed again")
 
     monkeypatch.setattr(loading.preprocessing, "gcn_zca", refuse)
-    second = load_dataset(digits_config(tmp_path))
-    jax.tree.map(np.testing.assert_array_equal, first, second)
+    jax.tree.map(np.testing.assert_array_equal, load_dataset(digits_config(cache_dir)), digits)
     with pytest.raises(AssertionError, match="computed again"):
-        load_dataset(digits_config(tmp_path, split_seed=1))
+        load_dataset(digits_config(cache_dir, split_seed=1))
 
 
-def damage_byte(content: bytes, position: int) -> bytes:
+def flip_bit(content: bytes, position: int) -> bytes:
     return content[:position] + bytes([content[position] ^ 0x40]) + content[position + 1 :]
 
 
@@ -274,38 +251,31 @@ def damage_byte(content: bytes, position: int) -> bytes:
         lambda content: b"",
         lambda content: content[: len(content) // 2],
         lambda content: content[:-1],
-        lambda content: damage_byte(content, len(content) // 3),
-        lambda content: damage_byte(content, 60),
+        lambda content: flip_bit(content, len(content) // 3),
+        lambda content: flip_bit(content, 60),
         lambda content: b"not an archive",
     ],
 )
-def test_a_damaged_cache_file_is_built_again(tmp_path, caplog, damage):
-    first = load_dataset(digits_config(tmp_path))
-    path = cached_file(tmp_path)
-    content = path.read_bytes()
-    path.write_bytes(damage(content))
+def test_a_damaged_cache_file_is_built_again(digits, cache_dir, caplog, damage):
+    (path,) = (cache_dir / "preprocessed").iterdir()
+    path.write_bytes(damage(path.read_bytes()))
     with caplog.at_level(logging.WARNING):
-        second = load_dataset(digits_config(tmp_path))
+        again = load_dataset(digits_config(cache_dir))
     assert f"cache file {path} is damaged" in caplog.text
-    jax.tree.map(np.testing.assert_array_equal, first, second)
+    jax.tree.map(np.testing.assert_array_equal, again, digits)
     caplog.clear()
-    load_dataset(digits_config(tmp_path))
+    load_dataset(digits_config(cache_dir))
     assert not caplog.text
 
 
-def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, caplog):
-    (tmp_path / "file").write_text("in the way")
-    expected = load_dataset(digits_config(tmp_path / "cache"))
-    with caplog.at_level(logging.WARNING):
-        dataset = load_dataset(digits_config(tmp_path / "file"))
-    assert "cannot be written (Not a directory); going on without it" in caplog.text
-    jax.tree.map(np.testing.assert_array_equal, dataset.test_images, expected.test_images)
-
-
-def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch, caplog):
+def test_a_cache_that_cannot_be_written_is_a_warning_and_leaves_nothing_behind(digits, tmp_path, monkeypatch, caplog):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
+    (tmp_path / "file").write_text("in the way")
+    dataset = load_dataset(digits_config(tmp_path / "file"))
+    assert "cannot be written (Not a directory); going on without it" in caplog.text
+    np.testing.assert_array_equal(dataset.test_images, digits.test_images)
     monkeypatch.setattr(np, "savez", fail)
     load_dataset(digits_config(tmp_path))
     assert "(No space left on device); going on without it" in caplog.text
@@ -320,9 +290,6 @@ def test_the_cache_is_where_xdg_says(tmp_path, monkeypatch):
     assert default_cache_dir() == tmp_path / ".cache" / "eigen_jax"
 
 
-# --- Settings that cannot be -----------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -332,10 +299,7 @@ def test_the_cache_is_where_xdg_says(tmp_path, monkeypatch):
         ({"split_seed": -1}, "split_seed is -1; it must be from 0 to 4294967295"),
         ({"gcn_scale": 0.0}, "gcn_scale is 0.0; it must be a number above 0"),
         ({"zca_bias": float("nan")}, "zca_bias is nan; it must be a number above 0"),
-        (
-            {"name": "digits", "data_dir": Path("x")},
-            "data folder x is given, but the digits need none: leave it out",
-        ),
+        ({"name": "digits", "data_dir": Path("x")}, "data folder x is given, but the digits need none: leave it out"),
     ],
 )
 def test_settings_that_cannot_be(settings, message):

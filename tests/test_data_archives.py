@@ -12,10 +12,8 @@ import pytest
 from eigen_jax.data import DataConfig, DataError, read_raw
 from eigen_jax.data.unpickling import unpickle
 
-GIVE = {
-    "cifar10": "give the folder that holds cifar-10-batches-py or cifar-10-python.tar.gz",
-    "cifar100": "give the folder that holds cifar-100-python or cifar-100-python.tar.gz",
-}
+ARCHIVES = {"cifar-10-batches-py": "cifar-10-python.tar.gz", "cifar-100-python": "cifar-100-python.tar.gz"}
+GIVE_10, GIVE_100 = (f"give the folder that holds {folder} or {archive}" for folder, archive in ARCHIVES.items())
 
 
 def part(count: int, classes: int, seed: int, *, labels: str) -> dict[bytes, object]:
@@ -28,27 +26,28 @@ def write(path: Path, content: object) -> None:
     path.write_bytes(pickle.dumps(content, protocol=2))
 
 
+def make_set(folder: Path, parts: dict[str, dict[bytes, object]]) -> Path:
+    folder.mkdir(parents=True)
+    for name, content in parts.items():
+        write(folder / name, content)
+    return folder
+
+
 @pytest.fixture
 def cifar10(tmp_path: Path) -> Path:
-    """The folder above a CIFAR-10 of 5 x 12 training and 10 test images."""
-    folder = tmp_path / "data" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    for number in range(1, 6):
-        write(folder / f"data_batch_{number}", part(12, 10, number, labels="labels"))
-    write(folder / "test_batch", part(10, 10, 6, labels="labels"))
-    write(folder / "batches.meta", {b"label_names": [f"class{index}".encode() for index in range(10)]})
-    return folder.parent
+    """A folder with a CIFAR-10 of 5 x 12 training and 10 test images."""
+    parts = {f"data_batch_{number}": part(12, 10, number, labels="labels") for number in range(1, 6)}
+    parts["test_batch"] = part(10, 10, 6, labels="labels")
+    parts["batches.meta"] = {b"label_names": [f"class{index}".encode() for index in range(10)]}
+    return make_set(tmp_path / "data" / "cifar-10-batches-py", parts)
 
 
 @pytest.fixture
 def cifar100(tmp_path: Path) -> Path:
-    """The folder above a CIFAR-100 of 200 training and 100 test images."""
-    folder = tmp_path / "data" / "cifar-100-python"
-    folder.mkdir(parents=True)
-    write(folder / "train", part(200, 100, 0, labels="fine_labels"))
-    write(folder / "test", part(100, 100, 1, labels="fine_labels"))
-    write(folder / "meta", {b"fine_label_names": [f"class{index}".encode() for index in range(100)]})
-    return folder.parent
+    """A folder with a CIFAR-100 of 200 training and 100 test images."""
+    parts = {"train": part(200, 100, 0, labels="fine_labels"), "test": part(100, 100, 1, labels="fine_labels")}
+    parts["meta"] = {b"fine_label_names": [f"class{index}".encode() for index in range(100)]}
+    return make_set(tmp_path / "data 100" / "cifar-100-python", parts)
 
 
 def read(data_dir: Path, name: str = "cifar10"):
@@ -62,20 +61,19 @@ def error_of(data_dir: Path, name: str = "cifar10") -> str:
     return str(caught.value)
 
 
-def archive_of(data_dir: Path, folder: str, archive: str) -> Path:
+def archive_of(folder: Path) -> Path:
     """Packs a folder as the official archive, alone in a folder of its own."""
-    path = data_dir.parent / "packed" / archive
+    path = folder.parents[1] / "packed" / ARCHIVES[folder.name]
     path.parent.mkdir()
     with tarfile.open(path, "w:gz") as file:
-        file.add(data_dir / folder, folder)
+        file.add(folder, folder.name)
     return path
 
 
 def test_the_folder_itself_its_parent_and_the_archive_hold_the_same(cifar10):
-    archive = archive_of(cifar10, "cifar-10-batches-py", "cifar-10-python.tar.gz")
+    archive = archive_of(cifar10)
     expected = read(cifar10).content_hash()
-    for place in (cifar10 / "cifar-10-batches-py", archive, archive.parent):
-        assert read(place).content_hash() == expected
+    assert all(read(place).content_hash() == expected for place in (cifar10.parent, archive, archive.parent))
 
 
 def test_planes_become_channels_and_batches_keep_their_order(cifar10):
@@ -84,7 +82,7 @@ def test_planes_become_channels_and_batches_keep_their_order(cifar10):
     assert raw.train_images.shape == (60, 32, 32, 3)
     assert raw.test_images.shape == (10, 32, 32, 3)
     assert (raw.train_images.dtype, raw.train_labels.dtype) == (np.uint8, np.int32)
-    third = pickle.loads((cifar10 / "cifar-10-batches-py" / "data_batch_3").read_bytes(), encoding="bytes")
+    third = pickle.loads((cifar10 / "data_batch_3").read_bytes(), encoding="bytes")
     for channel, row, column in ((0, 0, 0), (1, 5, 30), (2, 31, 31)):
         pixel = third[b"data"][7][channel * 1024 + row * 32 + column]
         assert raw.train_images[2 * 12 + 7, row, column, channel] == pixel
@@ -92,17 +90,16 @@ def test_planes_become_channels_and_batches_keep_their_order(cifar10):
 
 
 @pytest.mark.parametrize(
-    ("name", "mean", "tolerance"),
-    [("cifar10", (0.4914, 0.4822, 0.4465), 0.01), ("cifar100", (0.5071, 0.4865, 0.4409), 0.01)],
+    ("name", "mean", "first"),
+    [("cifar10", (0.4914, 0.4822, 0.4465), "airplane"), ("cifar100", (0.5071, 0.4865, 0.4409), "apple")],
 )
-def test_the_real_sample_has_the_known_statistics(cifar_sample, name, mean, tolerance):
+def test_the_real_sample_has_the_known_statistics(cifar_sample, name, mean, first):
     raw = read(cifar_sample, name)
     assert len(raw.train_images) == 5000
     assert len(raw.test_images) == 1000
-    np.testing.assert_allclose(raw.train_images.mean(axis=(0, 1, 2)) / 255, mean, atol=tolerance)
-    counts = np.bincount(raw.train_labels)
-    assert (counts == 5000 // raw.num_classes).all()
-    assert raw.class_names[0] == {"cifar10": "airplane", "cifar100": "apple"}[name]
+    np.testing.assert_allclose(raw.train_images.mean(axis=(0, 1, 2)) / 255, mean, atol=0.01)
+    assert (np.bincount(raw.train_labels) == 5000 // raw.num_classes).all()
+    assert raw.class_names[0] == first
 
 
 def test_a_pickle_of_python_2_is_read():
@@ -141,19 +138,16 @@ class RunsCommand:
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_hostile_pickle_is_refused_and_not_run(cifar10, packed):
     trace = cifar10 / "trace"
-    folder = cifar10 / "cifar-10-batches-py"
-    write(folder / "data_batch_2", {b"data": RunsCommand(f"touch {trace}")})
-    place, label = cifar10, f"{folder}/data_batch_2"
-    if packed:
-        place = archive_of(cifar10, folder.name, "cifar-10-python.tar.gz")
-        label = f"data_batch_2 in {place}"
+    write(cifar10 / "data_batch_2", {b"data": RunsCommand(f"touch {trace}")})
+    place = archive_of(cifar10) if packed else cifar10
+    label = f"data_batch_2 in {place}" if packed else f"{cifar10}/data_batch_2"
     assert error_of(place) == (
         f"{label} asks to run 'posix.system', which no CIFAR file needs; nothing in it was run: "
         "get the file from a source that you trust"
     )
     assert not trace.exists()
     # The same file does leave its trace where Python's own unpickler reads it.
-    pickle.loads((folder / "data_batch_2").read_bytes())
+    pickle.loads((cifar10 / "data_batch_2").read_bytes())
     assert trace.exists()
 
 
@@ -166,17 +160,17 @@ def test_only_what_arrays_need_is_allowed(name):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_an_array_over_a_chosen_buffer_is_refused():
-    """NumPy would take these bytes for pointers to objects."""
-    content = b"\x80\x02}(U\x04datacnumpy\nndarray\n(K\x01\x85U\x01OU\x08AAAAAAAAtRu."
+@pytest.mark.parametrize(
+    "content",
+    [
+        # NumPy would take these bytes for pointers to objects.
+        b"\x80\x02}(U\x04datacnumpy\nndarray\n(K\x01\x85U\x01OU\x08AAAAAAAAtRu.",
+        *(pickle.dumps({b"data": np.array([value])}, protocol=2) for value in (1.5, None, True)),
+    ],
+)
+def test_arrays_over_a_chosen_buffer_or_of_other_types_are_refused(content):
     with pytest.raises(DataError, match="batch is truncated or damaged"):
         unpickle(content, label="batch")
-
-
-@pytest.mark.parametrize("array", [np.array([1.5]), np.array(["a"], object), np.array([True])])
-def test_arrays_of_other_types_are_refused(array):
-    with pytest.raises(DataError, match="batch is truncated or damaged"):
-        unpickle(pickle.dumps({b"data": array}, protocol=2), label="batch")
 
 
 def test_every_truncation_of_a_pickle_is_an_error():
@@ -186,72 +180,47 @@ def test_every_truncation_of_a_pickle_is_an_error():
             unpickle(content[:length], label="batch")
 
 
-def test_a_truncated_file(cifar10):
-    path = cifar10 / "cifar-10-batches-py" / "data_batch_4"
-    path.write_bytes(path.read_bytes()[:1000])
-    assert error_of(cifar10) == f"{path} is truncated or damaged (UnpicklingError); get the file again"
-
-
 @pytest.mark.parametrize("kept", [0.5, 0.99])
 def test_a_truncated_archive(cifar10, kept):
-    archive = archive_of(cifar10, "cifar-10-batches-py", "cifar-10-python.tar.gz")
+    archive = archive_of(cifar10)
     content = archive.read_bytes()
     archive.write_bytes(content[: int(len(content) * kept)])
     assert error_of(archive.parent) == f"{archive} is truncated or damaged (EOFError); get the archive again"
 
 
-def test_an_archive_that_is_none(tmp_path):
+def test_what_holds_no_set(tmp_path):
+    assert error_of(tmp_path / "no") == f"data folder {tmp_path}/no does not exist; {GIVE_10}"
+    assert error_of(tmp_path, "cifar100") == f"{tmp_path} does not hold CIFAR-100; {GIVE_100}"
     archive = tmp_path / "cifar-10-python.tar.gz"
     archive.write_bytes(b"<html>404 Not Found</html>")
     assert error_of(tmp_path) == f"{archive} is truncated or damaged (ReadError); get the archive again"
-    assert error_of(archive) == f"{archive} is neither a folder nor a whole archive; {GIVE['cifar10']}"
+    assert error_of(archive) == f"{archive} is neither a folder nor a whole archive; {GIVE_10}"
 
 
-def test_an_archive_without_a_file(cifar10):
-    (cifar10 / "cifar-10-batches-py" / "test_batch").unlink()
-    archive = archive_of(cifar10, "cifar-10-batches-py", "cifar-10-python.tar.gz")
-    assert error_of(archive) == (
-        f"test_batch is missing in {archive}, which is no whole cifar-10-python.tar.gz; get the archive again"
-    )
-
-
-def test_a_missing_file(cifar10):
-    path = cifar10 / "cifar-10-batches-py" / "data_batch_5"
-    path.unlink()
-    assert error_of(cifar10) == f"{path} is missing; unpack cifar-10-python.tar.gz again"
-
-
-def test_a_file_that_cannot_be_read(cifar10):
-    path = cifar10 / "cifar-10-batches-py" / "data_batch_5"
+def test_a_file_that_is_truncated_cannot_be_read_or_is_missing(cifar10):
+    path = cifar10 / "data_batch_5"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert error_of(cifar10) == f"{path} is truncated or damaged (UnpicklingError); get the file again"
     path.unlink()
     path.mkdir()
     assert error_of(cifar10) == f"{path} cannot be read (Is a directory)"
+    path.rmdir()
+    assert error_of(cifar10) == f"{path} is missing; unpack cifar-10-python.tar.gz again"
+    archive = archive_of(cifar10)
+    assert error_of(archive) == (
+        f"data_batch_5 is missing in {archive}, which is no whole cifar-10-python.tar.gz; get the archive again"
+    )
 
 
-def test_no_such_folder(tmp_path):
-    assert error_of(tmp_path / "no") == f"data folder {tmp_path}/no does not exist; {GIVE['cifar10']}"
-
-
-def test_an_empty_folder(tmp_path):
-    assert error_of(tmp_path, "cifar100") == f"{tmp_path} does not hold CIFAR-100; {GIVE['cifar100']}"
-
-
-def test_cifar_100_given_for_cifar_10(cifar100):
-    folder = cifar100 / "cifar-100-python"
-    archive = archive_of(cifar100, folder.name, "cifar-100-python.tar.gz")
-    for place, found in ((cifar100, folder), (folder, folder), (archive, archive), (archive.parent, archive)):
-        assert error_of(place) == f"{found} holds CIFAR-100, not CIFAR-10; {GIVE['cifar10']}"
-
-
-def test_cifar_10_given_for_cifar_100(cifar10):
-    folder = cifar10 / "cifar-10-batches-py"
-    assert error_of(cifar10, "cifar100") == f"{folder} holds CIFAR-10, not CIFAR-100; {GIVE['cifar100']}"
-
-
-def test_files_of_the_wrong_set_under_the_right_names(cifar10, cifar100):
-    train = cifar100 / "cifar-100-python" / "train"
-    shutil.copy(cifar10 / "cifar-10-batches-py" / "data_batch_1", train)
-    assert error_of(cifar100, "cifar100") == f"{train} holds CIFAR-10, not CIFAR-100; {GIVE['cifar100']}"
+def test_one_set_given_for_the_other(cifar10, cifar100):
+    archive = archive_of(cifar100)
+    places = {cifar100.parent: cifar100, cifar100: cifar100, archive: archive, archive.parent: archive}
+    for place, found in places.items():
+        assert error_of(place) == f"{found} holds CIFAR-100, not CIFAR-10; {GIVE_10}"
+    assert error_of(cifar10.parent, "cifar100") == f"{cifar10} holds CIFAR-10, not CIFAR-100; {GIVE_100}"
+    # Files of the wrong set under the right names.
+    shutil.copy(cifar10 / "data_batch_1", cifar100 / "train")
+    assert error_of(cifar100, "cifar100") == f"{cifar100}/train holds CIFAR-10, not CIFAR-100; {GIVE_100}"
 
 
 @pytest.mark.parametrize(
@@ -269,24 +238,19 @@ def test_files_of_the_wrong_set_under_the_right_names(cifar10, cifar100):
     ],
 )
 def test_content_that_cannot_be(cifar10, change, message):
-    path = cifar10 / "cifar-10-batches-py" / "data_batch_1"
+    path = cifar10 / "data_batch_1"
     write(path, part(12, 10, 0, labels="labels") | change)
     assert error_of(cifar10).startswith(f"{path} {message}")
 
 
-def test_keys_that_are_missing(cifar10):
-    path = cifar10 / "cifar-10-batches-py" / "data_batch_1"
-    write(path, {b"labels": [0]})
-    assert error_of(cifar10) == f"{path} has no 'data'; it is not a CIFAR-10 file: get it again"
-
-
-def test_a_pickle_that_is_no_dictionary(cifar10):
-    path = cifar10 / "cifar-10-batches-py" / "batches.meta"
-    write(path, [1, 2])
-    assert error_of(cifar10) == f"{path} holds a list, not CIFAR's dictionary; get the file again"
-
-
-def test_class_names_that_are_missing(cifar10):
-    path = cifar10 / "cifar-10-batches-py" / "batches.meta"
-    write(path, {b"label_names": [b"cat"]})
-    assert error_of(cifar10) == f"{path} does not name 10 classes; it is not CIFAR-10's: get it again"
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("data_batch_1", {b"labels": [0]}, "has no 'data'; it is not a CIFAR-10 file: get it again"),
+        ("batches.meta", [1, 2], "holds a list, not CIFAR's dictionary; get the file again"),
+        ("batches.meta", {b"label_names": [b"cat"]}, "does not name 10 classes; it is not CIFAR-10's: get it again"),
+    ],
+)
+def test_dictionaries_that_cannot_be(cifar10, file, content, message):
+    write(cifar10 / file, content)
+    assert error_of(cifar10) == f"{cifar10}/{file} {message}"

@@ -13,10 +13,7 @@ from tensorflow_datasets.core.download import checksums
 
 from eigen_jax.data import DataConfig, DataError, read_raw, tfds_source
 
-URL = {
-    "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
-    "cifar100": "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
-}
+URL = {f"cifar{count}": f"https://www.cs.toronto.edu/~kriz/cifar-{count}-binary.tar.gz" for count in (10, 100)}
 CLASSES = {"cifar10": 10, "cifar100": 100}
 TRAIN, TEST = 200, 100
 
@@ -110,33 +107,32 @@ def test_an_archive_is_prepared_once_and_then_kept_decoded(tmp_path, expect_chec
     assert again.class_names == raw.class_names
 
 
-def test_no_data_and_no_network(tmp_path, monkeypatch):
+def test_no_data_and_no_network_or_no_folder_for_it(tmp_path, monkeypatch):
     def unreachable(*_, **__):
         raise requests.ConnectionError("Name or service not known")
 
     monkeypatch.setattr(requests, "head", unreachable)
     assert error_of(DataConfig(name="cifar100", cache_dir=tmp_path)) == (
-        "no data for cifar100: https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz cannot be reached "
+        f"no data for cifar100: {URL['cifar100']} cannot be reached "
         "(ConnectionError); connect to the network and it is downloaded, or give --data-dir with the official "
         "python-version folder or archive, or run `python -m experiments.digits`, which needs neither"
     )
+    (tmp_path / "file").write_text("in the way")
+    assert error_of(DataConfig(name="cifar10", cache_dir=tmp_path / "file")) == (
+        f"cache folder {tmp_path}/file cannot be written (Not a directory); name another"
+    )
 
 
-def test_an_archive_with_a_wrong_checksum(tmp_path):
-    write_archive("cifar10", tmp_path)
-    assert error_of(DataConfig(name="cifar10", cache_dir=tmp_path)) == (
+def test_an_archive_with_a_wrong_checksum_or_that_is_cut_short(tmp_path, expect_checksum):
+    path = write_archive("cifar10", tmp_path)
+    config = DataConfig(name="cifar10", cache_dir=tmp_path)
+    assert error_of(config) == (
         f"the archive of cifar10 in {tmp_path}/tensorflow_datasets/downloads has a wrong checksum; "
         "delete that folder and start again"
     )
-
-
-def test_an_archive_that_is_cut_short(tmp_path, expect_checksum):
-    path = write_archive("cifar10", tmp_path)
     path.write_bytes(path.read_bytes()[:5000])
     expect_checksum("cifar10", path)
-    assert error_of(DataConfig(name="cifar10", cache_dir=tmp_path)) == (
-        f"{path} is truncated or damaged (EOFError); delete it and start again"
-    )
+    assert error_of(config) == f"{path} is truncated or damaged (EOFError); delete it and start again"
 
 
 def test_prepared_files_that_are_damaged(tmp_path, expect_checksum):
@@ -150,10 +146,3 @@ def test_prepared_files_that_are_damaged(tmp_path, expect_checksum):
     message = error_of(config)
     assert message.startswith(f"the prepared cifar10 in {prepared} cannot be read (")
     assert message.endswith("); delete that folder, and it is made again")
-
-
-def test_a_cache_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    assert error_of(DataConfig(name="cifar10", cache_dir=tmp_path / "file")) == (
-        f"cache folder {tmp_path}/file cannot be written (Not a directory); name another"
-    )

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from commands_data import refused
 
 from eigen_jax.architecture import Architecture, Layer, to_json
 from experiments.describe import main
@@ -11,9 +12,8 @@ CONV = {"op": "conv", "inputs": [-1], "channels": 16, "kernel": 3, "stride": 1}
 
 
 def test_a_network_is_shown_with_its_cost(tmp_path, capsys):
-    network = Architecture(
-        input_shape=(4, 4, 1), layers=(Layer(op="conv", inputs=(-1,), channels=2, kernel=1, stride=1),)
-    )
+    layer = Layer(op="conv", inputs=(-1,), channels=2, kernel=1, stride=1)
+    network = Architecture(input_shape=(4, 4, 1), layers=(layer,))
     (tmp_path / "genome.json").write_text(to_json(network))
     assert main([str(tmp_path / "genome.json"), "--num-classes", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -49,29 +49,30 @@ def genome(*layers: dict, **fields: object) -> str:
 def test_a_genome_that_is_none_gets_one_line_and_exit_code_2(tmp_path, capsys, text, part):
     path = tmp_path / "genome.json"
     path.write_text(text)
-    assert main([str(path)]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    line, end = shown.err.split("\n")
-    assert end == ""
-    assert line.startswith(f"error: {path}: ")
+    line = refused(capsys, main, str(path))
+    assert line.startswith(f"{path}: ")
     assert part in line
+
+
+UNREADABLE = "; name the genome.json of a network"
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (
-            ["no/such.json"],
-            "error: cannot read no/such.json: No such file or directory; name the genome.json of a network",
-        ),
+        (["{folder}/none"], f"cannot read {{folder}}/none: No such file or directory{UNREADABLE}"),
+        (["{folder}"], f"cannot read {{folder}}: Is a directory{UNREADABLE}"),
+        (["{folder}/binary"], f"cannot read {{folder}}/binary: it is no text{UNREADABLE}"),
+        (["{folder}/list"], "{folder}/list: "),
         (
             ["x", "--num-classes", "0"],
-            "error: --num-classes: is '0'; it must be a whole number of at least 1; --help explains every setting",
+            "--num-classes: is '0'; it must be a whole number of at least 1; --help explains every setting",
         ),
-        ([], "error: the following arguments are required: genome; --help explains every setting"),
+        ([], "the following arguments are required: genome; --help explains every setting"),
     ],
 )
-def test_a_wrong_command_line_gets_one_line_and_exit_code_2(capsys, arguments, line):
-    assert main(arguments) == 2
-    assert capsys.readouterr().err == line + "\n"
+def test_a_wrong_command_line_gets_one_line_and_exit_code_2(tmp_path, capsys, arguments, line):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "list").write_text("[]")
+    shown = refused(capsys, main, *(each.format(folder=tmp_path) for each in arguments))
+    assert shown.startswith(line.format(folder=tmp_path))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands_data import found, refused
 
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, Layer, count_parameters, to_json
@@ -41,24 +42,9 @@ SAME = individual(1, "duplication", ONE, 0.75, parent=Reference(generation=0, in
 
 
 def write_run(folder: Path, best: Individual | None, record: tuple[Individual, ...] = RECORD) -> Path:
-    network = best and {
-        "individual": {"generation": best.generation, "index": best.index},
-        "fingerprint": best.fingerprint,
-        "layers": len(best.architecture.layers),
-        "parameters": best.parameters,
-        "flops": best.flops,
-    }
-    result = {
-        "schema_version": 2,
-        "validation_accuracy": None,
-        "search_test_accuracy": None,
-        "test_accuracy": None,
-        "generations": 2,
-        "trained": 2,
-        "network": network,
-        "seconds": {"search": 1.0, "final": 1.0},
-        "mimicry": None,
-    }
+    result: dict[str, Any] = dict.fromkeys(("validation_accuracy", "search_test_accuracy", "test_accuracy", "mimicry"))
+    result |= {"schema_version": 2, "generations": 2, "trained": 2, "network": best and found(best)}
+    result |= {"seconds": {"search": 1.0, "final": 1.0}}
     (folder / "settings.json").write_text("{}")
     lineage.append(folder / "lineage.jsonl", record)
     (folder / "result.json").write_text(json.dumps(result))
@@ -115,29 +101,18 @@ def test_who_repeats_no_block_is_drawn_as_no_duplicate(tmp_path: Path) -> None:
     ],
     ids=["absent", "empty", "foreign", "malformed", "binary"],
 )
-def test_what_cannot_be_drawn_gets_one_line_and_exit_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], make, part: str
-) -> None:
+def test_what_cannot_be_drawn_gets_one_line_and_exit_code_2(tmp_path, capsys, make, part):
     make(tmp_path / "source")
-    assert main([str(tmp_path / "source")]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    line, end = shown.err.split("\n")
-    assert end == ""
-    assert line.startswith("error: ")
+    line = refused(capsys, main, str(tmp_path / "source"))
     assert part in line.lower() or part in line
 
 
-def test_a_result_that_names_no_individual_of_the_record_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_result_that_names_no_individual_of_the_record_is_refused(tmp_path, capsys):
     run = write_run(tmp_path, individual(5, "primary", ONE, 0.5, parent=None))
-    assert main([str(run)]) == 2
-    assert "no individual 5.0" in capsys.readouterr().err
+    assert "no individual 5.0" in refused(capsys, main, str(run))
 
 
 def test_a_wrong_command_line_gets_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["x", "--num-classes", "0"]) == 2
-    assert capsys.readouterr().err == (
-        "error: --num-classes: is '0'; it must be a whole number of at least 1; --help explains every setting\n"
+    assert refused(capsys, main, "x", "--num-classes", "0") == (
+        "--num-classes: is '0'; it must be a whole number of at least 1; --help explains every setting"
     )

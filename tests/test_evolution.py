@@ -1,11 +1,13 @@
 """Extinction against Equations 1 and 2 and Algorithm 1 in NumPy; selection, succession, one trace."""
 
 import dataclasses
-import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,26 +15,13 @@ import pytest
 import reference_mutation as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutation_checks import as_genome, assert_equal, jit, pick, stack
 from scipy import stats
 
 from eigen_jax import evolution
 from eigen_jax.duplication import repeat_blocks
-from eigen_jax.evolution import (
-    EvolutionConfig,
-    EvolutionConfigError,
-    EvolutionState,
-    Phase,
-    Thresholds,
-    breed,
-    children,
-    evolution_step,
-    extinguish,
-    initial_state,
-    is_saturated,
-    survival_selection,
-    update_threshold,
-)
-from eigen_jax.genome import Genome, GenomeSpec, is_valid
+from eigen_jax.evolution import EvolutionConfig, EvolutionState, Phase, evolution_step, initial_state
+from eigen_jax.genome import Genome, GenomeSpec
 from eigen_jax.mutation import Operator
 
 NAN, NONE = math.nan, -math.inf
@@ -41,7 +30,6 @@ NAN, NONE = math.nan, -math.inf
 FITNESS = st.one_of(
     st.sampled_from([NAN, NONE, 0.0, 0.25, 0.5, 0.5, 0.75, 1.0]), st.floats(0, 1, width=32, allow_subnormal=False)
 )
-LEVEL = st.floats(0, 1, width=32, allow_subnormal=False)
 
 
 def fitness_of(population: int) -> st.SearchStrategy[np.ndarray]:
@@ -57,14 +45,8 @@ def reference_threshold(level: np.float32, values: list[np.float32], rank: int) 
     return max(level, counted[rank - 1]) if len(counted) >= rank else level
 
 
-@dataclasses.dataclass
-class ReferenceVerdict:
-    levels: tuple[np.float32, np.float32]
-    survivors: tuple[list[int], list[int], list[int]]  # after T1, after T1 + T2, with a fitness at the end
-    fittest: int | None
-
-
-def reference_verdict(levels, fitness: np.ndarray, config: EvolutionConfig) -> ReferenceVerdict:
+def reference_verdict(levels, fitness: np.ndarray, config: EvolutionConfig):
+    """The thresholds; who survives T1, T1 + T2, and has a fitness at the end; and the fittest, or None."""
     living = list(range(len(fitness)))
     first = reference_threshold(levels[0], [fitness[i, 0] for i in living], config.first_rank)
     after_first = [i for i in living if not math.isnan(fitness[i, 0]) and not fitness[i, 0] < first]
@@ -72,60 +54,51 @@ def reference_verdict(levels, fitness: np.ndarray, config: EvolutionConfig) -> R
     after_second = [i for i in after_first if not math.isnan(fitness[i, 1]) and not fitness[i, 1] < second]
     finished = [i for i in after_second if math.isfinite(fitness[i, 2])]
     fittest = max(finished, key=lambda i: (fitness[i, 2], -i)) if finished else None
-    return ReferenceVerdict((first, second), (after_first, after_second, finished), fittest)
+    return (first, second), (after_first, after_second, finished), fittest
 
 
-@given(level=LEVEL, fitness=fitness_of(6), alive=st.lists(st.booleans(), min_size=6, max_size=6), data=st.data())
-def test_thresholds_and_extinction_agree_with_numpy(level, fitness, alive, data):
-    rank = data.draw(st.integers(1, 6))
-    values, level, living = fitness[:, 0], np.float32(level), np.array(alive)
-    new = update_threshold(jnp.asarray(level), jnp.asarray(values), jnp.asarray(alive), rank=rank)
+def spared_verdict(levels, fitness: np.ndarray):
+    """As `reference_verdict`, where thresholds neither apply nor rise."""
+    measured = np.isfinite(fitness).cumprod(axis=1).astype(bool)
+    survivors = tuple(np.flatnonzero(measured[:, landmark]).tolist() for landmark in range(3))
+    fittest = max(survivors[-1], key=lambda i: (fitness[i, 2], -i)) if survivors[-1] else None
+    return levels, survivors, fittest
+
+
+@given(fitness=fitness_of(6), alive=st.lists(st.booleans(), min_size=6, max_size=6), data=st.data())
+def test_thresholds_and_extinction_agree_with_numpy(fitness, alive, data):
+    rank, level = data.draw(st.integers(1, 7)), np.float32(data.draw(st.floats(0, 1, width=32, allow_subnormal=False)))
+    values, living = fitness[:, 0], np.array(alive)
+    new = evolution.update_threshold(jnp.asarray(level), jnp.asarray(values), jnp.asarray(alive), rank=rank)
     assert (new.dtype, new.shape) == (np.float32, ())
     assert new == reference_threshold(level, list(values[living]), rank)
-    assert new >= level
-    survivors = extinguish(new, jnp.asarray(values), jnp.asarray(alive))
+    survivors = evolution.extinguish(new, jnp.asarray(values), jnp.asarray(alive))
     expected = [a and not math.isnan(f) and not f < new for a, f in zip(alive, values, strict=True)]
     np.testing.assert_array_equal(survivors, expected)
 
 
-def test_a_rank_past_the_population_leaves_the_threshold():
-    values = jnp.asarray([0.5, 0.75], jnp.float32)
-    assert update_threshold(jnp.float32(0.25), values, jnp.ones(2, bool), rank=3) == 0.25
-
-
 def test_ties_with_a_threshold_survive():
     values = jnp.asarray([0.5, 0.5, 0.25, 0.5, NAN, NONE], jnp.float32)
-    level = update_threshold(jnp.float32(0), values, jnp.ones(6, bool), rank=2)
+    level = evolution.update_threshold(jnp.float32(0), values, jnp.ones(6, bool), rank=2)
     assert level == 0.5
-    np.testing.assert_array_equal(extinguish(level, values, jnp.ones(6, bool)), [1, 1, 0, 1, 0, 0])
+    np.testing.assert_array_equal(evolution.extinguish(level, values, jnp.ones(6, bool)), [1, 1, 0, 1, 0, 0])
 
 
-VERDICTS = [
-    EvolutionConfig(population_size=6, first_rank=3, second_rank=2),
-    EvolutionConfig(population_size=1, first_rank=1, second_rank=1),
-    EvolutionConfig(population_size=5, first_rank=5, second_rank=5),
-]
-
-
-@pytest.mark.parametrize("config", VERDICTS, ids=lambda config: str(config.population_size))
+@pytest.mark.parametrize("sizes", [(6, 3, 2), (1, 1, 1), (5, 5, 5)], ids=str)
 @given(data=st.data())
-def test_judgements_of_generations_agree_with_algorithm_1(config, data):
-    thresholds, levels = Thresholds(jnp.float32(0), jnp.float32(0)), (np.float32(0), np.float32(0))
+def test_judgements_of_generations_agree_with_algorithm_1(sizes, data):
+    config = EvolutionConfig(**dict(zip(("population_size", "first_rank", "second_rank"), sizes, strict=True)))
+    thresholds, levels = evolution.Thresholds(jnp.float32(0), jnp.float32(0)), (np.float32(0), np.float32(0))
     for _ in range(3):
         fitness = data.draw(fitness_of(config.population_size))
-        survival = survival_selection(thresholds, jnp.asarray(fitness), config=config)
-        expected = reference_verdict(levels, fitness, config)
-        new_levels = survival.thresholds.first, survival.thresholds.second
-        assert new_levels == expected.levels
-        assert new_levels[0] >= levels[0]
-        assert new_levels[1] >= levels[1]
-        for flags, survivors in zip(
-            (survival.survives_first, survival.survives_second, survival.survives), expected.survivors, strict=True
-        ):
-            assert np.flatnonzero(flags).tolist() == survivors
-        if expected.fittest is not None:
-            assert survival.fittest == expected.fittest
-        thresholds, levels = survival.thresholds, expected.levels
+        survival = evolution.survival_selection(thresholds, jnp.asarray(fitness), config=config)
+        levels, survivors, fittest = reference_verdict(levels, fitness, config)
+        thresholds = survival.thresholds
+        assert (thresholds.first, thresholds.second) == levels
+        flags = survival.survives_first, survival.survives_second, survival.survives
+        assert tuple(np.flatnonzero(survives).tolist() for survives in flags) == survivors
+        if fittest is not None:
+            assert survival.fittest == fittest
 
 
 # The whole step.
@@ -139,19 +112,40 @@ CONFIG = EvolutionConfig(
     second_rank=1,
     saturation_gain=0.25,
     saturation_window=2,
+    max_secondary_generations=2,
+    max_duplication_generations=9,
 )
 LIMITED = dataclasses.replace(
     CONFIG,
+    population_size=3,
     elitism=True,
     saturation_window=9,
     max_primary_generations=3,
-    max_secondary_generations=2,
+    max_secondary_generations=0,
     max_duplication_generations=3,
     max_repeats=2,
+    extinguish_duplicates=True,
 )
-SUCCESSION_ALONE = dataclasses.replace(
-    CONFIG, population_size=3, max_primary_generations=1, max_duplication_generations=0
-)
+SUCCESSION_ALONE = dataclasses.replace(CONFIG, max_primary_generations=1, max_duplication_generations=0)
+TRACES: Counter[EvolutionConfig] = Counter()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def counted_traces() -> Iterator[None]:
+    """Counts how often a step is traced, and has it compiled in little time rather than for speed."""
+    breed = evolution.breed
+
+    def counted(*arguments, config, **settings):
+        TRACES[config] += 1
+        return breed(*arguments, config=config, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        # Python runs it when the step is traced, and at no other time.
+        patch.setattr(evolution, "breed", counted)
+        before = jax.config.read("jax_disable_most_optimizations")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 class Reference:
@@ -167,25 +161,27 @@ class Reference:
 
     def advance(self, fitness: np.ndarray, fits: Callable[[tuple[int, int]], bool]) -> None:
         """One generation; `fits` tells whether an individual has a combination of repeats that fits."""
-        survival = reference_verdict(self.levels, fitness, self.config)
-        self.levels = survival.levels
-        if survival.fittest is not None:
-            winner, reached = (self.generation, survival.fittest), fitness[survival.fittest, 2]
-            if not self.config.elitism or reached > self.parent_fitness:
+        config = self.config
+        spared = self.phase == Phase.DUPLICATION and not config.extinguish_duplicates
+        verdict = spared_verdict if spared else partial(reference_verdict, config=config)
+        self.levels, _, fittest = verdict(self.levels, fitness)
+        if fittest is not None:
+            winner, reached = (self.generation, fittest), fitness[fittest, 2]
+            if not config.elitism or reached > self.parent_fitness:
                 self.parent, self.parent_fitness = winner, reached
             if reached > self.best_fitness:
                 self.best, self.best_fitness = winner, reached
         self.generation += 1
         self.lasted += 1
-        window = self.config.saturation_window
+        window = config.saturation_window
         before = self.bests[-window] if len(self.bests) >= window else NONE
-        saturated = math.isfinite(before) and self.best_fitness - before < np.float32(self.config.saturation_gain)
-        limits = {
-            Phase.PRIMARY: self.config.max_primary_generations,
-            Phase.SECONDARY: self.config.max_secondary_generations,
-            Phase.DUPLICATION: self.config.max_duplication_generations,
-            Phase.CONVERGED: 0,
-        }
+        saturated = math.isfinite(before) and self.best_fitness - before < np.float32(config.saturation_gain)
+        limits = [
+            config.max_primary_generations,
+            config.max_secondary_generations,
+            config.max_duplication_generations,
+            0,
+        ]
         self.bests.append(self.best_fitness)
         if saturated or self.lasted >= limits[self.phase]:
             self.phase = Phase(min(self.phase + 1, Phase.CONVERGED))
@@ -195,12 +191,10 @@ class Reference:
                 self.phase = Phase.CONVERGED
             self.lasted, self.bests = 0, []
         if self.phase == Phase.DUPLICATION:
-            if self.best == (-1, -1):
-                self.phase, self.lasted, self.bests = Phase.CONVERGED, 0, []
-            else:
+            if self.best != (-1, -1):
                 self.parent, self.parent_fitness = self.best, self.best_fitness
-                if not fits(self.best):
-                    self.phase, self.lasted, self.bests = Phase.CONVERGED, 0, []
+            if self.best == (-1, -1) or not fits(self.best):
+                self.phase, self.lasted, self.bests = Phase.CONVERGED, 0, []
 
     def check(self, state: EvolutionState) -> None:
         assert (state.generation, state.phase, state.phase_generation) == (self.generation, self.phase, self.lasted)
@@ -212,29 +206,13 @@ class Reference:
         np.testing.assert_array_equal(state.history, np.array(history, np.float32))
 
 
-def pick(genomes: Genome, index: int) -> Genome:
-    return jax.tree.map(lambda leaf: leaf[index], genomes)
-
-
-def assert_equal(first, second) -> None:
-    jax.tree.map(np.testing.assert_array_equal, first, second)
-
-
-def all_repeats(spec: GenomeSpec, most: int) -> list[tuple[int, ...]]:
-    """Every combination but the one of ones."""
-    return list(itertools.product(range(1, most + 1), repeat=spec.max_level + 1))[1:]
-
-
-@functools.partial(jax.jit, static_argnames="spec")
-def repeat_all(genome: Genome, repeats, *, spec: GenomeSpec = SPEC) -> tuple[Genome, jax.Array]:
-    return jax.vmap(lambda combination: repeat_blocks(genome, combination, spec=spec))(repeats)
+repeat_all = jit(jax.vmap(partial(repeat_blocks, spec=SPEC), (None, 0)))
 
 
 def fitting(genome: Genome, config: EvolutionConfig) -> dict[tuple[int, ...], Genome]:
     """The duplicates of a genome by their repeats."""
-    combinations = all_repeats(SPEC, config.max_repeats)
-    genomes, valid = repeat_all(genome, jnp.asarray(combinations, jnp.int32))
-    genomes = jax.device_get(genomes)
+    combinations = list(itertools.product(range(1, config.max_repeats + 1), repeat=SPEC.max_level + 1))[1:]
+    genomes, valid = jax.device_get(repeat_all(genome, np.array(combinations, np.int32)))
     return {combinations[index]: pick(genomes, index) for index in np.flatnonzero(valid).tolist()}
 
 
@@ -248,9 +226,8 @@ def check_children(state: EvolutionState, phase: Phase, config: EvolutionConfig)
         expected = fitting(state.parent, config)
         made = [combination for combination in repeats if max(combination) > 1]
         assert len(made) == len(set(made)) == min(len(expected), config.population_size)
-        genomes = jax.device_get(population.genomes)
         for index, combination in enumerate(repeats):
-            assert_equal(pick(genomes, index), expected.get(combination, state.parent))
+            assert_equal(pick(population.genomes, index), expected.get(combination, state.parent))
     elif phase != Phase.CONVERGED:
         most = config.primary_steps if phase == Phase.PRIMARY else config.secondary_steps
         assert np.all((population.steps >= 1) & (population.steps <= most))
@@ -260,67 +237,45 @@ def check_children(state: EvolutionState, phase: Phase, config: EvolutionConfig)
 
 @pytest.mark.parametrize(
     "config",
-    [CONFIG, LIMITED, SUCCESSION_ALONE],
+    [CONFIG, LIMITED, pytest.param(SUCCESSION_ALONE, marks=pytest.mark.slow)],
     ids=["plain", "limited", "succession alone"],
 )
-@settings(max_examples=30)
+# Without shrinking, which goes on for minutes where every example is a search.
+@settings(max_examples=settings().max_examples // 2, phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate))
 @given(seed=st.integers(0, 100), fitness=st.lists(fitness_of(4), min_size=8, max_size=8))
-def test_a_search_agrees_with_its_plain_python_transcription(config, seed, fitness):
-    root = jax.random.key(seed)
-    state, expected = initial_state(jax.random.fold_in(root, 0), spec=SPEC, config=config), Reference(config)
+def test_a_search_agrees_with_its_plain_python_transcription_and_is_traced_once(config, seed, fitness):
+    root, expected = jax.random.key(seed), Reference(config)
+    state = jax.device_get(initial_state(jax.random.fold_in(root, 0), spec=SPEC, config=config))
     expected.check(state)
     individuals = {(-1, -1): state.parent}
     for values in fitness:
         for index in range(config.population_size):
             individuals[expected.generation, index] = pick(state.population.genomes, index)
-        values = np.asarray(values[: config.population_size], np.float32)
+        values = values[: config.population_size]
         counted = values.copy()
         if expected.phase == Phase.DUPLICATION:
             # A slot that holds the parent is no child, whatever fitness is given for it.
-            counted[[max(times) == 1 for times in state.population.repeats.tolist()]] = NAN
+            counted[(state.population.repeats == 1).all(axis=1)] = NAN
         expected.advance(counted, lambda individual: bool(fitting(individuals[individual], config)))
         key = jax.random.fold_in(root, expected.generation)
-        state = evolution_step(key, state, jnp.asarray(values), spec=SPEC, config=config)
+        state = jax.device_get(evolution_step(key, state, values, spec=SPEC, config=config))
         expected.check(state)
         assert_equal(state.parent, individuals[expected.parent])
         assert_equal(state.best, individuals[expected.best])
         check_children(state, expected.phase, config)
+    assert TRACES[config] == 1
 
 
-def test_a_search_is_traced_once(monkeypatch):
-    traces = []
-
-    def counted(*arguments, **settings):
-        traces.append(arguments)
-        return breed(*arguments, **settings)
-
-    # Python runs it when the step is traced, and at no other time.
-    monkeypatch.setattr(evolution, "breed", counted)
-    spec = dataclasses.replace(SPEC, capacity=60)  # so that there is something to duplicate
-    config = dataclasses.replace(
-        SUCCESSION_ALONE,
-        saturation_gain=0,
-        max_primary_generations=4,
-        max_secondary_generations=3,
-        max_duplication_generations=2,
-    )
-    state = initial_state(jax.random.key(0), spec=spec, config=config)
-    phases = []
-    for generation in range(10):
-        values = np.full((3, 3), 0.1 * generation, np.float32)
-        state = evolution_step(jax.random.key(generation), state, jnp.asarray(values), spec=spec, config=config)
-        phases.append(int(state.phase))
-    assert phases == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3]
-    assert len(traces) == 1
+EVEN, NOBODY = [(0.5, 0.5, 0.5)] * 4, [(NAN, NAN, NAN)] * 4
 
 
 def start() -> EvolutionState:
-    return initial_state(jax.random.key(0), spec=SPEC, config=CONFIG)
+    return jax.device_get(initial_state(jax.random.key(0), spec=SPEC, config=CONFIG))
 
 
 def step(state: EvolutionState, *rows: tuple[float, float, float], seed: int = 1) -> EvolutionState:
-    fitness = jnp.asarray(rows, jnp.float32)
-    return evolution_step(jax.random.key(seed), state, fitness, spec=SPEC, config=CONFIG)
+    fitness = np.array(rows, np.float32)
+    return jax.device_get(evolution_step(jax.random.key(seed), state, fitness, spec=SPEC, config=CONFIG))
 
 
 def test_a_search_starts_from_the_children_of_global_pooling():
@@ -329,7 +284,6 @@ def test_a_search_starts_from_the_children_of_global_pooling():
     assert (float(state.thresholds.first), float(state.thresholds.second)) == (0, 0)
     assert int(state.parent.length) == int(state.best.length) == 0
     assert state.parent_id.tolist() == state.best_id.tolist() == [EvolutionState.NONE] * 2
-    assert np.all(jax.vmap(lambda genome: is_valid(genome, spec=SPEC))(state.population.genomes))
     assert len({steps.tobytes() for steps in np.asarray(state.population.operators)}) > 1
 
 
@@ -346,8 +300,15 @@ def test_a_generation_by_hand():
     assert (worse.parent_id.tolist(), worse.best_id.tolist()) == ([1, 0], [0, 3])
 
 
+def test_with_elitism_a_parent_does_not_give_way_to_a_child_as_fit():
+    state, even = initial_state(jax.random.key(0), spec=SPEC, config=LIMITED), np.array(EVEN[:3], np.float32)
+    for seed in range(2):
+        state = evolution_step(jax.random.key(seed), state, even, spec=SPEC, config=LIMITED)
+    assert state.parent_id.tolist() == [0, 0]
+
+
 def test_the_parent_stays_and_has_new_children_where_nobody_survives():
-    state = step(start(), *[(0.5, 0.5, 0.5)] * 4)
+    state = step(start(), *EVEN)
     after = step(state, *[(0.25, 1, 1), (NAN, 1, 1), (NONE, NONE, NONE), (1, NAN, 1)], seed=2)
     assert_equal((after.parent, after.parent_id, after.parent_fitness), (state.parent, state.parent_id, 0.5))
     assert after.generation == state.generation + 1
@@ -357,9 +318,8 @@ def test_the_parent_stays_and_has_new_children_where_nobody_survives():
 def test_a_search_where_everything_fails_goes_on_from_global_pooling():
     state = start()
     for seed in range(4):
-        state = step(state, *[(NAN, NAN, NAN)] * 4, seed=seed)
-    assert int(state.parent.length) == 0
-    assert state.parent_id.tolist() == [-1, -1]
+        state = step(state, *NOBODY, seed=seed)
+    assert (int(state.parent.length), state.parent_id.tolist()) == (0, [-1, -1])
     assert (int(state.phase), int(state.phase_generation)) == (Phase.PRIMARY, 4)
     assert (float(state.thresholds.first), float(state.best_fitness)) == (0, NONE)
 
@@ -367,7 +327,7 @@ def test_a_search_where_everything_fails_goes_on_from_global_pooling():
 def test_children_are_made_of_the_parent_by_steps_of_the_phase():
     state = start()
     for seed in range(4):  # saturates
-        state = step(state, *[(0.5, 0.5, 0.5)] * 4, seed=seed)
+        state = step(state, *EVEN, seed=seed)
     assert int(state.phase) == Phase.SECONDARY
     parent = reference.to_network(state.parent)
     for index in range(4):
@@ -384,12 +344,12 @@ def test_steps_are_uniform_from_one_to_the_most():
 
 
 def test_a_step_is_a_function_of_its_arguments_and_every_child_of_its_index():
-    state, rows = start(), [(0.5, 0.5, 0.5)] * 4
-    first, second = step(state, *rows), step(state, *rows)
-    assert_equal(first, second)
-    assert not np.array_equal(first.population.operators, step(state, *rows, seed=2).population.operators)
-    smaller = initial_state(jax.random.key(0), spec=SPEC, config=SUCCESSION_ALONE)
-    assert_equal(smaller.population, jax.tree.map(lambda leaf: leaf[:3], state.population))
+    state = start()
+    first, again, other = step(state, *EVEN), step(state, *EVEN), step(state, *EVEN, seed=2)
+    assert_equal(first, again)
+    assert not np.array_equal(first.population.operators, other.population.operators)
+    smaller = initial_state(jax.random.key(0), spec=SPEC, config=LIMITED)
+    assert_equal(smaller.population, pick(state.population, slice(3)))
 
 
 @pytest.mark.parametrize(
@@ -404,72 +364,59 @@ def test_a_step_is_a_function_of_its_arguments_and_every_child_of_its_index():
     ],
 )
 def test_saturation_by_hand(history, now, saturated):
-    assert is_saturated(jnp.asarray(history, jnp.float32), jnp.float32(now), gain=0.25) == saturated
+    assert evolution.is_saturated(jnp.asarray(history, jnp.float32), jnp.float32(now), gain=0.25) == saturated
 
 
-def test_a_phase_ends_after_a_full_window_without_gain_and_the_next_one_starts_afresh():
+def test_a_phase_ends_after_a_full_window_without_gain_or_at_its_limit_and_the_next_one_starts_afresh():
     state, phases = start(), []
-    for best in (0.1, 0.3, 0.5, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7):
+    for best in (0.1, 0.3, 0.5, *[0.7] * 8):
         state = step(state, *[(0.5, 0.5, best)] * 4)
         phases.append((int(state.phase), int(state.phase_generation)))
     # Gains over two generations: 0.4, 0.4, 0.2 at the fifth, which ends the primary succession. The
-    # secondary one has a full window at its third.
+    # secondary one ends after two, and duplication has a full window at its third.
     primary = [(0, 1), (0, 2), (0, 3), (0, 4)]
-    assert phases == [*primary, (1, 0), (1, 1), (1, 2), (2, 0), (3, 0), (3, 0)]
+    assert phases == [*primary, (1, 0), (1, 1), (2, 0), (2, 1), (2, 2), (3, 0), (3, 0)]
 
 
-# Duplication by hand: of chains of convolutions at 1 x 1, the one block that there is, and four fill the genome.
-
-CHAIN = GenomeSpec(capacity=4, channels=(16,), kernels=(1,), strides=(1,), input_shape=(1, 1, 1))
-QUICK = dataclasses.replace(
-    CONFIG, max_primary_generations=2, max_secondary_generations=0, max_duplication_generations=3
-)
-NOBODY = [(NAN, NAN, NAN)] * 4
+# Duplication by hand, of chains of convolutions: one block, and five fill the genome.
 
 
 def chain_of(length: int) -> Genome:
-    network = tuple(reference.conv(position - 1) for position in range(length))
-    return jax.tree.map(jnp.asarray, reference.to_genome(network, capacity=CHAIN.capacity))
+    return as_genome(tuple(reference.conv(position - 1) for position in range(length)), spec=SPEC)
 
 
 def follow(lengths: tuple[int, ...], *generations) -> list[EvolutionState]:
-    """The states after generations with these fitnesses, of which the first is of chains so long."""
-    state = initial_state(jax.random.key(0), spec=CHAIN, config=QUICK)
-    genomes = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(chain_of, lengths))
-    state = dataclasses.replace(state, population=dataclasses.replace(state.population, genomes=genomes))
-    states = []
-    for seed, rows in enumerate(generations):
-        state = evolution_step(jax.random.key(seed), state, jnp.asarray(rows, jnp.float32), spec=CHAIN, config=QUICK)
-        states.append(state)
-    return states
+    """The states after generations with these fitnesses, the two of secondary succession first, of chains so long."""
+    state = start()
+    population = dataclasses.replace(state.population, genomes=stack(list(map(chain_of, lengths))))
+    state = dataclasses.replace(state, phase=jnp.int32(Phase.SECONDARY), population=population)
+    return list(itertools.accumulate(generations, lambda before, rows: step(before, *rows), initial=state))[1:]
 
 
 def test_the_fittest_so_far_is_duplicated():
     # Comma selection: the worse survivor of the second generation is no parent where duplication begins.
     first, second = follow((1, 2, 3, 0), [(0.5, 0.5, 0.75), *NOBODY[1:]], [*NOBODY[1:], (0.5, 0.5, 0.625)])
-    assert (int(first.phase), first.parent_id.tolist()) == (Phase.PRIMARY, [0, 0])
+    assert (int(first.phase), first.parent_id.tolist()) == (Phase.SECONDARY, [0, 0])
     assert (int(second.phase), int(second.phase_generation)) == (Phase.DUPLICATION, 0)
     assert (second.parent_id.tolist(), float(second.parent_fitness)) == ([0, 0], 0.75)
     assert_equal(second.parent, chain_of(1))
     # Two combinations fit, and the rest of the four children are as their parent.
-    assert sorted(second.population.repeats[:2].tolist()) == [[2], [3]]
-    assert second.population.repeats[2:].tolist() == [[1], [1]]
-    for index, (times,) in enumerate(second.population.repeats.tolist()):
+    assert sorted(second.population.repeats[:2].tolist()) == [[2, 1, 1], [3, 1, 1]]
+    assert second.population.repeats[2:].tolist() == [[1, 1, 1]] * 2
+    for index, (times, *_) in enumerate(second.population.repeats.tolist()):
         assert_equal(pick(second.population.genomes, index), chain_of(times))
-    assert not second.population.steps.any()
-    assert not second.population.operators.any()
 
 
 def test_another_generation_of_duplication_starts_from_the_best_of_all():
-    _, first = follow((1, 1, 1, 1), [(0.5, 0.5, 0.5)] * 4, NOBODY)
+    _, first = follow((1, 1, 1, 1), EVEN, NOBODY)
     twice = first.population.repeats[:, 0].tolist().index(2)
     found = [(0.75, 0.75, 0.75) if index == twice else (0.5, 0.5, 0.5) for index in range(4)]
-    _, _, second, third = follow((1, 1, 1, 1), [(0.5, 0.5, 0.5)] * 4, NOBODY, found, [NOBODY[0], *[(1, 1, 1)] * 3])
+    _, _, second, third = follow((1, 1, 1, 1), EVEN, NOBODY, found, [NOBODY[0], *[(1, 1, 1)] * 3])
     assert (int(second.phase), int(second.phase_generation)) == (Phase.DUPLICATION, 1)
     assert second.best_id.tolist() == second.parent_id.tolist() == [2, twice]
     assert_equal(second.parent, chain_of(2))
     # Twice two are four; three times two are more than the genome holds.
-    assert second.population.repeats.tolist() == [[2], [1], [1], [1]]
+    assert second.population.repeats.tolist() == [[2, 1, 1], *[[1, 1, 1]] * 3]
     assert_equal(pick(second.population.genomes, 0), chain_of(4))
     # The other slots hold the parent, which is no child of its own: nobody survived.
     assert third.parent_id.tolist() == [2, twice]
@@ -478,10 +425,10 @@ def test_another_generation_of_duplication_starts_from_the_best_of_all():
 
 
 def test_slots_that_hold_the_parent_raise_no_threshold():
-    generations = [[(0.5, 0.5, 0.5)] * 4, NOBODY]
+    generations = [EVEN, NOBODY]
     *_, before = follow((1, 0, 0, 0), *generations)
-    assert children(before).tolist() == [True, True, False, False]
-    assert children(dataclasses.replace(before, phase=jnp.asarray(Phase.SECONDARY, jnp.int32))).all()
+    assert evolution.children(before).tolist() == [True, True, False, False]
+    assert evolution.children(dataclasses.replace(before, phase=jnp.int32(Phase.SECONDARY))).all()
     bred = [(0.75, 0.75, 0.75), (0.625, 0.625, 0.625)]
     *_, alone = follow((1, 0, 0, 0), *generations, [*bred, *NOBODY[:2]])
     *_, beside = follow((1, 0, 0, 0), *generations, [*bred, *[(0.875, 0.875, 0.875)] * 2])
@@ -501,53 +448,50 @@ def test_duplication_is_passed_over_where_there_is_nothing_to_do(lengths, fitnes
     assert np.all(state.history == NONE)
 
 
-def test_thresholds_rise_and_extinguish_in_duplication_too():
-    states = follow(
-        (1, 0, 0, 0),
-        [(0.5, 0.5, 0.5)] * 4,
-        NOBODY,
-        [(0.625, 0.5, 0.5), (0.75, 0.625, 0.75), (0.5, 1, 1), NOBODY[0]],
-    )
-    assert [float(state.thresholds.first) for state in states] == [0.5, 0.5, 0.625]
-    assert [float(state.thresholds.second) for state in states] == [0.5, 0.5, 0.625]
-    assert [int(state.phase) for state in states[:2]] == [Phase.PRIMARY, Phase.DUPLICATION]
-    assert (states[2].best_id.tolist(), float(states[2].best_fitness)) == ([2, 1], 0.75)
+def test_duplicates_below_the_thresholds_survive_and_raise_none():
+    rows = np.array([(0.25, 0.125, 0.75), (0.75, 0.625, 0.5), (1, 1, 1), NOBODY[0]], np.float32)
+    *states, last = follow((1, 0, 0, 0), EVEN, NOBODY, rows)
+    assert [int(state.phase) for state in states] == [Phase.SECONDARY, Phase.DUPLICATION]
+    assert [(float(each.thresholds.first), float(each.thresholds.second)) for each in (*states, last)] == [
+        (0.5, 0.5)
+    ] * 3
+    assert (last.best_id.tolist(), float(last.best_fitness)) == ([2, 0], 0.75)
+    spared = evolution.survivors(states[1], rows, config=CONFIG)
+    assert spared.survives_first.tolist() == spared.survives.tolist() == [True, True, False, False]
+    assert (spared.thresholds.first, spared.thresholds.second) == (NONE, NONE)
+    judged = evolution.survivors(states[1], rows, config=dataclasses.replace(CONFIG, extinguish_duplicates=True))
+    assert judged.survives.tolist() == [False, True, False, False]
+    # Who failed is no survivor of any landmark.
+    failed = evolution.survivors(states[1], np.where(rows == 0.625, NAN, rows), config=CONFIG)
+    assert (failed.survives_first.tolist()[1], failed.survives_second.tolist()[1]) == (True, False)
+
+
+LEAST: dict = {field.name: 1 for field in dataclasses.fields(EvolutionConfig) if field.type is not bool} | {
+    "saturation_gain": 0,
+    "max_secondary_generations": 0,
+    "max_duplication_generations": 0,
+    "max_repeats": 2,
+}
+MOST = {"population_size": 10_000, "saturation_window": 10_000, "max_repeats": 16}
 
 
 @pytest.mark.parametrize(
-    ("setting", "line"),
+    ("name", "value", "rule"),
     [
-        ({"population_size": 0}, "population_size is 0; it must be at least 1"),
-        ({"primary_steps": 0}, "primary_steps is 0; it must be at least 1"),
-        ({"secondary_steps": -1}, "secondary_steps is -1; it must be at least 1"),
-        ({"first_rank": 0}, "first_rank is 0; it must be at least 1"),
-        ({"second_rank": 0}, "second_rank is 0; it must be at least 1"),
-        ({"saturation_gain": -0.1}, "saturation_gain is -0.1; it must be at least 0"),
-        ({"saturation_gain": NAN}, "saturation_gain is nan; it must be at least 0"),
-        ({"saturation_window": 0}, "saturation_window is 0; it must be at least 1"),
-        ({"max_primary_generations": 0}, "max_primary_generations is 0; it must be at least 1"),
-        ({"max_secondary_generations": -1}, "max_secondary_generations is -1; it must be at least 0"),
-        ({"max_duplication_generations": -1}, "max_duplication_generations is -1; it must be at least 0"),
-        ({"max_repeats": 1}, "max_repeats is 1; it must be at least 2"),
-        ({"max_repeats": 17}, "max_repeats is 17; it must be at most 16"),
-        ({"population_size": 10_001}, "population_size is 10001; it must be at most 10000"),
-        ({"first_rank": 11}, "first_rank (p) is 11; it must be at most population_size, which is 10"),
-        ({"second_rank": 11}, "second_rank (q) is 11; it must be at most population_size, which is 10"),
+        *((name, least - 1, f"at least {least}") for name, least in LEAST.items()),
+        *((name, most + 1, f"at most {most}") for name, most in MOST.items()),
+        ("saturation_gain", -0.1, "at least 0"),
+        ("saturation_gain", NAN, "at least 0"),
+        ("first_rank (p)", 11, "at most population_size, which is 10"),
+        ("second_rank (q)", 11, "at most population_size, which is 10"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused_in_one_line(setting, line):
-    with pytest.raises(EvolutionConfigError) as raised:
-        EvolutionConfig(**setting)
-    assert str(raised.value) == line
+def test_a_setting_that_cannot_be_is_refused_in_one_line(name, value, rule):
+    with pytest.raises(evolution.EvolutionConfigError) as raised:
+        EvolutionConfig(**{name.split()[0]: value})
+    assert str(raised.value) == f"{name} is {value}; it must be {rule}"
 
 
-def test_the_least_settings_are_accepted():
-    least = EvolutionConfig(population_size=1, first_rank=1, second_rank=1, saturation_gain=0)
-    assert dataclasses.replace(
-        least,
-        max_secondary_generations=0,
-        max_duplication_generations=0,
-        max_repeats=2,
-        elitism=False,
-        saturation_window=1,
-    )
+def test_the_least_and_the_most_settings_are_accepted():
+    assert EvolutionConfig(**LEAST)
+    assert EvolutionConfig(**LEAST | MOST)

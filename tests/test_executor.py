@@ -1,13 +1,13 @@
 """Jobs in this process: what an outcome holds, that it resumes, and that failures stay inside."""
 
 import dataclasses
-import itertools
 import threading
+from unittest import mock
 
 import jax
 import numpy as np
 import pytest
-from executor_data import CONFIG, leaves_of, make_dataset, make_job, network, same_bits
+from executor_data import CONFIG, Fair, after, check_as_inline, elsewhere, leaves_of, make_dataset, make_job, same_bits
 from jax import numpy as jnp
 
 from eigen_jax import checkpoint, platforms, resumable
@@ -17,63 +17,40 @@ from eigen_jax.executor import InlineExecutor, Job, Outcome, jobs, prepare_job, 
 from eigen_jax.resumable import Seconds, StoppedError
 from eigen_jax.training import TrainConfigError, batch_shapes, loop, programs
 
+WILD = dataclasses.replace(CONFIG, learning_rate=1e30)
+
 
 @pytest.fixture(scope="module")
 def bright_and_dark() -> Dataset:
     return make_dataset()
 
 
+@pytest.fixture(scope="module")
+def trained(bright_and_dark, tmp_path_factory) -> tuple[Outcome, Job]:
+    """A job up to step 40, untested."""
+    job = make_job(tmp_path_factory.mktemp("trained"), until=40)
+    return run_job(job, bright_and_dark), job
+
+
 @pytest.fixture
 def job(tmp_path):
     """Makes jobs of one individual, whose folder is this test's own."""
-
-    def make(until: int, **rest) -> Job:
-        return make_job(tmp_path, until=until, **rest)
-
-    return make
+    return lambda until, **rest: make_job(tmp_path, until=until, **rest)
 
 
-def elsewhere(job: Job) -> Job:
-    """The same job in another folder."""
-    return dataclasses.replace(job, folder=job.folder.parent / "elsewhere" / job.folder.name)
-
-
-def dtypes_of(job: Job) -> set[np.dtype]:
-    return {leaf.dtype for leaf in leaves_of(job.folder)}
-
-
-# --- Outcomes ---------------------------------------------------------------------------------
-
-
-def test_an_outcome_has_the_validation_accuracy_and_the_state_is_saved_at_the_landmark(bright_and_dark, job):
-    outcome = run_job(job(40), bright_and_dark)
-    assert outcome.cause is None
-    assert outcome.fitness == 1.0
-    assert outcome.test_accuracy is None
+def test_an_outcome_has_the_validation_accuracy_and_the_state_is_saved_at_the_landmark(bright_and_dark, trained):
+    """With the test labels exchanged, what is right on validation images is wrong on all test images."""
+    outcome, job = trained
+    assert (outcome.fitness, outcome.test_accuracy, outcome.cause) == (1.0, None, None)
     assert outcome.seconds.compiling > 0
     assert outcome.seconds.training > 0
-    assert checkpoint.steps(job(40).folder) == (40,)
-
-
-def test_test_images_are_looked_at_only_where_that_is_asked_for(bright_and_dark, job):
-    """With the test labels exchanged, what is right on validation images is wrong on all test images."""
+    assert checkpoint.steps(job.folder) == (40,)
     exchanged = dataclasses.replace(bright_and_dark, test_labels=1 - bright_and_dark.test_labels)
-    outcome = run_job(job(40, tested=True), exchanged)
-    assert (outcome.fitness, outcome.test_accuracy) == (1.0, 0.0)
-    outcome = run_job(job(40), exchanged)
-    assert (outcome.fitness, outcome.test_accuracy) == (1.0, None)
-
-
-def test_two_landmarks_give_the_same_bits_as_one(bright_and_dark, job):
-    run_job(job(3), bright_and_dark)
-    second = run_job(job(7), bright_and_dark)
-    at_once = run_job(elsewhere(job(7)), bright_and_dark)
-    assert same_bits(leaves_of(job(7).folder), leaves_of(elsewhere(job(7)).folder))
-    assert second.fitness == at_once.fitness
+    tested = run_job(dataclasses.replace(job, tested=True), exchanged)
+    assert (tested.fitness, tested.test_accuracy) == (1.0, 0.0)
 
 
 def test_a_job_finds_what_was_prepared_and_its_outcome_is_the_same(bright_and_dark, job, monkeypatch):
-    monkeypatch.setattr(programs, "_store", programs._Store(8, 1_000))
     without = run_job(elsewhere(job(7)), bright_and_dark)
     monkeypatch.setattr(programs, "_store", programs._Store(8, 1_000))
     done = threading.Event()
@@ -81,82 +58,64 @@ def test_a_job_finds_what_was_prepared_and_its_outcome_is_the_same(bright_and_da
     programs.in_background(done.set)
     assert done.wait(60)
     monkeypatch.setattr(programs._Store, "_build", None)  # nothing is left to build
-    prepared = run_job(job(7), bright_and_dark)
+    assert run_job(job(7), bright_and_dark).fitness == without.fitness
     assert same_bits(leaves_of(job(7).folder), leaves_of(elsewhere(job(7)).folder))
-    assert prepared.fitness == without.fitness
-    assert prepared.seconds.compiling < without.seconds.compiling
 
 
-def test_a_job_trains_in_the_dtype_of_its_config(bright_and_dark, job):
-    half, exact = job(40, config=dataclasses.replace(CONFIG, dtype="bfloat16")), elsewhere(job(40))
-    assert run_job(half, bright_and_dark).fitness == 1.0
-    run_job(exact, bright_and_dark)
-    assert dtypes_of(half) == {jnp.dtype("float32"), jnp.dtype("int32")}
-    assert not same_bits(leaves_of(half.folder), leaves_of(exact.folder))
-
-
-def test_a_job_goes_the_way_of_a_gpu(bright_and_dark, job, monkeypatch):
-    """Derived gradients, chunks of steps in one program and single ones for what is left over, bfloat16 maps."""
-    monkeypatch.setattr(platforms, "current", lambda: dataclasses.replace(platforms.GPU, steps_per_call=15))
+@pytest.mark.parametrize(
+    ("platform", "calls"),
+    [(platforms.CPU, [1]), (dataclasses.replace(platforms.GPU, steps_per_call=15), [1, 15])],
+    ids=["cpu", "gpu"],
+)
+def test_a_job_trains_in_the_dtype_of_its_config_in_the_way_of_the_platform(
+    bright_and_dark, job, trained, monkeypatch, platform, calls
+):
+    """On a GPU: derived gradients, chunks of steps in one program and single ones for what is left over."""
+    monkeypatch.setattr(platforms, "current", lambda: platform)
     called = []
     compile_training = loop.compile_training
 
-    def watched(state, batch, calls, **rest):
-        called.append(sorted(calls))
-        return compile_training(state, batch, calls, **rest)
+    def watched(state, batch, steps, **rest):
+        called.append(sorted(steps))
+        return compile_training(state, batch, steps, **rest)
 
     monkeypatch.setattr(loop, "compile_training", watched)
     half = job(40, config=dataclasses.replace(CONFIG, dtype="bfloat16"))
-    outcome = run_job(half, bright_and_dark)
-    assert called == [[1, 15]]
-    assert outcome.fitness == 1.0
+    assert run_job(half, bright_and_dark).fitness == 1.0
+    assert called == [calls]
     assert checkpoint.latest_step(half.folder) == 40
-    assert dtypes_of(half) == {jnp.dtype("float32"), jnp.dtype("int32")}
-
-
-class Contrarian:
-    """A teacher that is sure of the wrong class."""
-
-    fingerprint = "contrarian"
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.labels = dataset.train_labels
-
-    def __call__(self, examples, views, images):
-        return 20 * jax.nn.one_hot(1 - self.labels[examples], 2)
-
-
-def test_a_job_mimics_the_teacher_that_it_is_given(bright_and_dark, job):
-    teacher = Contrarian(bright_and_dark)
-    assert run_job(job(40), bright_and_dark, teacher=teacher).fitness == 0.0
-    deaf = elsewhere(job(40, config=dataclasses.replace(CONFIG, mimicry_weight=0.0)))
-    assert run_job(deaf, bright_and_dark, teacher=teacher).fitness == 1.0
-
-
-# --- Failures of an individual ----------------------------------------------------------------
+    assert {leaf.dtype for leaf in leaves_of(half.folder)} == {jnp.dtype("float32"), jnp.dtype("int32")}
+    assert not same_bits(leaves_of(half.folder), leaves_of(trained[1].folder))
 
 
 def check_failed(outcome: Outcome) -> str:
     """Checks that a job failed and says why in one line, which is returned."""
     assert np.isnan(outcome.fitness)
-    assert outcome.test_accuracy is None
-    assert outcome.cause is not None
-    assert len(outcome.cause.splitlines()) == 1
-    return outcome.cause
+    assert (outcome.test_accuracy, len(str(outcome.cause).splitlines())) == (None, 1)
+    return str(outcome.cause)
 
 
-def test_divergence_is_an_outcome_with_its_cause(bright_and_dark, job):
-    wild = job(50, config=dataclasses.replace(CONFIG, learning_rate=1e30), tested=True)
-    outcome = run_job(wild, bright_and_dark)
-    assert check_failed(outcome).startswith("training diverged by step 50")
-    assert outcome.seconds.total > 0
-    assert checkpoint.steps(wild.folder) == ()  # what is not finite is not saved
+class Vast(Fair):
+    """A teacher whose answer no memory holds, of which XLA says so for real."""
+
+    def __call__(self, examples, views, images):
+        return jnp.zeros((examples.shape[0], 2**50), jnp.int8)
 
 
-def test_what_is_not_a_number_in_the_images_is_an_outcome(bright_and_dark, job):
-    broken = dataclasses.replace(bright_and_dark, train_images=bright_and_dark.train_images.at[3].set(jnp.nan))
-    cause = check_failed(run_job(job(7), broken))
-    assert cause == "training diverged by step 7: the mean loss is nan; lower the learning rate"
+@pytest.mark.parametrize(
+    ("settings", "teacher", "cause"),
+    [
+        ({"until": 50, "config": WILD, "tested": True}, None, "training diverged by step 50"),
+        ({"until": 3}, Vast(), "RESOURCE_EXHAUSTED: Out of memory"),
+        ({"until": 100_000, "time_limit": 0.3}, None, "training took more than 0.3 s, and was at step "),
+    ],
+    ids=["divergence", "a lack of memory", "time"],
+)
+def test_a_failure_is_an_outcome_and_saved_if_time_ran_out(bright_and_dark, job, settings, teacher, cause):
+    outcome = run_job(job(**settings), bright_and_dark, teacher=teacher)
+    assert check_failed(outcome).startswith(cause)
+    assert outcome.seconds.total >= settings.get("time_limit", 1e-9)
+    assert bool(checkpoint.steps(job(3).folder)) == ("time_limit" in settings)
 
 
 def test_what_xla_cannot_compile_is_an_outcome(bright_and_dark, job, monkeypatch):
@@ -165,117 +124,51 @@ def test_what_xla_cannot_compile_is_an_outcome(bright_and_dark, job, monkeypatch
     monkeypatch.setattr(platforms, "current", lambda: unknown)
     monkeypatch.setattr(programs, "_known", dict)
     monkeypatch.setattr(programs, "_store", programs._Store(8, 1_000))
-    cause = check_failed(run_job(job(7), bright_and_dark))
-    assert "xla_backend_optimization_level" in cause
-
-
-def test_a_lack_of_device_memory_is_an_outcome(bright_and_dark, job, monkeypatch):
-    def exhaust(*_, **__):
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore lines")
-
-    monkeypatch.setattr(resumable, "train_to", exhaust)
-    assert check_failed(run_job(job(5), bright_and_dark)) == "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."
-
-
-class Vast:
-    """A teacher whose answer no memory holds, of which XLA says so for real."""
-
-    fingerprint = "vast"
-
-    def __call__(self, examples, views, images):
-        return jnp.zeros((examples.shape[0], 2**50), jnp.int8)
-
-
-def test_what_no_device_memory_holds_is_an_outcome(bright_and_dark, job):
-    cause = check_failed(run_job(job(3), bright_and_dark, teacher=Vast()))
-    assert cause.startswith("RESOURCE_EXHAUSTED: Out of memory")
+    assert "xla_backend_optimization_level" in check_failed(run_job(job(7), bright_and_dark))
 
 
 @pytest.mark.parametrize(
-    ("error", "cause"),
-    [(MemoryError(), "MemoryError"), (RecursionError("maximum recursion depth exceeded\nat"), "maximum recursion")],
+    ("place", "function", "error", "cause"),
+    [
+        (resumable, "train_to", jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9\nmore"), "RESOURCE_EXHAUSTED: 9"),
+        (resumable, "train_to", jax.errors.JaxRuntimeError("x" * 100_000), "x" * 300),
+        (jobs, "evaluate", MemoryError(), "MemoryError"),
+        (jobs, "evaluate", RecursionError("maximum recursion depth exceeded\nat"), "maximum recursion depth exceeded"),
+    ],
+    ids=["device memory", "a long cause is cut", "memory", "stack"],
 )
-def test_a_lack_of_memory_or_stack_of_the_host_is_an_outcome(bright_and_dark, job, monkeypatch, error, cause):
-    def exhaust(*_, **__):
-        raise error
-
-    monkeypatch.setattr(jobs, "evaluate", exhaust)
-    assert check_failed(run_job(job(3), bright_and_dark)).startswith(cause)
-
-
-def test_a_long_cause_is_cut(bright_and_dark, job, monkeypatch):
-    def fail(*_, **__):
-        raise jax.errors.JaxRuntimeError("x" * 100_000)
-
-    monkeypatch.setattr(resumable, "train_to", fail)
-    assert len(check_failed(run_job(job(3), bright_and_dark))) == 300
+def test_an_error_that_a_network_can_cause_is_an_outcome_of_one_line(
+    bright_and_dark, job, monkeypatch, place, function, error, cause
+):
+    monkeypatch.setattr(place, function, mock.Mock(side_effect=error))
+    assert check_failed(run_job(job(3), bright_and_dark)) == cause
 
 
-def test_a_job_past_its_time_bound_is_an_outcome(bright_and_dark, job):
-    outcome = run_job(job(100_000, time_limit=0.3), bright_and_dark)
-    assert check_failed(outcome).startswith("training took more than 0.3 s, and was at step ")
-    assert outcome.seconds.total >= 0.3
-
-
-# --- What is no fault of an individual --------------------------------------------------------
-
-
-def test_a_mistake_of_the_program_is_not_taken_for_a_failed_individual(bright_and_dark, job, monkeypatch):
-    def mistake(*_, **__):
-        raise TypeError("a bug")
-
-    monkeypatch.setattr(resumable, "train_to", mistake)
+def test_a_mistake_or_bad_setting_is_not_taken_for_a_failed_individual(bright_and_dark, tmp_path, job, monkeypatch):
+    with pytest.raises(TrainConfigError, match="the training set has only 16 images"):
+        run_job(job(5, config=dataclasses.replace(CONFIG, batch_size=17)), bright_and_dark)
+    (tmp_path / "a file").touch()
+    with pytest.raises(CheckpointError, match="choose a folder that can be written"):
+        run_job(make_job(tmp_path / "a file"), bright_and_dark)
+    monkeypatch.setattr(resumable, "train_to", mock.Mock(side_effect=TypeError("a bug")))
     with pytest.raises(TypeError, match="a bug"):
         run_job(job(5), bright_and_dark)
 
 
-def test_a_folder_that_cannot_be_written_is_not_taken_for_a_failed_individual(bright_and_dark, tmp_path, job):
-    (tmp_path / "individuals").write_text("a file")
-    with pytest.raises(CheckpointError, match="choose a folder that can be written"):
-        run_job(job(5), bright_and_dark)
-
-
-def test_a_disk_that_is_full_when_a_job_is_saved_is_not_taken_for_a_failed_individual(
-    bright_and_dark, job, monkeypatch
+def test_the_inline_executor_runs_jobs_in_their_order_and_a_failed_one_costs_the_others_nothing(
+    bright_and_dark, tmp_path
 ):
-    run_job(job(3), bright_and_dark)
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 0}))
-    with pytest.raises(CheckpointError, match="No space left on device; free some space there"):
-        run_job(job(7), bright_and_dark)
-    assert checkpoint.steps(job(7).folder) == (3,)
-
-
-def test_settings_that_do_not_fit_the_data_are_not_taken_for_a_failed_individual(bright_and_dark, job):
-    with pytest.raises(TrainConfigError, match="the training set has only 16 images"):
-        run_job(job(5, config=dataclasses.replace(CONFIG, batch_size=17)), bright_and_dark)
-
-
-def test_a_job_that_is_stopped_is_saved_and_goes_on(bright_and_dark, job):
-    asked = itertools.count()
-    with pytest.raises(StoppedError):
-        run_job(job(7), bright_and_dark, should_stop=lambda: next(asked) >= 3)
-    assert checkpoint.latest_step(job(7).folder) == 3
-    told: list[int] = []
-    run_job(job(7, save_every=0), bright_and_dark, on_progress=lambda step, *_: told.append(step))
-    run_job(elsewhere(job(7)), bright_and_dark)
-    assert told == [4, 5, 6, 7]
-    assert same_bits(leaves_of(job(7).folder), leaves_of(elsewhere(job(7)).folder))
-
-
-# --- The executor -----------------------------------------------------------------------------
-
-
-def test_the_inline_executor_runs_jobs_in_their_order(bright_and_dark, tmp_path):
-    some = [make_job(tmp_path, number) for number in (5, 2, 8)]
+    some = [make_job(tmp_path, 5), make_job(tmp_path, 9, config=WILD), make_job(tmp_path, 2)]
     told: list[tuple[int, int]] = []
     executor = InlineExecutor(bright_and_dark)
     outcomes = list(executor.run(some, on_progress=lambda position, step, *_: told.append((position, step))))
-    assert told == [(0, 7), (1, 7), (2, 7)]
+    assert told == [(0, 7), (2, 7)]
     assert [position for position, _ in outcomes] == [0, 1, 2]
-    for (_, outcome), each in zip(outcomes, some, strict=True):
-        alone = run_job(elsewhere(each), bright_and_dark)
-        assert outcome.fitness == alone.fitness
-        assert same_bits(leaves_of(each.folder), leaves_of(elsewhere(each).folder))
+    check_failed(outcomes[1][1])
+    for position in (0, 2):
+        alone = elsewhere(some[position])
+        assert outcomes[position][1].fitness == run_job(alone, bright_and_dark).fitness
+        assert same_bits(leaves_of(some[position].folder), leaves_of(alone.folder))
     assert list(executor.run([])) == []
 
 
@@ -296,23 +189,16 @@ def test_the_inline_executor_prepares_the_next_job_before_it_runs_one(bright_and
         assert ("prepare", f"0.{position + 2}") not in before
 
 
-def test_a_failed_job_costs_the_others_nothing(bright_and_dark, tmp_path):
-    wild = dataclasses.replace(CONFIG, learning_rate=1e30)
-    good = [make_job(tmp_path, number, architecture=network(2 + number)) for number in range(2)]
-    bad = make_job(tmp_path, 9, config=wild)
-    outcomes = dict(InlineExecutor(bright_and_dark).run([good[0], bad, good[1]]))
-    check_failed(outcomes[1])
-    alone = [run_job(elsewhere(each), bright_and_dark).fitness for each in good]
-    assert [outcomes[position].fitness for position in (0, 2)] == alone
-
-
-def test_the_inline_executor_stops_with_the_job_under_way_saved(bright_and_dark, tmp_path):
-    asked = itertools.count()
+def test_the_inline_executor_stops_with_the_job_under_way_saved_and_goes_on_from_there(bright_and_dark, tmp_path):
     some = [make_job(tmp_path, number) for number in range(3)]
-    executor = InlineExecutor(bright_and_dark, should_stop=lambda: next(asked) >= 8 + 3)  # 8 questions a job
-    running = executor.run(some)
+    running = InlineExecutor(bright_and_dark, should_stop=after(8 + 3)).run(some)  # 8 questions a job
     assert next(running)[0] == 0
     with pytest.raises(StoppedError):
         next(running)
     assert [checkpoint.latest_step(each.folder) for each in some] == [7, 3, None]
-    assert len(list(InlineExecutor(bright_and_dark).run(some))) == 3
+    often = [dataclasses.replace(each, save_every=0) for each in some]
+    told: list[tuple[int, int]] = []
+    executor = InlineExecutor(bright_and_dark)
+    outcomes = dict(executor.run(often, on_progress=lambda position, step, *_: told.append((position, step))))
+    assert told == [*((1, step) for step in (4, 5, 6, 7)), *((2, step) for step in range(1, 8))]
+    check_as_inline(some, outcomes, bright_and_dark)

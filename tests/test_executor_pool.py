@@ -1,12 +1,12 @@
 """Jobs among workers that are no processes but scripts, under a clock of their own."""
 
 import collections
+import contextlib
 import dataclasses
 import math
-import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from random import Random
 from unittest import mock
 
 import hypothesis
@@ -16,10 +16,10 @@ from executor_data import make_job
 
 from eigen_jax.executor import ExecutorError, Job, Outcome, PoolExecutor, pool
 from eigen_jax.executor.interface import Died, Finished, Message, Progress, Ready, Refused, Stopped
-from eigen_jax.lineage import LineageError
 from eigen_jax.resumable import Seconds, StoppedError
 
 KILLED = Died("was killed by SIGKILL")
+LOST = Died("exited with code 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,31 +40,45 @@ Act = Message | Saves | Takes
 Script = Callable[[Job, int], Sequence[Act]]  # what a worker does with a job, at which of its attempts, from 0
 
 
-def fitness_of(job: Job) -> float:
-    return int(job.name.partition(".")[2]) / 100
+def number_of(job: Job) -> int:
+    return int(job.name.partition(".")[2])
 
 
 def outcome_of(job: Job) -> Outcome:
-    return Outcome(fitness=fitness_of(job), seconds=Seconds(training=fitness_of(job)))
+    return Outcome(fitness=number_of(job) / 100, seconds=Seconds(training=number_of(job) / 100))
 
 
-def good(job: Job, attempt: int) -> Sequence[Act]:
-    return [Finished(outcome_of(job))]
+def good(*before: Act) -> Script:
+    """All jobs end well, after something."""
+    return lambda job, attempt: [*before, Finished(outcome_of(job))]
 
 
+def idle(job: Job, attempt: int) -> Sequence[Act]:
+    """All jobs take for ever."""
+    return []
+
+
+GOOD = good()
+
+
+def but(number: int, *acts: Act, attempts: int = 1_000, others: Script = GOOD) -> Script:
+    """One job goes another way than the others at its first attempts."""
+    return lambda job, attempt: acts if number_of(job) == number and attempt < attempts else others(job, attempt)
+
+
+@dataclasses.dataclass(eq=False)
 class FakeWorker:
     """Does what the script says."""
 
-    def __init__(self, workers: "FakeWorkers", slot: int) -> None:
-        self.workers = workers
-        self.slot = slot
-        self.acts: collections.deque[Act] = collections.deque(workers.starting)
-        self.job: Job | None = None
-        self.alive = True
-        self.wakes = 0.0
-        self.runs: list[str] = []
-        self.prepared: list[str] = []
-        self.was_asked_to_stop = False
+    workers: "FakeWorkers"
+    slot: int
+    acts: collections.deque[Act]
+    job: Job | None = None
+    alive: bool = True
+    wakes: float = 0.0
+    was_asked_to_stop: bool = False
+    runs: list[str] = dataclasses.field(default_factory=list)
+    prepared: list[str] = dataclasses.field(default_factory=list)
 
     def submit(self, job: Job) -> None:
         assert self.alive
@@ -73,8 +87,8 @@ class FakeWorker:
         self.runs.append(job.name)
         if any(isinstance(act, Died) for act in self.acts):
             return  # it does not come to it
-        attempt = self.workers.attempts[job.name]
-        self.workers.attempts[job.name] += 1
+        attempt = self.workers.attempts[number_of(job)]
+        self.workers.attempts[number_of(job)] += 1
         self.acts.extend(self.workers.script(job, attempt))
 
     def prepare(self, job: Job) -> None:
@@ -107,33 +121,26 @@ class FakeWorker:
         return act
 
 
+@dataclasses.dataclass
 class FakeWorkers:
     """A place for scripted workers. Each call of `messages` lets one of them act, drawn at random."""
 
-    def __init__(
-        self,
-        size: int,
-        script: Script = good,
-        *,
-        starting: Sequence[Act] = (Ready(),),
-        stopping: Sequence[Act] = (Stopped(),),
-        seed: int = 0,
-    ) -> None:
-        self.size = size
-        self.script = script
-        self.starting = starting
-        self.stopping = stopping
-        self.random = random.Random(seed)
-        self.now = 0.0
-        self.started: list[FakeWorker] = []
-        self.attempts: collections.Counter[str] = collections.Counter()
-        self.saves: dict[Path, int] = {}
-        self.is_closed = False
+    size: int
+    script: Script = GOOD
+    starting: Sequence[Sequence[Act]] = ((Ready(),),)  # of each worker, over and over
+    stopping: Sequence[Act] = (Stopped(),)
+    random: Random = dataclasses.field(default_factory=lambda: Random(0))
+    now: float = 0.0
+    started: list[FakeWorker] = dataclasses.field(default_factory=list)
+    attempts: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    saves: dict[Path, int] = dataclasses.field(default_factory=dict)
+    is_closed: bool = False
 
     def start(self, slot: int) -> FakeWorker:
         assert all(not each.alive for each in self.started if each.slot == slot), "a place has one worker"
         assert 0 <= slot < self.size
-        self.started.append(FakeWorker(self, slot))
+        acts = self.starting[len(self.started) % len(self.starting)]
+        self.started.append(FakeWorker(self, slot, collections.deque(acts)))
         return self.started[-1]
 
     def messages(self, workers: Sequence[FakeWorker], timeout: float) -> list[tuple[FakeWorker, Message]]:
@@ -155,70 +162,97 @@ def make_jobs(count: int, **rest) -> list[Job]:
     return [make_job(Path("/nowhere"), number, until=10, **rest) for number in range(count)]
 
 
+@contextlib.contextmanager
+def opened(workers: FakeWorkers, **rest) -> Iterator[PoolExecutor]:
+    """An executor under the workers' clock, with the scripts' saves in place of those on disk."""
+    with mock.patch.object(pool.checkpoint, "latest_step", workers.saves.get):
+        try:
+            with PoolExecutor(workers, clock=lambda: workers.now, **rest) as executor:
+                yield executor
+        finally:
+            assert workers.is_closed
+            assert not any(worker.alive for worker in workers.started)
+
+
 def run(workers: FakeWorkers, jobs: Sequence[Job], **rest) -> list[tuple[int, Outcome]]:
-    """All outcomes, with the scripts' saves in place of those on disk."""
-    with (
-        mock.patch.object(pool.checkpoint, "latest_step", workers.saves.get),
-        PoolExecutor(workers, clock=lambda: workers.now, **rest) as executor,
-    ):
-        outcomes = list(executor.run(jobs))
-    assert not any(worker.alive for worker in workers.started)
-    return outcomes
+    with opened(workers, **rest) as executor:
+        return list(executor.run(jobs))
 
 
-# --- Every job once ---------------------------------------------------------------------------
+def all_good(jobs: Sequence[Job]) -> dict[int, Outcome]:
+    return {position: outcome_of(job) for position, job in enumerate(jobs)}
 
 
-@pytest.mark.parametrize("size", [1, 2, 5])
-@pytest.mark.parametrize("seed", range(3))
-def test_every_job_has_its_outcome_once_whichever_worker_is_first(size, seed):
-    workers = FakeWorkers(size, seed=seed)
-    jobs = make_jobs(7)
-    outcomes = run(workers, jobs)
-    assert sorted(position for position, _ in outcomes) == list(range(7))
-    assert all(outcome == outcome_of(jobs[position]) for position, outcome in outcomes)
-    assert set(workers.attempts.values()) == {1}
-    assert 1 <= len(workers.started) <= size
-    assert workers.is_closed
-    assert not any(worker.alive for worker in workers.started)
+def gaining(gains: list[list[int]], saves: dict[Path, int]) -> Script:
+    """At each attempt in turn, a job gets so many steps further and dies; after these, it ends."""
 
-
-def test_outcomes_come_as_jobs_end():
     def script(job: Job, attempt: int) -> Sequence[Act]:
-        return [Takes({"0.0": 30, "0.1": 20, "0.2": 10}[job.name]), *good(job, attempt)]
+        gained = gains[number_of(job)]
+        if attempt >= len(gained):
+            return good(Progress(job.until, 0.5, 1.0))(job, attempt)
+        start = saves.get(job.folder, 0)
+        steps = range(start + 1, start + gained[attempt] + 1)
+        return [act for step in steps for act in (Progress(step, 0.5, 1.0), Saves(step))] + [KILLED]
 
-    assert [position for position, _ in run(FakeWorkers(3, script), make_jobs(3))] == [2, 1, 0]
-
-
-def test_no_more_workers_are_started_than_there_are_jobs():
-    workers = FakeWorkers(5)
-    run(workers, make_jobs(2))
-    assert len(workers.started) == 2
-    assert run(FakeWorkers(5), []) == []
+    return script
 
 
-def test_progress_is_told_with_the_position_of_the_job():
+def attempts_until_given_up(gains: list[int], retries: int) -> int | None:
+    """After how many attempts so many deaths and one more have followed without a step between them."""
+    deaths = 0
+    for attempt, gain in enumerate(gains, 1):
+        deaths = 1 if gain else deaths + 1
+        if deaths > retries:
+            return attempt
+    return None
+
+
+@hypothesis.settings(max_examples=3 * hypothesis.settings().max_examples // 2)
+@hypothesis.given(
+    gains=st.lists(st.lists(st.integers(0, 2), max_size=8), max_size=6),
+    size=st.integers(1, 4),
+    retries=st.integers(0, 3),
+    seed=st.integers(0, 2**32),
+)
+@hypothesis.example(gains=[[], [0] * 9, [], [0] * 3, []], size=2, retries=3, seed=0)
+@hypothesis.example(gains=[[1] * 20], size=2, retries=3, seed=0)
+@hypothesis.example(gains=[[0, 0, 0, 4, 0, 0]], size=1, retries=3, seed=0)  # three deaths at the start, three at step 4
+@hypothesis.example(gains=[[0, 0, 0, 4, 0, 0, 0]], size=1, retries=3, seed=0)
+def test_every_job_has_exactly_one_outcome_and_it_is_its_own(gains, size, retries, seed):
+    """Whatever the others do, in whichever order workers act and die."""
+    jobs = make_jobs(len(gains))
+    workers = FakeWorkers(size, random=Random(seed))
+    workers.script = gaining(gains, workers.saves)
+    outcomes = run(workers, jobs, **({} if retries == 3 else {"retries": retries}))
+    assert sorted(position for position, _ in outcomes) == list(range(len(jobs)))
+    assert len(workers.started) <= size + sum(map(len, gains))
+    for position, outcome in outcomes:
+        given_up = attempts_until_given_up(gains[position], retries)
+        assert workers.attempts[position] == (given_up or len(gains[position]) + 1)
+        if given_up is None:
+            assert outcome == outcome_of(jobs[position])
+        else:
+            died = f"its worker died {retries + 1} times at one place: the last one was killed by SIGKILL"
+            assert (math.isnan(outcome.fitness), outcome.cause) == (True, died)
+
+
+def test_outcomes_and_progress_come_with_the_position_of_the_job_as_they_happen():
     def script(job: Job, attempt: int) -> Sequence[Act]:
-        return [Progress(1, 0.5, 2.0), Progress(2, fitness_of(job), 3.0), *good(job, attempt)]
+        number = number_of(job)
+        return good(Progress(1, 0.5, 2.0), Takes(30 - 10 * number), Progress(2, number, 3.0))(job, attempt)
 
-    workers, told = FakeWorkers(2, script), []
-    with PoolExecutor(workers, clock=lambda: workers.now) as executor:
-        list(executor.run(make_jobs(3), on_progress=lambda *what: told.append(what)))
-    assert sorted(told) == sorted((each, *rest) for each in range(3) for rest in ((1, 0.5, 2.0), (2, each / 100, 3.0)))
-
-
-def test_workers_stay_for_the_next_jobs():
-    workers = FakeWorkers(2)
-    with PoolExecutor(workers, clock=lambda: workers.now) as executor:
-        for _ in range(3):
-            assert len(list(executor.run(make_jobs(4)))) == 4
-    assert len(workers.started) == 2
+    told = []
+    with opened(FakeWorkers(3, script)) as executor:
+        outcomes = executor.run(make_jobs(3), on_progress=lambda *what: told.append(what))
+        assert [position for position, _ in outcomes] == [2, 1, 0]
+    assert sorted(told[:3]) == [(each, 1, 0.5, 2.0) for each in range(3)]
+    assert told[3:] == [(each, 2, each, 3.0) for each in (2, 1, 0)]
 
 
-def test_a_job_goes_to_the_worker_that_has_its_programs():
-    workers = FakeWorkers(3, seed=5)
-    jobs = make_jobs(9)
-    with PoolExecutor(workers, clock=lambda: workers.now) as executor:
+@pytest.mark.parametrize("seed", [2, 5, 35])
+def test_a_job_goes_to_the_worker_that_has_its_programs(seed):
+    workers, jobs = FakeWorkers(3, random=Random(seed)), make_jobs(9)
+    with opened(workers) as executor:
         list(executor.run(jobs))
         first = {name: worker for worker in workers.started for name in worker.runs}
         for worker in workers.started:
@@ -231,259 +265,93 @@ def test_a_job_goes_to_the_worker_that_has_its_programs():
 
 
 def test_a_worker_runs_next_what_it_was_told_to_prepare():
-    workers = FakeWorkers(2, lambda job, attempt: [Takes(1), *good(job, attempt)])
+    workers = FakeWorkers(2, good(Takes(1)))
     run(workers, make_jobs(8))
     for worker in workers.started:
         assert worker.prepared
         assert worker.prepared[:3] == worker.runs[1:4]
 
 
-# --- Workers that die -------------------------------------------------------------------------
+def test_no_more_workers_are_started_than_there_are_jobs_and_they_stay_for_the_next_ones_unless_they_die():
+    jobs = make_jobs(2)
+    dying = but(0, Finished(outcome_of(jobs[0])), KILLED, others=good(Takes(5)))
+    for script, started in ((GOOD, 2), (dying, 3)):
+        workers = FakeWorkers(5, script)
+        with opened(workers) as executor:
+            assert list(executor.run([])) == []
+            for _ in range(2):
+                assert dict(executor.run(jobs)) == all_good(jobs)
+        assert len(workers.started) == started
+        assert set(workers.attempts.values()) == {2}
 
 
-def dies(times: int, *before: Act) -> Script:
-    """Job 1's worker dies at its first attempts."""
-
-    def script(job: Job, attempt: int) -> Sequence[Act]:
-        return [*before, KILLED] if job.name == "0.1" and attempt < times else good(job, attempt)
-
-    return script
-
-
-@pytest.mark.parametrize("times", [1, pool.RETRIES])
-def test_a_job_whose_worker_died_is_tried_again_and_nobody_else_is(times):
-    workers, jobs = FakeWorkers(2, dies(times)), make_jobs(5)
-    outcomes = run(workers, jobs)
-    assert dict(outcomes) == {position: outcome_of(job) for position, job in enumerate(jobs)}
-    assert len(outcomes) == 5
-    assert workers.attempts == {"0.0": 1, "0.1": times + 1, "0.2": 1, "0.3": 1, "0.4": 1}
-
-
-def test_a_job_whose_workers_always_die_has_failed_with_its_cause_and_costs_nobody_else_anything():
-    workers, jobs = FakeWorkers(2, dies(1_000)), make_jobs(5)
-    outcomes = dict(run(workers, jobs))
-    failed = outcomes.pop(1)
-    assert math.isnan(failed.fitness)
-    assert failed.cause == "its worker died 4 times at one place: the last one was killed by SIGKILL"
-    assert outcomes == {position: outcome_of(job) for position, job in enumerate(jobs) if position != 1}
-    assert workers.attempts == {"0.0": 1, "0.1": pool.RETRIES + 1, "0.2": 1, "0.3": 1, "0.4": 1}
-
-
-def test_a_job_that_gets_further_each_time_is_not_given_up():
-    def script(job: Job, attempt: int) -> Sequence[Act]:
-        return [Saves(attempt), KILLED] if attempt < 20 else good(job, attempt)
-
-    assert [outcome.cause for _, outcome in run(FakeWorkers(2, script), make_jobs(1))] == [None]
-
-
-def test_deaths_are_counted_anew_after_a_save():
-    """Three deaths at the start, three at step 4, and an end; or four there, and failure."""
-
-    def script(last: int) -> Script:
-        return lambda job, attempt: (
-            [*([Saves(4)] if attempt == 3 else []), KILLED] if attempt < 3 + last else good(job, attempt)
-        )
-
-    workers = FakeWorkers(1, script(3))
-    assert [outcome.cause for _, outcome in run(workers, make_jobs(1))] == [None]
-    assert workers.attempts["0.0"] == 7
-    workers = FakeWorkers(1, script(4))
-    (_, outcome), *_ = run(workers, make_jobs(1))
-    assert outcome.cause is not None
-    assert workers.attempts["0.0"] == 7
-
-
-@pytest.mark.parametrize("retries", [0, 1])
-def test_how_often_it_is_tried_again_can_be_said(retries):
-    workers = FakeWorkers(1, dies(1_000))
-    run(workers, make_jobs(2), retries=retries)
-    assert workers.attempts["0.1"] == retries + 1
-
-
-def test_a_worker_that_dies_with_nothing_to_do_is_replaced():
-    def script(job: Job, attempt: int) -> Sequence[Act]:
-        return [*good(job, attempt), KILLED] if job.name == "0.0" else [Takes(5), *good(job, attempt)]
-
-    workers, jobs = FakeWorkers(2, script), make_jobs(2)
-    with PoolExecutor(workers, clock=lambda: workers.now) as executor:
-        for _ in range(2):
-            assert dict(executor.run(jobs)) == {position: outcome_of(job) for position, job in enumerate(jobs)}
-    assert set(workers.attempts.values()) == {2}
-
-
-# --- What no individual is to blame for -------------------------------------------------------
-
-
-def test_workers_that_do_not_start_get_one_line_and_fail_no_individual():
-    workers = FakeWorkers(2, starting=[Died("exited with code 1")])
-    with pytest.raises(
-        ExecutorError, match=r"^workers end before they are ready \(the last one exited with code 1\); see"
-    ):
-        run(workers, make_jobs(3))
-    assert len(workers.started) <= pool.STARTS + 1
-    assert not any(worker.alive for worker in workers.started)
+@pytest.mark.parametrize(
+    ("workers", "line", "most"),
+    [
+        (
+            FakeWorkers(2, starting=[[LOST]]),
+            r"workers end before they are ready \(the last one exited with code 1\); s",
+            4,
+        ),
+        (FakeWorkers(2, but(2, Refused("the disk is full; free some space"))), "the disk is full; free some space$", 2),
+    ],
+    ids=["workers that do not start", "what a worker refuses"],
+)
+def test_what_no_job_is_to_blame_for_ends_all_with_one_line(workers, line, most):
+    with pytest.raises(ExecutorError, match=f"^{line}"):
+        run(workers, make_jobs(5))
+    assert len(workers.started) <= most
+    assert workers.attempts[2] <= 1
 
 
 def test_some_starts_may_fail_and_count_for_no_job():
-    starts: Iterator[list[Any]] = iter([[Died("exited with code 1")], [Died("exited with code 1")], [Ready()]] * 3)
-    workers = FakeWorkers(1, dies(1))
-    start = workers.start
-
-    def starting(slot: int) -> FakeWorker:
-        workers.starting = next(starts)
-        return start(slot)
-
-    workers.start = starting  # type: ignore[method-assign]
-    jobs = make_jobs(3)
-    assert dict(run(workers, jobs, retries=1)) == {position: outcome_of(job) for position, job in enumerate(jobs)}
+    workers, jobs = FakeWorkers(1, but(1, KILLED, attempts=1), starting=[[LOST], [LOST], [Ready()]]), make_jobs(3)
+    assert dict(run(workers, jobs, retries=1)) == all_good(jobs)
     assert len(workers.started) == 6
 
 
-def test_what_a_worker_refuses_is_told_to_the_user():
-    def script(job: Job, attempt: int) -> Sequence[Act]:
-        return [Refused("the disk is full; free some space")] if job.name == "0.2" else good(job, attempt)
-
-    workers = FakeWorkers(2, script)
-    with pytest.raises(ExecutorError, match=r"^the disk is full; free some space$"):
-        run(workers, make_jobs(5))
-    assert workers.attempts["0.2"] == 1
-    assert not any(worker.alive for worker in workers.started)
-
-
-# --- Time -------------------------------------------------------------------------------------
-
-
 def test_a_job_that_does_not_notice_its_time_is_killed_after_a_grace():
-    def script(job: Job, attempt: int) -> Sequence[Act]:
-        return [Takes(5_000)] if job.name == "0.0" else [Takes(50), *good(job, attempt)]
-
-    workers = FakeWorkers(2, script)
-    outcomes = dict(run(workers, make_jobs(4, time_limit=100.0), grace=20.0))
-    assert outcomes[0].cause == "training took more than 100 s, and did not end by itself 20 s later"
-    assert 120 < outcomes[0].seconds.total < 121
-    assert 120 < workers.now < 175
-    assert [outcomes[position].cause for position in (1, 2, 3)] == [None] * 3
-    assert workers.attempts["0.0"] == 1
+    workers = FakeWorkers(2, but(0, Takes(5_000), others=good(Takes(50))))
+    outcomes = dict(run(workers, make_jobs(4, time_limit=100.0)))
+    late = "training took more than 100 s, and did not end by itself 60 s later"
+    assert [outcomes[each].cause for each in range(4)] == [late, None, None, None]
+    assert 160 < outcomes[0].seconds.total < 161
+    assert 160 < workers.now < 215
+    assert workers.attempts[0] == 1
 
 
-def test_a_job_that_ends_within_the_grace_has_its_own_outcome():
-    workers = FakeWorkers(1, lambda job, attempt: [Takes(119), *good(job, attempt)])
-    assert [outcome.cause for _, outcome in run(workers, make_jobs(1, time_limit=100.0), grace=20.0)] == [None]
-
-
-def test_the_time_that_a_worker_takes_to_start_is_not_its_jobs():
-    workers = FakeWorkers(1, lambda job, attempt: [Takes(90), *good(job, attempt)], starting=[Takes(500), Ready()])
-    assert [outcome.cause for _, outcome in run(workers, make_jobs(2, time_limit=100.0), grace=0.0)] == [None] * 2
-
-
-def test_without_a_limit_a_job_may_take_long():
-    workers = FakeWorkers(1, lambda job, attempt: [Takes(5_000), *good(job, attempt)])
-    assert [outcome.cause for _, outcome in run(workers, make_jobs(1))] == [None]
-
-
-# --- Stopping ---------------------------------------------------------------------------------
-
-
-def stop_after(workers: FakeWorkers, seconds: float) -> Callable[[], bool]:
-    return lambda: workers.now >= seconds
-
-
-def test_a_stop_asks_all_workers_and_waits_until_they_have_saved():
-    workers = FakeWorkers(3, lambda job, attempt: [], stopping=[Takes(30), Saves(4), Stopped()])
-    with pytest.raises(StoppedError):
-        run(workers, make_jobs(5), should_stop=stop_after(workers, 50))
-    assert len(workers.started) == 3
-    assert all(worker.was_asked_to_stop for worker in workers.started)
-    assert list(workers.saves.values()) == [4, 4, 4]
-    assert 80 <= workers.now < 85
-    assert set(workers.attempts.values()) == {1}
-    assert len(workers.attempts) == 3
-
-
-@pytest.mark.parametrize("last", [Finished(Outcome(fitness=0.5)), KILLED, Refused("the disk is full")])
-def test_a_stop_takes_workers_that_end_otherwise(last):
-    workers = FakeWorkers(2, lambda job, attempt: [], stopping=[last])
-    with pytest.raises(StoppedError):
-        run(workers, make_jobs(2), should_stop=stop_after(workers, 5))
-    assert workers.now < 6
-
-
-def test_a_stop_does_not_wait_for_ever():
-    workers = FakeWorkers(2, lambda job, attempt: [], stopping=[])
-    with pytest.raises(StoppedError):
-        run(workers, make_jobs(2), should_stop=stop_after(workers, 5))
-    assert 120 <= workers.now < 130
-    assert not any(worker.alive for worker in workers.started)
-
-
-def test_who_stops_before_the_start_starts_nothing():
-    workers = FakeWorkers(2)
-    with pytest.raises(StoppedError):
-        run(workers, make_jobs(2), should_stop=lambda: True)
-    assert workers.started == []
-
-
-def test_closing_ends_all_workers_even_after_an_error_of_whoever_asks():
-    workers = FakeWorkers(3, lambda job, attempt: good(job, attempt) if job.name == "0.0" else [])
-
-    def search() -> None:
-        with PoolExecutor(workers, clock=lambda: workers.now) as executor:
-            for _ in executor.run(make_jobs(3)):
-                raise LineageError("the lineage cannot be written")
-
-    with pytest.raises(LineageError):
-        search()
-    assert len(workers.started) == 3
-    assert not any(worker.alive for worker in workers.started)
-    assert workers.is_closed
-
-
-# --- Any interleaving -------------------------------------------------------------------------
-
-
-def gaining(gains: dict[str, list[int]], saves: dict[Path, int]) -> Script:
-    """At each attempt in turn, a job gets so many steps further and dies; after these, it ends."""
-
-    def script(job: Job, attempt: int) -> Sequence[Act]:
-        if attempt >= len(gains[job.name]):
-            return [Progress(job.until, 0.5, 1.0), *good(job, attempt)]
-        start = saves.get(job.folder, 0)
-        steps = range(start + 1, start + gains[job.name][attempt] + 1)
-        return [act for step in steps for act in (Progress(step, 0.5, 1.0), Saves(step))] + [KILLED]
-
-    return script
-
-
-def is_given_up(gains: list[int], retries: int) -> bool:
-    """Whether so many deaths and one more follow without a step between them."""
-    deaths = 0
-    for gain in gains:
-        deaths = 1 if gain else deaths + 1
-        if deaths > retries:
-            return True
-    return False
-
-
-@hypothesis.settings(max_examples=150)
-@hypothesis.given(
-    gains=st.lists(st.lists(st.integers(0, 2), max_size=8), max_size=6),
-    size=st.integers(1, 4),
-    retries=st.integers(0, 3),
-    seed=st.integers(0, 2**32),
+@pytest.mark.parametrize(
+    ("starts", "takes", "time_limit", "settings"),
+    [
+        (0, 159, 100.0, {}),
+        (0, 119, 100.0, {"grace": 20.0}),
+        (500, 90, 100.0, {"grace": 0.0}),  # the time that a worker takes to start is not its job's
+        (0, 4_000, None, {}),
+    ],
 )
-def test_every_job_has_exactly_one_outcome_and_it_is_its_own(gains, size, retries, seed):
-    """Whatever the others do, in whichever order workers act and die."""
-    jobs = make_jobs(len(gains))
-    by_name = {job.name: each for job, each in zip(jobs, gains, strict=True)}
-    workers = FakeWorkers(size, seed=seed)
-    workers.script = gaining(by_name, workers.saves)
-    outcomes = run(workers, jobs, retries=retries)
-    assert sorted(position for position, _ in outcomes) == list(range(len(jobs)))
-    for position, outcome in outcomes:
-        if is_given_up(gains[position], retries):
-            assert outcome.cause is not None
-            assert math.isnan(outcome.fitness)
-        else:
-            assert outcome == outcome_of(jobs[position])
-            assert workers.attempts[jobs[position].name] == len(gains[position]) + 1
-    assert not any(worker.alive for worker in workers.started)
+def test_a_job_that_ends_in_time_has_its_own_outcome(starts, takes, time_limit, settings):
+    workers = FakeWorkers(1, good(Takes(takes)), starting=[[Takes(starts), Ready()]])
+    jobs = make_jobs(2, time_limit=time_limit)
+    assert dict(run(workers, jobs, **settings)) == all_good(jobs)
+
+
+@pytest.mark.parametrize(
+    ("stopping", "takes"),
+    [
+        ([Takes(30), Saves(4), Stopped()], 30),  # it is waited for until all have saved
+        ([], 120),  # but not for ever
+        ([Finished(Outcome(fitness=0.5))], 0),
+        ([KILLED], 0),
+        ([Refused("the disk is full")], 0),
+    ],
+)
+@pytest.mark.parametrize("at", [0, 50])
+def test_a_stop_asks_all_workers_and_waits_until_they_have_saved(stopping, takes, at):
+    workers = FakeWorkers(3, idle, stopping=stopping)
+    with pytest.raises(StoppedError):
+        run(workers, make_jobs(5), should_stop=lambda: workers.now >= at)
+    assert len(workers.started) == (3 if at else 0)
+    assert all(worker.was_asked_to_stop for worker in workers.started)
+    assert list(workers.saves.values()) == [4] * len(workers.started) * (takes == 30)
+    assert at + takes * bool(at) <= workers.now < at + takes * bool(at) + 5
+    assert list(workers.attempts.values()) == [1] * len(workers.started)

@@ -1,12 +1,16 @@
 """The teacher's command, and the teacher that a search gets from its settings."""
 
 import dataclasses
+import functools
 import io
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands_data import leave_process_alone, refused
 from rich.console import Console
 
 from eigen_jax.data import apply_views, join_validation, load_dataset
@@ -20,40 +24,26 @@ from eigen_jax.teacher import (
     TeacherError,
     read_teacher,
 )
-from experiments import runner, teacher
+from experiments import teacher
+from experiments.command_line import parse_with_dataset
 from experiments.presets import PRESETS
-from experiments.runner import BAD_INPUT
 from experiments.settings import Settings, SettingsError
 from experiments.teaching import check_settings, prepare_teacher, teacher_config, train_teacher
-from experiments.teaching_progress import TeacherConsole, describe_cost
+from experiments.teaching_progress import TeacherConsole
 
 TINY = (
     *("--dataset", "digits", "--preset", "smoke", "--teacher-members", "2", "--teacher-depth", "10"),
-    *("--teacher-growth", "4", "--teacher-epochs", "1", "--teacher-batch-size", "400"),
+    *("--teacher-growth", "4", "--teacher-epochs", "1", "--teacher-batch-size", "400", "--eval-batch-size", "360"),
 )
-
-
-@pytest.fixture(autouse=True)
-def own_settings(monkeypatch) -> None:
-    """Neither logging nor JAX is set up, whatever the command does."""
-    monkeypatch.setattr(teacher, "configure", lambda settings: settings)
+own_settings = pytest.fixture(leave_process_alone, autouse=True)
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory) -> Settings:
     """Those of TINY, in folders of this module."""
     folder = tmp_path_factory.mktemp("teacher")
-    return dataclasses.replace(
-        PRESETS["digits"]["smoke"],
-        teacher_members=2,
-        teacher_depth=10,
-        teacher_growth=4,
-        teacher_epochs=1,
-        teacher_batch_size=400,
-        teacher_views="all",
-        teacher_dir=folder / "teacher",
-        cache_dir=folder / "cache",
-    )
+    tiny = parse_with_dataset(TINY, program="", about="")[1]
+    return dataclasses.replace(tiny, teacher_dir=folder / "teacher", cache_dir=folder / "cache")
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +63,6 @@ def prepare(settings, dataset, **changes):
     return prepare_teacher("digits", dataclasses.replace(settings, **changes), dataset, console), shown.getvalue()
 
 
-def refused(capsys, *argv: str) -> str:
-    capsys.readouterr()
-    assert teacher.main(argv) == BAD_INPUT
-    captured = capsys.readouterr()
-    assert captured.err.startswith("error: ")
-    assert captured.err.count("\n") == 1
-    return captured.err
-
-
 def test_the_command_trains_evaluates_and_saves(settings, trained, capsys):
     record = read_teacher(settings.teacher_dir)
     folders = ("--teacher-dir", str(settings.teacher_dir), "--cache-dir", str(settings.cache_dir))
@@ -90,8 +71,7 @@ def test_the_command_trains_evaluates_and_saves(settings, trained, capsys):
     assert record.ensemble is not None
     measured: list[MemberRecord | EnsembleRecord] = [*record.members, record.ensemble]
     for each in measured:
-        expected = f"{100 * each.validation_accuracy:.1f} % of validation"
-        assert expected in shown
+        assert f"{100 * each.validation_accuracy:.1f} % of validation" in shown
         assert f"{100 * each.test_accuracy:.1f} % of test images; {each.parameters:,} parameters" in shown
     assert str(settings.teacher_dir) in shown
 
@@ -101,37 +81,32 @@ def test_the_command_trains_evaluates_and_saves(settings, trained, capsys):
     [
         ((), "--dataset is missing"),
         (("--dataset", "digits", "--teacher-depth", "11"), "--teacher-depth is 11; it must be 6 n + 4"),
-        (("--dataset", "digits", "--teacher-batch-size", "0"), "--teacher-batch-size is 0; it must be at least 1"),
         (("--dataset", "digits", "--teacher-growht", "4"), "--teacher-growht"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_done(argv, message, capsys):
-    assert message in refused(capsys, *argv)
+    assert message in refused(capsys, teacher.main, *argv)
 
 
 def test_the_folder_of_another_teacher_is_refused_in_terms_of_the_command(settings, trained, capsys):
-    folders = ("--teacher-dir", str(settings.teacher_dir), "--cache-dir", str(settings.cache_dir))
-    message = refused(capsys, *TINY, *folders, "--teacher-growth", "5", "--teacher-learning-rate", "0.2")
+    tiny = functools.partial(refused, capsys, teacher.main, *TINY, f"--cache-dir={settings.cache_dir}")
+    own, new = (f"--teacher-dir={folder}" for folder in (settings.teacher_dir, settings.cache_dir / "new"))
+    message = tiny(own, "--teacher-growth", "5", "--teacher-learning-rate", "0.2")
     assert "--teacher-growth was 4 and is now 5, --teacher-learning-rate was 0.1 and is now 0.2" in message
     assert "--flip" not in message
-    message = refused(capsys, *TINY, *folders, "--teacher-dtype", "bfloat16")
+    message = tiny(own, "--teacher-dtype", "bfloat16")
     assert "--teacher-dtype was 'float32' and is now 'bfloat16'; choose another folder" in message
-    message = refused(capsys, *TINY, *folders, "--split-seed", "1")
+    message = tiny(own, "--split-seed", "1")
     assert "was trained on other data: fingerprint of preprocessing, split and images was" in message
-    message = refused(capsys, *TINY, "--teacher-dir", str(settings.cache_dir / "new"), "--teacher-batch-size", "5000")
+    message = tiny(new, "--teacher-batch-size", "5000")
     assert "--teacher-batch-size is 5000; the training set has only 1200 images" in message
-
-
-def test_teacher_errors_are_the_users():
-    assert TeacherError in runner.USER_ERRORS
 
 
 def test_the_teacher_has_the_crops_and_flips_of_its_students(settings):
     config = teacher_config(dataclasses.replace(settings, pad=3, flip=True, teacher_seed=7, seed=1))
     assert (config.pad, config.flip, config.seed) == (3, True, 7)
     assert (config.members, config.depth, config.growth, config.epochs, config.batch_size) == (2, 10, 4, 1, 400)
-    paper = teacher_config(PRESETS["cifar10"]["paper"])
-    assert paper == TeacherConfig()
+    assert teacher_config(PRESETS["cifar10"]["paper"]) == TeacherConfig()
 
 
 def test_without_mimicry_there_is_no_teacher(settings, dataset):
@@ -155,7 +130,8 @@ def test_cached_logits_are_of_all_images_that_are_trained_on(settings, dataset, 
     examples = jnp.array([0, 5, len(images) - 1])
     views = jnp.array([0, 8, 16])
     seen = apply_views(images[examples], views, pad=1)
-    np.testing.assert_allclose(cached(examples, views, seen), trained(examples, views, seen), rtol=2**-10, atol=1e-4)
+    expected = jax.jit(lambda *asked: trained(*asked))(examples, views, seen)
+    np.testing.assert_allclose(cached(examples, views, seen), expected, rtol=2**-10, atol=1e-4)
     cost = f"9 views of {len(images):,} images, {9 * len(images):,} forward passes, about "
     assert cost in shown
     assert "--teacher-views center: 1 view of" in shown
@@ -187,6 +163,9 @@ def test_a_file_of_logits_is_mimicked_without_a_trained_teacher(settings, datase
 def test_progress_says_the_time_left_of_all_members():
     shown, now = io.StringIO(), [0.0]
     console = Console(file=shown, highlight=False, width=200)
+    accuracies: dict[str, Any] = {"validation_accuracy": 0.5, "test_accuracy": 0.25}
+    member = MemberRecord(**accuracies, parameters=4_000, steps=1_000, train_seconds=60.0, compile_seconds=5.0)
+    ensemble = EnsembleRecord(parameters=12_000, validation_accuracy=0.75, test_accuracy=1.0, fingerprint="x")
     with TeacherConsole(console, clock=lambda: now[0]) as observer:
         observer.teacher_started(config=TeacherConfig(members=3), steps=1_000)
         observer.member_started(member=1, step=200)
@@ -194,18 +173,8 @@ def test_progress_says_the_time_left_of_all_members():
         observer.training_progress(member=1, step=250, until=1_000, loss=1.5, steps_per_second=5.0)
         now[0] = 12.0
         observer.training_progress(member=1, step=300, until=1_000, loss=1.4, steps_per_second=5.0)
-        record = MemberRecord(
-            parameters=4_000,
-            steps=1_000,
-            validation_accuracy=0.5,
-            test_accuracy=0.25,
-            train_seconds=60.0,
-            compile_seconds=5.0,
-        )
-        observer.member_finished(member=1, record=record)
-        observer.teacher_finished(
-            record=EnsembleRecord(parameters=12_000, validation_accuracy=0.75, test_accuracy=1.0, fingerprint="x")
-        )
+        observer.member_finished(member=1, record=member)
+        observer.teacher_finished(record=ensemble)
         observer.caching_started(LogitsCost(images=100, views=162, bytes=324_000), rate=100.0)
         now[0] = 24.0
         observer.caching_progress(5_400, 16_200)
@@ -220,10 +189,3 @@ def test_progress_says_the_time_left_of_all_members():
         " 324.0 kB",
         "  logits: 5,400/16,200; about 24 s left",
     ]
-
-
-def test_the_cost_for_people():
-    cost = LogitsCost(images=45_000, views=162, bytes=145_800_000)
-    assert describe_cost(cost, 935.0) == (
-        "162 views of 45,000 images, 7,290,000 forward passes, about 2 h 9 min, 145.8 MB"
-    )

@@ -8,6 +8,7 @@ permissions do not bind, and a matter of permissions for others.
 import contextlib
 import errno
 import json
+import math
 import os
 import resource
 import shutil
@@ -18,22 +19,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from refusals import refuses
 
 from eigen_jax import checkpoint, files, lineage
 from eigen_jax.architecture import Architecture
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data.cache import read_arrays, write_arrays
+from eigen_jax.evolution import Phase
+from eigen_jax.executor import Outcome
 from eigen_jax.files import JSONError
 from eigen_jax.lineage import Fate, Individual, LineageError
 from eigen_jax.report import ReportError
 from eigen_jax.report.files import write_bytes as write_report
 from eigen_jax.search import RunFolder, RunFolderError
+from eigen_jax.search.journal import Journal
 from experiments.evaluate import _write_logits
 from experiments.settings import SettingsError
 
+IMAGE_ONLY = Architecture(input_shape=(8, 8, 1), layers=())
 FULL = "; free some space there, then give the same command again"
 
 Filling = Callable[[], contextlib.AbstractContextManager[None]]  # leaves no space while it lasts
+Full = tuple[Path, Filling, str]
 
 
 @contextlib.contextmanager
@@ -77,7 +84,7 @@ def limited() -> Iterator[None]:
 
 
 @pytest.fixture(params=["small disk", "size limit"])
-def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, Filling, str]]:
+def full(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Full]:
     """A folder, what makes its disk full, and what the system then says."""
     if request.param == "size limit":
         yield tmp_path, limited, os.strerror(errno.EFBIG)
@@ -114,23 +121,15 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def individual(generation: int, **fields: Any) -> Individual:
-    return Individual(
-        generation=generation,
-        phase="primary",
-        index=0,
-        parent=None,
-        operators={},
-        architecture=Architecture(input_shape=(8, 8, 1), layers=()),
-        parameters=1,
-        flops=1,
-        fate=Fate.FAILED,
-        **{"cause": "x"} | fields,
-    )
+    made: dict[str, Any] = {"index": 0, "parameters": 1, "flops": 1, "parent": None, "operators": {}, "cause": "x"}
+    made |= {"phase": "primary", "architecture": IMAGE_ONLY, "fate": Fate.FAILED}
+    return Individual(generation=generation, **made | fields)
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_a_file_is_replaced_as_a_whole_or_added_to_and_is_no_folder(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_bytes(b"old")
+    (tmp_path / "file.json.partial").write_bytes(b"half of something longer, as a kill leaves it")
     with files.replacing(path) as file:
         file.write(b"new")
         file.flush()
@@ -141,6 +140,16 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert files.read_json(path) == {"ä": [1, 0.5, None]}
     files.write_text(path, "ä\n")
     assert path.read_bytes() == b"\xc3\xa4\n"
+    for content in (b"one", b"two"):
+        files.append_bytes(tmp_path / "other", content)
+    assert contents(tmp_path)["other"] == b"onetwo"
+    for folder in (tmp_path, Path(".")):
+        with pytest.raises(IsADirectoryError) as caught:
+            files.write_bytes(folder, b"")
+        assert caught.value.strerror == "Is a directory"
+    for wrong, error in ((tmp_path, IsADirectoryError), (tmp_path / "none", FileNotFoundError)):
+        with pytest.raises(error):
+            files.read_json(wrong)
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt(), ValueError("no")])
@@ -155,27 +164,10 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path: Path, error: Bas
 
     with pytest.raises(type(error)):
         fail_halfway()
+    for content in ({"a": math.nan}, {"a": {1, 2}}):
+        with pytest.raises((ValueError, TypeError)):
+            files.write_json(path, content)
     assert contents(tmp_path) == {"file": b"old"}
-
-
-def test_what_a_kill_left_is_written_over(tmp_path: Path) -> None:
-    (tmp_path / "file.partial").write_bytes(b"half of something longer")
-    files.write_bytes(tmp_path / "file", b"whole")
-    assert contents(tmp_path) == {"file": b"whole"}
-
-
-def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
-    for path in (tmp_path, Path(".")):
-        with pytest.raises(IsADirectoryError) as caught:
-            files.write_bytes(path, b"")
-        assert caught.value.strerror == "Is a directory"
-
-
-@pytest.mark.parametrize("content", [{"a": float("nan")}, {"a": {1, 2}}])
-def test_what_json_cannot_hold_is_not_written(tmp_path: Path, content: dict[str, Any]) -> None:
-    with pytest.raises((ValueError, TypeError)):
-        files.write_json(tmp_path / "file", content)
-    assert contents(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -198,9 +190,8 @@ def test_what_json_cannot_hold_is_not_written(tmp_path: Path, content: dict[str,
 )
 def test_unsound_json_is_one_error(tmp_path: Path, text: bytes, message: str) -> None:
     (tmp_path / "file").write_bytes(text)
-    with pytest.raises(JSONError) as caught:
+    with refuses(JSONError, message):
         files.read_json(tmp_path / "file")
-    assert str(caught.value) == message
 
 
 def test_sound_json_is_read() -> None:
@@ -209,89 +200,48 @@ def test_sound_json_is_read() -> None:
     assert files.parse_json('{"a": [1, -2.5e3, true, null, "\\u00e9"]}') == {"a": [1, -2500.0, True, None, "é"]}
 
 
-def test_a_file_that_cannot_be_read_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError):
-        files.read_json(tmp_path)
-    with pytest.raises(FileNotFoundError):
-        files.read_json(tmp_path / "none")
-
-
-def test_bytes_are_added_to_the_end(tmp_path: Path) -> None:
-    files.append_bytes(tmp_path / "file", b"one")
-    files.append_bytes(tmp_path / "file", b"two")
-    assert contents(tmp_path) == {"file": b"onetwo"}
-
-
-def test_a_full_disk_leaves_the_file_and_no_partial_one(full: tuple[Path, Filling, str]) -> None:
-    folder, filling, reason = full
-    files.write_bytes(folder / "file", b"old")
-    with filling():
-        for path in (folder / "file", folder / "new"):
-            for write in (files.write_bytes, files.append_bytes):
-                with pytest.raises(OSError, match=reason) as caught:
-                    write(path, bytes(5_000))
-                assert files.explain(caught.value, "choose another") == reason + FULL
-                assert contents(folder) == {"file": b"old"}
-
-
-def test_a_record_on_a_full_disk_is_as_it_was(full: tuple[Path, Filling, str]) -> None:
+def test_a_record_and_a_run_folder_on_a_full_disk_are_as_they_were(full: Full) -> None:
     folder, filling, reason = full
     path = folder / "lineage.jsonl"
     lineage.append(path, [individual(0, cause="x" * 100)])
-    before = path.read_bytes()
-    with filling():
-        with pytest.raises(LineageError) as caught:
-            lineage.append(path, [individual(1, cause="x" * 10_000)])
-        assert str(caught.value) == f"cannot write {path}: {reason}{FULL}"
-        assert contents(folder) == {"lineage.jsonl": before}
+    before = contents(folder)
+    with filling(), refuses(LineageError, f"cannot write {path}: {reason}{FULL}"):
+        lineage.append(path, [individual(1, cause="x" * 10_000)])
+    assert contents(folder) == before
     lineage.append(path, [individual(1)])
     assert [each.generation for each in lineage.read(path)] == [0, 1]
-    both = path.read_bytes()
-    with filling():
-        with pytest.raises(LineageError) as caught:
-            lineage.truncate(path, 1)
-        assert str(caught.value) == f"cannot write {path}: {reason}{FULL}"
-    assert contents(folder) == {"lineage.jsonl": both}
-
-
-def test_a_part_of_a_line_that_fits_is_not_left_behind(tmp_path: Path) -> None:
-    with mounted(tmp_path / "small", "64k") as folder:
-        path = folder / "lineage.jsonl"
-        lineage.append(path, [individual(0)])
-        before = path.read_bytes()
-        with pytest.raises(LineageError, match="No space left on device"):
-            lineage.append(path, [individual(1, cause="x" * 100_000)])
-        assert contents(folder) == {"lineage.jsonl": before}
-
-
-def test_a_run_folder_on_a_full_disk_is_as_it_was(full: tuple[Path, Filling, str]) -> None:
-    folder, filling, reason = full
+    before = contents(folder)
+    with filling(), refuses(LineageError, f"cannot write {path}: {reason}{FULL}"):
+        lineage.truncate(path, 1)
+    assert contents(folder) == before
     line = f"cannot write the run folder {folder / 'run'}: {reason}{FULL}"
     with RunFolder.open(folder / "run", {"seed": 1}, {}) as run:
         run.save_result({"test_accuracy": 0.5})
+        journal = Journal(run.journal, generation=0, phase=Phase.PRIMARY)
+        journal.add(0, 0, Outcome(fitness=0.5))
         before = contents(folder)
-        with filling(), pytest.raises(RunFolderError) as caught:
+        with filling(), refuses(RunFolderError, line):
             run.save_result({"test_accuracy": 0.75, "more": "x" * 10_000})
-        assert str(caught.value) == line
-        network, weights = Architecture(input_shape=(8, 8, 1), layers=()), {"params": {"kernel": np.ones(5_000)}}
+        with filling(), refuses(RunFolderError, line.replace("run:", "run/generation.jsonl:")):
+            journal.add(0, 1, Outcome(fitness=math.nan, cause="x" * 10_000))
+        assert list(journal.outcomes) == [(0, 0)]
         with filling(), pytest.raises((CheckpointError, RunFolderError), match=reason):
-            run.save_network(network, weights)
+            run.save_network(IMAGE_ONLY, {"params": {"kernel": np.ones(5_000)}})
         assert contents(folder) == before
-    with filling(), pytest.raises(RunFolderError) as caught, RunFolder.open(folder / "new", {"x": "y" * 9_000}, {}):
+    refused = refuses(RunFolderError, f"cannot write the run folder {folder / 'new'}: {reason}{FULL}")
+    with filling(), refused, RunFolder.open(folder / "new", {"x": "y" * 9_000}, {}):
         pass
-    assert str(caught.value) == f"cannot write the run folder {folder / 'new'}: {reason}{FULL}"
     assert contents(folder) == before
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_checkpoint_on_a_full_disk_leaves_the_steps_before(full: tuple[Path, Filling, str]) -> None:
+def test_a_checkpoint_on_a_full_disk_leaves_the_steps_before(full: Full) -> None:
     folder, filling, reason = full
     values = np.random.default_rng(0).normal(size=8_000).astype(np.float32)
     checkpoint.save(folder / "steps", 1, {"state": {"value": values}})
     before = contents(folder)
-    with filling(), pytest.raises(CheckpointError) as caught:
+    with filling(), refuses(CheckpointError, f"step 2 cannot be saved in {folder / 'steps'}: {reason}{FULL}"):
         checkpoint.save(folder / "steps", 2, {"state": {"value": values}})
-    assert str(caught.value) == f"step 2 cannot be saved in {folder / 'steps'}: {reason}{FULL}"
     assert contents(folder) == before
     assert [entry.name for entry in (folder / "steps").iterdir()] == ["1"]
     np.testing.assert_array_equal(checkpoint.restore(folder / "steps", "state")["value"], values)
@@ -300,36 +250,42 @@ def test_a_checkpoint_on_a_full_disk_leaves_the_steps_before(full: tuple[Path, F
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_disk_that_fills_up_while_a_checkpoint_is_written(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
+def test_a_disk_that_fills_up_while_a_checkpoint_or_a_line_is_written(tmp_path: Path) -> None:
     with mounted(tmp_path / "small", "400k") as folder:
         checkpoint.save(folder / "steps", 1, {"state": {"value": np.zeros(100)}})
+        lineage.append(folder / "lineage.jsonl", [individual(0)])
         before = contents(folder)
         free = shutil.disk_usage(folder).free
         # They fit as they are, but not with what Orbax writes beside them.
-        values = random.integers(0, 256, free - 1_000, np.uint8)
-        with pytest.raises(CheckpointError) as caught:
+        values = np.random.default_rng(0).integers(0, 256, free - 1_000, np.uint8)
+        with refuses(CheckpointError, f"step 2 cannot be saved in {folder / 'steps'}: No space left on device{FULL}"):
             checkpoint.save(folder / "steps", 2, {"state": {"value": values}})
-        assert str(caught.value) == f"step 2 cannot be saved in {folder / 'steps'}: No space left on device{FULL}"
+        with pytest.raises(LineageError, match="No space left on device"):
+            lineage.append(folder / "lineage.jsonl", [individual(1, cause="x" * 1_000_000)])  # of which a part fits
         assert contents(folder) == before
         assert shutil.disk_usage(folder).free == free
 
 
-def test_other_files_on_a_full_disk_are_as_they_were(
-    full: tuple[Path, Filling, str], caplog: pytest.LogCaptureFixture
+def test_files_on_a_full_disk_are_as_they_were_and_none_is_partial(
+    full: Full, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, filling, reason = full
+    files.write_bytes(folder / "file", b"old")
     write_report(folder / "page.md", b"old")
     write_arrays(folder / "arrays.npz", {"a": np.zeros(3)})
     before = contents(folder)
     with filling():
-        with pytest.raises(ReportError) as reported:
+        for path in (folder / "file", folder / "new"):
+            for write in (files.write_bytes, files.append_bytes):
+                with pytest.raises(OSError, match=reason) as caught:
+                    write(path, bytes(5_000))
+                assert files.explain(caught.value, "choose another") == reason + FULL
+                assert contents(folder) == before
+        with refuses(ReportError, f"cannot write {folder / 'page.md'}: {reason}{FULL}"):
             write_report(folder / "page.md", bytes(5_000))
-        with pytest.raises(SettingsError) as told:
+        with refuses(SettingsError, f"cannot write {folder / 'logits.npy'}: {reason}{FULL}"):
             _write_logits(folder / "logits.npy", np.zeros((100, 10)))
         write_arrays(folder / "arrays.npz", {"a": np.ones(9_000)})
-    assert str(reported.value) == f"cannot write {folder / 'page.md'}: {reason}{FULL}"
-    assert str(told.value) == f"cannot write {folder / 'logits.npy'}: {reason}{FULL}"
     assert f"cache file {folder / 'arrays.npz'} cannot be written ({reason}); going on without it" in caplog.text
     assert contents(folder) == before
     cached = read_arrays(folder / "arrays.npz", ["a"])
@@ -347,19 +303,15 @@ def test_a_read_only_folder_is_told_of_and_is_as_it_was(
     checkpoint.save(folder / "checkpoints", 1, {"state": {"value": np.ones(3)}})
     before = contents(folder)
     reason = read_only(folder)
-    for write in (
-        lambda: lineage.append(folder / "lineage.jsonl", [individual(1)]),
-        lambda: lineage.truncate(folder / "lineage.jsonl", 1),
-    ):
-        with pytest.raises(LineageError) as caught:
-            write()
-        record = folder / "lineage.jsonl"
-        assert str(caught.value) == f"cannot write {record}: {reason}; choose a folder that can be written"
-    with pytest.raises(RunFolderError) as refused:
+    unwritten = f"cannot write {folder / 'lineage.jsonl'}: {reason}; choose a folder that can be written"
+    with refuses(LineageError, unwritten):
+        lineage.append(folder / "lineage.jsonl", [individual(1)])
+    with refuses(LineageError, unwritten):
+        lineage.truncate(folder / "lineage.jsonl", 1)
+    unwritten = f"cannot write the run folder {folder}: {reason}; choose one that can be written"
+    with refuses(RunFolderError, unwritten):
         run.save_result({"more": 1})
-    assert str(refused.value) == f"cannot write the run folder {folder}: {reason}; choose one that can be written"
-    refusal = pytest.raises(RunFolderError, match=f"{reason}; choose one that can be written$")
-    with refusal, RunFolder.open(folder, {"seed": 1}, {}):
+    with refuses(RunFolderError, unwritten), RunFolder.open(folder, {"seed": 1}, {}):
         pass
     with pytest.raises(CheckpointError, match=f"^step 2 cannot be saved in .*: {reason}; choose a folder that can"):
         checkpoint.save(folder / "checkpoints", 2, {"state": {"value": np.ones(3)}})

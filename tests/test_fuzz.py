@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from paper_runs import FakeMakers, save_teacher
 
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, ArchitectureError, Layer, from_json, to_json
@@ -22,14 +23,14 @@ from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.lineage import Fate, Individual, Landmark, LineageError, Reference
 from eigen_jax.report import ReportError, read_record, read_result, summarise_phases
 from eigen_jax.search import RunFolder, RunFolderError, check_run_folder, load_network
-from eigen_jax.teacher import TeacherConfig, TeacherError, TeacherRecord, read_teacher
-from eigen_jax.teacher.record import DataRecord, EnsembleRecord, MemberRecord
+from eigen_jax.teacher import TeacherError, read_teacher
 from experiments import evaluate
 from experiments.networks import read_architecture
 from experiments.paper import records
 from experiments.settings import Settings, SettingsError
 
-EXAMPLES = 700  # of each of settings, genome and lineage: 2,100 in all
+EXAMPLES = 7 * settings().max_examples  # of each of settings, genome and lineage: 2,100 in all, fewer in haste
+FEW = 2 * settings().max_examples
 
 NETWORK = Architecture(
     input_shape=(8, 8, 1),
@@ -132,13 +133,9 @@ def refusal_of(read: Callable[[], object], errors: tuple[type[ValueError], ...])
 def try_all(
     texts: Sequence[str], check: Callable[[bytes], object], errors: tuple[type[ValueError], ...], count: int = EXAMPLES
 ) -> Counter[str]:
-    """Tries damaged files, and counts how many were read and how many refused.
+    """Tries `count` damaged ones of these files, and counts how many were read and how many refused.
 
-    Args:
-        texts: the contents of valid files.
-        check: reads a content, and checks what was read; raises one of `errors` where it is refused.
-        errors: the project's own, of this reader.
-        count: how many are tried.
+    `check` reads a content, and checks what was read; it raises one of `errors`, the project's own, to refuse it.
     """
     outcomes: Counter[str] = Counter()
 
@@ -173,51 +170,20 @@ def test_genomes(tmp_path: Path) -> None:
         assert from_json(to_json(read)) == read
         assert read_architecture(path) == read
 
-    outcomes = try_all([to_json(NETWORK), to_json(PLAIN)], check, (ArchitectureError,))
-    assert outcomes["read"] > 0
+    assert try_all([to_json(NETWORK), to_json(PLAIN)], check, (ArchitectureError,))["read"] > 0
 
 
 def individuals() -> list[Individual]:
-    """Of all kinds: mutated, duplicated, failed, extinct, taken over."""
-    common: dict[str, Any] = {"architecture": NETWORK, "parameters": 784, "flops": 12_345}
-    first, t1 = Reference(generation=0, index=0), Landmark(fitness=0.5, threshold=0.25)
+    """Of all kinds: mutated, failed, duplicated, extinct, taken over."""
+    common: dict[str, Any] = {"architecture": NETWORK, "parameters": 784, "flops": 12_345, "parent": None}
+    first, t1, failed = Reference(generation=0, index=0), Landmark(fitness=0.5, threshold=0.25), Fate.FAILED
+    mutated = common | {"generation": 0, "phase": "primary", "operators": {"insert_conv": 2}}
+    reached: dict[str, Any] = {"t1": t1, "t2": t1, "t3": Landmark(fitness=0.75), "test_accuracy": 0.5}
+    duplicate = common | {"generation": 1, "phase": "duplication", "operators": None, "repeats": (1, 2)}
     return [
-        Individual(
-            generation=0,
-            phase="primary",
-            index=0,
-            parent=None,
-            operators={"insert_conv": 2},
-            t1=t1,
-            t2=t1,
-            t3=Landmark(fitness=0.75),
-            test_accuracy=0.5,
-            fate=Fate.PARENT,
-            seconds_training=2.5,
-            **common,
-        ),
-        Individual(
-            generation=0,
-            phase="primary",
-            index=1,
-            parent=None,
-            operators={},
-            fate=Fate.FAILED,
-            cause="out of\nmemory",
-            **common | {"architecture": PLAIN},
-        ),
-        Individual(
-            generation=1,
-            phase="duplication",
-            index=0,
-            parent=first,
-            operators=None,
-            repeats=(1, 2),
-            t1=t1,
-            fate=Fate.EXTINCT_T1,
-            same_as=first,
-            **common,
-        ),
+        Individual(**mutated | reached, index=0, fate=Fate.PARENT, seconds_training=2.5),
+        Individual(**mutated | {"architecture": PLAIN}, index=1, fate=failed, cause="out of\nmemory"),
+        Individual(**duplicate | {"parent": first}, index=0, t1=t1, fate=Fate.EXTINCT_T1, same_as=first),
     ]
 
 
@@ -244,8 +210,7 @@ def test_lineages(tmp_path: Path) -> None:
             lineage.truncate(path, read[-1].generation)
             lineage.append(path, read)
 
-    outcomes = try_all(texts, check, (LineageError, ReportError))
-    assert outcomes["read"] > 0
+    assert try_all(texts, check, (LineageError, ReportError))["read"] > 0
 
 
 def test_settings(tmp_path: Path) -> None:
@@ -288,29 +253,7 @@ def test_settings(tmp_path: Path) -> None:
 
 
 def test_teachers(tmp_path: Path) -> None:
-    record = TeacherRecord(
-        config=TeacherConfig(members=1),
-        data=DataRecord(
-            name="digits",
-            classes=10,
-            image_shape=(8, 8, 1),
-            training_images=9,
-            validation_images=9,
-            fingerprint="0",
-        ),
-        members=(
-            MemberRecord(
-                parameters=5,
-                steps=5,
-                validation_accuracy=0.5,
-                test_accuracy=1.0,
-                train_seconds=0.5,
-                compile_seconds=0.5,
-            ),
-        ),
-        ensemble=EnsembleRecord(parameters=5, validation_accuracy=0.5, test_accuracy=0.5, fingerprint="0"),
-    )
-    record.save(tmp_path)
+    save_teacher(tmp_path)
 
     def check(content: bytes) -> None:
         (tmp_path / "teacher.json").write_bytes(content)
@@ -318,35 +261,19 @@ def test_teachers(tmp_path: Path) -> None:
         read.save(tmp_path)
         assert read_teacher(tmp_path) == read
 
-    assert try_all([(tmp_path / "teacher.json").read_text()], check, (TeacherError,), 200)["read"] > 0
+    assert try_all([(tmp_path / "teacher.json").read_text()], check, (TeacherError,), FEW)["read"] > 0
 
 
 def test_results(tmp_path: Path) -> None:
-    for name in ("settings.json", "lineage.jsonl"):
-        (tmp_path / name).touch()
-    result = {
-        "schema_version": 2,
-        "validation_accuracy": 0.5,
-        "search_test_accuracy": 0.5,
-        "test_accuracy": None,
-        "generations": 2,
-        "trained": 5,
-        "network": {
-            "individual": {"generation": 0, "index": 0},
-            "fingerprint": "0",
-            "layers": 1,
-            "parameters": 1,
-            "flops": 1,
-        },
-        "seconds": {"search": 0.5, "final": None},
-        "mimicry": {"teacher": "0", "weight": 0.9, "temperature": 5.0},
-    }
+    run = tmp_path / "run"
+    chosen = Settings(run_dir=run, teacher_dir=tmp_path / "teacher", cache_dir=tmp_path)
+    FakeMakers(data_fingerprint="0").search("digits", chosen)
 
     def check(content: bytes) -> None:
-        (tmp_path / "result.json").write_bytes(content)
-        assert evaluate._read_result(tmp_path) is not None
-        read = read_result(tmp_path)
+        (run / "result.json").write_bytes(content)
+        assert evaluate._read_result(run) is not None
+        read = read_result(run)
         if read["network"] is not None:
             Reference(**read["network"]["individual"])
 
-    assert try_all([json.dumps(result, indent=2)], check, (ReportError,), 200)["read"] > 0
+    assert try_all([(run / "result.json").read_text()], check, (ReportError,), FEW)["read"] > 0

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -24,11 +23,11 @@ def handlers():
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def save_when_asked(number: signal.Signals, *, times: int = 1) -> None:
-    """A command that gets a signal, goes on until it asks, saves, and leaves."""
+def save_when_asked(*signals: signal.Signals) -> None:
+    """A command that gets signals, goes on until it asks, saves, and leaves."""
     with held_off() as should_stop:
         assert not should_stop()
-        for _ in range(times):
+        for number in signals:
             os.kill(os.getpid(), number)
         assert should_stop()
         assert should_stop(), "it does not forget"
@@ -44,33 +43,20 @@ def test_a_first_signal_is_held_off_and_then_named(number, capfd):
 
 
 @BOTH
-def test_a_second_signal_leaves_at_once(number, capfd):
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_second_signal_leaves_at_once(first, number, capfd):
     with pytest.raises(KeyboardInterrupt):
-        save_when_asked(number, times=2)
+        save_when_asked(first, number)
     assert len(capfd.readouterr().err.splitlines()) == 1
 
 
-def test_ctrl_c_after_sigterm_leaves_at_once():
-    def command() -> None:
-        with held_off():
-            os.kill(os.getpid(), signal.SIGTERM)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        command()
-
-
 @BOTH
-def test_work_that_ends_before_it_asks_has_ended_well(number):
-    with held_off() as should_stop:
-        os.kill(os.getpid(), number)
-    assert should_stop()
-
-
-def test_without_a_signal_nothing_is_said_or_changed(capfd):
+def test_work_that_ends_before_it_asks_has_ended_well(number, capfd):
     with held_off() as should_stop:
         assert not should_stop()
-    assert capfd.readouterr() == ("", "")
+        assert capfd.readouterr() == ("", "")
+        os.kill(os.getpid(), number)
+    assert should_stop()
 
 
 def test_other_errors_pass_and_handlers_are_restored(handlers):
@@ -83,17 +69,17 @@ def test_other_errors_pass_and_handlers_are_restored(handlers):
         command()
 
 
-@BOTH
-def test_a_command_that_was_stopped_says_how_to_go_on_and_exits_with_the_signals_code(number, capfd):
-    assert run_command(lambda: save_when_asked(number)) == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert last == f"stopped by {number.name}, and saved; the same command goes on"
-
-
-def test_a_command_that_was_left_at_once_says_so(capfd):
-    assert run_command(lambda: save_when_asked(signal.SIGINT, times=2)) == 130
-    last = capfd.readouterr().err.splitlines()[-1]
-    assert last == "interrupted; the same command goes on from what was saved last"
+@pytest.mark.parametrize(
+    ("signals", "code", "last"),
+    [
+        ([signal.SIGINT], 130, "stopped by SIGINT, and saved; the same command goes on"),
+        ([signal.SIGTERM], 143, "stopped by SIGTERM, and saved; the same command goes on"),
+        ([signal.SIGINT] * 2, 130, "interrupted; the same command goes on from what was saved last"),
+    ],
+)
+def test_a_command_says_how_to_go_on_and_exits_with_the_signals_code(signals, code, last, capfd):
+    assert run_command(lambda: save_when_asked(*signals)) == code
+    assert capfd.readouterr().err.splitlines()[-1] == last
 
 
 def test_ctrl_c_where_nothing_holds_it_off_is_told_in_one_line(capfd):
@@ -101,40 +87,17 @@ def test_ctrl_c_where_nothing_holds_it_off_is_told_in_one_line(capfd):
     assert len(capfd.readouterr().err.splitlines()) == 1
 
 
-PROGRAM = """
-    import sys, time
-    from eigen_jax.resumable import StoppedError
-    from experiments.interruption import held_off
-    from experiments.runner import run_command
-
-    def command():
-        with held_off() as should_stop:
-            print("ready", flush=True)
-            while not should_stop():
-                time.sleep(0.01)
-            raise StoppedError("saved")
-
-    sys.exit(run_command(command))
-"""
-
-
+@pytest.mark.slow
 def test_a_process_exits_with_the_code_that_shells_expect():
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).resolve().parents[1],
+    program = (
+        "import signal, sys, test_interruption as ours\n"
+        "sys.exit(ours.run_command(lambda: ours.save_when_asked(signal.SIGTERM)))"
     )
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 143
-    assert err.splitlines() == [
+    tests = Path(__file__).resolve().parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tests.parent, tests)))}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert ended.returncode == 143
+    assert ended.stderr.splitlines() == [
         "SIGTERM: saving what is under way; once more to leave without",
         "stopped by SIGTERM, and saved; the same command goes on",
     ]

@@ -45,14 +45,8 @@ TRAINING_LIBRARIES = ("flax.linen", "flax.nnx", "flax.training", "optax", "orbax
 PICKLES = ("pickle", "_pickle", "pickletools", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 
 GLOBAL_SETTINGS = (
-    "jax.config.",
-    "jax.experimental.compilation_cache.",
-    "os.environ.setdefault(",
-    "os.environ.update(",
-    "os.environ.pop(",
-    "os.environ[",
-    "os.putenv(",
-    "os.unsetenv(",
+    *("jax.config.", "jax.experimental.compilation_cache.", "os.environ[", "os.putenv(", "os.unsetenv("),
+    *("os.environ.setdefault(", "os.environ.update(", "os.environ.pop("),
 )
 
 
@@ -117,9 +111,8 @@ def settings_violations(tree: ast.AST, origins: dict[str, str]) -> Iterator[str]
         changed: list[str] = []
         if isinstance(node, ast.Call):
             changed = [resolved(node.func) + "("]
-            if any(
-                keyword.arg == "allow_pickle" and ast.unparse(keyword.value) != "False" for keyword in node.keywords
-            ):
+            allowed = [ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg == "allow_pickle"]
+            if allowed not in ([], ["False"]):
                 yield f"allows pickles: {ast.unparse(node)}"
         elif isinstance(node, ast.Assign | ast.Delete):
             changed = [resolved(target) for target in node.targets]
@@ -144,8 +137,8 @@ def violations(source: str, module: tuple[str, ...]) -> list[str]:
     return found + list(import_violations([name for name, _ in imports], module))
 
 
-def test_there_is_something_to_check() -> None:
-    assert any(module_of(path) == ("eigen_jax", "genome") for path in SOURCES)
+def test_the_sources_are_found() -> None:
+    assert {("eigen_jax", "genome"), ("experiments", "digits")} <= {module_of(path) for path in SOURCES}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(module_of(path)))
@@ -164,55 +157,25 @@ def test_the_table_has_no_cycle() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("eigen_jax.genome", "import eigen_jax.mutation"),
         ("eigen_jax.genome", "from eigen_jax import mutation"),
-        ("eigen_jax.genome", "from eigen_jax.mutation import mutate"),
-        ("eigen_jax.genome", "from . import mutation"),
         ("eigen_jax.genome", "from .mutation import mutate"),
         ("eigen_jax.genome", "def f():\n    from eigen_jax import search"),
         ("eigen_jax.genome", "import importlib\nimportlib.import_module('eigen_jax.search')"),
         ("eigen_jax.genome", "import importlib\nimportlib.import_module(name)"),
-        ("eigen_jax.builder", "from eigen_jax import mutate"),
         ("eigen_jax.builder", "import eigen_jax"),
-        ("eigen_jax.training", "from eigen_jax.genome import Genome"),
         ("eigen_jax.data.sources", "from ..losses import cross_entropy"),
-        ("eigen_jax.data.__init__", "from eigen_jax import losses"),
-        ("eigen_jax.search", "from eigen_jax import report"),
         ("eigen_jax.search", "import experiments.digits"),
         ("eigen_jax.utilities", "x = 1"),
-        ("eigen_jax.mutation", "import optax"),
         ("eigen_jax.genome", "from flax import linen"),
-        ("eigen_jax.data", "import tensorflow as tf"),
         ("experiments.digits", "from tensorflow.io import gfile"),
-        ("eigen_jax.checkpoint", "import pickle"),
         ("experiments.digits", "from pickle import loads"),
         ("eigen_jax.data", "import numpy as np\nnp.load(path, allow_pickle=True)"),
-        ("eigen_jax.training", "import jax\njax.config.update('jax_enable_x64', True)"),
         ("eigen_jax.training", "from jax import config as settings\nsettings.update('jax_enable_x64', True)"),
         ("eigen_jax.training", "import jax.numpy as jnp\nimport jax.numpy\njax.config.jax_enable_x64 = True"),
-        ("eigen_jax.training", "import os\nos.environ['XLA_FLAGS'] = ''"),
         ("eigen_jax.training", "import os\ndel os.environ['XLA_FLAGS']"),
         ("eigen_jax.training", "import os\nos.environ['XLA_FLAGS'] += ' --x'"),
         ("eigen_jax.training", "from os import environ\nenviron.setdefault('XLA_FLAGS', '')"),
-        ("eigen_jax.training", "from os import environ\nenviron['XLA_FLAGS'] = ''"),
     ],
 )
 def test_a_violation_is_found(module: str, source: str) -> None:
     assert len(violations(source, tuple(module.split(".")))) == 1
-
-
-@pytest.mark.parametrize(
-    ("module", "source"),
-    [
-        ("eigen_jax.mutation", "from eigen_jax.genome import Genome\nfrom flax import struct"),
-        ("eigen_jax.data.sources", "from .preprocessing import whiten\nimport pickle\nimport tensorflow_datasets"),
-        ("eigen_jax.data.__init__", "from eigen_jax.data.sources import load\nfrom . import sources"),
-        ("eigen_jax.search", "from eigen_jax import __version__, evolution, executor, lineage"),
-        ("eigen_jax.__init__", "from eigen_jax.mutation import mutate\nfrom eigen_jax.report import write"),
-        ("eigen_jax.training", "import os\nfolder = os.environ['HOME']\nsettings = {}\nsettings.update(a=1)"),
-        ("eigen_jax.training", "def f(config):\n    config.update(a=1)"),
-        ("experiments.digits", "import jax\nfrom eigen_jax import search\njax.config.update('jax_enable_x64', False)"),
-    ],
-)
-def test_what_is_allowed_passes(module: str, source: str) -> None:
-    assert violations(source, tuple(module.split("."))) == []

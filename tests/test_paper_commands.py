@@ -4,18 +4,21 @@ import csv
 import dataclasses
 import io
 import json
-import runpy
-import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import ANY, Mock
 
 import jax
 import numpy as np
 import pytest
+from commands_data import SEARCH, SEED, edit, ran, write_logits
+from matplotlib.figure import Figure
 from paper_runs import (
     ALL,
     CAUSE,
     FIGURE3,
     FakeMakers,
+    leave_paper_alone,
     lines_of,
     places,
     refused,
@@ -24,23 +27,16 @@ from paper_runs import (
     values,
 )
 
-from eigen_jax.report import NOT_MEASURED, NOTHING, Cell, Quoted, plot_step_sizes, to_csv
+from eigen_jax.report import NOT_MEASURED, NOTHING, Quoted, to_csv
+from eigen_jax.report.figures import PANELS
 from experiments import paper
 from experiments.paper.command import main
 from experiments.paper.published import is_comparable
 from experiments.paper.records import DataFacts
 from experiments.paper.tables import System, table_of_systems
-from experiments.presets import PRESETS
 from experiments.runner import BAD_INPUT
 
-
-@pytest.fixture(autouse=True)
-def no_global_settings(monkeypatch) -> None:
-    monkeypatch.setattr(paper.command, "configure", lambda settings: settings)
-
-
-# --- The paper's numbers ---------------------------------------------------------------------
-
+no_global_settings = pytest.fixture(leave_paper_alone, autouse=True)
 WHOLE = DataFacts(fingerprint="f", train=45_000, validation=5_000, test=10_000)
 
 
@@ -64,17 +60,14 @@ def test_the_papers_numbers_stand_beside_the_papers_experiment_alone(dataset, ar
 
 
 def test_other_systems_are_rows_of_table_1():
-    nothing: dict[int, float | None] = {}
-    quoted: dict[str, Cell] = {"test_accuracy": Quoted(value=0.77), "parameters": "", "seconds": ""}
+    nothing: dict[str, Any] = {name: {} for name in ("parameters", "search_seconds", "final_seconds")}
     other = System(
+        **nothing,
         name="another",
         dataset="cifar100",
         test_accuracy={0: 0.7, 1: 0.8},
-        parameters=nothing,
-        search_seconds=nothing,
         teacher_seconds={"teacher": NOTHING, "logits": NOTHING},
-        final_seconds=nothing,
-        published=quoted,
+        published={"test_accuracy": Quoted(value=0.77), "parameters": "", "seconds": ""},
     )
     table = table_of_systems(request_of(dataset="cifar100"), [other, dataclasses.replace(other, name="a third")])
     lines = list(csv.DictReader(io.StringIO(to_csv(table))))
@@ -83,16 +76,9 @@ def test_other_systems_are_rows_of_table_1():
     assert "test accuracy, paper (CIFAR-100, paper's schedule) (fraction)" in lines[0]
 
 
-# --- Drawing alone, and bad input ------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", [*ALL, "reproduce"])
 def test_a_command_without_runs_says_what_it_cannot_tell_of(tmp_path, capsys, monkeypatch, name):
-    argv = [name, "--dataset", "digits", "--draw-only", *places(tmp_path)]
-    monkeypatch.setattr(sys, "argv", argv)
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module(f"experiments.{name}", run_name="__main__")
-    assert ended.value.code == BAD_INPUT
+    assert ran(monkeypatch, name, "--dataset", "digits", "--draw-only", *places(tmp_path)) == BAD_INPUT
     told_of = ", ".join(ALL) if name == "reproduce" else name
     assert f"; {told_of} cannot be told of" in capsys.readouterr().err
 
@@ -116,8 +102,7 @@ def test_drawing_alone_keeps_the_papers_numbers_beside_the_papers_experiment(tmp
     page.unlink()
     assert tell("--draw-only") == 0
     assert page.read_text() == told
-    (noted,) = tmp_path.glob("runs/*eigen*/machine.json")
-    noted.write_text(json.dumps(json.loads(noted.read_text()) | {"data": None}))
+    edit(the_eigen(tmp_path, "machine.json"), lambda content: content.update(data=None))
     assert tell("--draw-only") == 0
     assert "94.6" not in page.read_text()
 
@@ -172,20 +157,47 @@ def test_a_training_that_diverged_has_a_note_and_no_accuracy(tmp_path, capsys):
     assert f"the final training failed ({CAUSE})" in (tmp_path / "results" / "table1.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("file", "change", "part"),
-    [
-        ("result.json", {"schema_version": 1}, "has schema version 1"),
-        ("settings.json", {"retrained": "0" * 64}, "belongs to the training of another network ('000000000000"),
-    ],
-)
-def test_a_foreign_training_is_refused(tmp_path, capsys, file, change, part):
+def the_eigen(folder: Path, name: str) -> Path:
+    """A file of the one search of EIGEN."""
+    (path,) = folder.glob(f"runs/*eigen*/{name}")
+    return path
+
+
+def test_a_run_that_is_foreign_or_damaged_is_refused(tmp_path, capsys):
     assert run(tmp_path, names=["table5"]) == 0
-    path = sorted(tmp_path.glob(f"runs/*trained*/{file}"))[0]
-    content = json.loads(path.read_text())
-    (content["settings"] if file == "settings.json" else content).update(change)
-    path.write_text(json.dumps(content))
-    assert part in refused(capsys, tmp_path, names=["table5"])
+    for kind, setting, value, part in (
+        ("trained", "retrained", "0" * 64, "belongs to the training of another network ('000000000000"),
+        ("eigen", "t1", 61, "belongs to a run with other settings: --t1 was 61 and is now 60"),
+        ("eigen", "data_fingerprint", "0" * 64, "seed 0 was made with other data (fingerprint 000000000000, expected "),
+    ):
+        path = sorted(tmp_path.glob(f"runs/*{kind}*/settings.json"))[0]
+        whole = path.read_bytes()
+        content = json.loads(whole)
+        content["settings"][setting] = value
+        path.write_text(json.dumps(content))
+        assert part in refused(capsys, tmp_path, names=["table5"])
+        path.write_bytes(whole)
+    for kind in ("eigen", "trained"):
+        path = sorted(tmp_path.glob(f"runs/*{kind}*/result.json"))[0]
+        whole = path.read_bytes()
+        for damage in (b"", b"{", b"[]"):
+            path.write_bytes(damage)
+            assert str(path) in refused(capsys, tmp_path, names=["table5"])
+        path.write_bytes(whole)
+    edit(path, lambda content: content.update(schema_version=1))
+    assert "has schema version 1" in refused(capsys, tmp_path, names=["table5"])
+
+
+def test_a_run_that_does_not_name_a_later_setting_is_read(tmp_path, capsys):
+    makers = FakeMakers()
+    assert run(tmp_path, names=["figure1"], makers=makers) == 0
+    path = the_eigen(tmp_path, "settings.json")
+    edit(path, lambda content: [content["settings"].pop(name) for name in ("dtype", "teacher_dtype")])
+    assert run(tmp_path, names=["figure1"], makers=makers) == 0
+    assert len(makers.searched) == 1
+    edit(path, lambda content: content["settings"].update(dtype="bfloat16"))
+    line = refused(capsys, tmp_path, names=["figure1"])
+    assert "belongs to a run with other settings: --dtype was 'bfloat16' and is now 'float32'" in line
 
 
 def test_figure_2_tells_where_the_one_search_that_it_draws_came_from(tmp_path):
@@ -200,86 +212,32 @@ def test_figure_2_tells_where_the_one_search_that_it_draws_came_from(tmp_path):
 @pytest.mark.parametrize(
     ("sizes", "panels"),
     [
-        ((1, 2, 10, 50, 100, 200), 2),
-        ((10, 100, 50), 2),
-        ((1, 10), 1),
-        ((1, 50), 1),
-        ((1, 2, 50, 100, 7), 1),
+        ((1, 2, 10, 50, 100, 200), PANELS),
+        ((10, 100, 50), PANELS),
+        ((10, 1), ((1, 10),)),
+        ((1, 50), ((1, 50),)),
+        ((1, 2, 50, 100, 7), ((1, 2, 7, 50, 100),)),
     ],
 )
 def test_figure_3_has_a_panel_for_sizes_that_are_compared(tmp_path, monkeypatch, sizes, panels):
-    shown = []
-
-    def plot(curves, **options):
-        shown.append(plot_step_sizes(curves, **options))
-        return shown[-1]
-
+    plot = Mock(return_value=Figure())
     monkeypatch.setattr(paper.figures, "plot_step_sizes", plot)
-    options = ("--step-sizes", *map(str, sizes), "--generations", "1")
-    assert run(tmp_path, *options, names=["figure3"]) == 0
-    assert len(shown[0].axes) == panels
+    assert run(tmp_path, "--step-sizes", *map(str, sizes), "--generations", "1", names=["figure3"]) == 0
+    plot.assert_called_once_with(ANY, panels=panels, title=ANY)
+    assert set(plot.call_args.args[0]) == set(sizes)
 
 
-def test_drawing_alone_says_what_is_missing(tmp_path, capsys):
+def test_drawing_alone_says_what_is_missing_and_draws_what_has_finished(tmp_path, capsys):
     line = refused(capsys, tmp_path, "--draw-only", names=["table3"])
     assert line.startswith("2 of 2 runs have not finished, the first is EIGEN, seed 0 in ")
     assert "table3 cannot be told of" in line
     assert "--draw-only" in line
-
-
-def test_drawing_alone_draws_what_has_finished(tmp_path, capsys):
     assert run(tmp_path, names=["figure1"]) == 0
     (tmp_path / "results" / "figure1.png").unlink()
     line = refused(capsys, tmp_path, "--draw-only", "--only", "figure1", "table3", "figure4")
     assert line.startswith("1 of 2 runs have not finished, the first is EIGEN without mimicry, seed 0 in ")
     assert {path.name for path in (tmp_path / "results").iterdir()} > {"figure1.png", "figure4.png"}
     assert not (tmp_path / "results" / "table3.md").exists()
-
-
-def test_a_folder_of_another_run_is_refused(tmp_path, capsys):
-    assert run(tmp_path, names=["figure4"]) == 0
-    (path,) = tmp_path.glob("runs/*eigen*/settings.json")
-    content = json.loads(path.read_text())
-    content["settings"]["t1"] += 1
-    path.write_text(json.dumps(content))
-    line = refused(capsys, tmp_path, names=["figure4"])
-    assert "belongs to a run with other settings: --t1 was 61 and is now 60" in line
-
-
-def test_a_run_that_does_not_name_a_later_setting_is_read(tmp_path, capsys):
-    makers = FakeMakers()
-    assert run(tmp_path, names=["figure4"], makers=makers) == 0
-    (path,) = tmp_path.glob("runs/*eigen*/settings.json")
-    content = json.loads(path.read_text())
-    del content["settings"]["dtype"], content["settings"]["teacher_dtype"]
-    path.write_text(json.dumps(content))
-    assert run(tmp_path, names=["figure4"], makers=makers) == 0
-    assert len(makers.searched) == 1
-    content["settings"]["dtype"] = "bfloat16"
-    path.write_text(json.dumps(content))
-    line = refused(capsys, tmp_path, names=["figure4"])
-    assert "belongs to a run with other settings: --dtype was 'bfloat16' and is now 'float32'" in line
-
-
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]"])
-def test_a_damaged_result_is_refused(tmp_path, capsys, damage):
-    assert run(tmp_path, names=["table5"]) == 0
-    for kind in ("eigen", "trained"):
-        path = sorted(tmp_path.glob(f"runs/*{kind}*/result.json"))[0]
-        whole = path.read_bytes()
-        path.write_bytes(damage)
-        assert str(path) in refused(capsys, tmp_path, names=["table5"])
-        path.write_bytes(whole)
-
-
-def test_runs_of_other_data_are_refused(tmp_path, capsys):
-    assert run(tmp_path, names=["figure4"]) == 0
-    (path,) = tmp_path.glob("runs/*eigen*/settings.json")
-    content = json.loads(path.read_text())
-    content["settings"]["data_fingerprint"] = "0" * 64
-    path.write_text(json.dumps(content))
-    line = refused(capsys, tmp_path, names=["figure4"])
-    assert line.startswith("EIGEN, seed 0 was made with other data (fingerprint 000000000000, expected ")
 
 
 def test_without_a_duplicate_figure_2_says_so_and_the_rest_is_made(tmp_path, capsys):
@@ -297,9 +255,8 @@ def test_a_search_in_which_nothing_survived_is_told_of(tmp_path, capsys):
     assert line.startswith("figure1: EIGEN, seed 0 found no network to draw")
     assert "figure2: " in line
     assert not makers.trained
-    for name in ("table1", "table2", "table3", "table4", "table5"):
-        page = (tmp_path / "results" / f"{name}.md").read_text()
-        assert NOT_MEASURED in page
+    for number in range(1, 6):
+        assert NOT_MEASURED in (tmp_path / "results" / f"table{number}.md").read_text()
     assert {line["final training (s)"] for line in lines_of(tmp_path / "results" / "table1.csv")} == {NOTHING}
     assert "- EIGEN, seed 0: no network survived all landmarks." in (tmp_path / "results" / "table1.md").read_text()
 
@@ -348,27 +305,17 @@ def test_an_output_that_cannot_be_written_is_said_before_any_run(tmp_path, capsy
 def test_changed_settings_do_not_overwrite_the_results_of_a_preset():
     assert request_of().output == Path("experiments/results/digits-small")
     assert request_of("--data-dir", "x", dataset="cifar10").output == Path("experiments/results/cifar10-paper")
-    changed = request_of("--t1", "61").output
-    assert changed.name.startswith("digits-small-")
-    assert PRESETS["digits"]["small"].t1 != 61
-
-
-# --- Without fakes ---------------------------------------------------------------------------
+    assert request_of("--t1", "61").output.name.startswith("digits-small-")
 
 
 def test_a_real_run_is_made_and_told_of(tmp_path, capsys):
-    np.save(tmp_path / "logits.npy", np.zeros((1_200, 1, 10), np.float16))
-    tiny = (
-        *("--preset", "smoke", "--population", "2", "--p", "2", "--q", "2", "--capacity", "8", "--channels", "4", "8"),
-        *("--t1", "1", "--t2", "1", "--t3", "1", "--decay-steps", "2", "--final-steps", "2", "--primary-steps", "3"),
-        *("--max-primary-generations", "1", "--max-secondary-generations", "0", "--pad", "0"),
-        *("--teacher-logits", str(tmp_path / "logits.npy"), "--eval-batch-size", "360"),
-    )
-    argv = ["--dataset", "digits", *places(tmp_path), *tiny, "--only", "table5", "figure4"]
+    logits = write_logits(tmp_path, 1_200)
+    argv = ["--dataset", "digits", *places(tmp_path), *SEARCH, "--seeds", str(SEED), "--teacher-logits", str(logits)]
+    argv += ["--max-duplication-generations", "0", "--only", "table5", "figure4"]
     assert main(ALL, "", argv) == 0
     shown = capsys.readouterr().out
-    assert "Run 1 of 3: EIGEN, seed 0" in shown
-    assert "Run 3 of 3: the network found trained with mimicry, seed 0" in shown
+    assert f"Run 1 of 3: EIGEN, seed {SEED}" in shown
+    assert f"Run 3 of 3: the network found trained with mimicry, seed {SEED}" in shown
     (accuracy,) = values(tmp_path, "table5", "with mimicry", "test accuracy")
     assert accuracy * 360 == pytest.approx(round(accuracy * 360), abs=1e-6)  # of the digits' test images
     assert f"jax {jax.__version__}" in (tmp_path / "results" / "table5.md").read_text()

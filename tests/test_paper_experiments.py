@@ -3,53 +3,54 @@
 import dataclasses
 import re
 import shlex
+import shutil
 import statistics
 from pathlib import Path
 
 import pytest
+from commands_data import contents
 from paper_runs import (
-    ALL,
     FIGURE3,
     LOGITS_SECONDS,
     PARENT,
     SEEDS,
     TEACHER_SECONDS,
     FakeMakers,
+    leave_paper_alone,
     lines_of,
     places,
     request_of,
     run,
-    shared,
     values,
 )
 
+from eigen_jax.data.types import DatasetName
 from eigen_jax.report import NOT_COMPARABLE, NOTHING
 from experiments import paper
 from experiments.paper.catalogue import EXPERIMENTS
-from experiments.paper.command import main
 from experiments.paper.plans import Choice, Plan, eigen_searches, plain_searches, retrainings, step_size_searches
+from experiments.paper.published import published
 from experiments.paper.request import digest, read_request
 from experiments.paper.running import Makers, RunMaker, Runs
 from experiments.presets import PRESETS
 from experiments.runner import INTERRUPTED
 
-
-@pytest.fixture(autouse=True)
-def no_global_settings(monkeypatch) -> None:
-    monkeypatch.setattr(paper.command, "configure", lambda settings: settings)
+no_global_settings = pytest.fixture(leave_paper_alone, autouse=True)
 
 
 @pytest.fixture(scope="module")
-def reproduced(tmp_path_factory) -> tuple[Path, FakeMakers]:
-    """Everything, told of fake runs with three seeds."""
-    folder, makers = tmp_path_factory.mktemp("paper"), FakeMakers()
+def reproduced(tmp_path_factory) -> Path:
+    """The folder of everything, told of fake runs with three seeds."""
+    folder = tmp_path_factory.mktemp("paper")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paper.command, "configure", lambda settings: settings)
-        assert run(folder, *SEEDS, *FIGURE3, makers=makers) == 0
-    return folder, makers
+        leave_paper_alone(patch)
+        assert run(folder, *SEEDS, *FIGURE3) == 0
+    return folder
 
 
-# --- Which runs ------------------------------------------------------------------------------
+@pytest.fixture
+def results(reproduced) -> Path:
+    return reproduced / "results"
 
 
 def test_a_run_that_several_experiments_need_has_one_folder():
@@ -68,23 +69,16 @@ def test_a_folder_is_named_by_all_that_the_outcome_depends_on():
 
     assert folders(*SEEDS)[1:] == folders("--seeds", "2", "1")
     assert folders("--cache-dir", "elsewhere", "--teacher-dir", "there") == folders()
-    for changed in (
-        ("--t1", "61"),
-        ("--teacher-epochs", "7"),
-        ("--pad", "0"),
-        ("--dtype", "bfloat16"),
-        ("--preset", "smoke"),
-        ("--teacher-logits", "x"),
-    ):
-        assert folders(*changed) != folders()
+    changes = ("--t1 61", "--teacher-epochs 7", "--pad 0", "--dtype bfloat16", "--preset smoke", "--teacher-logits x")
+    for changed in changes:
+        assert folders(*changed.split()) != folders()
 
 
 def test_a_setting_that_older_runs_do_not_name_leaves_their_folder_its_name():
     then = {"t1": 60, "teacher_logits": None, "decay_steps": (350, 480)}
     assert digest({**then, "dtype": "float32", "teacher_dtype": "float32"}) == digest(then)
-    assert (
-        len({digest(then), digest({**then, "dtype": "bfloat16"}), digest({**then, "teacher_dtype": "bfloat16"})}) == 3
-    )
+    later = [digest({**then, name: "bfloat16"}) for name in ("dtype", "teacher_dtype")]
+    assert len({digest(then), *later}) == 3
     assert digest(then) != digest({"t1": 60, "decay_steps": (350, 480)})
 
 
@@ -98,14 +92,9 @@ def test_runs_differ_from_the_base_run_in_what_they_are_for_alone():
 
     assert was["seed"] == 3
     assert changes(plain.settings.outcome()) == {"teacher": "none"}
-    assert changes(small.settings.outcome()) == {
-        "primary_steps": 10,
-        "max_primary_generations": 4,
-        "max_secondary_generations": 0,
-        "max_duplication_generations": 0,
-        "saturation_gain": 0.0,
-        "final_steps": 0,
-    }
+    none = ("max_secondary_generations", "max_duplication_generations", "saturation_gain", "final_steps")
+    expected = dict.fromkeys(none, 0) | {"primary_steps": 10, "max_primary_generations": 4}
+    assert changes(small.settings.outcome()) == expected
     (with_mimicry,) = retrainings(request, Choice.FOUND, mimicry=True)
     (without,) = retrainings(request, Choice.FOUND, mimicry=False)
     assert changes(with_mimicry.settings_for(PARENT).outcome()) == {}
@@ -125,19 +114,16 @@ def test_the_teacher_has_a_folder_for_what_it_depends_on():
     assert folder(f"--teacher-dir={default}") == default
 
 
-def test_every_run_is_made_once_and_found_again(reproduced, capsys):
-    folder, makers = reproduced
-    assert len(makers.searched) == len(set(makers.searched)) == 3 + 3 + 2 * 3
-    # A seed: the network found with and without mimicry, and its rival in duplication; the third is shared.
-    assert len(makers.trained) == len(set(makers.trained)) == 3 * 3
-    before = {path: path.read_bytes() for path in (folder / "results").iterdir()}
-    again = FakeMakers()
-    capsys.readouterr()
-    assert run(folder, *SEEDS, *FIGURE3, makers=again) == 0
-    assert not again.searched
-    assert not again.trained
+def test_every_run_is_made_once_and_found_again(reproduced, results, capsys):
+    # Searches of both kinds and two step sizes. A seed: the network found trained with and without mimicry, and
+    # its rival in duplication; the third is shared. The makers refuse to make a run again.
+    assert len(list(reproduced.glob("runs/*/lineage.jsonl"))) == 3 + 3 + 2 * 3
+    assert len(list(reproduced.glob("runs/*/result.json"))) == 3 + 3 + 2 * 3 + 3 * 3
+    before, again = contents(results), FakeMakers()
+    assert run(reproduced, *SEEDS, *FIGURE3, makers=again) == 0
+    assert (again.searched, again.trained) == ([], [])
     assert "21 runs are needed: 21 finished, 0 begun, 0 missing" in capsys.readouterr().out
-    assert {path: path.read_bytes() for path in (folder / "results").iterdir()} == before
+    assert contents(results) == before
 
 
 def test_an_interrupted_command_goes_on(tmp_path, capsys):
@@ -152,34 +138,21 @@ def test_an_interrupted_command_goes_on(tmp_path, capsys):
     assert "6 runs are needed: 2 finished, 0 begun, 4 missing" in shown
     assert "Run 3 of 6: EIGEN, seed 2 (" in shown
     assert "Run 6 of 6: EIGEN without mimicry, seed 2 (" in shown
-    assert len(first.searched) == 2
-    assert len(second.searched) == 4
+    assert (len(first.searched), len(second.searched)) == (2, 4)
     assert not set(first.searched) & set(second.searched)
 
 
 def test_the_time_left_is_that_of_the_runs_before(tmp_path):
     request = request_of("--runs-dir", str(tmp_path), *SEEDS)
     plans: list[Plan] = [*eigen_searches(request), *retrainings(request, Choice.FOUND, mimicry=True)]
-    runs, now = Runs(data=None), [0.0]
     lines: list[str] = []
     fake = FakeMakers()
 
-    def search(name, settings):
-        now[0] += 100.0
-        fake.search(name, settings)
+    def clock() -> float:
+        return 100.0 * len(fake.searched) + 10.0 * len(fake.trained)
 
-    def train(name, settings, architecture):
-        now[0] += 10.0
-        fake.train(name, settings, architecture)
-
-    RunMaker(
-        runs=runs,
-        needed=plans,
-        dataset="digits",
-        makers=Makers(search=search, train=train),
-        tell=lines.append,
-        clock=lambda: now[0],
-    ).make(plans)
+    makers, runs = Makers(search=fake.search, train=fake.train), Runs(data=None)
+    RunMaker(runs=runs, needed=plans, dataset="digits", makers=makers, tell=lines.append, clock=clock).make(plans)
     heads = [line.strip().partition(": ")[0] + " (" + line.partition(" (")[2] for line in lines]
     assert heads == [
         "Run 1 of 6 (0 s so far)",
@@ -191,180 +164,166 @@ def test_the_time_left_is_that_of_the_runs_before(tmp_path):
     ]
 
 
-# --- What is told of them --------------------------------------------------------------------
-
-
-def test_table_1(reproduced):
-    folder, _ = reproduced
-    assert values(folder, "table1", "EIGEN", "test accuracy") == [0.70, 0.71, 0.72]
-    # The network found: two layers, and the duplicate's four with seed 2.
-    assert values(folder, "table1", "EIGEN", "parameters") == [2000, 2000, 4000]
-    assert values(folder, "table1", "EIGEN", "search") == [100.0, 101.0, 102.0]
-    assert shared(folder, "table1", "EIGEN", "teacher") == str(TEACHER_SECONDS)
-    assert shared(folder, "table1", "EIGEN", "teacher's logits") == str(LOGITS_SECONDS)
-    assert "75.0 s, once for all seeds" in (folder / "results" / "table1.md").read_text()
-    assert values(folder, "table1", "EIGEN", "final training") == [20.0] * 3
-    assert all(
-        line["test accuracy, paper (CIFAR-10, paper's schedule) (fraction)"] == NOT_COMPARABLE
-        for line in (lines_of(folder / "results" / "table1.csv"))
-    )
-
-
-def test_table_2(reproduced):
-    folder, _ = reproduced
-    for row, validation, parameters, trained, seconds in (
-        ("primary alone", 0.50, 1000, 2, 6.0),
+GAINED = "test accuracy gained"
+# Columns of each table, and in its rows the number of each seed, or the one that all have.
+NUMBERS: dict[str, tuple[tuple, ...]] = {
+    "table1": (
+        ("test accuracy", "parameters", "search", "final training"),
+        # The network found: two layers, and the duplicate's four with seed 2.
+        ("EIGEN", [0.70, 0.71, 0.72], [2000, 2000, 4000], [100.0, 101.0, 102.0], 20.0),
+    ),
+    "table2": (
+        ("validation accuracy", "test accuracy", "parameters", "networks trained", "compute", GAINED),
+        ("primary alone", [0.50, 0.51, 0.52], [0.48, 0.49, 0.50], 1000, 2, 6.0),
         # Of the second generation's two, one was taken over: it was compiled for all the same.
-        ("primary and secondary", 0.60, 2000, 3, 10.0),
-    ):
-        expected = [validation + seed / 100 for seed in range(3)]
-        assert values(folder, "table2", row, "validation accuracy") == pytest.approx(expected, abs=1e-12)
-        assert values(folder, "table2", row, "test accuracy") == pytest.approx(
-            [each - 0.02 for each in expected], abs=1e-12
-        )
-        assert values(folder, "table2", row, "parameters") == [parameters] * 3
-        assert values(folder, "table2", row, "networks trained") == [trained] * 3
-        assert values(folder, "table2", row, "compute") == [seconds] * 3
-    assert values(folder, "table2", "primary and secondary", "test accuracy gained") == pytest.approx([0.1] * 3)
+        ("primary and secondary", [0.60, 0.61, 0.62], [0.58, 0.59, 0.60], 2000, 3, 10.0, 0.1),
+    ),
+    "table3": (
+        ("test accuracy, final training", "test accuracy, weights of the search", GAINED, "networks trained"),
+        ("without mimicry", [0.65, 0.66, 0.67]),
+        ("with mimicry", [0.70, 0.71, 0.72], [0.58, 0.59, 0.75], 0.05, 5),
+    ),
+    "table4": (
+        # Trained again: 0.60 + layers / 100 + seed / 1000.
+        ("validation accuracy", "layers", "test accuracy, trained again", GAINED),
+        ("without duplication", [0.60, 0.61, 0.62], 2, [0.62, 0.621, 0.622]),
+        ("the best duplicate", [0.58, 0.58, 0.75], 4, [0.64, 0.641, 0.642], 0.02),
+        ("with duplication", [0.60, 0.61, 0.75], [2, 2, 4], [0.62, 0.621, 0.642], [0.0, 0.0, 0.02]),
+    ),
+    "table5": (
+        ("test accuracy", "validation accuracy", GAINED, "training"),
+        ("without mimicry", [0.58, 0.581, 0.602]),
+        ("with mimicry", [0.62, 0.621, 0.642], [0.72, 0.721, 0.742], 0.04, 7.0),
+    ),
+}
 
 
-def test_table_3(reproduced):
-    folder, _ = reproduced
-    assert values(folder, "table3", "with mimicry", "test accuracy, final training") == [0.70, 0.71, 0.72]
-    plain = values(folder, "table3", "without mimicry", "test accuracy, final training")
-    assert plain == pytest.approx([0.65, 0.66, 0.67])
-    assert values(folder, "table3", "with mimicry", "test accuracy gained") == pytest.approx([0.05] * 3)
-    assert shared(folder, "table3", "with mimicry", "teacher") == str(TEACHER_SECONDS)
-    assert {
-        line["teacher (s)"]
-        for line in lines_of(folder / "results" / "table3.csv")
-        if line["search"] == "without mimicry"
-    } == {NOTHING}
-    (deviation,) = [
-        float(line["test accuracy, final training (fraction)"])
-        for line in lines_of(folder / "results" / "table3.csv")
-        if line["statistic"] == "sd" and line["search"] == "without mimicry"
-    ]
-    assert deviation == pytest.approx(statistics.stdev(plain))
+@pytest.mark.parametrize("table", NUMBERS)
+def test_a_table_has_the_numbers_of_each_seed(reproduced, table):
+    columns, *rows = NUMBERS[table]
+    for row, *numbers in rows:
+        for column, number in zip(columns, numbers, strict=False):
+            expected = number if isinstance(number, list) else [number] * 3
+            assert values(reproduced, table, row, column) == pytest.approx(expected, abs=1e-12), (row, column)
 
 
-def test_table_4(reproduced):
-    folder, _ = reproduced
-    # Trained again: 0.60 + layers / 100 + seed / 1000.
-    for row, validation, layers in (
-        ("without duplication", [0.60, 0.61, 0.62], [2, 2, 2]),
-        ("the best duplicate", [0.58, 0.58, 0.75], [4, 4, 4]),
-        ("with duplication", [0.60, 0.61, 0.75], [2, 2, 4]),
-    ):
-        assert values(folder, "table4", row, "validation accuracy") == pytest.approx(validation)
-        assert values(folder, "table4", row, "layers") == layers
-        expected = [0.60 + count / 100 + seed / 1000 for seed, count in enumerate(layers)]
-        assert values(folder, "table4", row, "test accuracy, trained again") == pytest.approx(expected)
-    assert values(folder, "table4", "the best duplicate", "test accuracy gained") == pytest.approx([0.02] * 3)
-    assert values(folder, "table4", "with duplication", "test accuracy gained") == pytest.approx([0.0, 0.0, 0.02])
-    page = (folder / "results" / "table4.md").read_text()
+# Tables 1 to 5 as the paper prints them: for CIFAR-10 and CIFAR-100 the accuracy, then parameters and P100 hours.
+PAPERS: dict[tuple[str, str], tuple[tuple[float | None, ...], ...]] = {
+    ("table1", "EIGEN"): ((94.6, 2.6, 48), (78.1, 11.8, 120)),
+    ("table2", "primary alone"): ((93.3, None, None), (74.7, None, None)),
+    ("table2", "primary and secondary"): ((93.7, None, None), (76.9, None, None)),
+    ("table3", "without mimicry"): ((92.4, None, None), (74.8, None, None)),
+    ("table3", "with mimicry"): ((93.7, None, None), (76.9, None, None)),
+    ("table4", "without duplication"): ((93.7, 1.2, None), (76.9, 6.1, None)),
+    ("table4", "the best duplicate"): ((None,) * 3,) * 2,
+    ("table4", "with duplication"): ((94.6, 2.6, None), (78.1, 11.8, None)),
+    ("table5", "without mimicry"): ((93.3, None, None), (73.9, None, None)),
+    ("table5", "with mimicry"): ((94.6, None, None), (78.1, None, None)),
+}
+UNITS = {"test accuracy": ("(fraction)", 100), "parameters": ("", 1e-6), "compute of one P100": ("(s)", 1 / 3600)}
+
+
+@pytest.mark.parametrize("column", [0, 1], ids=["cifar10", "cifar100"])
+def test_the_papers_figures_stand_beside_the_rows_that_are_comparable(reproduced, tmp_path, monkeypatch, column):
+    dataset: DatasetName = "cifar100" if column else "cifar10"
+    monkeypatch.setattr(paper.tables, "is_comparable", lambda *_: True)
+    monkeypatch.setattr(paper.tables, "published", lambda table, row, _: published(table, row, dataset))
+    shutil.copytree(reproduced, tmp_path, dirs_exist_ok=True)
+    assert run(tmp_path, *SEEDS, "--draw-only", names=[f"table{number}" for number in range(1, 6)]) == 0
+    for (table, row), figures in PAPERS.items():
+        lines = [line for line in lines_of(tmp_path / "results" / f"{table}.csv") if row in line.values()]
+        for (quantity, (unit, scale)), expected in zip(UNITS.items(), figures[column], strict=True):
+            heading = f"{quantity}, paper (CIFAR-10, paper's schedule) {unit}".strip()
+            told = {line.get(heading, "") for line in lines} - {"", "not in the paper"}
+            assert {round(float(each) * scale, 6) for each in told} == {expected} - {None}, (table, row, quantity)
+
+
+def test_tables_tell_of_the_teacher_once_what_cannot_be_compared_and_how_duplication_went(reproduced, results):
+    for name, row in (("table1", "EIGEN"), ("table3", "with mimicry")):
+        assert values(reproduced, name, row, "teacher", "shared") == [TEACHER_SECONDS]
+        assert values(reproduced, name, row, "teacher's logits", "shared") == [LOGITS_SECONDS]
+    assert "75.0 s, once for all seeds" in (results / "table1.md").read_text()
+    for line in lines_of(results / "table1.csv"):
+        assert line["test accuracy, paper (CIFAR-10, paper's schedule) (fraction)"] == NOT_COMPARABLE
+    plain = [line for line in lines_of(results / "table3.csv") if line["search"] == "without mimicry"]
+    assert {line["teacher (s)"] for line in plain} == {NOTHING}
+    (deviation,) = [line["test accuracy, final training (fraction)"] for line in plain if line["statistic"] == "sd"]
+    assert float(deviation) == pytest.approx(statistics.stdev([0.65, 0.66, 0.67]))
+    page = (results / "table4.md").read_text()
     assert "Seed 0: 1 duplicate, 1 trained to the end; the best, 2.0, repeats its parent's blocks 2-1 times" in page
     assert page.count("is not the network found") == 2
 
 
-def test_table_5(reproduced):
-    folder, _ = reproduced
-    expected = [0.62, 0.621, 0.642]
-    assert values(folder, "table5", "with mimicry", "test accuracy") == pytest.approx(expected)
-    assert values(folder, "table5", "without mimicry", "test accuracy") == pytest.approx(
-        [each - 0.04 for each in expected]
-    )
-    assert values(folder, "table5", "with mimicry", "validation accuracy") == pytest.approx(
-        [each + 0.1 for each in expected]
-    )
-    assert values(folder, "table5", "with mimicry", "training") == [7.0] * 3
-
-
-def test_figure_3(reproduced):
-    folder, _ = reproduced
-    lines = lines_of(folder / "results" / "figure3.csv")
+def test_figure_3(results):
+    lines = lines_of(results / "figure3.csv")
     assert {(line["step_size"], line["seed"], line["generation"]) for line in lines if line["seed"]} == {
         (size, seed, generation) for size in ("1", "10") for seed in "012" for generation in "012"
     }
     # 0.50, 0.51, 0.52 at the start, and a thousandth of the step size more a generation.
-    means = {
-        (line["step_size"], line["generation"]): float(line["best_validation_accuracy"])
-        for line in lines
-        if line["statistic"] == "mean"
-    }
-    assert means == pytest.approx(
-        {(str(size), str(at)): 0.51 + size * at / 1000 for size in (1, 10) for at in range(3)}
-    )
-    deviations = [float(line["best_validation_accuracy"]) for line in lines if line["statistic"] == "sd"]
-    assert deviations == pytest.approx([0.01] * 6)
+    means = {(str(size), str(at)): 0.51 + size * at / 1000 for size in (1, 10) for at in range(3)}
+    for statistic, expected in (("mean", means), ("sd", dict.fromkeys(means, 0.01))):
+        own = [line for line in lines if line["statistic"] == statistic]
+        reached = {(each["step_size"], each["generation"]): float(each["best_validation_accuracy"]) for each in own}
+        assert reached == pytest.approx(expected)
 
 
-def test_figure_4(reproduced):
-    folder, _ = reproduced
-    lines = lines_of(folder / "results" / "figure4.csv")
-    of_seed = {
-        seed: [float(line["best_test_accuracy"]) for line in lines if line["seed"] == str(seed)] for seed in range(3)
-    }
+def test_figure_4(results):
+    lines = lines_of(results / "figure4.csv")
     # Best by validation: the duplicate of seed 2 takes over, those of the others do not.
-    assert of_seed[0] == pytest.approx([0.48, 0.58, 0.58])
-    assert of_seed[2] == pytest.approx([0.50, 0.60, 0.75])
-    networks = lines_of(folder / "results" / "figure4-networks.csv")
+    for seed, expected in (("0", [0.48, 0.58, 0.58]), ("1", [0.49, 0.59, 0.59]), ("2", [0.50, 0.60, 0.75])):
+        reached = [float(line["best_test_accuracy"]) for line in lines if line["seed"] == seed]
+        assert reached == pytest.approx(expected)
+    networks = lines_of(results / "figure4-networks.csv")
     assert len(networks) == 3 * 6
     assert sorted({int(line["parameters"]) for line in networks}) == [1000, 2000, 4000]
 
 
-def test_figures_1_and_2_list_the_layers_that_they_draw(reproduced):
-    folder, _ = reproduced
-    lines = lines_of(folder / "results" / "figure1.csv")
-    assert [(line["op"], line["inputs"], line["channels"], line["height"]) for line in lines] == [
-        ("conv", "-1", "4", "8"),
-        ("conv", "0", "8", "8"),
+def test_figures_1_and_2_list_the_layers_that_they_draw(results):
+    lines = [
+        [line[name] for name in ("op", "inputs", "channels", "height")] for line in lines_of(results / "figure1.csv")
     ]
-    lines = lines_of(folder / "results" / "figure2.csv")
-    assert [line["network"] for line in lines] == ["before"] * 2 + ["after"] * 4
-    assert "another one" in (folder / "results" / "figure2.md").read_text()
+    assert lines == [["conv", "-1", "4", "8"], ["conv", "0", "8", "8"]]
+    networks = [line["network"] for line in lines_of(results / "figure2.csv")]
+    assert networks == ["before"] * 2 + ["after"] * 4
+    assert "another one" in (results / "figure2.md").read_text()
 
 
-def test_every_experiment_leaves_its_files(reproduced):
-    folder, _ = reproduced
+def test_every_experiment_leaves_its_files(results):
     tables = {f"table{number}.{ending}" for number in range(1, 6) for ending in ("csv", "md")}
     figures = {f"figure{number}.{ending}" for number in range(1, 5) for ending in ("png", "svg", "csv", "md")}
-    assert {path.name for path in (folder / "results").iterdir()} == tables | figures | {"figure4-networks.csv"}
-    for path in (folder / "results").glob("figure*.md"):
+    assert {path.name for path in results.iterdir()} == tables | figures | {"figure4-networks.csv"}
+    for path in results.glob("figure*.md"):
         (picture,) = re.findall(r"!\[.*\]\((.*)\)", path.read_text())
-        assert (folder / "results" / picture).exists()
+        assert (results / picture).exists()
 
 
-def test_the_page_tells_how_to_make_it_again(reproduced):
-    folder, _ = reproduced
+def test_the_page_tells_how_to_make_it_again(reproduced, results):
     for name, own in (("table3", ()), ("figure3", FIGURE3)):
-        page = (folder / "results" / f"{name}.md").read_text()
+        page = (results / f"{name}.md").read_text()
         (command,) = re.findall(r"- Command: `(.*)`", page)
         start, module, *argv = shlex.split(command)[1:]
         assert (start, module) == ("-m", f"experiments.{name}")
         asked = read_request(argv, program="it", about="", experiments=[name])[0]
-        assert dataclasses.replace(asked, arguments=(), figure3_arguments=()) == dataclasses.replace(
-            request_of(*places(folder), *SEEDS, *own), arguments=(), figure3_arguments=()
-        )
+        made = request_of(*places(reproduced), *SEEDS, *own)
+        made = dataclasses.replace(made, arguments=asked.arguments, figure3_arguments=asked.figure3_arguments)
+        assert asked == made
         assert "- Seeds: 0, 1, 2" in page
         assert "python 3.11.7, jax 0.10.2" in page
         assert re.search(r"- Machine: .+, \d+ cores", page)
         assert "- Data: 1,200 images to train on, 237 to validate, 360 to test" in page
-    page = (folder / "results" / "table3.md").read_text()
+    page = (results / "table3.md").read_text()
     # Searches of 100, 101 and 102 s twice, six final trainings, and one teacher.
     assert "search 10.1 min" in page
     assert "final training 2.0 min" in page
     assert "teacher 75.0 s, teacher's logits 12.5 s" in page
 
 
-def test_drawing_alone_loads_nothing_and_makes_nothing(reproduced, tmp_path, monkeypatch):
-    folder, _ = reproduced
+def test_drawing_alone_loads_nothing_and_makes_nothing(reproduced, results, tmp_path, monkeypatch):
     monkeypatch.setattr(paper.command, "load_dataset", lambda config: pytest.fail("the data were loaded"))
-    argv = (*places(folder), "--output", str(tmp_path), *SEEDS, *FIGURE3, "--draw-only")
     makers = FakeMakers()
-    assert main(ALL, "", ["--dataset", "digits", *argv], makers=Makers(search=makers.search, train=makers.train)) == 0
+    assert run(reproduced, "--output", str(tmp_path), *SEEDS, *FIGURE3, "--draw-only", makers=makers) == 0
     assert not makers.searched
-    for path in (folder / "results").glob("*.csv"):
+    for path in results.glob("*.csv"):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
-    data = "- Data: 1,200 images to train on, 237 to validate, 360 to test"
-    assert data in (tmp_path / "table3.md").read_text()
+    facts = "- Data: 1,200 images to train on, 237 to validate, 360 to test"
+    assert facts in (tmp_path / "table3.md").read_text()

@@ -2,16 +2,18 @@
 
 import dataclasses
 import io
+from functools import partial
 from pathlib import Path
 
 import pytest
+import report_data
 from rich.console import Console
 
 from eigen_jax import search
 from eigen_jax.architecture import IMAGE, Architecture, Layer, count_flops, count_parameters
 from eigen_jax.evolution import EvolutionConfig, Phase
 from eigen_jax.genome import GenomeSpec
-from eigen_jax.lineage import Fate, Individual, Reference, landmark
+from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchResult
 from experiments.progress import ConsoleObserver, Standing, TrainingBar, describe, duration, steps_left
 
@@ -25,6 +27,7 @@ CONFIG = SearchConfig(
 EMPTY = Architecture(input_shape=(8, 8, 1), layers=())
 # 1 * 9 * 16 weights and 2 * 16 of normalisation; the classifier has (16 + 1) * 10.
 CONV = Architecture(input_shape=(8, 8, 1), layers=(Layer(op="conv", inputs=(IMAGE,), channels=16, kernel=3, stride=1),))
+COUNTS = {"parameters": count_parameters, "flops": count_flops}
 POOL = Architecture(input_shape=(8, 8, 1), layers=(Layer(op="pool", inputs=(IMAGE,)),))
 
 
@@ -37,34 +40,22 @@ class Clock:
         return self.now
 
 
-def make_observer(*, terminal: bool = False) -> tuple[ConsoleObserver, io.StringIO, Clock]:
-    text, clock = io.StringIO(), Clock()
+def make_console(terminal: bool) -> tuple[Console, io.StringIO, Clock]:
+    text, live = io.StringIO(), terminal
     console = Console(
-        file=text,
-        width=80,
-        height=30,
-        force_terminal=terminal,
-        force_interactive=terminal,
-        highlight=False,
-        _environ={},
+        file=text, width=80, height=30, highlight=False, force_terminal=live, force_interactive=live, _environ={}
     )
+    return console, text, Clock()
+
+
+def make_observer(*, terminal: bool = False) -> tuple[ConsoleObserver, io.StringIO, Clock]:
+    console, text, clock = make_console(terminal)
     return ConsoleObserver(CONFIG, folder=Path("runs/x"), console=console, clock=clock), text, clock
 
 
 def individual(index: int, architecture: Architecture, fate: Fate, t3: float | None = None, **fields) -> Individual:
-    return Individual(
-        generation=4,
-        phase="primary",
-        index=index,
-        parent=None,
-        operators=None,
-        architecture=architecture,
-        parameters=count_parameters(architecture, num_classes=10),
-        flops=count_flops(architecture, num_classes=10),
-        t3=landmark(t3),
-        fate=fate,
-        **fields,
-    )
+    sizes = {name: count(architecture, num_classes=10) for name, count in COUNTS.items()}
+    return report_data.individual(4, index, "primary", t3, architecture=architecture, fate=fate, **sizes, **fields)
 
 
 def run_generation(observer: ConsoleObserver, clock: Clock) -> None:
@@ -145,6 +136,23 @@ def test_a_failure_says_why_and_the_parent_stays_the_first_network():
     assert end == "Generation 4 (0 s): best - %, needed 50.0 and 0.0 %, parent global pooling"
 
 
+def test_where_no_threshold_applies_none_is_told_and_all_are_expected_to_train_on():
+    observer, text, clock = make_observer()
+    observer.generation_started(generation=4, phase=Phase.DUPLICATION, architectures=[CONV, CONV])
+    clock.now = 30.0
+    # Half a second a step, and 40 + 100 + 2 * 250 left.
+    observer.training_progress(index=0, landmark=0, step=60, until=100, loss=1.0, steps_per_second=2.0)
+    assert text.getvalue().endswith("; about 5 min 20 s left\n")
+    for reached in (0, 1):
+        for index in (0, 1):
+            observer.individual_measured(index=index, landmark=reached, fitness=0.25, cause=None, same_as=None)
+        observer.individuals_extinct(landmark=reached, indices=[], threshold=None)
+    observer.generation_ended(individuals=[individual(0, CONV, Fate.SURVIVED)], best_fitness=0.25, parent=None)
+    *_, row, end, _ = text.getvalue().split("\n")
+    assert row.split() == ["4.0", "1", "346", "25.0", "25.0", "survived"]
+    assert end == "Generation 4 (30 s): best 25.0 %, parent global pooling"
+
+
 def test_without_a_terminal_progress_is_told_at_most_every_ten_seconds():
     observer, text, clock = make_observer()
     observer.generation_started(generation=0, phase=Phase.PRIMARY, architectures=[CONV])
@@ -155,7 +163,7 @@ def test_without_a_terminal_progress_is_told_at_most_every_ten_seconds():
     assert told == [f"  0.0 to T1: {step}/100" for step in (10, 20, 30, 40)]
 
 
-def test_on_a_terminal_there_are_bars_that_go_away():
+def test_on_a_terminal_there_are_bars_that_go_away_and_one_for_the_final_training():
     observer, text, clock = make_observer(terminal=True)
     with observer:
         observer.search_started(generation=0)
@@ -169,27 +177,40 @@ def test_on_a_terminal_there_are_bars_that_go_away():
     # 60 s for 50 steps; before it are 50 to T1, 200 to T2 and 50 to T3.
     assert "about 6 min 0 s left" in shown
     assert "4.0 to T1: 50/100" not in shown
-    assert text.getvalue().endswith("\x1b[?25h") or "\x1b[?25h" in text.getvalue()[len(shown) :]
+    assert "\x1b[?25h" in text.getvalue()[len(shown) :]
+    observer, text, _ = make_observer(terminal=True)
+    with observer:
+        observer.final_training_started(best=individual(0, CONV, Fate.PARENT, 0.75), until=2_000)
+        observer.bars.refresh()
+        assert "preparing" in text.getvalue()
+        observer.final_training_progress(step=500, loss=1.25, steps_per_second=50.0)
+        observer.bars.refresh()
+    assert "final 4.0" in text.getvalue()
+    assert "500/2,000, loss 1.25, 50 steps/s" in text.getvalue()
+
+
+ENDED = SearchResult(
+    best=individual(0, CONV, Fate.PARENT, 0.75),
+    validation_accuracy=0.75,
+    search_test_accuracy=0.72,
+    test=search.Evaluation(accuracy=0.72, logits_digest="0"),
+    generations=9,
+    trained=31,
+    search_seconds=60.0,
+)
+
+
+def told_at_the_end(result: SearchResult) -> list[str]:
+    observer, text, clock = make_observer()
+    clock.now = 3_725.0
+    observer.search_ended(result=result)
+    return text.getvalue().split("\n")
 
 
 def test_the_end_shows_the_network_and_what_it_reached():
-    observer, text, clock = make_observer()
-    clock.now = 3_725.0
-    best = individual(0, CONV, Fate.PARENT, 0.75)
-    observer.search_ended(
-        result=SearchResult(
-            best=best,
-            validation_accuracy=0.75,
-            search_test_accuracy=0.72,
-            final_validation_accuracy=0.875,
-            test=search.Evaluation(accuracy=0.84, logits_digest="0"),
-            generations=9,
-            trained=31,
-            search_seconds=60.0,
-            final_seconds=5.0,
-        )
-    )
-    lines = text.getvalue().split("\n")
+    tested = search.Evaluation(accuracy=0.84, logits_digest="0")
+    final = dataclasses.replace(ENDED, final_validation_accuracy=0.875, test=tested, final_seconds=5.0)
+    lines = told_at_the_end(final)
     assert lines[1] == "The search ended: 9 generations, 31 networks trained, 1 h 2 min this time"
     assert lines[2] == "The network found, 4.0:"
     assert [line for line in lines if "accuracy" in line] == [
@@ -197,37 +218,20 @@ def test_the_end_shows_the_network_and_what_it_reached():
         "test accuracy        72.0 % with the search's weights",
         "test accuracy        84.0 %",
     ]
-    assert "parameters           346" in lines
     # 22 * 22 taps on the map, 16 filters, and 160 weights of the classifier, 2 operations each.
-    assert "FLOPs an image       15,808" in lines
-    assert "run folder           runs/x" in lines
+    end = ["parameters           346", "FLOPs an image       15,808", "run folder           runs/x", ""]
+    assert lines[-4:] == end
 
 
-def test_a_search_without_a_survivor_says_so():
-    observer, text, _ = make_observer()
-    observer.search_ended(result=SearchResult(best=None, generations=2, trained=6, search_seconds=1.0))
-    assert "No network survived all landmarks: train longer, or lower the learning rate\n" in text.getvalue()
-
-
-def test_without_a_final_training_there_is_one_test_accuracy():
-    observer, text, _ = make_observer()
-    best = individual(0, CONV, Fate.PARENT, 0.75)
-    result = SearchResult(
-        best=best,
-        validation_accuracy=0.75,
-        search_test_accuracy=0.72,
-        test=search.Evaluation(accuracy=0.72, logits_digest="0"),
-        generations=9,
-        trained=31,
-        search_seconds=60.0,
-    )
-    observer.search_ended(result=result)
-    lines = text.getvalue().split("\n")
+def test_the_end_without_a_survivor_or_a_final_training():
+    none = SearchResult(best=None, generations=2, trained=6, search_seconds=1.0)
+    assert "No network survived all landmarks: train longer, or lower the learning rate" in told_at_the_end(none)
+    lines = told_at_the_end(ENDED)
     assert [line for line in lines if "test accuracy" in line] == ["test accuracy        72.0 %"]
-    assert "failed" not in text.getvalue()
+    assert not any("failed" in line for line in lines)
     cause = "training diverged by step 50: the mean loss is nan; lower the learning rate"
-    observer.search_ended(result=dataclasses.replace(result, final_cause=cause))
-    assert f"The final training failed; its weights are those of the search: {cause}\n" in text.getvalue()
+    told = f"The final training failed; its weights are those of the search: {cause}"
+    assert told in told_at_the_end(dataclasses.replace(ENDED, final_cause=cause))
 
 
 @pytest.mark.parametrize(
@@ -250,30 +254,9 @@ def test_the_final_training_is_told_with_what_it_is_trained_on(final_on, images)
     ]
 
 
-def test_on_a_terminal_the_final_training_has_a_bar():
-    observer, text, _ = make_observer(terminal=True)
-    with observer:
-        observer.final_training_started(best=individual(0, CONV, Fate.PARENT, 0.75), until=2_000)
-        observer.bars.refresh()
-        assert "preparing" in text.getvalue()
-        observer.final_training_progress(step=500, loss=1.25, steps_per_second=50.0)
-        observer.bars.refresh()
-    assert "final 4.0" in text.getvalue()
-    assert "500/2,000, loss 1.25, 50 steps/s" in text.getvalue()
-
-
 @pytest.mark.parametrize("terminal", [False, True])
 def test_the_training_of_one_network_is_shown(terminal):
-    text, clock = io.StringIO(), Clock()
-    console = Console(
-        file=text,
-        width=80,
-        height=30,
-        force_terminal=terminal,
-        force_interactive=terminal,
-        highlight=False,
-        _environ={},
-    )
+    console, text, clock = make_console(terminal)
     with TrainingBar(console, until=2_000, clock=clock) as bar:
         for second in range(1, 13):
             clock.now = float(second)
@@ -288,17 +271,18 @@ def test_the_training_of_one_network_is_shown(terminal):
 
 def test_steps_left_counts_the_living_and_at_most_the_ranks():
     standings = [Standing(architecture=EMPTY, steps=steps) for steps in (30, 0, 0)]
-    assert steps_left(standings, 0, config=CONFIG) == 70 + 100 + 100 + 2 * 200 + 50
+    left = partial(steps_left, landmarks=CONFIG.landmarks, ranks=(2, 1))
+    assert left(standings, 0) == 70 + 100 + 100 + 2 * 200 + 50
     standings[0].fitness = [0.5]
     standings[0].steps = 100
     standings[1].same_as = Reference(generation=0, index=0)
-    assert steps_left(standings, 0, config=CONFIG) == 100 + 2 * 200 + 50
+    assert left(standings, 0) == 100 + 2 * 200 + 50
     standings[1].alive = standings[2].alive = False
-    assert steps_left(standings, 1, config=CONFIG) == 200 + 50
+    assert left(standings, 1) == 200 + 50
     standings[0].fitness, standings[0].steps = [0.5, 0.5], 300
-    assert steps_left(standings, 2, config=CONFIG) == 50
+    assert left(standings, 2) == 50
     standings[0].alive = False
-    assert steps_left(standings, 2, config=CONFIG) == 0
+    assert left(standings, 2) == 0
 
 
 def test_a_network_is_described_a_line_a_layer():

@@ -2,19 +2,17 @@
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from report_data import individual
 
-from eigen_jax.architecture import Architecture
-from eigen_jax.lineage import Fate, Individual, Landmark
+from eigen_jax.lineage import Individual
 from eigen_jax.report import ReportError, mean_and_deviation, plot_progress, plot_step_sizes, save_figure
 
-NETWORK = Architecture(input_shape=(8, 8, 1), layers=())
 CURVES: dict[int, list[list[float | None]]] = {
     1: [[0.1, 0.2, 0.2], [0.2, 0.4, 0.6]],
     100: [[0.3, 0.5, 0.9], [0.5, 0.5]],
@@ -22,39 +20,13 @@ CURVES: dict[int, list[list[float | None]]] = {
 }
 
 
-def individual(generation: int, index: int, phase: str, fitness: float | None, **fields: Any) -> Individual:
-    return Individual(
-        generation=generation,
-        index=index,
-        phase=phase,
-        parent=None,
-        operators=None,
-        architecture=NETWORK,
-        flops=20,
-        t3=Landmark(fitness=fitness),
-        fate=Fate.EXTINCT_T1 if fitness is None else Fate.SURVIVED,
-        **fields,
-    )
-
-
 def record(tested: tuple[float, ...], parameters: int) -> list[Individual]:
     """Three generations, the last one fitter only in its second run: best so far by validation 0.5, 0.7, 0.7."""
-    phases, fitness = ("primary", "primary", "secondary"), (0.5, 0.7, 0.6)
-    return [
-        each
-        for generation in range(3)
-        for each in (
-            individual(
-                generation,
-                0,
-                phases[generation],
-                fitness[generation],
-                test_accuracy=tested[generation],
-                parameters=parameters,
-            ),
-            individual(generation, 1, phases[generation], None, parameters=parameters + 1),
-        )
-    ]
+    found: list[Individual] = []
+    for generation, (phase, fitness) in enumerate((("primary", 0.5), ("primary", 0.7), ("secondary", 0.6))):
+        best = individual(generation, 0, phase, fitness, test_accuracy=tested[generation], parameters=parameters)
+        found += [best, individual(generation, 1, phase, None, parameters=parameters + 1)]
+    return found
 
 
 def line(ax: Axes, start: str) -> np.ndarray:
@@ -80,17 +52,15 @@ def test_mean_and_deviation_are_of_each_generation_over_seeds() -> None:
     np.testing.assert_allclose(deviation, [0.1 * 2**0.5, 0, 0.2 * 2**0.5], atol=1e-15)
 
 
-def test_what_a_seed_lacks_is_a_gap() -> None:
+def test_what_a_seed_lacks_is_a_gap_and_no_curve_is_refused() -> None:
     mean, deviation = mean_and_deviation([[None, 0.5], [float("-inf"), 0.7], [0.2, 0.6]])
     np.testing.assert_allclose(mean, [np.nan, 0.6])
     np.testing.assert_allclose(deviation, [np.nan, 0.1])
     assert np.isnan(mean_and_deviation([[0.5]])[1]).all()
-
-
-@pytest.mark.parametrize("curves", [[], [[]], [[0.5], []]])
-def test_no_curve_is_refused(curves: list) -> None:
-    with pytest.raises(ReportError, match="no curve"):
-        mean_and_deviation(curves)
+    nothing: tuple[list[list[float | None]], ...] = ([], [[]], [[0.5], []])
+    for curves in nothing:
+        with pytest.raises(ReportError, match="no curve"):
+            mean_and_deviation(curves)
 
 
 def test_step_sizes_are_means_and_bands_in_two_panels() -> None:
@@ -149,15 +119,13 @@ def test_several_seeds_give_mean_and_band_and_every_dot() -> None:
     assert [np.asarray(each.get_xdata()).tolist() for each in ends] == [[1.5, 1.5]]
 
 
-def test_progress_without_any_test_accuracy_says_so() -> None:
-    figure = plot_progress([[individual(0, 0, "primary", None, parameters=5)]])
+def test_progress_without_test_accuracy_says_so_and_without_record_is_refused() -> None:
+    figure = plot_progress([[individual(0, 0, "primary", None)]])
     assert [text.get_text() for text in accuracy_axes(figure).texts] == ["no test accuracy was recorded"]
-
-
-@pytest.mark.parametrize("runs", [[], [[]]])
-def test_no_record_is_refused(runs: list) -> None:
-    with pytest.raises(ReportError, match="no record"):
-        plot_progress(runs)
+    nothing: tuple[list[list[Individual]], ...] = ([], [[]])
+    for runs in nothing:
+        with pytest.raises(ReportError, match="no record"):
+            plot_progress(runs)
 
 
 def test_plots_are_saved_and_leave_matplotlibs_settings_alone(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_data import individual
 
 from eigen_jax import lineage
-from eigen_jax.architecture import Architecture
-from eigen_jax.lineage import Fate, Individual, Landmark, Reference
+from eigen_jax.lineage import Fate, Reference
 from eigen_jax.report import (
     ReportError,
     best_so_far,
@@ -20,25 +20,6 @@ from eigen_jax.report import (
     read_result,
     summarise_phases,
 )
-
-NETWORK = Architecture(input_shape=(8, 8, 1), layers=())
-
-
-def individual(generation: int, index: int, phase: str, fitness: float | None, **fields: Any) -> Individual:
-    defaults: dict[str, Any] = {
-        "parent": None,
-        "operators": None,
-        "architecture": NETWORK,
-        "parameters": 20,
-        "flops": 20,
-        "fate": Fate.EXTINCT_T1 if fitness is None else Fate.SURVIVED,
-        "seconds_compiling": 1.5,
-        "seconds_training": 10.0,
-    }
-    return Individual(
-        generation=generation, index=index, phase=phase, t3=Landmark(fitness=fitness), **(defaults | fields)
-    )
-
 
 RECORD = (
     individual(0, 0, "primary", None),
@@ -66,29 +47,25 @@ def test_phases_are_summed_up_as_by_hand() -> None:
 
 
 def test_a_phase_without_survivors_has_the_best_of_those_before() -> None:
-    record = (*RECORD[:6], RECORD[6])
-    *_, duplication = summarise_phases(record)
+    *_, duplication = summarise_phases(RECORD[:7])
     assert (duplication.best, duplication.best_of_phase) == (RECORD[3], None)
     assert summarise_phases(RECORD[:2])[0].best is None
     assert summarise_phases(()) == ()
 
 
-def test_phases_are_found_by_name() -> None:
+def test_phases_and_individuals_are_found() -> None:
     phases = summarise_phases(RECORD)
     assert find_phase(phases, "secondary") is phases[1]
     assert find_phase(phases, "tertiary") is None
+    assert find_individual(RECORD, Reference(generation=2, index=1)) is RECORD[5]
+    with pytest.raises(ReportError, match=r"no individual 9\.1"):
+        find_individual(RECORD, Reference(generation=9, index=1))
 
 
 def test_the_best_so_far_never_gets_worse() -> None:
     assert best_so_far(RECORD) == (None, RECORD[3], RECORD[3], RECORD[7])
     assert fittest(reversed(RECORD[:6])) == RECORD[4]
     assert [len(generation) for generation in by_generation(RECORD)] == [2, 2, 2, 2]
-
-
-def test_individuals_are_found_by_their_place() -> None:
-    assert find_individual(RECORD, Reference(generation=2, index=1)) is RECORD[5]
-    with pytest.raises(ReportError, match=r"no individual 9\.1"):
-        find_individual(RECORD, Reference(generation=9, index=1))
 
 
 RESULT: dict[str, Any] = {
@@ -119,23 +96,20 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_finished_run_is_read(run: Path) -> None:
-    assert read_result(run) == RESULT
-    assert read_record(str(run)) == RECORD
-
-
 @pytest.mark.parametrize(
     "change",
     [
+        {},
         {"network": None, "validation_accuracy": None, "test_accuracy": None},
         {"mimicry": None},
         {"seconds": {"search": 60.5, "final": None}},
         {"a later field": 1},
     ],
 )
-def test_what_a_run_may_lack_is_none(run: Path, change: dict) -> None:
+def test_a_finished_run_is_read_and_what_it_may_lack_is_none(run: Path, change: dict) -> None:
     (run / "result.json").write_text(json.dumps(RESULT | change))
     assert read_result(run) == RESULT | change
+    assert read_record(str(run)) == RECORD
 
 
 def said_by(reader, folder: Path) -> str:

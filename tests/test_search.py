@@ -7,146 +7,145 @@ import math
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from executor_data import CONFIG as TRAIN
+from executor_data import make_dataset
+from refusals import refuses
 
-from eigen_jax import checkpoint, evolution, lineage
-from eigen_jax.architecture import Architecture, from_json, to_json
+from eigen_jax import checkpoint, evolution, lineage, search
+from eigen_jax.architecture import Architecture, fingerprint, to_json
 from eigen_jax.builder import build_network
-from eigen_jax.data import DataConfig, Dataset, load_dataset
+from eigen_jax.data import Dataset
 from eigen_jax.evolution import EvolutionConfig, Phase
-from eigen_jax.executor import Outcome, session
+from eigen_jax.executor import Job, Outcome, session
 from eigen_jax.genome import GenomeSpec
-from eigen_jax.lineage import Fate, without_times
+from eigen_jax.lineage import Fate, Individual, without_times
 from eigen_jax.resumable import Seconds
-from eigen_jax.search import (
-    BarrenSearchError,
-    RunFolderError,
-    SearchConfig,
-    SearchConfigError,
-    SearchObserver,
-    digest_logits,
-    load_network,
-    run_search,
-)
-from eigen_jax.training import TrainConfig, abstract_state, predict
+from eigen_jax.search import RunFolderError, SearchConfig, SearchObserver, load_network, run_search
+from eigen_jax.search.generation import Care, GenerationTrainer
+from eigen_jax.training import abstract_state
 
-SPEC = GenomeSpec(capacity=6, input_shape=(8, 8, 1), num_classes=10, channels=(4, 8), max_flops=200_000)
-CONFIG = SearchConfig(
-    t1=2,
-    t2=2,
-    t3=2,
-    final_steps=0,
-    genome=SPEC,
-    evolution=EvolutionConfig(
-        population_size=4,
-        primary_steps=6,
-        secondary_steps=3,
-        first_rank=3,
-        second_rank=2,
-        max_primary_generations=2,
-        max_secondary_generations=2,
-    ),
-    train=TrainConfig(batch_size=64, learning_rate=0.05, decay_steps=(), pad=1, flip=False, eval_batch_size=400),
-)
-GENERATIONS = 5  # two primary, two secondary, one of duplication
+SPEC = GenomeSpec(capacity=6, input_shape=(4, 4, 1), num_classes=2, channels=(4, 8), max_flops=50_000)
+TWO: dict[str, Any] = {"max_primary_generations": 2, "max_secondary_generations": 2}
+EVOLUTION = EvolutionConfig(population_size=4, primary_steps=6, secondary_steps=3, first_rank=3, second_rank=2, **TWO)
+# With this seed there are individuals of every fate, and copies of the same generation and of earlier ones.
+CONFIG = SearchConfig(seed=1, t1=2, t2=2, t3=2, final_steps=0, genome=SPEC, evolution=EVOLUTION, train=TRAIN)
+REEVALUATING = dataclasses.replace(CONFIG, reevaluate=True)
+PHASES = [Phase.PRIMARY] * 2 + [Phase.SECONDARY] * 2 + [Phase.DUPLICATION]  # of the generations
 
-# For the tests that really train.
-SMALL_CONFIG = dataclasses.replace(
-    CONFIG,
-    final_steps=5,
-    evolution=dataclasses.replace(
-        CONFIG.evolution,
-        population_size=2,
-        first_rank=2,
-        second_rank=1,
-        max_primary_generations=1,
-        max_secondary_generations=1,
-    ),
-)
+
+class Pretence:
+    """Stands for training, by a fitness made of the architecture; keeps what it was asked for.
+
+    A network is named by its fingerprint and the landmark.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.trained: list[tuple[str, int]] = []
+        self.prepared: list[list[tuple[str, int]]] = [[]]  # before each training, and after the last
+        self.keys: dict[str, bytes] = {}  # of the individuals
+        self.fails: Callable[[Job], bool] = lambda job: False
+        self.afterwards: Callable[[Job], None] = lambda job: None
+        patch.setattr(session, "run_job", self.run)
+        patch.setattr(session, "prepare_job", self.prepare)
+
+    def prepare(self, job, dataset, batch):
+        assert batch.images.shape == (8, 4, 4, 1)
+        self.prepared[-1].append((fingerprint(job.architecture), job.until))
+
+    def run(self, job, dataset, *, on_progress, **_):
+        name = fingerprint(job.architecture)
+        self.trained.append((name, job.until))
+        self.prepared.append([])
+        key = np.asarray(jax.random.key_data(job.key)).tobytes()
+        assert self.keys.setdefault(job.name, key) == key, "it is the same at all landmarks"
+        if on_progress is not None:
+            on_progress(job.until, 2.5, 100.0)
+        seconds = Seconds(compiling=0.5, training=0.25)
+        if self.fails(job):
+            return Outcome(fitness=math.nan, cause="it broke", seconds=seconds)
+        fitness = (int(name[:6], 16) % 1000 + job.until) / 1010
+        if job.tested and checkpoint.latest_step(job.folder) is None:
+            network = build_network(job.architecture, num_classes=dataset.num_classes)
+            shapes = abstract_state(network=network, config=job.config, input_shape=job.architecture.input_shape)
+            value = int(jax.random.key_data(job.key)[-1]) % 100
+            state = jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), shapes)
+            checkpoint.save(job.folder, job.until, {"state": state})
+        self.afterwards(job)
+        return Outcome(fitness=fitness, test_accuracy=fitness / 2 if job.tested else None, seconds=seconds)
+
+
+class Run(SearchObserver):
+    """A search with pretended training, and some of what it told. Who writes to its folder copies it first."""
+
+    result: search.SearchResult
+
+    def __init__(self, config: SearchConfig, dataset: Dataset, folder: Path) -> None:
+        self.folder = folder
+        self.phases: list[Phase] = []
+        self.steps: list[tuple[int, int, int]] = []
+        self.traces, breed = 0, evolution.breed
+
+        def count(*arguments, **options):
+            self.traces += 1
+            return breed(*arguments, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evolution, "breed", count)
+            asked = Pretence(patch)
+            assert run_search(config, dataset, folder, observer=self) == self.result
+        self.trained, self.prepared, self.keys = asked.trained, asked.prepared, asked.keys
+
+    def generation_started(self, *, generation, phase, architectures):
+        self.phases.append(phase)
+
+    def training_progress(self, *, index, landmark, step, until, loss, steps_per_second):
+        self.steps.append((landmark, step, until))
+
+    def search_ended(self, *, result):
+        self.result = result
+
+    @property
+    def individuals(self) -> tuple[Individual, ...]:
+        return lineage.read(self.folder / "lineage.jsonl")
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> Dataset:
-    cache = tmp_path_factory.mktemp("cache")
-    return load_dataset(DataConfig(name="digits", validation_size=200, preprocessing="standardize", cache_dir=cache))
+def dataset() -> Dataset:
+    return make_dataset()
+
+
+@pytest.fixture(scope="module")
+def whole(dataset, tmp_path_factory) -> Run:
+    """A search with pretended training that nobody disturbs."""
+    return Run(CONFIG, dataset, tmp_path_factory.mktemp("search") / "run")
+
+
+@pytest.fixture(scope="module")
+def reevaluated(dataset, whole, tmp_path_factory) -> Run:
+    """The same, where equal architectures are trained again."""
+    return Run(REEVALUATING, dataset, tmp_path_factory.mktemp("search") / "run")
 
 
 @pytest.fixture
-def pretended(monkeypatch) -> list[str]:
-    """Replaces training by a fitness made of the architecture; lists the architectures that it was asked for."""
-    asked: list[str] = []
-
-    def pretend(job, dataset, **_):
-        asked.append(lineage.fingerprint(job.architecture))
-        fitness = (int(asked[-1][:6], 16) % 1000 + job.until) / 1010
-        if job.tested:
-            network = build_network(job.architecture, num_classes=dataset.num_classes)
-            shapes = abstract_state(network=network, config=job.config, input_shape=job.architecture.input_shape)
-            state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-            if checkpoint.latest_step(job.folder) is None:
-                checkpoint.save(job.folder, job.until, {"state": state})
-        test_accuracy = fitness / 2 if job.tested else None
-        seconds = Seconds(compiling=0.5, training=0.25)
-        return Outcome(fitness=fitness, test_accuracy=test_accuracy, seconds=seconds)
-
-    monkeypatch.setattr(session, "run_job", pretend)
-    monkeypatch.setattr(session, "prepare_job", lambda *_, **__: None)
-    return asked
+def pretended(whole, monkeypatch) -> Pretence:
+    """Replaces training; after `whole`, which counts how often the evolution is traced in this process."""
+    return Pretence(monkeypatch)
 
 
-def record(folder: Path) -> bytes:
-    """The record's bytes, without times."""
-    individuals = lineage.read(folder / "lineage.jsonl")
-    return "\n".join(lineage.to_line(without_times(each)) for each in individuals).encode()
-
-
-def test_a_search_on_real_digits_ends_with_a_trained_network_and_a_complete_record(digits, tmp_path):
-    class Watch(SearchObserver):
-        def __init__(self):
-            self.phases: list[Phase] = []
-            self.steps: list[int] = []
-            self.final_steps: list[int] = []
-
-        def generation_started(self, *, generation, phase, architectures):
-            self.phases.append(phase)
-
-        def training_progress(self, *, index, landmark, step, until, loss, steps_per_second):
-            self.steps.append(step)
-
-        def final_training_progress(self, *, step, loss, steps_per_second):
-            self.final_steps.append(step)
-
-    watch = Watch()
-    result = run_search(SMALL_CONFIG, digits, tmp_path / "run", observer=watch)
-    assert watch.phases == [Phase.PRIMARY, Phase.SECONDARY, Phase.DUPLICATION]
-    assert set(watch.steps) == {2, 4, 6}
-    assert watch.final_steps == [5]
-    individuals = lineage.read(tmp_path / "run" / "lineage.jsonl")
-    assert [(each.generation, each.index) for each in individuals] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
-    assert result.best is not None
-    assert result.best in individuals
-    tested = [each.generation for each in individuals if each.test_accuracy is not None]
-    assert tested == sorted({each.generation for each in individuals if each.fate in (Fate.PARENT, Fate.SURVIVED)})
-    assert result.search_test_accuracy == result.best.test_accuracy
-
-    architecture, variables = load_network(tmp_path / "run")
-    assert architecture == result.best.architecture
-    network = build_network(architecture, num_classes=10)
-    logits: Any = network.apply(variables, digits.test_images, train=False)
-    accuracy = np.mean(np.argmax(np.asarray(logits), axis=-1) == np.asarray(digits.test_labels))
-    assert accuracy == pytest.approx(result.test_accuracy, abs=1e-9)
-    assert result.test is not None
-    batched = predict(variables, digits.test_images, network=network, batch_size=400)
-    assert digest_logits(batched) == result.test.logits_digest
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["test_accuracy"] == result.test_accuracy
-    assert from_json((tmp_path / "run" / "network" / "genome.json").read_text()) == architecture
+def check_is_the_same(folder: Path, whole: Run) -> None:
+    """Checks the record, but for times, and the network."""
+    ours, theirs = lineage.read(folder / "lineage.jsonl"), whole.individuals
+    assert [without_times(each) for each in ours] == [without_times(each) for each in theirs]
+    chex.assert_trees_all_equal(load_network(folder), load_network(whole.folder))
 
 
 def algorithm_1(individuals, levels, p, q):
@@ -163,26 +162,29 @@ def algorithm_1(individuals, levels, p, q):
     return (first, second), left, survivors
 
 
-def test_the_record_tells_algorithm_1(digits, tmp_path, pretended):
-    run_search(CONFIG, digits, tmp_path)
-    individuals = lineage.read(tmp_path / "lineage.jsonl")
-    levels, parent, best = (0.0, 0.0), None, None
-    for generation in range(GENERATIONS):
+def test_the_record_tells_algorithm_1(whole):
+    assert whole.phases == PHASES
+    assert set(whole.steps) == {(0, 2, 2), (1, 4, 4), (2, 6, 6)}
+    assert whole.result.generations == len(PHASES)
+    individuals, levels, parent, best = whole.individuals, (0.0, 0.0), None, None
+    assert sorted(individuals, key=lambda each: (each.generation, each.index)) == list(individuals)
+    for generation, phase in enumerate(PHASES):
         population = [each for each in individuals if each.generation == generation]
-        levels, left, survivors = algorithm_1(population, levels, p=3, q=2)
+        if phase == Phase.DUPLICATION:  # all train to the end, and no threshold applies
+            applied, left, survivors = (None, None), population, population
+        else:
+            applied, left, survivors = algorithm_1(population, levels, p=3, q=2)
+            levels = applied
         assert {each.parent for each in population} == {parent}
+        assert {each.phase for each in population} == {phase.name.lower()}
         for each in population:
-            assert each.t1.threshold == levels[0]
-            assert each.t2.threshold == (levels[1] if each in left else None)
+            assert each.t1.threshold == applied[0]
+            assert each.t2.threshold == (applied[1] if each in left else None)
             assert (each.t3.fitness is None) == (each not in survivors)
-            if generation < 4:
-                assert each.operators is not None
-                assert each.repeats is None
-                assert 1 <= sum(each.operators.values()) <= (6 if generation < 2 else 3)
-            else:
-                assert each.operators is None
-                assert each.repeats is not None
-                assert each.phase == "duplication"
+            is_duplicate = phase == Phase.DUPLICATION
+            assert (each.operators is None, each.repeats is None) == (is_duplicate, not is_duplicate)
+            if each.operators is not None:
+                assert 1 <= sum(each.operators.values()) <= (6 if phase == Phase.PRIMARY else 3)
             if each not in left:
                 assert each.fate == Fate.EXTINCT_T1
             elif each not in survivors:
@@ -197,28 +199,16 @@ def test_the_record_tells_algorithm_1(digits, tmp_path, pretended):
             parents = [each for each in population if each.fate == Fate.PARENT]
             assert parents == ([following] if following in population else [])
             parent = following.reference
-    assert parent is not None, "somebody must have survived for this test to say anything"
+    assert {each.fate for each in individuals} == set(Fate) - {Fate.FAILED}, "else this test says less"
+    assert whole.result.best == best
+    assert load_network(whole.folder)[0] == best.architecture
 
 
-def test_evolution_is_traced_once(digits, tmp_path, pretended, monkeypatch):
-    traces = []
-
-    def count(*arguments, **options):
-        traces.append(1)
-        return breed(*arguments, **options)
-
-    breed = evolution.breed
-    monkeypatch.setattr(evolution, "breed", count)
-    run_search(dataclasses.replace(CONFIG, genome=dataclasses.replace(SPEC, capacity=7)), digits, tmp_path)
-    assert len(traces) == 1, "breed is called where evolution_step is traced, and nowhere else"
-
-
-def test_equal_architectures_are_trained_once(digits, tmp_path, pretended):
-    run_search(CONFIG, digits, tmp_path)
-    individuals = lineage.read(tmp_path / "lineage.jsonl")
-    copies = [each for each in individuals if each.same_as is not None]
-    assert copies, "the search space is small enough for repeats"
-    by_place = {each.reference: each for each in individuals}
+def test_equal_architectures_are_trained_once_and_the_evolution_is_traced_once(whole):
+    assert whole.traces <= 1, "breed is called where evolution_step is traced, and nowhere else"
+    copies = [each for each in whole.individuals if each.same_as is not None]
+    assert {copy.same_as.generation == copy.generation for copy in copies if copy.same_as} == {True, False}
+    by_place = {each.reference: each for each in whole.individuals}
     for copy in copies:
         assert copy.same_as is not None
         original = by_place[copy.same_as]
@@ -226,45 +216,48 @@ def test_equal_architectures_are_trained_once(digits, tmp_path, pretended):
         assert original.architecture == copy.architecture
         assert copy.t1.fitness == original.t1.fitness
         assert (copy.seconds_compiling, copy.seconds_training) == (0, 0)
-    assert max(Counter(pretended).values()) <= 3, "one training has three landmarks"
+    assert max(Counter(whole.trained).values()) == 1
+    assert whole.result.trained == len(whole.individuals) - len(copies) == len({name for name, _ in whole.trained})
 
 
-def test_reevaluation_trains_every_individual(digits, tmp_path, pretended):
-    run_search(dataclasses.replace(CONFIG, reevaluate=True), digits, tmp_path)
-    individuals = lineage.read(tmp_path / "lineage.jsonl")
-    assert all(each.same_as is None for each in individuals)
-    trainings, repeats = Counter(pretended), Counter(each.fingerprint for each in individuals)
-    assert all(trainings[each] >= repeats[each] for each in repeats)
+def test_a_duplicate_is_trained_to_the_end_where_an_equal_network_went_extinct(whole, dataset):
+    state, _ = evolution.genesis(spec=SPEC, config=EVOLUTION)
+    population = dataclasses.replace(state.population, repeats=state.population.repeats + 1)
+    pooling = Architecture(input_shape=SPEC.input_shape, layers=())
+    extinct = next(each for each in whole.individuals if each.fate == Fate.EXTINCT_T1 and each.same_as is None)
+    extinct = dataclasses.replace(extinct, architecture=pooling)
+    finished, nothing = dataclasses.replace(extinct, index=9, t2=extinct.t1, t3=extinct.t1), cast(Any, None)
+    for phase, known, taken_over in (
+        (Phase.PRIMARY, [extinct], extinct.reference),
+        (Phase.DUPLICATION, [extinct], None),
+        (Phase.DUPLICATION, [extinct, finished], finished.reference),
+    ):
+        trainer = GenerationTrainer(jax.random.key(0), CONFIG, dataset, nothing, nothing, SearchObserver(), Care())
+        trainer.remember(known)
+        bred = dataclasses.replace(state, generation=jnp.int32(5), phase=jnp.int32(phase), population=population)
+        assert {each.same_as for each in trainer.candidates(bred)} == {taken_over}
+
+
+def test_reevaluation_trains_every_individual(reevaluated):
+    assert all(each.same_as is None for each in reevaluated.individuals)
+    trainings = Counter(name for name, until in reevaluated.trained if until == 2)
+    repeats = Counter(each.fingerprint for each in reevaluated.individuals)
+    assert trainings == repeats
+    assert len(set(reevaluated.keys.values())) == len(reevaluated.individuals), "each has its own"
     assert max(repeats.values()) > 1
 
 
-@pytest.mark.parametrize("reevaluate", [False, True])
-def test_the_next_network_to_train_is_prepared_before_one_trains(digits, tmp_path, pretended, monkeypatch, reevaluate):
-    prepared: list[tuple[str, int]] = []
-    before: list[tuple[tuple[str, int], list[tuple[str, int]]]] = []  # each training, and what was prepared for it
-    pretend = session.run_job
-
-    def prepare(job, dataset, batch):
-        assert batch.images.shape == (64, 8, 8, 1)
-        prepared.append((lineage.fingerprint(job.architecture), job.until))
-
-    def run(job, dataset, **options):
-        before.append(((lineage.fingerprint(job.architecture), job.until), prepared.copy()))
-        prepared.clear()
-        return pretend(job, dataset, **options)
-
-    monkeypatch.setattr(session, "prepare_job", prepare)
-    monkeypatch.setattr(session, "run_job", run)
-    run_search(dataclasses.replace(CONFIG, reevaluate=reevaluate), digits, tmp_path)
-    assert len(before) > 10
-    ahead = 0
-    for (training, jobs), (following, _) in itertools.pairwise(before):
+@pytest.mark.parametrize("name", ["whole", "reevaluated"])
+def test_the_next_network_to_train_is_prepared_before_one_trains(request, name):
+    run, ahead = request.getfixturevalue(name), 0
+    assert len(run.trained) > 10
+    for jobs, (training, following) in zip(run.prepared, itertools.pairwise(run.trained), strict=False):
         assert jobs[0] == training
         if len(jobs) > 1:
             ahead += 1
             assert len(jobs) == 2
             assert jobs[1] != training
-            assert jobs[1] == following or reevaluate, "twins between the two need no preparation"
+            assert jobs[1] == following or name == "reevaluated", "twins between the two need no preparation"
     assert ahead > 5
 
 
@@ -272,262 +265,159 @@ class _Killed(BaseException):
     """Stands for a kill: nothing may catch it."""
 
 
-@pytest.mark.parametrize("moment", ["recorded", "saved"])
-@pytest.mark.parametrize("generation", range(1, GENERATIONS + 1, 2))
-def test_a_run_killed_around_any_save_goes_on_to_the_same_record(
-    digits, tmp_path, pretended, monkeypatch, generation, moment
+def run_until_it_ends(dataset: Dataset, folder: Path) -> int:
+    """Runs a search again and again, and tells how often it was killed."""
+    kills = 0
+    while True:
+        try:
+            assert run_search(CONFIG, dataset, folder).generations == len(PHASES)
+            return kills
+        except _Killed:
+            kills += 1
+            assert kills < 20, "it gets nowhere"
+
+
+@pytest.mark.parametrize("generations", [(1, 5), pytest.param((2, 3, 4), marks=pytest.mark.slow)], ids=str)
+def test_a_run_killed_around_a_save_goes_on_to_the_same_record(
+    dataset, tmp_path, pretended, whole, monkeypatch, generations
 ):
-    run_search(CONFIG, digits, tmp_path / "whole")
-    save = checkpoint.save
+    save, kills = checkpoint.save, []
 
     def save_and_die(folder, step, items, **options):
-        dies = "evolution" in items and step == generation
-        if not (dies and moment == "recorded"):
-            save(folder, step, items, **options)
-        if dies:
+        is_due = "evolution" in items and step in generations
+        if is_due and (step, "recorded") not in kills:
+            kills.append((step, "recorded"))
+            raise _Killed
+        save(folder, step, items, **options)
+        if is_due:
+            kills.append((step, "saved"))
             raise _Killed
 
     monkeypatch.setattr(checkpoint, "save", save_and_die)
-    with pytest.raises(_Killed):
-        run_search(CONFIG, digits, tmp_path / "killed")
-    monkeypatch.setattr(checkpoint, "save", save)
-    result = run_search(CONFIG, digits, tmp_path / "killed")
-    assert result.generations == GENERATIONS
-    assert record(tmp_path / "killed") == record(tmp_path / "whole")
+    assert run_until_it_ends(dataset, tmp_path / "run") == 2 * len(generations)
+    assert kills == list(itertools.product(generations, ("recorded", "saved")))
+    check_is_the_same(tmp_path / "run", whole)
 
 
-def test_a_finished_run_is_not_run_again(digits, tmp_path, pretended):
-    first = run_search(CONFIG, digits, tmp_path)
-    pretended.clear()
-    assert run_search(CONFIG, digits, tmp_path) == first
-    assert pretended == []
+def test_a_run_killed_within_a_generation_measures_nothing_twice(dataset, tmp_path, pretended, whole):
+    lost = []
+
+    def die_at_times(job):
+        if len(pretended.trained) % 4 == 0:
+            lost.append(pretended.trained[-1])
+            raise _Killed
+
+    pretended.afterwards = die_at_times
+    assert run_until_it_ends(dataset, tmp_path / "run") == len(lost) > 5
+    assert sorted(pretended.trained) == sorted(whole.trained + lost)
+    check_is_the_same(tmp_path / "run", whole)
+    assert not {"individuals", "generation.jsonl"} & set(os.listdir(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("reevaluate", [False, True])
-def test_a_failed_individual_is_extinct_with_its_cause_and_never_trained_again(
-    digits, tmp_path, pretended, monkeypatch, reevaluate
-):
-    pretend = session.run_job
-    failed: list[str] = []
+def test_weights_that_are_lost_before_they_are_saved_are_asked_for_again(dataset, tmp_path, pretended, whole):
+    def damage_once(job):
+        if job.tested and not (job.folder / "damaged").exists():
+            for manifest in job.folder.glob("*/manifest.json"):
+                manifest.write_text("{")
+            (job.folder / "damaged").touch()
 
-    def fail_odd_ones(job, dataset, **options):
-        outcome = pretend(job, dataset, **options)
-        if int(pretended[-1], 16) % 2:
-            failed.append(pretended[-1])
-            return Outcome(fitness=math.nan, cause="it broke", seconds=outcome.seconds)
-        return outcome
+    pretended.afterwards = damage_once
+    assert run_search(CONFIG, dataset, tmp_path / "run").test == whole.result.test
+    again = Counter(pretended.trained) - Counter(whole.trained)
+    assert {(count, until) for (_, until), count in again.items()} == {(1, 6)}
+    check_is_the_same(tmp_path / "run", whole)
 
-    monkeypatch.setattr(session, "run_job", fail_odd_ones)
-    result = run_search(dataclasses.replace(CONFIG, reevaluate=reevaluate), digits, tmp_path)
-    assert failed
+
+@pytest.mark.parametrize("config", [REEVALUATING, pytest.param(CONFIG, marks=pytest.mark.slow)], ids=["again", "once"])
+def test_a_failed_individual_is_extinct_with_its_cause_and_never_trained_again(dataset, tmp_path, pretended, config):
+    def is_faulty(name: str) -> bool:
+        return int(name, 16) % 3 == 2
+
+    pretended.fails = lambda job: is_faulty(fingerprint(job.architecture))
+    result = run_search(config, dataset, tmp_path)
+    failed = [name for name, _ in pretended.trained if is_faulty(name)]
     assert len(failed) == len(set(failed))
-    for each in lineage.read(tmp_path / "lineage.jsonl"):
-        is_odd = int(each.fingerprint, 16) % 2 == 1
-        assert (each.fate == Fate.FAILED) == is_odd
-        assert each.cause == ("it broke" if is_odd else None)
-    assert result.best is None or int(result.best.fingerprint, 16) % 2 == 0
+    individuals = lineage.read(tmp_path / "lineage.jsonl")
+    for each in individuals:
+        assert (each.fate == Fate.FAILED) == is_faulty(each.fingerprint)
+        assert each.cause == ("it broke" if is_faulty(each.fingerprint) else None)
+    copies = [each for each in individuals if each.cause and each.same_as]
+    assert {each.same_as.generation == each.generation for each in copies if each.same_as} == {True, False}
+    assert result.best is None or not is_faulty(result.best.fingerprint)
 
 
-def fail_all(job, dataset, **options):
-    return Outcome(fitness=math.nan, cause="it broke")
-
-
-def test_a_search_in_which_everything_fails_ends_without_a_network(digits, tmp_path, pretended, monkeypatch):
-    monkeypatch.setattr(session, "run_job", fail_all)
-    evolution = dataclasses.replace(CONFIG.evolution, max_secondary_generations=1)
-    result = run_search(dataclasses.replace(CONFIG, evolution=evolution), digits, tmp_path)
-    assert result.best is None
-    assert result.test_accuracy is None
-    assert {each.fate for each in lineage.read(tmp_path / "lineage.jsonl")} == {Fate.FAILED}
-    assert {each.parent for each in lineage.read(tmp_path / "lineage.jsonl")} == {None}
+def test_a_search_in_which_nothing_survives_is_given_up_or_ends_without_a_network(
+    dataset, tmp_path, pretended, monkeypatch
+):
+    pretended.fails = lambda job: True
+    line = (
+        "nothing survived in 3 generations: of 12 individuals 12 failed, 12 of them because 'it broke'; lower the"
+        " learning rate or the size of the networks, and start in a new run folder"
+    )
+    for _ in range(2):  # nor does it go on when it is started again
+        with refuses(search.BarrenSearchError, line):
+            run_search(CONFIG, dataset, tmp_path)
+        assert len(lineage.read(tmp_path / "lineage.jsonl")) == 12
+    monkeypatch.setattr("eigen_jax.search.loop.BARREN", len(PHASES))
+    result = run_search(CONFIG, dataset, tmp_path)
+    assert (result.best, result.test_accuracy, result.generations) == (None, None, 4), "there is nothing to duplicate"
+    individuals = lineage.read(tmp_path / "lineage.jsonl")
+    assert {(each.fate, each.parent) for each in individuals} == {(Fate.FAILED, None)}
     with pytest.raises(RunFolderError, match="name the folder of a run that has finished"):
         load_network(tmp_path)
 
 
-def test_a_search_in_which_nothing_survives_is_given_up(digits, tmp_path, pretended, monkeypatch):
-    monkeypatch.setattr(session, "run_job", fail_all)
-    for _ in range(2):  # nor does it go on when it is started again
-        with pytest.raises(BarrenSearchError) as caught:
-            run_search(CONFIG, digits, tmp_path)
-        assert str(caught.value) == (
-            "nothing survived in 3 generations: of 12 individuals 12 failed, 12 of them because 'it broke'; lower the"
-            " learning rate or the size of the networks, and start in a new run folder"
-        )
-        assert len(lineage.read(tmp_path / "lineage.jsonl")) == 12
-
-
-def test_a_generation_in_which_all_fail_leaves_the_incumbent(digits, tmp_path, pretended, monkeypatch):
-    pretend = session.run_job
-
-    def fail_later(job, dataset, **options):
-        generation = int(job.name.partition(".")[0])
-        return fail_all(job, dataset) if generation == 1 else pretend(job, dataset, **options)
-
-    monkeypatch.setattr(session, "run_job", fail_later)
-    run_search(dataclasses.replace(CONFIG, reevaluate=True), digits, tmp_path)
+def test_a_generation_in_which_all_fail_leaves_the_incumbent(dataset, tmp_path, pretended):
+    pretended.fails = lambda job: job.name.startswith("1.")
+    run_search(REEVALUATING, dataset, tmp_path)
     individuals = lineage.read(tmp_path / "lineage.jsonl")
     (incumbent,) = [each.reference for each in individuals if each.generation == 0 and each.fate == Fate.PARENT]
     assert {each.fate for each in individuals if each.generation == 1} == {Fate.FAILED}
     assert {each.parent for each in individuals if each.generation == 2} == {incumbent}
 
 
-def test_a_run_killed_within_a_generation_measures_nothing_twice(digits, tmp_path, pretended, monkeypatch):
-    run_search(CONFIG, digits, tmp_path / "whole")
-    trained = sorted(pretended)
-    pretended.clear()
-    pretend = session.run_job
+def test_a_finished_run_is_mended_and_not_run_again_and_others_kept_out(dataset, tmp_path, pretended, whole):
+    copied, seen = shutil.copytree(whole.folder, tmp_path / "run"), []
+    # Weights of another network are replaced.
+    (copied / "network" / "genome.json").write_text(to_json(Architecture(input_shape=(4, 4, 1), layers=())))
 
-    def die_at_times(job, dataset, **options):
-        outcome = pretend(job, dataset, **options)
-        if len(pretended) % 4 == 0:
-            pretended.pop()
-            raise _Killed
-        return outcome
-
-    monkeypatch.setattr(session, "run_job", die_at_times)
-    kills = 0
-    while True:
-        try:
-            run_search(CONFIG, digits, tmp_path / "killed")
-            break
-        except _Killed:
-            kills += 1
-            pretended.append("killed")
-    assert kills > 5
-    assert sorted(each for each in pretended if each != "killed") == trained
-    assert record(tmp_path / "killed") == record(tmp_path / "whole")
-    assert not (tmp_path / "killed" / "individuals").exists()
-    assert not (tmp_path / "killed" / "generation.jsonl").exists()
-
-
-def test_weights_that_are_lost_before_they_are_saved_are_trained_again(digits, tmp_path, monkeypatch):
-    whole = run_search(SMALL_CONFIG, digits, tmp_path / "whole")
-    run = session.run_job
-
-    def lose(job, dataset, **options):
-        outcome = run(job, dataset, **options)
-        if job.tested and (job.folder / "lost").exists() is False:
-            for manifest in job.folder.glob("*/manifest.json"):
-                manifest.write_text("{")
-            (job.folder / "lost").touch()
-        return outcome
-
-    monkeypatch.setattr(session, "run_job", lose)
-    result = run_search(SMALL_CONFIG, digits, tmp_path / "lost")
-    assert result.test == whole.test
-    assert record(tmp_path / "lost") == record(tmp_path / "whole")
-
-
-def test_the_run_folder_says_what_was_run(digits, tmp_path, pretended):
-    run_search(CONFIG, digits, tmp_path)
-    content = json.loads((tmp_path / "settings.json").read_text())
-    assert content["settings"]["seed"] == 0
-    assert content["settings"]["genome"]["channels"] == [4, 8]
-    assert content["settings"]["data_fingerprint"] == digits.fingerprint
-    assert content["versions"]["jax"] == jax.__version__
-
-
-def test_a_folder_of_other_settings_is_refused_and_left_alone(digits, tmp_path, pretended):
-    run_search(CONFIG, digits, tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(RunFolderError) as caught:
-        run_search(dataclasses.replace(CONFIG, seed=7, t1=3), digits, tmp_path)
-    assert str(caught.value) == (
-        f"{tmp_path} belongs to a run with other settings: seed was 0 and is now 7, t1 was 2 and is now 3;"
-        " choose another folder"
-    )
-    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-
-
-def test_a_folder_that_is_none_of_a_run_is_refused(digits, tmp_path):
-    (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(RunFolderError) as caught:
-        run_search(CONFIG, digits, tmp_path)
-    assert str(caught.value) == f"{tmp_path} holds files but no settings.json, so it is no run folder; choose another"
-    assert os.listdir(tmp_path) == ["thesis.tex"]
-
-
-def test_a_folder_in_use_is_refused(digits, tmp_path, pretended):
     class Second(SearchObserver):
         def search_started(self, *, generation):
-            with pytest.raises(RunFolderError) as caught:
-                run_search(CONFIG, digits, tmp_path)
-            assert str(caught.value) == f"{tmp_path} is in use by another process; wait for it, or choose another"
+            with refuses(RunFolderError, f"{copied} is in use by another process; wait for it, or choose another"):
+                run_search(CONFIG, dataset, copied)
+            seen.append(generation)
 
-    assert run_search(CONFIG, digits, tmp_path, observer=Second()).generations == GENERATIONS
-
-
-def test_a_record_without_checkpoints_is_refused_and_kept(digits, tmp_path, pretended):
-    run_search(CONFIG, digits, tmp_path)
-    before = (tmp_path / "lineage.jsonl").read_bytes()
-    shutil.rmtree(tmp_path / "checkpoints")
-    with pytest.raises(RunFolderError) as caught:
-        run_search(CONFIG, digits, tmp_path)
-    assert str(caught.value) == (
-        f"{tmp_path} has a record of 5 generations and no intact checkpoint;"
-        " put its checkpoints back, or choose another folder"
-    )
-    assert (tmp_path / "lineage.jsonl").read_bytes() == before
+    assert run_search(CONFIG, dataset, copied, observer=Second()) == whole.result
+    assert (seen, pretended.trained) == ([len(PHASES)], [])
+    check_is_the_same(copied, whole)
+    shutil.rmtree(copied / "checkpoints")
+    line = f"{copied} has a record of 5 generations and no intact checkpoint; put its checkpoints back"
+    with refuses(RunFolderError, f"{line}, or choose another folder"):
+        run_search(CONFIG, dataset, copied)
+    assert (copied / "lineage.jsonl").read_bytes() == (whole.folder / "lineage.jsonl").read_bytes()
 
 
-def test_a_folder_left_by_a_process_killed_at_once_is_taken(digits, tmp_path, pretended):
-    (tmp_path / ".lock").write_text("")
-    (tmp_path / "settings.json.partial").write_text('{"schema')
-    assert run_search(CONFIG, digits, tmp_path).generations == GENERATIONS
+def test_the_run_folder_says_what_was_run_and_refuses_other_settings(dataset, whole):
+    content = json.loads((whole.folder / "settings.json").read_text())
+    assert content["settings"]["seed"] == 1
+    assert content["settings"]["genome"]["channels"] == [4, 8]
+    assert content["settings"]["data_fingerprint"] == dataset.fingerprint
+    assert content["versions"]["jax"] == jax.__version__
+    before = {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
+    changes = "seed was 1 and is now 7, t1 was 2 and is now 3"
+    line = f"{whole.folder} belongs to a run with other settings: {changes}; choose another folder"
+    with refuses(RunFolderError, line):
+        run_search(dataclasses.replace(CONFIG, seed=7, t1=3), dataset, whole.folder)
+    assert before == {path: path.read_bytes() for path in whole.folder.rglob("*") if path.is_file()}
 
 
-def test_weights_of_another_network_are_replaced(digits, tmp_path, pretended):
-    run_search(CONFIG, digits, tmp_path)
-    architecture, variables = load_network(tmp_path)
-    (tmp_path / "network" / "genome.json").write_text(to_json(Architecture(input_shape=(8, 8, 1), layers=())))
-    run_search(CONFIG, digits, tmp_path)
-    again, variables_again = load_network(tmp_path)
-    assert again == architecture
-    chex.assert_trees_all_equal(variables_again, variables)
-
-
-def test_another_version_is_warned_of(digits, tmp_path, pretended, caplog):
-    run_search(CONFIG, digits, tmp_path)
-    content = json.loads((tmp_path / "settings.json").read_text())
-    content["versions"]["jax"] = "0.0.1"
-    (tmp_path / "settings.json").write_text(json.dumps(content))
-    run_search(CONFIG, digits, tmp_path)
-    assert "the run was started with another jax; what follows may differ" in caplog.text
-
-
-def test_a_folder_that_cannot_be_written_is_refused(digits, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError) as caught:
-        run_search(CONFIG, digits, tmp_path / "file" / "run")
-    assert str(caught.value) == (
-        f"cannot write the run folder {tmp_path}/file/run: Not a directory; choose one that can be written"
-    )
-
-
-@pytest.mark.parametrize(
-    ("content", "line"),
-    [
-        ("{", "is damaged; put the run's own file back, or choose another folder"),
-        ('{"schema_version": 9, "settings": {}}', "has schema version 9; this version of eigen_jax reads 2"),
-    ],
-)
-def test_damaged_settings_are_refused(digits, tmp_path, content, line):
-    (tmp_path / "settings.json").write_text(content)
-    with pytest.raises(RunFolderError) as caught:
-        run_search(CONFIG, digits, tmp_path)
-    assert str(caught.value) == f"{tmp_path}/settings.json {line}"
-
-
-def test_settings_that_do_not_fit_the_data_are_refused(digits, tmp_path):
-    with pytest.raises(SearchConfigError) as caught:
-        run_search(dataclasses.replace(CONFIG, genome=GenomeSpec()), digits, tmp_path)
-    assert str(caught.value) == (
-        "the search space is for images (32, 32, 3) of 10 classes, and digits has (8, 8, 1) of 10"
-    )
+def test_settings_that_do_not_fit_the_data_are_refused(dataset, tmp_path):
+    space = "the search space is for images (32, 32, 3) of 10 classes, and bright_and_dark has (4, 4, 1) of 2"
+    with refuses(search.SearchConfigError, space):
+        run_search(dataclasses.replace(CONFIG, genome=GenomeSpec()), dataset, tmp_path)
     train = dataclasses.replace(CONFIG.train, batch_size=4_000)
-    with pytest.raises(SearchConfigError) as caught:
-        run_search(dataclasses.replace(CONFIG, train=train), digits, tmp_path)
-    assert str(caught.value) == "batch_size is 4000; it must be at most 1237, the images to train on"
+    with refuses(search.SearchConfigError, "batch_size is 4000; it must be at most 16, the images to train on"):
+        run_search(dataclasses.replace(CONFIG, train=train), dataset, tmp_path)
     assert os.listdir(tmp_path) == []
 
 
@@ -535,11 +425,14 @@ def test_settings_that_do_not_fit_the_data_are_refused(digits, tmp_path):
     ("change", "line"),
     [
         ({"t1": 0}, "t1 is 0; it must be at least 1 step"),
+        ({"t2": 0}, "t2 is 0; it must be at least 1 step"),
         ({"t3": -5}, "t3 is -5; it must be at least 1 step"),
         ({"seed": -1}, "seed is -1; it must be from 0 to 4294967295"),
+        ({"seed": 1 << 32}, "seed is 4294967296; it must be from 0 to 4294967295"),
+        ({"final_steps": -1}, "final_steps is -1; it must be at least 0"),
+        ({"final_on": "test"}, "final_on is 'test'; it must be one of train, train+validation"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(change, line):
-    with pytest.raises(SearchConfigError) as caught:
+    with refuses(search.SearchConfigError, line):
         SearchConfig(**change)
-    assert str(caught.value) == line

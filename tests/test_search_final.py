@@ -1,86 +1,57 @@
 """The final training of the network found, its test, and what the run folder says of them and of the teacher."""
 
 import dataclasses
-import json
+import functools
 import math
+import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from executor_data import CONFIG as TRAIN
+from executor_data import SHAPE, make_dataset, network
+from refusals import refuses
 
 from eigen_jax import checkpoint, resumable, search
-from eigen_jax.architecture import Architecture, Layer, count_flops, count_parameters, fingerprint
+from eigen_jax.architecture import count_flops, count_parameters, fingerprint
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.evolution import EvolutionConfig
+from eigen_jax.files import read_json
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Individual
-from eigen_jax.search import (
-    Care,
-    FinalTrainingError,
-    RunFolderError,
-    SearchConfig,
-    SearchConfigError,
-    SearchObserver,
-    SearchResult,
-    TrainedNetwork,
-    digest_logits,
-    load_network,
-    run_search,
-    train_network,
-)
+from eigen_jax.search import Care, FinalTrainingError, RunFolderError, SearchConfig, load_network, run_search
+from eigen_jax.search.final import TrainedNetwork, digest_logits, train_network
+from eigen_jax.search.observer import SearchObserver, SearchResult
 from eigen_jax.training import DivergedError, TrainConfig, init_state, predict, train_to
 
-SHAPE = (4, 4, 1)
-CLASSES = 3
-TRAINED, HELD_OUT, TESTED = 24, 12, 10  # images of the three parts
+CLASSES = 2
+TRAINED, HELD_OUT = 16, 16  # images
 
+ONE_GENERATION: dict[str, Any] = {
+    f"max_{phase}_generations": most for phase, most in (("primary", 1), ("secondary", 0), ("duplication", 0))
+}
+STEPS: dict[str, Any] = {"t1": 1, "t2": 1, "t3": 1, "final_steps": 10}
 CONFIG = SearchConfig(
-    t1=1,
-    t2=1,
-    t3=1,
-    final_steps=10,
+    **STEPS,
     genome=GenomeSpec(capacity=3, input_shape=SHAPE, num_classes=CLASSES, channels=(2, 4)),
-    evolution=EvolutionConfig(
-        population_size=2,
-        primary_steps=4,
-        first_rank=2,
-        second_rank=2,
-        max_primary_generations=1,
-        max_secondary_generations=0,
-        max_duplication_generations=0,
-    ),
-    train=TrainConfig(batch_size=8, learning_rate=0.05, decay_steps=(), pad=1, eval_batch_size=8),
+    evolution=EvolutionConfig(population_size=2, primary_steps=4, first_rank=2, second_rank=2, **ONE_GENERATION),
+    train=dataclasses.replace(TRAIN, pad=1, eval_batch_size=10),
 )
 KEY = jax.random.key(5)
-NETWORK = Architecture(input_shape=SHAPE, layers=(Layer(op="conv", inputs=(-1,), channels=4, kernel=3, stride=1),))
+NETWORK = network()
+PLAIN = build_network(NETWORK, num_classes=CLASSES)
 
 
 @pytest.fixture(scope="module")
 def noise() -> Dataset:
-    """Noise around one brightness a class."""
-    labels = np.arange(TRAINED + HELD_OUT + TESTED, dtype=np.int32) % CLASSES
-    images = np.random.default_rng(0).normal(size=(len(labels), *SHAPE)) + 2 * labels[:, None, None, None]
-    parts = [
-        jnp.asarray(part)
-        for whole in (images.astype(np.float32), labels)
-        for part in np.split(whole, [TRAINED, TRAINED + HELD_OUT])
-    ]
-    return Dataset(
-        train_images=parts[0],
-        validation_images=parts[1],
-        test_images=parts[2],
-        train_labels=parts[3],
-        validation_labels=parts[4],
-        test_labels=parts[5],
-        num_classes=CLASSES,
-        name="noise",
-        fingerprint="of noise",
-    )
+    """So much of it that no network is right about all images."""
+    return make_dataset(noise=3.0)
 
 
 class Recording:
@@ -95,21 +66,19 @@ class Recording:
         return jnp.zeros((len(examples), CLASSES))
 
 
-def train(noise: Dataset, checkpoints: Path, *, teacher: Recording | None = None, **changes: Any) -> TrainedNetwork:
-    config = dataclasses.replace(CONFIG, **changes)
-    return train_network(KEY, NETWORK, noise, checkpoints, config=config, teacher=teacher)
+train = functools.partial(train_network, KEY, NETWORK)
 
 
-def accuracy_by_hand(variables, images, labels) -> float:
-    logits: Any = build_network(NETWORK, num_classes=CLASSES).apply(variables, images, train=False)
+def with_training(**changes: Any) -> SearchConfig:
+    return dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, **changes))
+
+
+UNMINDFUL = with_training(mimicry_weight=0.0)  # of the teacher, who is asked all the same
+
+
+def accuracy_by_hand(variables, images, labels, architecture=NETWORK) -> float:
+    logits: Any = build_network(architecture, num_classes=CLASSES).apply(variables, images, train=False)
     return float(np.mean(np.argmax(np.asarray(logits), axis=-1) == np.asarray(labels)))
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
-
-
-# --- The schedule ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -129,73 +98,46 @@ def test_the_learning_rate_falls_at_the_same_shares_of_the_final_training(final_
     assert config.final_train == dataclasses.replace(train, decay_steps=stretched)
 
 
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        ({"final_steps": -1}, "final_steps is -1; it must be at least 0"),
-        ({"final_on": "test"}, "final_on is 'test'; it must be one of train, train+validation"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(change, line):
-    with pytest.raises(SearchConfigError) as caught:
-        SearchConfig(**change)
-    assert str(caught.value) == line
-
-
-# --- Training one network --------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(noise, tmp_path_factory) -> TrainedNetwork:
-    return train(noise, tmp_path_factory.mktemp("final") / "checkpoints")
+    return train(noise, tmp_path_factory.mktemp("final") / "checkpoints", config=CONFIG)
 
 
-def test_a_network_is_trained_to_the_last_step_and_measured(noise, uninterrupted, tmp_path):
-    seen: list[int] = []
+def by_the_loop(noise: Dataset, config: TrainConfig, network: Any = PLAIN) -> Any:
+    """The variables that `train_to` gives after the 10 steps."""
+    start = init_state(KEY, network=network, config=config, input_shape=SHAPE)
+    return train_to(KEY, start, noise, 10, network=network, config=config)[0].variables
+
+
+def test_a_network_is_trained_to_the_last_step_with_the_stretched_schedule_and_measured(noise, uninterrupted, tmp_path):
+    seen: list[Any] = []
     teacher = Recording()
-    trained = train_network(
-        KEY,
-        NETWORK,
-        noise,
-        tmp_path,
-        config=dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, mimicry_weight=0.0)),
-        teacher=teacher,
-        on_progress=lambda step, loss, rate: seen.append(step),
+    trained = train(
+        noise, tmp_path / "a", config=UNMINDFUL, teacher=teacher, on_progress=lambda *told: seen.append(told)
     )
     chex.assert_trees_all_equal(trained.variables, uninterrupted.variables)
-    assert seen == [10]
+    assert [step for step, _, _ in seen] == [10]
     assert len(teacher.asked) == 10
-    examples = np.concatenate(teacher.asked)
-    assert examples.max() < TRAINED
+    assert np.concatenate(teacher.asked).max() < TRAINED
     assert trained.seconds > 0
     validation = accuracy_by_hand(trained.variables, noise.validation_images, noise.validation_labels)
     assert trained.validation_accuracy == pytest.approx(validation, abs=1e-9)
     tested = accuracy_by_hand(trained.variables, noise.test_images, noise.test_labels)
     assert trained.test.accuracy == pytest.approx(tested, abs=1e-9)
-
-
-def test_a_network_is_trained_with_the_stretched_schedule(noise, tmp_path):
     # The second of the search's 3 steps has a lower rate; so have all from the fourth of the 10.
-    falling = dataclasses.replace(CONFIG.train, decay_steps=(1,))
-    trained = train(noise, tmp_path, train=falling)
-    network = build_network(NETWORK, num_classes=CLASSES)
-    stretched = dataclasses.replace(falling, decay_steps=(3,))
-    start = init_state(KEY, network=network, config=stretched, input_shape=SHAPE)
-    state, _ = train_to(KEY, start, noise, 10, network=network, config=stretched)
-    chex.assert_trees_all_equal(trained.variables, state.variables)
+    stretched = train(noise, tmp_path / "b", config=with_training(decay_steps=(1,)))
+    chex.assert_trees_all_equal(stretched.variables, by_the_loop(noise, with_training(decay_steps=(3,)).train))
 
 
 def test_a_network_is_trained_and_measured_in_the_dtype_asked_for(noise, uninterrupted, tmp_path):
-    half = dataclasses.replace(CONFIG.train, dtype="bfloat16")
-    trained = train(noise, tmp_path, train=half)
-    network = build_network(NETWORK, num_classes=CLASSES, dtype=jnp.bfloat16)
-    start = init_state(KEY, network=network, config=half, input_shape=SHAPE)
-    state, _ = train_to(KEY, start, noise, 10, network=network, config=half)
-    chex.assert_trees_all_equal(trained.variables, state.variables)
+    half = with_training(dtype="bfloat16")
+    trained = train(noise, tmp_path, config=half)
+    half_network = build_network(NETWORK, num_classes=CLASSES, dtype=jnp.bfloat16)
+    chex.assert_trees_all_equal(trained.variables, by_the_loop(noise, half.train, half_network))
     assert {leaf.dtype for leaf in jax.tree.leaves(trained.variables)} == {jnp.dtype("float32")}
-    tested = predict(state.variables, noise.test_images, network=network, batch_size=8)
+    tested = predict(trained.variables, noise.test_images, network=half_network, batch_size=10)
     assert trained.test.logits_digest == digest_logits(tested)
-    whole = search.evaluate_network(NETWORK, trained.variables, noise, batch_size=8, dtype="float32")
+    whole = search.evaluate_network(NETWORK, trained.variables, noise, batch_size=10, dtype="float32")
     assert whole.logits_digest != trained.test.logits_digest
     half_kernel, kernel = (each.variables["params"]["layer_0"]["conv"]["kernel"] for each in (trained, uninterrupted))
     assert not np.array_equal(half_kernel, kernel)
@@ -216,16 +158,14 @@ def test_a_training_that_is_interrupted_after_a_save_goes_on_to_the_same_bits(
     monkeypatch.setattr(checkpoint, "save", save_and_die)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train_network(KEY, NETWORK, noise, tmp_path, config=CONFIG, save_every=0.0)
-    teacher = Recording()
-    trained = train(noise, tmp_path, teacher=teacher, train=dataclasses.replace(CONFIG.train, mimicry_weight=0.0))
+            train(noise, tmp_path, config=CONFIG, save_every=0.0)
+    trained = train(noise, tmp_path, config=UNMINDFUL, teacher=(teacher := Recording()))
     assert saved == [*range(1, 9), 10]
     assert len(teacher.asked) == 2, "only what was left is trained"
     chex.assert_trees_all_equal(trained.variables, uninterrupted.variables)
     assert trained.test == uninterrupted.test
     assert trained.validation_accuracy == uninterrupted.validation_accuracy
-
-    again = train(noise, tmp_path, teacher=teacher)
+    again = train(noise, tmp_path, config=CONFIG, teacher=teacher)
     assert len(teacher.asked) == 2, "a training that has ended is not run again"
     assert again.test == trained.test
     assert again.seconds == trained.seconds, "of all processes, and no more"
@@ -233,9 +173,9 @@ def test_a_training_that_is_interrupted_after_a_save_goes_on_to_the_same_bits(
 
 def test_validation_images_are_trained_on_where_that_is_asked_for(noise, uninterrupted, tmp_path):
     teacher = Recording()
-    trained = train(noise, tmp_path, teacher=teacher, final_on="train+validation")
+    trained = train(noise, tmp_path, config=dataclasses.replace(CONFIG, final_on="train+validation"), teacher=teacher)
     examples = np.concatenate(teacher.asked)
-    assert sorted(set(examples[:32].tolist())) == sorted(examples[:32].tolist()), "4 batches of an epoch of 36"
+    assert sorted(set(examples[:32].tolist())) == sorted(examples[:32].tolist()), "4 batches of an epoch of 32"
     assert set(examples.tolist()) & set(range(TRAINED, TRAINED + HELD_OUT))
     assert examples.max() < TRAINED + HELD_OUT
     assert trained.validation_accuracy is None
@@ -253,20 +193,20 @@ def test_equal_logits_have_equal_digests_and_one_bit_is_seen():
     assert len(digest_logits(logits)) == 64
 
 
-# --- Whole searches --------------------------------------------------------------------------
-
-
 class Watch(SearchObserver):
-    """Keeps what it is told of the final training."""
+    """Keeps what it is told of the final training; is interrupted at a step."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, interrupted_at: int | None = None) -> None:
         self.told: list[Any] = []
+        self.interrupted_at = interrupted_at
 
     def final_training_started(self, *, best: Individual, until: int) -> None:
         self.told.append((best.reference, until))
 
     def final_training_progress(self, *, step: int, loss: float, steps_per_second: float) -> None:
         self.told.append(step)
+        if step == self.interrupted_at:
+            raise KeyboardInterrupt
 
     def search_ended(self, *, result: SearchResult) -> None:
         self.told.append(result)
@@ -279,22 +219,40 @@ def mimicking(noise, tmp_path_factory) -> tuple[Path, SearchResult, Recording, W
     return folder, run_search(CONFIG, noise, folder, teacher=teacher, observer=watch), teacher, watch
 
 
+# Of the searches without a teacher; not the whole config, so that one without a final training goes on to it.
+SETTINGS = {"seed": CONFIG.seed}
+
+
 @pytest.fixture(scope="module")
 def searched(noise, tmp_path_factory) -> tuple[Path, SearchResult]:
     """A whole search without a final training or a teacher."""
     folder = tmp_path_factory.mktemp("search") / "run"
-    return folder, run_search(dataclasses.replace(CONFIG, final_steps=0), noise, folder)
+    return folder, run_search(dataclasses.replace(CONFIG, final_steps=0), noise, folder, settings=SETTINGS)
 
 
-def test_the_network_found_is_trained_anew_and_everything_is_recorded(noise, mimicking):
+@pytest.fixture
+def before_final(searched, tmp_path) -> Path:
+    """The folder of a search of which only the final training is left."""
+    folder = shutil.copytree(searched[0], tmp_path / "run")
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "network")
+    return folder
+
+
+def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_recorded(noise, mimicking):
     folder, result, teacher, watch = mimicking
     assert result.best is not None
     assert result.test is not None
     assert watch.told == [(result.best.reference, 10), 10, result]
     assert np.concatenate(teacher.asked).max() < TRAINED
+    # Each trained individual takes 1 to 3 steps, and the network found 10; one more batch tells the shapes.
+    assert 11 + result.trained <= len(teacher.asked) <= 11 + 3 * result.trained
+    assert all(len(examples) == 8 for examples in teacher.asked)
     architecture, variables = load_network(folder)
-    tested = search.evaluate_network(architecture, variables, noise, batch_size=8, dtype="float32")
+    tested = search.evaluate_network(architecture, variables, noise, batch_size=10, dtype="float32")
     assert tested == result.test
+    by_hand = accuracy_by_hand(variables, noise.test_images, noise.test_labels, architecture)
+    assert by_hand == pytest.approx(result.test_accuracy, abs=1e-9)
     assert read_json(folder / "result.json") == {
         "schema_version": 2,
         "validation_accuracy": result.best.t3.fitness,
@@ -306,7 +264,7 @@ def test_the_network_found_is_trained_anew_and_everything_is_recorded(noise, mim
         "generations": 1,
         "trained": result.trained,
         "network": {
-            "individual": {"generation": result.best.generation, "index": result.best.index},
+            "individual": dataclasses.asdict(result.best.reference),
             "fingerprint": fingerprint(architecture),
             "layers": len(architecture.layers),
             "parameters": count_parameters(architecture, num_classes=CLASSES),
@@ -321,18 +279,11 @@ def test_the_network_found_is_trained_anew_and_everything_is_recorded(noise, mim
     assert result.final_seconds > 0
 
 
-def test_every_network_mimics_the_teacher(mimicking):
-    _, result, teacher, _ = mimicking
-    # Each trained individual takes 1 to 3 steps, and the network found 10; one more batch tells the shapes.
-    assert 11 + result.trained <= len(teacher.asked) <= 11 + 3 * result.trained
-    assert all(len(examples) == 8 for examples in teacher.asked)
-
-
 def test_without_a_final_training_the_weights_of_the_search_are_kept(noise, searched):
     folder, result = searched
     assert result.best is not None
     architecture, variables = load_network(folder)
-    tested = search.evaluate_network(architecture, variables, noise, batch_size=8, dtype="float32")
+    tested = search.evaluate_network(architecture, variables, noise, batch_size=10, dtype="float32")
     assert tested == result.test
     assert result.test_accuracy == result.search_test_accuracy == result.best.test_accuracy
     assert (result.final_validation_accuracy, result.final_cause, result.final_seconds) == (None, None, None)
@@ -340,31 +291,33 @@ def test_without_a_final_training_the_weights_of_the_search_are_kept(noise, sear
     content = read_json(folder / "result.json")
     assert content["mimicry"] is None
     assert content["seconds"]["final"] is None
-    assert read_json(folder / "settings.json")["settings"]["teacher_fingerprint"] is None
+    assert read_json(folder / "settings.json")["settings"] == {
+        **SETTINGS,
+        "dataset": noise.name,
+        "data_fingerprint": noise.fingerprint,
+        "teacher_fingerprint": None,
+    }
 
 
-def test_a_final_training_that_diverges_leaves_the_weights_of_the_search(noise, searched, tmp_path, monkeypatch):
+def test_a_final_training_that_diverges_leaves_the_weights_of_the_search(noise, searched, before_final, monkeypatch):
     error = DivergedError(7, math.nan)
-
-    def fail(*arguments, **options):
-        raise error
-
-    monkeypatch.setattr("eigen_jax.search.loop.train_network", fail)
-    result = run_search(CONFIG, noise, tmp_path)
-    cause = str(error)
-    assert result.final_cause == cause
+    monkeypatch.setattr("eigen_jax.search.loop.train_network", mock.Mock(side_effect=error))
+    result = run_search(CONFIG, noise, before_final, settings=SETTINGS)
+    assert (result.final_cause, result.final_validation_accuracy) == (str(error), None)
+    assert result.final_seconds is not None
     assert result.test == searched[1].test
     assert result.test_accuracy == result.search_test_accuracy
-    assert result.final_validation_accuracy is None
-    assert result.final_seconds is not None
-    chex.assert_trees_all_equal(load_network(tmp_path)[1], load_network(searched[0])[1])
-    content = read_json(tmp_path / "result.json")
-    assert content["final_cause"] == cause
-    assert content["final_validation_accuracy"] is None
+    chex.assert_trees_all_equal(load_network(before_final)[1], load_network(searched[0])[1])
+    content = read_json(before_final / "result.json")
+    assert (content["final_cause"], content["final_validation_accuracy"]) == (str(error), None)
     assert content["test_accuracy"] == content["search_test_accuracy"]
 
 
-def test_a_final_training_that_lacks_memory_is_gone_on_with(noise, mimicking, tmp_path, monkeypatch):
+def test_a_final_training_that_lacks_memory_or_is_interrupted_goes_on_to_the_same_result(
+    noise, before_final, tmp_path, monkeypatch
+):
+    whole_folder = shutil.copytree(before_final, tmp_path / "whole")
+    whole = run_search(CONFIG, noise, whole_folder, settings=SETTINGS)
     train_to = resumable.train_to
 
     def fail(key, state, dataset, until, **options):
@@ -373,55 +326,31 @@ def test_a_final_training_that_lacks_memory_is_gone_on_with(noise, mimicking, tm
         return train_to(key, state, dataset, until, **options)
 
     monkeypatch.setattr(resumable, "train_to", fail)
-    with pytest.raises(FinalTrainingError) as caught:
-        run_search(CONFIG, noise, tmp_path)
-    assert str(caught.value) == (
-        "the network cannot be trained on (RESOURCE_EXHAUSTED: no memory); free the device's memory, and go on with"
-        " the same command"
-    )
-    assert not (tmp_path / "result.json").exists()
+    reason = "the network cannot be trained on (RESOURCE_EXHAUSTED: no memory)"
+    with refuses(FinalTrainingError, f"{reason}; free the device's memory, and go on with the same command"):
+        run_search(CONFIG, noise, before_final, settings=SETTINGS)
     monkeypatch.setattr(resumable, "train_to", train_to)
-    assert run_search(CONFIG, noise, tmp_path).final_seconds is not None
-    assert (tmp_path / "network" / "genome.json").exists()
-
-
-def test_a_search_interrupted_in_its_final_training_goes_on_to_the_same_result(noise, tmp_path, monkeypatch):
-    whole = run_search(CONFIG, noise, tmp_path / "whole")
-
-    class Interrupted(SearchObserver):
-        def final_training_progress(self, *, step, loss, steps_per_second):
-            if step == 9:
-                raise KeyboardInterrupt
-
+    watch, care = Watch(interrupted_at=9), Care(save_every=0.0)
     with pytest.raises(KeyboardInterrupt):
-        run_search(CONFIG, noise, tmp_path / "part", observer=Interrupted(), care=Care(save_every=0.0))
-    assert not (tmp_path / "part" / "result.json").exists()
+        run_search(CONFIG, noise, before_final, observer=watch, care=care, settings=SETTINGS)
+    assert not (before_final / "result.json").exists()
     watch = Watch()
-    result = run_search(CONFIG, noise, tmp_path / "part", observer=watch)
+    result = run_search(CONFIG, noise, before_final, observer=watch, settings=SETTINGS)
     assert [told for told in watch.told if isinstance(told, int)] == [10], "it goes on from step 8"
     assert result.test == whole.test
     assert result.final_validation_accuracy == whole.final_validation_accuracy
-    chex.assert_trees_all_equal(load_network(tmp_path / "part")[1], load_network(tmp_path / "whole")[1])
+    assert result.final_seconds is not None
+    chex.assert_trees_all_equal(load_network(before_final), load_network(whole_folder))
 
 
-@pytest.mark.parametrize(
-    ("teacher", "line"),
-    [
-        (Recording("another"), "teacher_fingerprint was 'recording' and is now 'another'"),
-        (None, "teacher_fingerprint was 'recording' and is now None"),
-    ],
-)
-def test_a_run_with_another_teacher_is_another_run(noise, mimicking, teacher, line):
+def test_a_run_with_another_teacher_is_another_run(noise, mimicking, searched):
     folder, *_ = mimicking
     assert read_json(folder / "settings.json")["settings"]["teacher_fingerprint"] == "recording"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(RunFolderError) as caught:
-        run_search(CONFIG, noise, folder, teacher=teacher)
-    assert str(caught.value) == f"{folder} belongs to a run with other settings: {line}; choose another folder"
+    for teacher, now in ((Recording("another"), "'another'"), (None, "None")):
+        line = f"other settings: teacher_fingerprint was 'recording' and is now {now}; choose another folder"
+        with refuses(RunFolderError, f"{folder} belongs to a run with {line}"):
+            run_search(CONFIG, noise, folder, teacher=teacher)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_a_run_without_a_teacher_does_not_go_on_with_one(noise, searched):
-    folder, _ = searched
     with pytest.raises(RunFolderError, match="teacher_fingerprint was None and is now 'recording'"):
-        run_search(dataclasses.replace(CONFIG, final_steps=0), noise, folder, teacher=Recording())
+        run_search(CONFIG, noise, searched[0], teacher=Recording(), settings=SETTINGS)

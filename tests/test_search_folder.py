@@ -1,35 +1,35 @@
-"""The settings of a run folder: those of older runs, which do not name what came after them."""
+"""A run folder: whom it takes in, and the settings of older runs, which do not name what came after them."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from refusals import refuses
 
 from eigen_jax.search import RunFolder, RunFolderError, check_run_folder
 
 OLD: dict[str, Any] = {"t1": 5, "channels": (4, 8), "train": {"momentum": 0.5}}
-NEW: dict[str, Any] = {
-    **OLD,
-    "dtype": "float32",
-    "teacher_dtype": "float32",
-    "train": {"momentum": 0.5, "dtype": "float32"},
-}
+DTYPES = {"dtype": "float32", "teacher_dtype": "float32"}
+NEW: dict[str, Any] = {**OLD, **DTYPES, "train": {"momentum": 0.5, "dtype": "float32"}}
 
 
 @pytest.fixture
 def old(tmp_path) -> Path:
     """The folder of a run that was made when there was no dtype to choose."""
-    with RunFolder.open(tmp_path / "run", OLD, {}) as run:
-        return run.path
+    open_run(tmp_path / "run", OLD)
+    return tmp_path / "run"
 
 
-def open_run(folder: Path, settings: dict[str, Any]) -> None:
+def open_run(folder: Path, settings: dict[str, Any] = OLD) -> None:
     with RunFolder.open(folder, settings, {}):
         pass
 
 
-@pytest.mark.parametrize("use", [check_run_folder, open_run])
+BOTH = pytest.mark.parametrize("use", [check_run_folder, open_run])
+
+
+@BOTH
 def test_an_older_run_goes_on_where_later_settings_are_as_they_were_in_it(old, use):
     before = (old / "settings.json").read_bytes()
     use(old, NEW)
@@ -37,7 +37,7 @@ def test_an_older_run_goes_on_where_later_settings_are_as_they_were_in_it(old, u
     assert (old / "settings.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("use", [check_run_folder, open_run])
+@BOTH
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -59,9 +59,8 @@ def test_an_older_run_goes_on_where_later_settings_are_as_they_were_in_it(old, u
 )
 def test_an_older_run_does_not_go_on_with_what_it_was_not_made_with(old, use, changes, line):
     before = (old / "settings.json").read_bytes()
-    with pytest.raises(RunFolderError) as caught:
+    with refuses(RunFolderError, f"{old} belongs to a run with other settings: {line}; choose another folder"):
         use(old, {**NEW, **changes})
-    assert str(caught.value) == f"{old} belongs to a run with other settings: {line}; choose another folder"
     assert (old / "settings.json").read_bytes() == before
 
 
@@ -70,3 +69,57 @@ def test_a_run_that_names_a_later_setting_does_not_go_on_without_it(tmp_path):
     assert json.loads((tmp_path / "settings.json").read_text())["settings"]["dtype"] == "bfloat16"
     with pytest.raises(RunFolderError, match="dtype was 'bfloat16' and is now None"):
         open_run(tmp_path, {name: value for name, value in NEW.items() if name != "dtype"})
+
+
+@BOTH
+def test_a_folder_that_is_none_of_a_run_is_refused(tmp_path, use):
+    (tmp_path / "thesis.tex").write_text("precious")
+    line = f"{tmp_path} holds files but no settings.json, so it is no run folder; choose another"
+    with refuses(RunFolderError, line):
+        use(tmp_path, OLD)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_in_use_is_refused_and_is_free_afterwards(old):
+    line = f"{old} is in use by another process; wait for it, or choose another"
+    with RunFolder.open(old, OLD, {}), refuses(RunFolderError, line):
+        open_run(old)
+    open_run(old)
+
+
+def test_a_folder_left_by_a_process_killed_at_once_is_taken(tmp_path):
+    (tmp_path / ".lock").write_text("")
+    (tmp_path / "settings.json.partial").write_text('{"schema')
+    open_run(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "settings.json"]
+
+
+def test_another_version_is_warned_of(old, caplog):
+    content = json.loads((old / "settings.json").read_text())
+    open_run(old)
+    assert caplog.text == ""
+    content["versions"]["jax"] = "0.0.1"
+    (old / "settings.json").write_text(json.dumps(content))
+    open_run(old)
+    assert "the run was started with another jax; what follows may differ" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    line = f"cannot write the run folder {tmp_path}/file/run: Not a directory; choose one that can be written"
+    with refuses(RunFolderError, line):
+        open_run(tmp_path / "file" / "run")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("{", "is damaged; put the run's own file back, or choose another folder"),
+        ('{"schema_version": 9, "settings": {}}', "has schema version 9; this version of eigen_jax reads 2"),
+    ],
+)
+def test_damaged_settings_are_refused(tmp_path, use, content, line):
+    (tmp_path / "settings.json").write_text(content)
+    with refuses(RunFolderError, f"{tmp_path}/settings.json {line}"):
+        use(tmp_path, OLD)

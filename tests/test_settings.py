@@ -1,12 +1,14 @@
 """Settings, presets, and the command line made from them."""
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import pytest
+from commands_data import places, refused
 
 from eigen_jax.data import DataConfig, Dataset
 from eigen_jax.evolution import EvolutionConfig
@@ -20,6 +22,12 @@ from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.settings import Settings, SettingsError, flag, with_flags
 from experiments.teaching import check_settings, teacher_config
 
+Options = dict[str, Any]
+
+# Settings that say how the machine is used, but for the number of devices.
+MACHINE: Options = {"executor": "ray", "workers": 27, "worker_cpus": 28.0, "worker_gpus": 0.5, "threads": 29}
+MACHINE |= {"ray_address": "10.0.0.1:6379", "save_every": 30.0, "time_limit": 31.0}
+
 CHOICES = {
     "plain": Settings(),
     "other": Settings(t1=7, flip=False, data_dir=Path("/data"), decay_steps=(), run_dir=Path("runs/other")),
@@ -30,24 +38,12 @@ def read(*argv: str) -> Settings:
     return parse(argv, program="prog", presets=CHOICES, default="plain")
 
 
-def tiny_dataset(num_train: int = 30) -> Dataset:
+def tiny_dataset() -> Dataset:
     """Zeros of 5 x 6 pixels and 2 channels, in 3 classes."""
-
-    def part(size):
-        return jnp.zeros((size, 5, 6, 2), jnp.float32), jnp.zeros(size, jnp.int32)
-
-    (train, train_labels), (validation, validation_labels), (test, test_labels) = part(num_train), part(4), part(4)
-    return Dataset(
-        train_images=train,
-        train_labels=train_labels,
-        validation_images=validation,
-        validation_labels=validation_labels,
-        test_images=test,
-        test_labels=test_labels,
-        num_classes=3,
-        name="digits",
-        fingerprint="0",
-    )
+    sizes = {"train": 30, "validation": 4, "test": 4}
+    arrays: Options = {f"{part}_images": jnp.zeros((size, 5, 6, 2), jnp.float32) for part, size in sizes.items()}
+    arrays |= {f"{part}_labels": jnp.zeros(size, jnp.int32) for part, size in sizes.items()}
+    return Dataset(**arrays, num_classes=3, name="digits", fingerprint="0")
 
 
 # --- Settings --------------------------------------------------------------------------------
@@ -56,297 +52,138 @@ def tiny_dataset(num_train: int = 30) -> Dataset:
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_the_paper_preset_is_section_4_1(name):
     settings = PRESETS[name]["paper"]
-    stated = {
-        "population": 10,
-        "primary_steps": 100,
-        "secondary_steps": 10,
-        "t1": 5_000,
-        "t2": 15_000,
-        "t3": 5_000,
-        "momentum": 0.9,
-        "batch_size": 128,
-        "learning_rate": 0.1,
-        "decay_rate": 0.1,
-        "decay_steps": (15_000, 20_000),
-        "weight_decay": 0.0005,
-        "teacher": "cache",
-        "mimicry_weight": 0.9,
-        "temperature": 5.0,
-        "teacher_members": 4,
-        "teacher_depth": 40,
-        "teacher_growth": 60,
-        "teacher_stem_stride": 1,
-        "validation_size": 5_000,
-        "preprocessing": "gcn_zca",
-        "pad": 4,
-        "flip": True,
-    }
+    stated: Options = {"population": 10, "primary_steps": 100, "secondary_steps": 10}
+    stated |= {"t1": 5_000, "t2": 15_000, "t3": 5_000, "batch_size": 128, "momentum": 0.9, "weight_decay": 0.0005}
+    stated |= {"learning_rate": 0.1, "decay_rate": 0.1, "decay_steps": (15_000, 20_000)}
+    stated |= {"teacher": "cache", "mimicry_weight": 0.9, "temperature": 5.0}
+    stated |= {"teacher_members": 4, "teacher_depth": 40, "teacher_growth": 60, "teacher_stem_stride": 1}
+    stated |= {"validation_size": 5_000, "preprocessing": "gcn_zca", "pad": 4, "flip": True}
     assert {key: getattr(settings, key) for key in stated} == stated
     assert DEFAULT_PRESET[name] == "paper"
     assert settings.final_steps == settings.t1 + settings.t2 + settings.t3
 
 
 def test_every_setting_reaches_the_library():
+    """Each group is given to the settings, and looked for in what the library is configured with."""
+    data: Options = {"validation_size": 2, "split_seed": 3, "preprocessing": "standardize"}
+    data |= {"data_dir": Path("/data"), "cache_dir": Path("/cache")}
+    search: Options = {"seed": 1, "t1": 4, "t2": 5, "t3": 6, "reevaluate": True, "final_steps": 22}
+    search |= {"final_on": "train+validation"}
+    genome: Options = {"capacity": 17, "channels": (18, 19), "kernels": (5,), "strides": (2,)}
+    genome |= {"max_parameters": 20, "max_flops": 21}
+    evolution: Options = {"primary_steps": 12, "secondary_steps": 13, "elitism": True, "saturation_gain": 0.0625}
+    evolution |= {"saturation_window": 14, "max_primary_generations": 15, "max_secondary_generations": 16}
+    evolution |= {"max_duplication_generations": 2, "max_repeats": 4, "extinguish_duplicates": True}
+    images: Options = {"pad": 1, "flip": False, "eval_batch_size": 10}
+    train: Options = {"batch_size": 7, "learning_rate": 0.25, "decay_steps": (8, 9), "decay_rate": 0.5}
+    train |= {"momentum": 0.75, "weight_decay": 0.125, "mimicry_weight": 0.375, "temperature": 2.5}
+    train |= {"dtype": "bfloat16", "devices": 7}
+    teacher: Options = {"members": 5, "depth": 16, "growth": 23, "stem_stride": 2, "epochs": 24, "batch_size": 25}
+    teacher |= {"learning_rate": 0.03125, "dtype": "bfloat16", "seed": 26}
     changed = Settings(
+        **(data | search | genome | evolution | images | train),
+        **{f"teacher_{name}": value for name, value in teacher.items()},
+        **MACHINE,
         run_dir=Path("/run"),
-        seed=1,
-        reevaluate=True,
-        executor="ray",
-        workers=27,
-        worker_cpus=28.0,
-        worker_gpus=0.5,
-        ray_address="10.0.0.1:6379",
-        threads=29,
-        devices=7,
-        save_every=30.0,
-        time_limit=31.0,
-        data_dir=Path("/data"),
-        cache_dir=Path("/cache"),
-        validation_size=2,
-        split_seed=3,
-        preprocessing="standardize",
-        pad=1,
-        flip=False,
-        t1=4,
-        t2=5,
-        t3=6,
-        batch_size=7,
-        learning_rate=0.25,
-        decay_steps=(8, 9),
-        decay_rate=0.5,
-        momentum=0.75,
-        weight_decay=0.125,
-        eval_batch_size=10,
-        dtype="bfloat16",
         population=11,
-        primary_steps=12,
-        secondary_steps=13,
         p=4,
         q=3,
-        elitism=True,
-        saturation_gain=0.0625,
-        saturation_window=14,
-        max_primary_generations=15,
-        max_secondary_generations=16,
-        max_duplication_generations=2,
-        max_repeats=4,
-        final_steps=22,
-        final_on="train+validation",
         teacher="live",
-        mimicry_weight=0.375,
-        temperature=2.5,
         teacher_views="center",
         teacher_logits=Path("/logits.npy"),
         teacher_dir=Path("/teacher"),
-        teacher_members=5,
-        teacher_depth=16,
-        teacher_growth=23,
-        teacher_stem_stride=2,
-        teacher_epochs=24,
-        teacher_batch_size=25,
-        teacher_learning_rate=0.03125,
-        teacher_dtype="bfloat16",
-        teacher_seed=26,
-        capacity=17,
-        channels=(18, 19),
-        kernels=(5,),
-        strides=(2,),
-        max_parameters=20,
-        max_flops=21,
     )
-    unchanged = [
-        field.name
-        for field in dataclasses.fields(Settings)
-        if getattr(changed, field.name) == getattr(Settings(), field.name)
-    ]
-    assert unchanged == []
-    assert changed.data_config("cifar100") == DataConfig(
-        name="cifar100",
-        data_dir=Path("/data"),
-        cache_dir=Path("/cache"),
-        validation_size=2,
-        split_seed=3,
-        preprocessing="standardize",
-    )
+    fields, default = dataclasses.fields(Settings), Settings()
+    assert [each.name for each in fields if getattr(changed, each.name) == getattr(default, each.name)] == []
+    assert changed.data_config("cifar100") == DataConfig(name="cifar100", **data)
     assert changed.search_config(tiny_dataset()) == SearchConfig(
-        seed=1,
-        t1=4,
-        t2=5,
-        t3=6,
-        reevaluate=True,
-        final_steps=22,
-        final_on="train+validation",
-        genome=GenomeSpec(
-            capacity=17,
-            channels=(18, 19),
-            kernels=(5,),
-            strides=(2,),
-            input_shape=(5, 6, 2),
-            num_classes=3,
-            max_parameters=20,
-            max_flops=21,
-        ),
-        evolution=EvolutionConfig(
-            population_size=11,
-            primary_steps=12,
-            secondary_steps=13,
-            first_rank=4,
-            second_rank=3,
-            elitism=True,
-            saturation_gain=0.0625,
-            saturation_window=14,
-            max_primary_generations=15,
-            max_secondary_generations=16,
-            max_duplication_generations=2,
-            max_repeats=4,
-        ),
-        train=TrainConfig(
-            batch_size=7,
-            learning_rate=0.25,
-            decay_steps=(8, 9),
-            decay_rate=0.5,
-            momentum=0.75,
-            weight_decay=0.125,
-            mimicry_weight=0.375,
-            temperature=2.5,
-            pad=1,
-            flip=False,
-            eval_batch_size=10,
-            dtype="bfloat16",
-            devices=7,
-        ),
+        **search,
+        genome=GenomeSpec(**genome, input_shape=(5, 6, 2), num_classes=3),
+        evolution=EvolutionConfig(**evolution, population_size=11, first_rank=4, second_rank=3),
+        train=TrainConfig(**train, **images),
     )
-    assert teacher_config(changed) == TeacherConfig(
-        members=5,
-        depth=16,
-        growth=23,
-        stem_stride=2,
-        epochs=24,
-        batch_size=25,
-        learning_rate=0.03125,
-        dtype="bfloat16",
-        seed=26,
-        pad=1,
-        flip=False,
-        eval_batch_size=10,
-    )
+    assert teacher_config(changed) == TeacherConfig(**teacher, **images)
 
 
 def test_a_run_does_not_depend_on_where_its_folders_are_or_how_the_machine_is_used():
     here = Settings()
     places = ("run_dir", "data_dir", "cache_dir", "teacher_dir", "teacher_logits")
-    used: dict[str, Any] = {
-        "executor": "ray",
-        "workers": 3,
-        "worker_cpus": 2.0,
-        "worker_gpus": 0.5,
-        "ray_address": "here",
-        "threads": 4,
-        "devices": 2,
-        "save_every": 5.0,
-        "time_limit": 6.0,
-    }
-    assert here.outcome() == dataclasses.replace(here, **used).outcome()
-    assert dataclasses.replace(here, **used).notes()["machine"] == used
-    assert dataclasses.replace(here, **used).care() == Care(save_every=5.0, time_limit=6.0)
-    elsewhere: dict[str, Any] = {name: Path("/elsewhere") / name for name in places}
+    machine: Options = MACHINE | {"devices": 2}
+    used = dataclasses.replace(here, **machine)
+    assert here.outcome() == used.outcome()
+    assert used.notes()["machine"] == machine
+    assert used.care() == Care(save_every=30.0, time_limit=31.0)
+    elsewhere: Options = {name: Path("/elsewhere") / name for name in places}
     there = dataclasses.replace(here, **elsewhere)
     assert here.outcome() == there.outcome()
     assert there.notes()["folders"] == {name: f"/elsewhere/{name}" for name in places}
     assert here.notes()["folders"]["teacher_logits"] is None
     assert here.outcome() != Settings(seed=1).outcome()
     assert json.loads(json.dumps(here.outcome()))["t1"] == 5_000
-    assert len(here.outcome()) == len(dataclasses.fields(Settings)) - len(places) - len(used)
+    assert len(here.outcome()) == len(dataclasses.fields(Settings)) - len(places) - len(machine)
+
+
+# What is said of values that cannot be, up to where others say as much.
+REFUSED: dict[str, list[tuple[str, Any]]] = {
+    "it must be at least 1 step": [("t1", 0), ("t2", -1), ("t3", 0)],
+    "it must be at least 0": [
+        *[("worker_cpus", -1.0), ("save_every", -1.0), ("time_limit", -1.0), ("final_steps", -1)],
+        ("max_duplication_generations", -1),
+    ],
+    "it must be at least 1": [
+        *[("workers", 0), ("threads", 0), ("devices", 0), ("population", 0), ("p", 0), ("q", -1), ("batch_size", 0)],
+    ],
+    "it must be at least 1 image": [("validation_size", 0)],
+    "it must be at least 2": [("max_repeats", 1)],
+    "it must be at most --population, which is 10": [("p", 11), ("q", 11)],
+    "it must be at most 2147483647": [("final_steps", 1 << 31), ("primary_steps", 1 << 31)],
+    "it must be from 0 to 1": [("mimicry_weight", 1.5), ("mimicry_weight", -0.5)],
+    "it must be from 1 to 16,384 genes": [("capacity", 0)],
+    "it must be finite and more than 0": [("learning_rate", -1.0), ("temperature", 0.0)],
+    "it must be a whole number, or a fraction of one": [("worker_gpus", 0), ("worker_gpus", 1.5)],
+    "it must be one of float32, bfloat16": [("dtype", "float16"), ("teacher_dtype", "float16")],
+    "it must be 6 n + 4": [("teacher_depth", 11)],
+    "it must be 1 or 2": [("teacher_stem_stride", 3)],
+    "it must be ": [
+        *[("eval_batch_size", 0), ("pad", -1), ("split_seed", -1), ("seed", 1 << 32), ("max_flops", 0)],
+        *[("teacher_members", 0), ("teacher_growth", 0), ("teacher_epochs", -1), ("teacher_batch_size", 0)],
+        *[("teacher_learning_rate", 0.0), ("teacher_seed", 1 << 32)],
+    ],
+    "": [("decay_steps", (3, 2)), ("kernels", (2,))],
+}
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"t1": 0}, "--t1 is 0; "),
-        ({"workers": 0}, "--workers is 0; it must be at least 1"),
-        ({"threads": 0}, "--threads is 0; it must be at least 1"),
-        ({"save_every": -1.0}, "--save-every is -1.0; it must be at least 0"),
-        ({"time_limit": -1.0}, "--time-limit is -1.0; it must be at least 0"),
-        ({"worker_gpus": 0.0}, "--worker-gpus is 0; it must be a whole number, or a fraction of one"),
-        ({"worker_gpus": 1.5}, "--worker-gpus is 1.5; it must be a whole number, or a fraction of one"),
-        ({"devices": 0}, "--devices is 0; it must be at least 1"),
-        ({"devices": 3}, "--batch-size is 128; it must be a multiple of --devices, which is 3"),
-        ({"t2": -1}, "--t2 is -1; "),
-        ({"t3": 0}, "--t3 is 0; "),
-        ({"population": 0}, "--population is 0; "),
-        ({"p": 0}, "--p is 0; "),
-        ({"q": 11}, "--q is 11; it must be at most --population, which is 10"),
-        ({"batch_size": 0}, "--batch-size is 0; "),
-        ({"eval_batch_size": 0}, "--eval-batch-size is 0; "),
-        ({"dtype": "float16"}, "--dtype is float16; it must be one of float32, bfloat16"),
-        ({"decay_steps": (3, 2)}, "--decay-steps is (3, 2); "),
-        ({"pad": -1}, "--pad is -1; "),
-        ({"validation_size": 0}, "--validation-size is 0; "),
-        ({"split_seed": -1}, "--split-seed is -1; "),
-        ({"seed": 1 << 32}, "--seed is 4294967296; "),
-        ({"capacity": 0}, "--capacity is 0; "),
-        ({"kernels": (2,)}, "--kernels is (2,); "),
-        ({"max_flops": 0}, "--max-flops is 0; "),
-        ({"mimicry_weight": 1.5}, "--mimicry-weight is 1.5; it must be from 0 to 1"),
-        ({"mimicry_weight": -0.5}, "--mimicry-weight is -0.5; it must be from 0 to 1"),
-        ({"temperature": 0.0}, "--temperature is 0.0; it must be finite and more than 0"),
-        ({"final_steps": -1}, "--final-steps is -1; it must be at least 0"),
-        ({"max_duplication_generations": -1}, "--max-duplication-generations is -1; it must be at least 0"),
-        ({"max_repeats": 1}, "--max-repeats is 1; it must be at least 2"),
-        ({"final_steps": 1 << 31}, "--final-steps is 2147483648; it must be at most 2147483647"),
-        ({"primary_steps": 1 << 31}, "--primary-steps is 2147483648; it must be at most 2147483647"),
-    ],
+    ("setting", "value", "message"), [(*each, message) for message, own in REFUSED.items() for each in own]
 )
-def test_a_value_that_cannot_be_is_named_as_on_the_command_line(values, message):
-    with pytest.raises(SettingsError) as caught:
-        Settings(**values).check("cifar10")
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"teacher_depth": 11}, "--teacher-depth is 11; it must be 6 n + 4"),
-        ({"teacher_members": 0}, "--teacher-members is 0; "),
-        ({"teacher_growth": 0}, "--teacher-growth is 0; "),
-        ({"teacher_stem_stride": 3}, "--teacher-stem-stride is 3; it must be 1 or 2"),
-        ({"teacher_epochs": -1}, "--teacher-epochs is -1; "),
-        ({"teacher_batch_size": 0}, "--teacher-batch-size is 0; "),
-        ({"teacher_learning_rate": 0.0}, "--teacher-learning-rate is 0.0; "),
-        ({"teacher_dtype": "float16"}, "--teacher-dtype is float16; it must be one of float32, bfloat16"),
-        ({"teacher_seed": 1 << 32}, "--teacher-seed is 4294967296; "),
-        ({"temperature": 0.0}, "--temperature is 0.0; "),
-    ],
-)
-def test_a_teacher_that_cannot_be_is_named_as_on_the_command_line(values, message):
+def test_a_value_that_cannot_be_is_named_as_on_the_command_line(setting, value, message):
+    values: Options = {setting: value}
     with pytest.raises(SettingsError) as caught:
         check_settings("cifar10", Settings(**values))
-    shown = with_flags(str(caught.value))
-    assert shown.startswith(message)
+    told = str(caught.value)
+    # Those of a teacher get their names where the command tells of them.
+    shown = with_flags(told) if setting.startswith("teacher") else told
+    assert shown.startswith(f"{flag(setting)} is {value}; {message}")
     assert "\n" not in shown
+
+
+def test_a_batch_must_be_a_multiple_of_the_devices():
+    with pytest.raises(SettingsError, match=r"^--batch-size is 128; it must be a multiple of --devices, which is 3"):
+        Settings(devices=3).check("cifar10")
 
 
 @pytest.mark.parametrize(
     "argv",
     [
-        ["--teacher-depth", "11"],
-        ["--teacher", "nobody"],
-        ["--mimicry-weight", "1.5"],
-        ["--temperature", "0"],
-        ["--final-on", "test"],
-        ["--final-steps", "-1"],
-        ["--max-repeats", "1"],
+        *("--t1 0", "--teacher-depth 11", "--teacher nobody", "--mimicry-weight 1.5", "--temperature 0"),
+        *("--final-on test", "--final-steps -1", "--max-repeats 1"),
     ],
 )
-def test_settings_of_the_teacher_are_checked_before_the_data_are_loaded(argv, capsys, monkeypatch, tmp_path):
+def test_settings_are_checked_before_the_data_are_loaded(argv, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(runner, "load_dataset", lambda config: pytest.fail("the data were loaded"))
-    folders = [f"--{name}={tmp_path / name}" for name in ("run-dir", "cache-dir", "teacher-dir")]
-    assert runner.main("cifar10", [*argv, *folders]) == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert shown.err.startswith(f"error: {argv[0]} is ")
-    assert shown.err.count("\n") == 1
+    option, value = argv.split()
+    line = refused(capsys, functools.partial(runner.main, "cifar10"), option, value, *places(tmp_path))
+    assert line.startswith(f"{option} is ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -442,7 +279,8 @@ def test_the_help_explains_every_setting_with_the_values_of_the_preset(capsys):
     for field in dataclasses.fields(Settings):
         assert f" {flag(field.name)} " in help or f" {flag(field.name)}, " in help
     assert "T1: training steps to the first landmark (paper: 5,000) [7]" in help
-    assert "mirror half of the training images (paper: yes) [no]" in help
+    assert "mirror half of the training images (paper: not stated) [no]" in help
     # Places of the run, the data, the cache, the teacher and logits, and the use of the machine: the paper has no
     # value for them.
+    assert "the p-th best at T1 sets the threshold there (paper: 5)" in help
     assert help.count("(paper: ") == len(dataclasses.fields(Settings)) - 5 - 9

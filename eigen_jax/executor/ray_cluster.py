@@ -200,13 +200,15 @@ class _Actor:
         return Ready()
 
     def run(self, job: Job, number: int) -> Finished | Stopped | Refused:
-        self.told = None
         run_folder = job.folder.parent.parent
         if not run_folder.is_dir():
             return Refused(
                 f"a worker does not see the run folder {run_folder}; choose one on storage that all nodes share"
             )
-        return self.session.answer(job, should_stop=lambda: self.stopped >= number, on_progress=self._note)
+        try:
+            return self.session.answer(job, should_stop=lambda: self.stopped >= number, on_progress=self._note)
+        finally:
+            self.told = None  # a question that overtakes the next job must not be answered with this one's
 
     def progress(self) -> Progress | None:
         told, self.told = self.told, None

@@ -36,7 +36,7 @@ PyTree = Any
 SCHEMA_VERSION = 2
 
 # Settings that older runs do not name, because they came later, and what they were in those runs.
-FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "float32"}
+FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "float32", "extinguish_duplicates": True}
 
 _LOCK = ".lock"
 _SHOWN = 24  # characters of a text in a message

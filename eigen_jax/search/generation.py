@@ -16,7 +16,7 @@ from eigen_jax import checkpoint, lineage
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, decode
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
-from eigen_jax.evolution import EvolutionState, Phase, Survival, children, survival_selection
+from eigen_jax.evolution import EvolutionState, Phase, Survival, children, survivors
 from eigen_jax.executor import Executor, Job, Outcome
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import Operator
@@ -86,14 +86,17 @@ class GenerationTrainer:
     def remember(self, individuals: Iterable[Individual]) -> None:
         """Lets later individuals of the same architectures take the measurements over."""
         for individual in individuals:
-            if individual.same_as is None:
-                self.measured.setdefault(individual.architecture, individual)
+            known = self.measured.get(individual.architecture)
+            # One that went extinct is trained anew as a duplicate, and is then known to the end.
+            if individual.same_as is None and (known is None or known.t3.fitness is None):
+                self.measured[individual.architecture] = individual
             if individual.test_accuracy is not None:
                 self.tested[individual.same_as or individual.reference] = individual.test_accuracy
 
     def candidates(self, evolution: EvolutionState) -> list[Candidate]:
         """The generation's individuals; what is known of equal architectures is taken over."""
         key = jax.random.fold_in(self.key, evolution.generation)
+        spared = int(evolution.phase) == Phase.DUPLICATION and not self.config.evolution.extinguish_duplicates
         genomes = jax.device_get(evolution.population.genomes)
         candidates = []
         for index in range(int(children(evolution).sum())):
@@ -101,13 +104,18 @@ class GenerationTrainer:
             architecture = decode(genome, spec=self.config.genome)
             candidate = Candidate(index=index, architecture=architecture, key=jax.random.fold_in(key, index))
             known = self.measured.get(architecture)
-            if known is not None and (known.cause is not None or not self.config.reevaluate):
+            if known is not None and self._is_enough(known, to_the_end=spared):
                 candidate.same_as = known.reference
                 landmarks = (known.t1, known.t2, known.t3)
                 candidate.fitness = [math.nan if each.fitness is None else each.fitness for each in landmarks]
                 candidate.cause = known.cause
             candidates.append(candidate)
         return candidates
+
+    def _is_enough(self, known: Individual, *, to_the_end: bool) -> bool:
+        """Whether what is known of an equal individual is taken over; a failure always is."""
+        measured = known.t3.fitness is not None or not to_the_end
+        return known.cause is not None or (measured and not self.config.reevaluate)
 
     def train_to_landmarks(self, evolution: EvolutionState, candidates: list[Candidate]) -> Survival:
         """Algorithm 1: trains to each landmark in turn, and extinguishes after the first two.
@@ -119,16 +127,14 @@ class GenerationTrainer:
         alive = np.asarray(children(evolution))
         for landmark in range(_LAST + 1):
             self._measure(generation, landmark, candidates, alive, journal)
-            survival = jax.device_get(
-                survival_selection(evolution.thresholds, self.fitness(candidates), config=self.config.evolution)
-            )
+            survival = jax.device_get(survivors(evolution, self.fitness(candidates), config=self.config.evolution))
             if landmark < _LAST:
                 survives = (survival.survives_first, survival.survives_second)[landmark]
                 threshold = (survival.thresholds.first, survival.thresholds.second)[landmark]
                 self.observer.individuals_extinct(
                     landmark=landmark,
                     indices=np.flatnonzero(alive & ~survives).tolist(),
-                    threshold=float(str(threshold)),
+                    threshold=lineage.landmark(None, float(threshold)).threshold,
                 )
                 alive = survives
         self._remember_tests(generation, candidates, survival)

@@ -12,11 +12,11 @@ from typing import Any
 import jax
 from jax import Array
 
-from eigen_jax import checkpoint, lineage
+from eigen_jax import checkpoint, lineage, platforms
 from eigen_jax.architecture import Architecture, decode
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
-from eigen_jax.evolution import EvolutionState, Phase, evolution_step, initial_state
+from eigen_jax.evolution import EvolutionState, Phase, evolution_step, genesis
 from eigen_jax.executor import Executor, InlineExecutor
 from eigen_jax.lineage import Fate, Individual
 from eigen_jax.resumable import ShouldStop, StoppedError, never
@@ -27,6 +27,7 @@ from eigen_jax.search.generation import Care, GenerationTrainer, individuals_of,
 from eigen_jax.search.observer import SearchObserver, SearchResult
 from eigen_jax.search.results import describe_search
 from eigen_jax.training import DivergedError, Teacher, TrainState, abstract_state
+from eigen_jax.training.programs import compiled
 
 PyTree = Any
 
@@ -160,23 +161,22 @@ class _Search:
         self.observer = observer
         self.should_stop = should_stop
         self.evolution_key, training_key, self.final_key = jax.random.split(jax.random.key(config.seed), 3)
-        self.evolve: jax.stages.Compiled | None = None
+        self.step: jax.stages.Compiled | None = None  # of evolution
         self.trainer = GenerationTrainer(training_key, config, dataset, run, executor, observer, care)
 
     def resume(self) -> _Progress:
         """The search after the last generation that was saved, or its start."""
-        begin = functools.partial(initial_state, spec=self.config.genome, config=self.config.evolution)
-        generation_key = jax.random.fold_in(self.evolution_key, 0)
+        before, nobody = genesis(spec=self.config.genome, config=self.config.evolution)
         step = checkpoint.latest_step(self.run.checkpoints)
         if step is None:
             self._check_nothing_is_lost()
         lineage.truncate(self.run.lineage, step or 0)
         self.trainer.clear(but=step or 0)
         if step is None:
-            return _Progress(evolution=begin(generation_key), variables=None)
+            return _Progress(evolution=self._evolve(before, nobody), variables=None)
         self.trainer.remember(lineage.read(self.run.lineage))
         restore = functools.partial(checkpoint.restore, self.run.checkpoints, step=step)
-        evolution = restore("evolution", abstract=jax.eval_shape(begin, generation_key))
+        evolution = restore("evolution", abstract=jax.eval_shape(lambda: before))
         if not math.isfinite(evolution.best_fitness):
             return _Progress(evolution=evolution, variables=None)
         state = self._abstract_state(decode(evolution.best, spec=self.config.genome))
@@ -233,8 +233,7 @@ class _Search:
             architectures=[candidate.architecture for candidate in candidates],
         )
         survival = self.trainer.train_to_landmarks(evolution, candidates)
-        key = jax.random.fold_in(self.evolution_key, generation + 1)
-        following = self._evolve(key, evolution, self.trainer.fitness(candidates))
+        following = self._evolve(evolution, self.trainer.fitness(candidates))
         individuals = individuals_of(evolution, following, candidates, survival, num_classes=self.dataset.num_classes)
         lineage.append(self.run.lineage, individuals)
         self.trainer.remember(individuals)
@@ -251,14 +250,18 @@ class _Search:
             variables = self.trainer.variables(generation, best, self._abstract_state(best.architecture))
         return _Progress(evolution=following, variables=variables)
 
-    def _evolve(self, key: Array, evolution: EvolutionState, fitness: Array) -> EvolutionState:
-        if self.evolve is None:
-            # Held here, because training clears JAX's caches at times, and this program takes seconds to compile.
-            lowered = evolution_step.lower(
-                key, evolution, fitness, spec=self.config.genome, config=self.config.evolution
+    def _evolve(self, evolution: EvolutionState, fitness: Array) -> EvolutionState:
+        arguments = (jax.random.fold_in(self.evolution_key, evolution.generation + 1), evolution, fitness)
+        if self.step is None:
+            # Held here, because of others only the newest are, and this program takes seconds to compile.
+            self.step = compiled(
+                evolution_step,
+                arguments,
+                options=platforms.current().brief_options,
+                spec=self.config.genome,
+                config=self.config.evolution,
             )
-            self.evolve = lowered.compile()
-        return self.evolve(key, evolution, fitness)
+        return self.step(*arguments)
 
     def finish(self, progress: _Progress) -> SearchResult:
         """Trains and tests the best network, and saves it and the result."""

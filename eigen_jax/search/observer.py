@@ -53,8 +53,8 @@ class SearchObserver:
     ) -> None:
         """An individual has a fitness at a landmark, or failed on the way and has a cause."""
 
-    def individuals_extinct(self, *, landmark: int, indices: Sequence[int], threshold: float) -> None:
-        """The individuals below the threshold of a landmark (0 or 1) are extinct; there may be none."""
+    def individuals_extinct(self, *, landmark: int, indices: Sequence[int], threshold: float | None) -> None:
+        """The individuals below the threshold of a landmark (0 or 1) are extinct; there may be none of either."""
 
     def generation_ended(
         self, *, individuals: Sequence[Individual], best_fitness: float, parent: Reference | None

@@ -47,7 +47,7 @@ def compiled(
         arguments: pytrees of arrays or of `jax.ShapeDtypeStruct`; one without a sharding is of the default device.
         donate: positions of the arguments that the program may overwrite.
         options: of the compiler; by default those of the platform. One that this jaxlib does not
-            know is left out, with a warning.
+            know is left out, with a warning where it is the platform's.
         statics: hashable keyword arguments of the function.
     """
     leaves, structure = jax.tree.flatten(arguments)
@@ -96,7 +96,8 @@ def _is_known(name: str, value: str | int) -> bool:
     except jax.errors.JaxRuntimeError as error:
         if "No such compile option" not in str(error):
             raise
-        _logger.warning("this jaxlib does not know the compiler option %s; training may be slower without it", name)
+        if name in platforms.current().compiler_options:
+            _logger.warning("this jaxlib does not know the compiler option %s; training may be slower without it", name)
         return False
     return True
 

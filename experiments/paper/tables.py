@@ -20,12 +20,10 @@ from eigen_jax.report import (
     paper_column,
 )
 from experiments.paper.plans import Choice, eigen_searches, plain_searches, retrainings
-from experiments.paper.published import DATASET_TITLES, EIGEN, is_comparable
+from experiments.paper.published import DATASET_TITLES, is_comparable, published
 from experiments.paper.records import TEACHER_PARTS, SearchRecord, TrainingRecord
 from experiments.paper.request import Request
 from experiments.paper.running import Runs
-
-NO_PAPER_FIGURES = "The paper's figures for this table were not at hand."
 
 Values = Mapping[int, float | None]  # seed to number; None where the seed has none
 
@@ -53,7 +51,6 @@ def table1(request: Request, runs: Runs) -> Table:
 def table_of_systems(request: Request, systems: Sequence[System]) -> Table:
     """Table 1 of any systems."""
     title = DATASET_TITLES[request.dataset]
-    paper = "CIFAR-100" if request.dataset == "cifar100" else "CIFAR-10"
     columns = (
         Column(heading="system"),
         Column(heading="data set"),
@@ -62,9 +59,7 @@ def table_of_systems(request: Request, systems: Sequence[System]) -> Table:
         Column(heading="search", unit=Unit.SECONDS),
         *(Column(heading=heading, unit=Unit.SECONDS) for heading in TEACHER_PARTS.values()),
         Column(heading="final training", unit=Unit.SECONDS),
-        paper_column("test accuracy", Unit.ACCURACY, dataset=paper),
-        paper_column("parameters", Unit.PARAMETERS, dataset=paper),
-        paper_column("compute of one P100", Unit.SECONDS, dataset=paper),
+        *_paper_columns(request, *_PUBLISHED),
     )
     rows = tuple(
         (
@@ -75,7 +70,7 @@ def table_of_systems(request: Request, systems: Sequence[System]) -> Table:
             measured(system.search_seconds),
             *(system.teacher_seconds[part] for part in TEACHER_PARTS),
             measured(system.final_seconds, absent=NOTHING),
-            *(system.published[name] for name in ("test_accuracy", "parameters", "seconds")),
+            *(system.published[name] for name in _PUBLISHED),
         )
         for system in systems
     )
@@ -104,6 +99,7 @@ def table2(request: Request, runs: Runs) -> Table:
                 measured(_of(best, lambda each: each.parameters)),
                 measured(_up_to(name, records, lambda phase: phase.trained)),
                 measured(_up_to(name, records, lambda phase: phase.seconds)),
+                *_paper_cells(request, runs, "table2", title, "test_accuracy"),
             )
         )
         baseline = baseline or test
@@ -115,11 +111,11 @@ def table2(request: Request, runs: Runs) -> Table:
         Column(heading="parameters", unit=Unit.PARAMETERS),
         Column(heading="networks trained", unit=Unit.COUNT),
         Column(heading="compute", unit=Unit.SECONDS),
+        *_paper_columns(request, "test_accuracy"),
     )
     notes = (
         "Of the network that is best by validation when the succession ends, with the weights of the search.",
         "Networks trained and compute: from the start of the search on; compiling and training, without evaluation.",
-        NO_PAPER_FIGURES,
     )
     title = f"Table 2: primary against secondary succession on {DATASET_TITLES[request.dataset]}"
     return Table(caption=title, columns=columns, rows=tuple(rows), notes=notes)
@@ -135,12 +131,14 @@ def table3(request: Request, runs: Runs) -> Table:
         ("with mimicry", eigen_searches(request)),
     ):
         records = [runs.search(plan) for plan in plans]
+        before = {record.plan.seed: record.chosen(Choice.BEFORE_DUPLICATION) for record in records}
         test = _result(records, "test_accuracy")
         final_notes += _final_notes(records)
         rows.append(
             (
                 title,
                 measured(_result(records, "validation_accuracy")),
+                measured(_of(before, lambda each: each.test_accuracy)),
                 measured(_result(records, "search_test_accuracy")),
                 measured(test),
                 _gain(test, baseline),
@@ -149,12 +147,14 @@ def table3(request: Request, runs: Runs) -> Table:
                 measured(_seconds(records, "search")),
                 *(_shared_seconds(records, part) for part in TEACHER_PARTS),
                 measured(_seconds(records, "final training"), absent=NOTHING),
+                *_paper_cells(request, runs, "table3", title, "test_accuracy"),
             )
         )
         baseline = baseline or test
     columns = (
         Column(heading="search"),
         Column(heading="validation accuracy", unit=Unit.ACCURACY),
+        Column(heading="test accuracy before duplication, weights of the search", unit=Unit.ACCURACY),
         Column(heading="test accuracy, weights of the search", unit=Unit.ACCURACY),
         Column(heading="test accuracy, final training", unit=Unit.ACCURACY),
         Column(heading="test accuracy gained", unit=Unit.GAIN),
@@ -163,12 +163,13 @@ def table3(request: Request, runs: Runs) -> Table:
         Column(heading="search", unit=Unit.SECONDS),
         *(Column(heading=heading, unit=Unit.SECONDS) for heading in TEACHER_PARTS.values()),
         Column(heading="final training", unit=Unit.SECONDS),
+        *_paper_columns(request, "test_accuracy"),
     )
     notes = (
         "Of the network found. Without mimicry: in the search and in the final training.",
         "Gained: after final training, each seed against its own.",
+        "The paper compares without gene duplication: with ours before duplication.",
         _SECONDS_NOTE,
-        NO_PAPER_FIGURES,
         *final_notes,
     )
     title = f"Table 3: with and without mimicry on {DATASET_TITLES[request.dataset]}"
@@ -199,6 +200,7 @@ def table4(request: Request, runs: Runs) -> Table:
                 _gain(test, baseline),
                 measured(_of(chosen, lambda each: each.parameters)),
                 measured(_of(chosen, lambda each: len(each.architecture.layers))),
+                *_paper_cells(request, runs, "table4", title, "test_accuracy", "parameters"),
             )
         )
         baseline = baseline or test
@@ -210,12 +212,12 @@ def table4(request: Request, runs: Runs) -> Table:
         Column(heading="test accuracy gained", unit=Unit.GAIN),
         Column(heading="parameters", unit=Unit.PARAMETERS),
         Column(heading="layers", unit=Unit.COUNT),
+        *_paper_columns(request, "test_accuracy", "parameters"),
     )
     notes = (
         "With duplication: the network found, a duplicate or not, as validation has it.",
         "Trained again: from scratch with mimicry, as long as the final training of a search; gained: by that.",
         _TRAINED_AGAIN_NOTE,
-        NO_PAPER_FIGURES,
         *map(_describe_duplicates, records),
         *_failure_notes(trained),
     )
@@ -244,6 +246,7 @@ def table5(request: Request, runs: Runs) -> Table:
                 _gain(test, baseline),
                 measured(_of(found, lambda each: each.parameters)),
                 measured(seconds),
+                *_paper_cells(request, runs, "table5", title, "test_accuracy"),
             )
         )
         baseline = baseline or test
@@ -254,11 +257,11 @@ def table5(request: Request, runs: Runs) -> Table:
         Column(heading="test accuracy gained", unit=Unit.GAIN),
         Column(heading="parameters", unit=Unit.PARAMETERS),
         Column(heading="training", unit=Unit.SECONDS),
+        *_paper_columns(request, "test_accuracy"),
     )
     notes = (
         "One network a seed, that of EIGEN's search, trained twice from the same initial weights.",
         _TRAINED_AGAIN_NOTE,
-        NO_PAPER_FIGURES,
         *_failure_notes(all_trainings),
     )
     title = f"Table 5: the network found, trained with and without mimicry, on {DATASET_TITLES[request.dataset]}"
@@ -277,8 +280,6 @@ _TRAINED_AGAIN_NOTE = (
 
 def _eigen_system(request: Request, runs: Runs) -> System:
     records = _records(request, runs)
-    comparable = is_comparable(request, runs.facts)
-    published = EIGEN.get(request.dataset)
     return System(
         name="EIGEN",
         dataset=request.dataset,
@@ -287,11 +288,27 @@ def _eigen_system(request: Request, runs: Runs) -> System:
         search_seconds=_seconds(records, "search"),
         teacher_seconds={part: _shared_seconds(records, part) for part in TEACHER_PARTS},
         final_seconds=_seconds(records, "final training"),
-        published={
-            name: paper_cell(getattr(published, name, None), comparable=comparable)
-            for name in ("test_accuracy", "parameters", "seconds")
-        },
+        published=dict(zip(_PUBLISHED, _paper_cells(request, runs, "table1", "EIGEN", *_PUBLISHED), strict=True)),
     )
+
+
+# What the paper's tables have, by the field of `Published`: the column and its unit.
+_PUBLISHED = {
+    "test_accuracy": ("test accuracy", Unit.ACCURACY),
+    "parameters": ("parameters", Unit.PARAMETERS),
+    "seconds": ("compute of one P100", Unit.SECONDS),
+}
+
+
+def _paper_columns(request: Request, *fields: str) -> tuple[Column, ...]:
+    paper = "CIFAR-100" if request.dataset == "cifar100" else "CIFAR-10"
+    return tuple(paper_column(*_PUBLISHED[field], dataset=paper) for field in fields)
+
+
+def _paper_cells(request: Request, runs: Runs, table: str, row: str, *fields: str) -> tuple[Cell, ...]:
+    """What the paper has for a row of a table, in the cells of `_paper_columns`."""
+    found, comparable = published(table, row, request.dataset), is_comparable(request, runs.facts)
+    return tuple(paper_cell(getattr(found, field), comparable=comparable) for field in fields)
 
 
 def _records(request: Request, runs: Runs) -> list[SearchRecord]:
