@@ -157,7 +157,8 @@ class _DisturbedRun:
         while lingering := [orphan for orphan in self.orphans if orphan.is_alive]:
             if time.monotonic() > deadline:
                 raise DisturbedError(
-                    f"run {self.number}: process {lingering[0].pid} ({lingering[0].command[:80]}) outlived its driver"
+                    f"run {self.number}: process {lingering[0].pid} ({' '.join(lingering[0].command.split())[:80]})"
+                    " outlived its driver"
                 )
             time.sleep(0.1)
 
