@@ -79,6 +79,10 @@ class EvolutionConfig:
                     f"which is {self.population_size}"
                 )
 
+    def spares(self, phase: Array | int) -> Array | bool:
+        """Whether no threshold applies in a phase (a `Phase`, [] int32): who is measured trains on to the end."""
+        return (phase == Phase.DUPLICATION) & (not self.extinguish_duplicates)
+
 
 @struct.dataclass
 class Thresholds:
@@ -172,9 +176,7 @@ def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig)
     """
     fitness = jnp.where(children(state)[:, None], fitness, -jnp.inf)
     extinction = survival_selection(state.thresholds, fitness, config=config)
-    if config.extinguish_duplicates:
-        return extinction
-    return _replace_if(state.phase == Phase.DUPLICATION, _spare(fitness), extinction)
+    return _replace_if(jnp.asarray(config.spares(state.phase)), _spare(fitness), extinction)
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -234,7 +234,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
     def _steps_left(self) -> int:
         evolution = self.config.evolution
         ranks = (evolution.first_rank, evolution.second_rank)
-        if self.phase == Phase.DUPLICATION and not evolution.extinguish_duplicates:
+        if self.phase is not None and evolution.spares(self.phase):
             ranks = (evolution.population_size,) * 2
         return steps_left(self.standings, self.landmark, landmarks=self.config.landmarks, ranks=ranks)
 

@@ -96,7 +96,7 @@ class GenerationTrainer:
     def candidates(self, evolution: EvolutionState) -> list[Candidate]:
         """The generation's individuals; what is known of equal architectures is taken over."""
         key = jax.random.fold_in(self.key, evolution.generation)
-        spared = int(evolution.phase) == Phase.DUPLICATION and not self.config.evolution.extinguish_duplicates
+        spared = bool(self.config.evolution.spares(evolution.phase))
         genomes = jax.device_get(evolution.population.genomes)
         candidates = []
         for index in range(int(children(evolution).sum())):
