@@ -6,9 +6,10 @@ renames to a hidden name and then deletes. So a process killed at any moment lea
 steps, and hidden leftovers that the next `save` clears away.
 
 The manifest is there because Orbax reads array data without a checksum (a flipped bit restores as
-another number), and because reading a half-deleted step through Orbax fails late and noisily. A
-step whose files do not match its manifest is damaged, and is passed over. Nothing that Orbax reads
-from a checkpoint can name code to be run.
+another number), and because reading a half-deleted step through Orbax fails late and noisily. It is
+written after the step was read back, to the last bit: Orbax can write what nobody can read, and only
+warn. A step whose files do not match its manifest is damaged, and is passed over. Nothing that Orbax
+reads from a checkpoint can name code to be run.
 
 Leaves may be JAX or NumPy arrays, typed keys and Python numbers; Orbax cannot store arrays of size
 zero, or text. One process writes to a folder at a time.
@@ -20,7 +21,8 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,13 @@ PyTree = Any
 _MANIFEST = "manifest.json"
 _SAVING = "saving"  # suffixes of the hidden names
 _DELETING = "deleting"
+_PER_PROCESS = "ocdbt.process_*"  # what Orbax writes of an item first, and joins when it has ended
+_JOINED = "manifest.ocdbt"
 _SYSTEM_ERROR = re.compile(r"\[os_error_code='(\d+)'\]")
+
+# In other paths Orbax and TensorStore find patterns ([1]), separators (a backslash), addresses (gs:/) and
+# text that is none.
+_PLAIN_PATH = re.compile(r"[\w/ .,=+@%#~-]*")
 
 
 class CheckpointError(ValueError):
@@ -123,11 +131,8 @@ def restore(folder: str | Path, name: str, *, step: int | None = None, abstract:
     if not (path / name).is_dir():
         names = ", ".join(sorted(entry.name for entry in path.iterdir() if entry.is_dir()))
         raise CheckpointError(f"step {step} in {folder} holds no {name!r}; it holds: {names}")
-    fallback = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    wanted = ocp.args.Composite(**{name: ocp.args.StandardRestore(abstract, fallback_sharding=fallback)})
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(path, args=wanted)[name]
+        return _read(path, {name: abstract})[name]
     except Exception as error:  # another structure, or damage that the manifest agrees with, can raise nearly anything
         raise CheckpointError(f"{name!r} of step {step} in {folder} has another form: {_one_line(error)}") from error
 
@@ -140,15 +145,55 @@ def _listed_steps(folder: Path) -> list[int]:
 
 def _write(folder: Path, step: int, items: Mapping[str, PyTree]) -> Path:
     path = folder / f".{step}.{_SAVING}"
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        checkpointer.save(path, args=ocp.args.Composite(**args))
+    args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+    with _plainly_named(path) as plain, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(plain, args=ocp.args.Composite(**args))
+    # To the host, since a device that trains may have no room for a second copy.
+    if not jax.tree.all(jax.tree.map(_is_same, _read(path, jax.tree.map(_on_host, dict(items))), dict(items))):
+        raise ValueError("what was written is read back as something else; choose another folder")
     digests = {name: _sha256(path / name) for name in _files_in(path)}
     for name in digests:
         with (path / name).open("rb") as file:
             os.fsync(file.fileno())
     files.write_json(path / _MANIFEST, {"sha256": digests})
     return path
+
+
+def _read(path: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree]:
+    """Items of a step, by name, each in the structure given for it, or as Orbax stores it where that is None."""
+    fallback = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = {name: ocp.args.StandardRestore(tree, fallback_sharding=fallback) for name, tree in abstract.items()}
+    with _plainly_named(path) as plain, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        restored = checkpointer.restore(plain, args=ocp.args.Composite(**wanted))
+        return {name: restored[name] for name in abstract}
+
+
+@contextlib.contextmanager
+def _plainly_named(path: Path) -> Iterator[Path]:
+    """A path to the same place that Orbax and TensorStore take as it is written."""
+    if _PLAIN_PATH.fullmatch(str(path)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="eigen_jax-") as place:
+        (link := Path(place) / "folder").symlink_to(path.parent)
+        yield link / path.name
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _on_host(leaf: Any) -> Any:
+    """What stands for a leaf of which a copy on the host is wanted."""
+    return np.empty(leaf.shape, leaf.dtype) if isinstance(leaf, jax.Array) and not _is_key(leaf) else leaf
+
+
+def _is_same(one: Any, two: Any) -> bool:
+    """Whether two leaves are equal to the last bit."""
+    if _is_key(one):
+        one, two = jax.random.key_data(one), jax.random.key_data(two)
+    one, two = np.asarray(one), np.asarray(two)
+    return one.dtype == two.dtype and one.shape == two.shape and one.tobytes() == two.tobytes()
 
 
 def _files_in(path: Path) -> list[str]:
@@ -171,7 +216,9 @@ def _is_intact(path: Path) -> bool:
     try:
         digests = files.read_json(path / _MANIFEST)["sha256"]
         same_files = digests.keys() == set(_files_in(path)) != set()
-        return same_files and all(_sha256(path / name) == digest for name, digest in digests.items())
+        # Saves that were never read back can hold items that Orbax did not join.
+        joined = all((part.parent / _JOINED).is_file() for part in path.glob(f"*/{_PER_PROCESS}"))
+        return same_files and joined and all(_sha256(path / name) == digest for name, digest in digests.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 

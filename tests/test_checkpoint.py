@@ -1,5 +1,6 @@
 """Checkpoints: round trips, what is kept, and what is passed over after a kill or damage."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -21,6 +22,7 @@ import numpy as np
 import optax
 import pytest
 from flax import struct
+from odd_names import ODD_NAMES
 from refusals import refuses
 
 from eigen_jax import checkpoint
@@ -326,3 +328,41 @@ def test_what_is_not_there_or_has_another_form_or_cannot_be_saved_gets_one_line(
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(CheckpointError, match=r"^step 1 cannot be saved in .*file: [^\n]+$"):
         save_values(tmp_path / "file", 1)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_folder_may_have_any_name(tmp_path, name):
+    folder = tmp_path / name / "run"
+    checkpoint.save(folder, 0, {"state": {"value": jnp.arange(3)}, "seconds": {"training": 0.5}})
+    assert checkpoint.steps(folder) == (0,)
+    assert checkpoint.restore(folder, "state")["value"].tolist() == [0, 1, 2]
+    assert checkpoint.restore(folder, "seconds") == {"training": 0.5}
+
+
+@pytest.fixture
+def folder_that_orbax_reads_as_a_pattern(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "_plainly_named", contextlib.nullcontext)
+    return tmp_path / "run [1]"
+
+
+def test_a_save_that_cannot_be_read_back_is_none(folder_that_orbax_reads_as_a_pattern, tmp_path):
+    folder = folder_that_orbax_reads_as_a_pattern
+    save_values(tmp_path / "run", 1)
+    shutil.move(tmp_path / "run", folder)
+    with pytest.raises(CheckpointError, match=r"^step 2 cannot be saved in .*run \[1\]: [^\n]+$"):
+        save_values(folder, 2)
+    assert [entry.name for entry in folder.iterdir()] == ["1"]
+    assert checkpoint.steps(folder) == (1,)
+
+
+def test_a_save_that_was_never_joined_is_passed_over_whatever_its_manifest_says(
+    folder_that_orbax_reads_as_a_pattern, monkeypatch
+):
+    folder = folder_that_orbax_reads_as_a_pattern
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_is_same", lambda *_: True)
+        patch.setattr(checkpoint, "_read", lambda _, items: items)
+        save_values(folder, 0, 1)
+    assert sorted(entry.name for entry in folder.iterdir()) == ["0", "1"]
+    assert checkpoint.steps(folder) == ()
+    assert checkpoint.latest_step(folder) is None

@@ -1,0 +1,18 @@
+"""Names that a file system takes and that programs stumble over: as patterns, separators, addresses, options."""
+
+ODD_NAMES = (
+    "a space",
+    "run [1]",
+    "lr[0.05]",
+    "50%41 %s",
+    "a#b",
+    "'single' \"double\"",
+    "back\\slash",
+    "-dash",
+    "Müller",
+    "日本語",
+    "all*? {of} $HOME; it & more | ~",
+    "gs:",  # an address, with the separator behind it
+    "two\nlines",
+    "\udcff",  # a byte that is no text
+)
