@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import logging
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from jax import Array
 
 from eigen_jax import checkpoint
 from eigen_jax.checkpoint import CheckpointError
+from eigen_jax.clock import WorkClock
 from eigen_jax.training import (
     Dataset,
     ProgressCallback,
@@ -88,6 +88,7 @@ def train_resumably(
     time_limit: float | None = None,
     should_stop: ShouldStop = never,
     on_progress: ProgressCallback | None = None,
+    clock: WorkClock | None = None,
 ) -> tuple[TrainState, Seconds]:
     """Trains from scratch until `until` steps were taken in all, or from what a folder holds of this training.
 
@@ -106,6 +107,7 @@ def train_resumably(
         time_limit: seconds that the whole training may take.
         should_stop: asked after every call of a program.
         on_progress: see `train_to`.
+        clock: of the process's work; paused while the disk is waited for. A new one by default.
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
@@ -114,17 +116,17 @@ def train_resumably(
         CheckpointError: a checkpoint cannot be written, or is of another network, or the folder is
             another process's.
     """
-    with _locked(folder):
-        state, seconds = _resume(
-            key if init_key is None else init_key, dataset, until, folder, network=network, config=config
-        )
+    clock = clock or WorkClock()
+    init_key = key if init_key is None else init_key
+    with _locked(folder, clock):
+        state, seconds = _resume(init_key, dataset, until, folder, network=network, config=config, clock=clock)
         while (step := int(state.step)) < until:
             _check(step, seconds, time_limit=time_limit, should_stop=should_stop)
-            began = time.monotonic()
+            began = clock()
             left = save_every if time_limit is None else min(save_every, time_limit - seconds.total)
 
             def is_due(began: float = began, left: float = left) -> bool:
-                return should_stop() or time.monotonic() - began >= left
+                return should_stop() or clock() - began >= left
 
             state, report = train_to(
                 key,
@@ -136,9 +138,11 @@ def train_resumably(
                 teacher=teacher,
                 on_progress=on_progress,
                 pause=is_due,
+                clock=clock,
             )
             seconds += Seconds(compiling=report.compile_seconds, training=report.train_seconds)
-            checkpoint.save(folder, int(state.step), {"state": state, "seconds": dataclasses.asdict(seconds)})
+            with clock.paused():
+                checkpoint.save(folder, int(state.step), {"state": state, "seconds": dataclasses.asdict(seconds)})
     return state, seconds
 
 
@@ -150,7 +154,14 @@ def _check(step: int, seconds: Seconds, *, time_limit: float | None, should_stop
 
 
 def _resume(
-    key: Array, dataset: Dataset, until: int, folder: Path, *, network: nn.Module, config: TrainConfig
+    key: Array,
+    dataset: Dataset,
+    until: int,
+    folder: Path,
+    *,
+    network: nn.Module,
+    config: TrainConfig,
+    clock: WorkClock,
 ) -> tuple[TrainState, Seconds]:
     """The newest state saved, or an untrained one, and what it took so far."""
     _, height, width, channels = dataset.train_images.shape
@@ -161,12 +172,13 @@ def _resume(
         _clear(folder)
         step = None
     if step is None:
-        began = time.perf_counter()
+        began = clock()
         state = jax.block_until_ready(init_state(key, network=network, config=config, input_shape=shape))
-        return state, Seconds(compiling=time.perf_counter() - began)
+        return state, Seconds(compiling=clock() - began)
     abstract = abstract_state(network=network, config=config, input_shape=shape)
-    state = checkpoint.restore(folder, "state", step=step, abstract=abstract)
-    seconds = checkpoint.restore(folder, "seconds", step=step)
+    with clock.paused():
+        state = checkpoint.restore(folder, "state", step=step, abstract=abstract)
+        seconds = checkpoint.restore(folder, "seconds", step=step)
     return state, Seconds(**{field.name: float(seconds.get(field.name, 0)) for field in dataclasses.fields(Seconds)})
 
 
@@ -177,12 +189,13 @@ def _clear(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, clock: WorkClock) -> Iterator[None]:
     """Keeps other processes out, such as one that a killed driver has left and that has not noticed yet."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder / _LOCK, timeout=_PATIENCE)
-        lock.acquire()
+        with clock.paused():
+            lock.acquire()
     except filelock.Timeout:  # an OSError, too
         raise CheckpointError(f"{folder} is in use by another process; end that one first") from None
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from unittest import mock
 
 import jax
@@ -10,11 +11,12 @@ import pytest
 from executor_data import CONFIG, Fair, after, check_as_inline, elsewhere, leaves_of, make_dataset, make_job, same_bits
 from jax import numpy as jnp
 
-from eigen_jax import checkpoint, platforms, resumable
+from eigen_jax import checkpoint, clock, platforms, resumable
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
 from eigen_jax.executor import InlineExecutor, Job, Outcome, jobs, prepare_job, run_job, session
-from eigen_jax.resumable import Seconds, StoppedError
+from eigen_jax.executor.interface import Finished, Overdue
+from eigen_jax.resumable import Seconds, StoppedError, never
 from eigen_jax.training import TrainConfigError, batch_shapes, loop, programs
 
 WILD = dataclasses.replace(CONFIG, learning_rate=1e30)
@@ -202,3 +204,70 @@ def test_the_inline_executor_stops_with_the_job_under_way_saved_and_goes_on_from
     outcomes = dict(executor.run(often, on_progress=lambda position, step, *_: told.append((position, step))))
     assert told == [*((1, step) for step in (4, 5, 6, 7)), *((2, step) for step in range(1, 8))]
     check_as_inline(some, outcomes, bright_and_dark)
+
+
+class Deaf(Fair):
+    """A teacher that takes as long for an answer as it is wanted to, like a compilation that nothing interrupts."""
+
+    def __init__(self, ended: threading.Event) -> None:
+        super().__init__()
+        self.ended = ended
+        self.asked = 0
+
+    def __call__(self, examples, views, images):
+        self.asked += 1
+        # The first question is about the shape of its answers, before the job begins.
+        assert self.asked == 1 or self.ended.wait(60)
+        return super().__call__(examples, views, images)
+
+
+def test_a_job_that_does_not_notice_its_time_is_told_of_after_a_grace_while_it_goes_on(bright_and_dark, job):
+    told: list[Overdue] = []
+    ended = threading.Event()
+    # Half a second of work in all, compiling included.
+    busy = session.Session(bright_and_dark, Deaf(ended), grace=-999.5)
+
+    def note(overdue: Overdue) -> None:
+        told.append(overdue)
+        ended.set()
+
+    late = job(5, time_limit=1_000.0)
+    answer = busy.answer(late, should_stop=never, on_progress=lambda *_: None, on_overdue=note)
+    assert isinstance(answer, Finished)  # its driver has replaced it by then
+    (overdue,) = told
+    assert overdue.cause == "training took more than 1000 s, and did not end by itself -999.5 s later"
+    assert 0.5 <= overdue.seconds < 60
+
+
+def test_a_disk_that_hangs_takes_none_of_a_jobs_time(bright_and_dark, job, monkeypatch):
+    save = checkpoint.save
+
+    def slow_save(*arguments, **rest):
+        time.sleep(0.5)
+        save(*arguments, **rest)
+
+    monkeypatch.setattr(checkpoint, "save", slow_save)
+    with clock.WorkClock() as working:
+        began, worked = time.monotonic(), working()
+        run_job(job(3), bright_and_dark, clock=working)
+        assert time.monotonic() - began - (working() - worked) >= 0.5
+
+
+def test_a_job_holds_still_while_its_driver_does(bright_and_dark, job):
+    held, told = threading.Event(), []
+
+    def hold(step: int, *_: float) -> None:
+        told.append(step)
+        if len(told) == 1:
+            held.set()
+            threading.Timer(1.0, held.clear).start()
+            time.sleep(0.3)  # a look at the clock later, the next call of a program waits
+
+    started = time.monotonic()
+    outcome = session.Session(bright_and_dark, None, is_held=held.is_set).run(
+        job(200), should_stop=never, on_progress=hold
+    )
+    elapsed = time.monotonic() - started
+    assert told == [50, 100, 150, 200]
+    assert outcome.cause is None
+    assert outcome.seconds.total < elapsed - 0.5

@@ -15,7 +15,7 @@ import pytest
 from executor_data import make_job
 
 from eigen_jax.executor import ExecutorError, Job, Outcome, PoolExecutor, pool
-from eigen_jax.executor.interface import Died, Finished, Message, Progress, Ready, Refused, Stopped
+from eigen_jax.executor.interface import Died, Finished, Message, Overdue, Progress, Ready, Refused, Stopped
 from eigen_jax.resumable import Seconds, StoppedError
 
 KILLED = Died("was killed by SIGKILL")
@@ -164,10 +164,10 @@ def make_jobs(count: int, **rest) -> list[Job]:
 
 @contextlib.contextmanager
 def opened(workers: FakeWorkers, **rest) -> Iterator[PoolExecutor]:
-    """An executor under the workers' clock, with the scripts' saves in place of those on disk."""
+    """An executor, with the scripts' saves in place of those on disk."""
     with mock.patch.object(pool.checkpoint, "latest_step", workers.saves.get):
         try:
-            with PoolExecutor(workers, clock=lambda: workers.now, **rest) as executor:
+            with PoolExecutor(workers, **rest) as executor:
                 yield executor
         finally:
             assert workers.is_closed
@@ -310,29 +310,21 @@ def test_some_starts_may_fail_and_count_for_no_job():
     assert len(workers.started) == 6
 
 
-def test_a_job_that_does_not_notice_its_time_is_killed_after_a_grace():
-    workers = FakeWorkers(2, but(0, Takes(5_000), others=good(Takes(50))))
-    outcomes = dict(run(workers, make_jobs(4, time_limit=100.0)))
-    late = "training took more than 100 s, and did not end by itself 60 s later"
-    assert [outcomes[each].cause for each in range(4)] == [late, None, None, None]
-    assert 160 < outcomes[0].seconds.total < 161
-    assert 160 < workers.now < 215
+def test_a_job_that_does_not_notice_its_time_fails_for_good_and_its_worker_is_replaced():
+    overdue = Overdue("training took more than 100 s, and did not end by itself 60 s later", 160.5)
+    jobs = make_jobs(4)
+    workers = FakeWorkers(2, but(0, overdue, others=good(Takes(50))))
+    outcomes = dict(run(workers, jobs))
+    assert outcomes.pop(0).cause == overdue.cause
+    assert outcomes == {each: outcome_of(jobs[each]) for each in (1, 2, 3)}
     assert workers.attempts[0] == 1
+    assert len(workers.started) == 3
 
 
-@pytest.mark.parametrize(
-    ("starts", "takes", "time_limit", "settings"),
-    [
-        (0, 159, 100.0, {}),
-        (0, 119, 100.0, {"grace": 20.0}),
-        (500, 90, 100.0, {"grace": 0.0}),  # the time that a worker takes to start is not its job's
-        (0, 4_000, None, {}),
-    ],
-)
-def test_a_job_that_ends_in_time_has_its_own_outcome(starts, takes, time_limit, settings):
-    workers = FakeWorkers(1, good(Takes(takes)), starting=[[Takes(starts), Ready()]])
-    jobs = make_jobs(2, time_limit=time_limit)
-    assert dict(run(workers, jobs, **settings)) == all_good(jobs)
+def test_what_an_overdue_job_took_is_recorded():
+    (outcome,) = dict(run(FakeWorkers(1, but(0, Overdue("late", 160.5))), make_jobs(1))).values()
+    assert math.isnan(outcome.fitness)
+    assert outcome.seconds == Seconds(training=160.5)
 
 
 @pytest.mark.parametrize(
@@ -353,5 +345,5 @@ def test_a_stop_asks_all_workers_and_waits_until_they_have_saved(stopping, takes
     assert len(workers.started) == (3 if at else 0)
     assert all(worker.was_asked_to_stop for worker in workers.started)
     assert list(workers.saves.values()) == [4] * len(workers.started) * (takes == 30)
-    assert at + takes * bool(at) <= workers.now < at + takes * bool(at) + 5
+    assert at + takes * bool(at) <= round(workers.now, 6) < at + takes * bool(at) + 5
     assert list(workers.attempts.values()) == [1] * len(workers.started)

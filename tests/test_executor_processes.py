@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -145,7 +145,7 @@ def test_a_mistake_of_the_program_is_told_at_once_and_a_worker_ends_when_its_dri
         assert "TypeError: a mistake" in shown.err
         assert shown.out == ""
         # Those are for the driver to deal with, which a machine that is taken away tells as well.
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             worker.process.send_signal(number)
         worker.connection.close()
         assert worker.process.wait(60) == 0
@@ -231,6 +231,60 @@ def test_workers_leave_stdin_and_stdout_alone_and_end_when_their_driver_is_kille
     assert step is not None
     further = [make_job(tmp_path, 0, until=step + 2)]
     check_as_inline(further, dict(InlineExecutor(dataset, teacher=Fair()).run(further)), dataset, Fair())
+
+
+def states_of(pids: Iterable[str]) -> str:
+    """The state of each process, as a letter of Linux's."""
+    return "".join(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in pids)
+
+
+def cpu_seconds(pid: str) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.slow
+@needs_proc
+def test_workers_stop_with_their_driver_and_go_on_with_it(tmp_path):
+    """By Ctrl-Z, which a terminal tells the whole process group of, and where the driver alone is stopped."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(DRIVER), str(tmp_path)],
+        stdin=pipe,
+        stdout=pipe,
+        text=True,
+        env=os.environ | ENVIRONMENT,
+        process_group=0,
+    )
+    to_driver, from_driver = process.stdin, process.stdout
+    assert to_driver is not None
+    assert from_driver is not None
+
+    def pids_when_both_trained() -> list[str]:
+        to_driver.write("\n")
+        to_driver.flush()
+        return from_driver.readline().split()
+
+    try:
+        pids = pids_when_both_trained()
+        os.killpg(process.pid, signal.SIGTSTP)
+        deadline = time.monotonic() + 60
+        while states_of([str(process.pid), *pids]) != "TTT":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGCONT)
+        assert pids_when_both_trained() == pids
+
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2.0)  # what was under way ends
+        before = [cpu_seconds(pid) for pid in pids]
+        time.sleep(2.0)
+        assert [cpu_seconds(pid) - one for pid, one in zip(pids, before, strict=True)] == pytest.approx([0, 0], abs=0.3)
+        process.send_signal(signal.SIGCONT)
+        assert pids_when_both_trained() == pids
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.slow

@@ -29,8 +29,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {"data", "losses", "platforms"},
     "teacher": {"data", "losses", "training", "checkpoint", "layers", "resumable", "files"},
     "checkpoint": {"files"},
-    "resumable": {"training", "checkpoint"},
-    "executor": {"training", "checkpoint", "builder", "architecture", "resumable"},
+    "clock": set(),
+    "resumable": {"training", "checkpoint", "clock"},
+    "executor": {"training", "checkpoint", "builder", "architecture", "resumable", "clock"},
     "lineage": {"architecture", "files"},
     "report": {"lineage", "architecture", "files"},
 }

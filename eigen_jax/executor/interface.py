@@ -53,6 +53,14 @@ class Finished:
 
 
 @dataclasses.dataclass(frozen=True)
+class Overdue:
+    """A worker's job is far over its time and does not notice, as in a compilation, which nothing can interrupt."""
+
+    cause: str  # one line
+    seconds: float  # of work
+
+
+@dataclasses.dataclass(frozen=True)
 class Stopped:
     """A worker has saved its job and left it, as it was asked to."""
 
@@ -71,7 +79,7 @@ class Died:
     reason: str  # how it ended, to follow on "its worker "
 
 
-Message = Ready | Progress | Finished | Stopped | Refused | Died
+Message = Ready | Progress | Finished | Overdue | Stopped | Refused | Died
 
 
 class Worker(Protocol):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import time
 from pathlib import Path
 
 import jax
@@ -10,6 +9,7 @@ from jax import Array
 
 from eigen_jax.architecture import Architecture
 from eigen_jax.builder import Network, build_network
+from eigen_jax.clock import WorkClock
 from eigen_jax.resumable import (
     SAVE_EVERY,
     Seconds,
@@ -69,6 +69,7 @@ def run_job(
     teacher: Teacher | None = None,
     should_stop: ShouldStop = never,
     on_progress: ProgressCallback | None = None,
+    clock: WorkClock | None = None,
 ) -> Outcome:
     """Trains in this process, on its first devices.
 
@@ -80,6 +81,7 @@ def run_job(
         teacher: whom the network mimics; None for plain cross-entropy.
         should_stop: asked after every call of a program.
         on_progress: see `train_to`.
+        clock: of the process's work, which times are told in; a new one by default.
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
@@ -87,7 +89,8 @@ def run_job(
         TrainConfigError: a batch is larger than the training set, or devices are missing.
     """
     network = _network(job, dataset)
-    began = time.perf_counter()
+    clock = clock or WorkClock()
+    began = clock()
     try:
         state, seconds = train_resumably(
             job.key,
@@ -101,6 +104,7 @@ def run_job(
             time_limit=job.time_limit,
             should_stop=should_stop,
             on_progress=on_progress,
+            clock=clock,
         )
         parts = [(dataset.validation_images, dataset.validation_labels)]
         if job.tested:
@@ -110,7 +114,7 @@ def run_job(
             for images, labels in parts
         ]
     except _FAILURES as error:
-        return failed(_one_line(error), Seconds(training=time.perf_counter() - began))
+        return failed(_one_line(error), Seconds(training=clock() - began))
     return Outcome(fitness=accuracies[0], test_accuracy=accuracies[1] if job.tested else None, seconds=seconds)
 
 

@@ -2,8 +2,7 @@
 
 import collections
 import dataclasses
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from eigen_jax import checkpoint
@@ -13,6 +12,7 @@ from eigen_jax.executor.interface import (
     Finished,
     JobProgress,
     Message,
+    Overdue,
     Progress,
     Ready,
     Refused,
@@ -25,10 +25,8 @@ from eigen_jax.resumable import Seconds, ShouldStop, StoppedError, never
 
 RETRIES = 3  # times that a job is given to another worker without having got any further
 STARTS = 3  # times in a row that a worker may die before it is ready
-GRACE = 60.0  # seconds beyond its bound that a job has to notice it; a compilation cannot be interrupted
 _POLL = 0.2  # seconds between two looks at whether to stop
-
-_STOPPING = 120.0  # seconds that workers have to save
+_STOPPING = 120.0  # seconds without a word that workers have to save
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -38,7 +36,6 @@ class _Slot:
     worker: Worker | None = None
     ready: bool = False
     position: int | None = None  # of the job that it runs
-    began: float = 0.0  # when it was given the job, or was ready for it
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -62,8 +59,6 @@ class PoolExecutor:
         *,
         should_stop: ShouldStop = never,
         retries: int = RETRIES,
-        grace: float = GRACE,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Makes it; workers are started when there are jobs for them.
 
@@ -71,14 +66,10 @@ class PoolExecutor:
             workers: where they are started.
             should_stop: whether to save the jobs under way and to leave.
             retries: times that a job whose worker died is tried again from the same save.
-            grace: seconds beyond a job's time limit after which its worker is killed.
-            clock: seconds from any fixed time on.
         """
         self.workers = workers
         self.should_stop = should_stop
         self.retries = retries
-        self.grace = grace
-        self.clock = clock
         self._slots = [_Slot() for _ in range(workers.size)]
         self._failed_starts = 0
         self._home: dict[Path, int] = {}  # slot of the worker that has a job's programs, by the job's folder
@@ -113,9 +104,6 @@ class PoolExecutor:
                 for position, outcome in self._ended(slot, message, jobs, queue, attempts):
                     left -= 1
                     yield position, outcome
-            for position, outcome in self._overdue(jobs):
-                left -= 1
-                yield position, outcome
 
     def _assign(self, jobs: Sequence[Job], queue: collections.deque[int]) -> None:
         """Gives jobs to idle workers, and tells each which one it may be given next."""
@@ -126,7 +114,7 @@ class PoolExecutor:
                 slot.worker, slot.ready = self.workers.start(number), False
             position = self._pick(number, jobs, queue)
             queue.remove(position)
-            slot.position, slot.began = position, self.clock()
+            slot.position = position
             slot.worker.submit(jobs[position])
             if queue:
                 following = self._pick(number, jobs, queue)
@@ -157,14 +145,17 @@ class PoolExecutor:
         """Takes note of a message; yields the outcome that it brings, if any."""
         position = slot.position
         if isinstance(message, Ready):
-            # What it took to start is no fault of its job.
-            slot.ready, slot.began, self._failed_starts = True, self.clock(), 0
+            slot.ready, self._failed_starts = True, 0
         elif isinstance(message, Refused):
             raise ExecutorError(message.reason)
         elif isinstance(message, Finished) and position is not None:
             slot.position = None
             self._home[jobs[position].folder] = self._slots.index(slot)
             yield position, message.outcome
+        elif isinstance(message, Overdue) and position is not None and slot.worker is not None:
+            slot.worker.kill()
+            slot.worker = slot.position = None
+            yield position, failed(message.cause, Seconds(training=message.seconds))
         elif isinstance(message, Died):
             was_ready, slot.worker, slot.position = slot.ready, None, None
             if not was_ready:
@@ -194,27 +185,18 @@ class PoolExecutor:
             return None
         return failed(f"its worker died {attempts.deaths} times at one place: the last one {reason}", Seconds())
 
-    def _overdue(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome]]:
-        """Kills the workers whose jobs are far over their time and have not noticed."""
-        for slot in self._slots:
-            if slot.worker is None or slot.position is None:
-                continue
-            limit, taken = jobs[slot.position].time_limit, self.clock() - slot.began
-            if limit is not None and slot.ready and taken > limit + self.grace:
-                slot.worker.kill()
-                position, slot.worker, slot.position = slot.position, None, None
-                cause = f"training took more than {limit:g} s, and did not end by itself {self.grace:g} s later"
-                yield position, failed(cause, Seconds(training=taken))
-
     def _stop_all(self) -> None:
         """Lets every worker save; what they still finish is found again when the same jobs are run."""
         busy = [slot for slot in self._slots if slot.worker is not None and slot.position is not None]
         for slot in busy:
             if slot.worker is not None:
                 slot.worker.stop()
-        deadline = self.clock() + _STOPPING
-        while any(slot.position is not None for slot in busy) and self.clock() < deadline:
-            for slot, message in self._messages(_POLL):
+        # Counted in looks: a driver that was stopped itself has not waited.
+        silent_looks = 0
+        while any(slot.position is not None for slot in busy) and silent_looks * _POLL < _STOPPING:
+            messages = self._messages(_POLL)
+            silent_looks += not messages
+            for slot, message in messages:
                 if isinstance(message, Finished | Stopped | Refused | Died):
                     slot.position = None
                 if isinstance(message, Died):

@@ -20,6 +20,9 @@ from eigen_jax.training import Dataset, Teacher
 
 PREPARE, RUN, STOP = "prepare", "run", "stop"  # what a worker is told to do
 
+# A terminal, or a machine that is taken away, tells all processes, and the driver lets its workers save.
+DRIVERS_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
 _SOURCE = Path(__file__).resolve().parents[2]
 
 
@@ -75,14 +78,18 @@ class ProcessWorker:
             environment: variables that it has besides this process's own.
         """
         self.connection, theirs = Pipe()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "eigen_jax.executor.worker", str(theirs.fileno())],
-            env={**os.environ, **python_path(), **environment},
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            # Ctrl-C reaches the driver alone, which lets its workers save.
-            start_new_session=True,
-        )
+        # The worker is of the driver's process group, so that Ctrl-Z stops it, too. It is born with the driver's
+        # signals blocked, because it takes it seconds to come to ignoring them.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, DRIVERS_SIGNALS)
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "eigen_jax.executor.worker", str(theirs.fileno())],
+                env={**os.environ, **python_path(), **environment},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
         self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._outbox.put(payload)

@@ -12,7 +12,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eigen_jax.executor.interface import Died, ExecutorError, Finished, Message, Progress, Ready, Refused, Stopped
+from eigen_jax.executor.interface import (
+    Died,
+    ExecutorError,
+    Finished,
+    Message,
+    Overdue,
+    Progress,
+    Ready,
+    Refused,
+    Stopped,
+)
 from eigen_jax.executor.jobs import Job
 from eigen_jax.executor.processes import python_path
 from eigen_jax.executor.session import Session, to_device, to_host
@@ -193,7 +203,7 @@ class _Actor:
     def __init__(self, payload: Any) -> None:
         dataset, teacher = payload
         self.session = Session(to_device(dataset), to_device(teacher))
-        self.told: Progress | None = None
+        self.told: Progress | Overdue | None = None
         self.stopped = 0  # the last job that is to be left; calls may overtake one another
 
     def ready(self) -> Message:
@@ -206,11 +216,16 @@ class _Actor:
                 f"a worker does not see the run folder {run_folder}; choose one on storage that all nodes share"
             )
         try:
-            return self.session.answer(job, should_stop=lambda: self.stopped >= number, on_progress=self._note)
+            return self.session.answer(
+                job,
+                should_stop=lambda: self.stopped >= number,
+                on_progress=self._note_progress,
+                on_overdue=self._note_overdue,
+            )
         finally:
             self.told = None  # a question that overtakes the next job must not be answered with this one's
 
-    def progress(self) -> Progress | None:
+    def progress(self) -> Progress | Overdue | None:
         told, self.told = self.told, None
         return told
 
@@ -220,5 +235,8 @@ class _Actor:
     def stop(self, number: int) -> None:
         self.stopped = number
 
-    def _note(self, step: int, loss: float, steps_per_second: float) -> None:
+    def _note_progress(self, step: int, loss: float, steps_per_second: float) -> None:
         self.told = Progress(step, loss, steps_per_second)
+
+    def _note_overdue(self, overdue: Overdue) -> None:
+        self.told = overdue

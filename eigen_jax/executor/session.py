@@ -1,6 +1,8 @@
 """What runs jobs one after the other in one process: the data and the teacher, and what is kept between jobs."""
 
+import math
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from eigen_jax.checkpoint import CheckpointError
-from eigen_jax.executor.interface import Finished, Refused, Stopped
+from eigen_jax.clock import WorkClock
+from eigen_jax.executor.interface import Finished, Overdue, Refused, Stopped
 from eigen_jax.executor.jobs import Job, Outcome, prepare_job, run_job
-from eigen_jax.resumable import ShouldStop, StoppedError
+from eigen_jax.resumable import ShouldStop, StoppedError, never
 from eigen_jax.training import (
     Batch,
     Dataset,
@@ -25,12 +28,32 @@ from eigen_jax.training import (
 _REFUSALS = (OSError, CheckpointError, TrainConfigError)
 
 
+GRACE = 60.0  # seconds of work beyond its bound that a job has to notice it; a compilation cannot be interrupted
+
+
 class Session:
     """The jobs of one process."""
 
-    def __init__(self, dataset: Dataset, teacher: Teacher | None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        teacher: Teacher | None,
+        *,
+        is_held: Callable[[], bool] = never,
+        grace: float = GRACE,
+    ) -> None:
+        """Makes it.
+
+        Args:
+            dataset: what networks are trained on and measured with.
+            teacher: whom they mimic.
+            is_held: whether jobs are to hold still, such as while the driver is stopped.
+            grace: seconds of work beyond its bound after which a job is told to be overdue.
+        """
         self.dataset = dataset
         self.teacher = teacher
+        self.is_held = is_held
+        self.grace = grace
         self._shapes: dict[TrainConfig, Batch] = {}
 
     def prepare(self, job: Job) -> None:
@@ -39,17 +62,54 @@ class Session:
             self._shapes[job.config] = batch_shapes(job.key, self.dataset, config=job.config, teacher=self.teacher)
         prepare_job(job, self.dataset, self._shapes[job.config])
 
-    def run(self, job: Job, *, should_stop: ShouldStop, on_progress: ProgressCallback | None) -> Outcome:
-        """See `run_job`."""
-        return run_job(job, self.dataset, teacher=self.teacher, should_stop=should_stop, on_progress=on_progress)
+    def run(
+        self,
+        job: Job,
+        *,
+        should_stop: ShouldStop,
+        on_progress: ProgressCallback | None,
+        on_overdue: Callable[[Overdue], None] = lambda overdue: None,
+    ) -> Outcome:
+        """See `run_job`; holds still where that is wanted.
+
+        Args:
+            job: what to run.
+            should_stop: see `run_job`.
+            on_progress: see `run_job`.
+            on_overdue: called from another thread, at most once.
+        """
+        limit = math.inf if job.time_limit is None else job.time_limit
+
+        def alarm(seconds: float) -> None:
+            cause = f"training took more than {limit:g} s, and did not end by itself {self.grace:g} s later"
+            on_overdue(Overdue(cause, seconds))
+
+        def hold_or_stop() -> bool:
+            clock.wait_while_held()
+            return should_stop()
+
+        with WorkClock(is_held=self.is_held, alarm_at=limit + self.grace, alarm=alarm) as clock:
+            return run_job(
+                job,
+                self.dataset,
+                teacher=self.teacher,
+                should_stop=hold_or_stop,
+                on_progress=on_progress,
+                clock=clock,
+            )
 
     def answer(
-        self, job: Job, *, should_stop: ShouldStop, on_progress: ProgressCallback
+        self,
+        job: Job,
+        *,
+        should_stop: ShouldStop,
+        on_progress: ProgressCallback,
+        on_overdue: Callable[[Overdue], None],
     ) -> Finished | Stopped | Refused:
-        """Runs a job, and tells what a worker tells of it."""
+        """Runs a job as `run` does, and tells what a worker tells of it."""
         try:
             self.prepare(job)
-            return Finished(self.run(job, should_stop=should_stop, on_progress=on_progress))
+            return Finished(self.run(job, should_stop=should_stop, on_progress=on_progress, on_overdue=on_overdue))
         except StoppedError:
             return Stopped()
         except _REFUSALS as error:

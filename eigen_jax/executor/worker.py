@@ -7,6 +7,7 @@ It ends when its driver does, however that ends.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import queue
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from eigen_jax.executor.interface import Message, Progress, Ready
 from eigen_jax.executor.jobs import Job
-from eigen_jax.executor.processes import PREPARE, RUN, STOP
+from eigen_jax.executor.processes import DRIVERS_SIGNALS, PREPARE, RUN, STOP
 from eigen_jax.executor.session import Session, to_device
 
 
@@ -33,25 +34,26 @@ def main(descriptor: int) -> None:
         dataset, teacher = connection.recv()
     except (EOFError, OSError):
         return
-    session = Session(to_device(dataset), to_device(teacher))
+    driver = os.getppid()
+    session = Session(to_device(dataset), to_device(teacher), is_held=lambda: _is_stopped(driver))
+    send = functools.partial(_send, connection, threading.Lock())
     jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, session, jobs, stop), daemon=True).start()
-    _send(connection, Ready())
+    send(Ready())
+
+    def tell(step: int, loss: float, steps_per_second: float) -> None:
+        send(Progress(step, loss, steps_per_second))
+
     while True:
-        job = jobs.get()
-
-        def tell(step: int, loss: float, steps_per_second: float) -> None:
-            _send(connection, Progress(step, loss, steps_per_second))
-
-        _send(connection, session.answer(job, should_stop=stop.is_set, on_progress=tell))
+        send(session.answer(jobs.get(), should_stop=stop.is_set, on_progress=tell, on_overdue=send))
 
 
 def _stand_back() -> None:
     """Lets the driver decide when to save and end, and outlive this process."""
-    # A machine that is taken away tells every process of it.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in DRIVERS_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, DRIVERS_SIGNALS)
     # Out of memory, Linux is to choose a worker; other systems have no such file.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
@@ -76,9 +78,19 @@ def _listen(connection: Connection, session: Session, jobs: "queue.SimpleQueue[J
             stop.set()
 
 
-def _send(connection: Connection, message: Message) -> None:
+def _is_stopped(driver: int) -> bool:
+    """Whether the driver is stopped, where the system tells of it: its workers are then to hold still as well."""
     try:
-        connection.send(message)
+        # The name, in parentheses, may hold anything.
+        return Path(f"/proc/{driver}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+    except (OSError, IndexError):
+        return False
+
+
+def _send(connection: Connection, lock: threading.Lock, message: Message) -> None:
+    try:
+        with lock:
+            connection.send(message)
     except OSError:
         _leave()
 

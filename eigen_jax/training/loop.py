@@ -36,6 +36,8 @@ Pause = Callable[[], bool]  # whether training is to come back before its landma
 # calls run ahead of it.
 CHECK_EVERY = 50
 
+_SHORTEST = 1e-6  # seconds; a clock of work can stand still between two looks
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainReport:
@@ -59,6 +61,7 @@ def train_to(
     teacher: Teacher | None = None,
     on_progress: ProgressCallback | None = None,
     pause: Pause | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[TrainState, TrainReport]:
     """Trains until `until` steps were taken in all, or a pause; a state that is there already comes back as it is.
 
@@ -79,6 +82,7 @@ def train_to(
             and the steps a second.
         pause: asked after every call of a program. Where it says so, the state comes back as it is
             then, to be saved, say; another call goes on from it to the same bits.
+        clock: seconds from any fixed time on, which the report and the steps a second are told in.
 
     Raises:
         TrainConfigError: a batch is larger than the training set, there are fewer devices than
@@ -90,13 +94,13 @@ def train_to(
         return state, TrainReport(steps=0, loss=math.nan, accuracy=math.nan, compile_seconds=0.0, train_seconds=0.0)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     state = spread_state(state, devices=config.devices)
-    started = time.perf_counter()
+    started = clock()
     calls = steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call)
     batches = draw_batches(key, dataset, start, config=config, teacher=teacher)
     first = next(batches)
     programs = compile_training(state, first, set(calls), network=network, config=config)
 
-    begun = looked = time.perf_counter()
+    begun = looked = clock()
     inputs = _inputs(itertools.chain([first], batches), calls, devices=config.devices)
     following: Batch | None = next(inputs)
     metrics: list[StepMetrics] = []
@@ -108,9 +112,9 @@ def train_to(
         paused = pause is not None and pause()
         if step // CHECK_EVERY > (step - steps) // CHECK_EVERY or step == until or paused:
             count, loss, accuracy = _check_metrics(step, metrics)
-            now = time.perf_counter()
+            now = clock()
             if on_progress is not None:
-                on_progress(step, loss, count / (now - looked))
+                on_progress(step, loss, count / max(now - looked, _SHORTEST))
             metrics, looked = [], now
         if paused:
             break

@@ -1,0 +1,92 @@
+"""Time that a process spends at its work, which the clock on the wall knows nothing of."""
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Self
+
+_TICK = 0.1  # seconds between two looks
+_GAP = 1.0  # the longest time between two looks that is taken for work; a process that is stopped looks at nothing
+
+
+class WorkClock:
+    """Seconds of work, counted from its making on; called, it says how many.
+
+    Used as a context manager, it watches: a thread looks at it ten times a second, so that neither the time
+    counts in which the whole process did not run (it was stopped, or the machine slept or was frozen), nor
+    that in which it was to hold still.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_held: Callable[[], bool] = lambda: False,
+        alarm_at: float = math.inf,
+        alarm: Callable[[float], None] = lambda seconds: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Makes it.
+
+        Args:
+            is_held: whether the process is to hold still; asked at each look.
+            alarm_at: seconds of work after which the alarm is given.
+            alarm: called once, from the thread that watches, with the seconds of work.
+            now: seconds from any fixed time on.
+        """
+        self.held = False  # as of the last look
+        self._is_held = is_held
+        self._alarm_at = alarm_at
+        self._alarm = alarm
+        self._now = now
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._watcher: threading.Thread | None = None
+        self._paused = False
+        self._worked = 0.0
+        self._counted_until = now()
+
+    def __call__(self) -> float:
+        """Seconds of work until now."""
+        with self._lock:
+            now = self._now()
+            gap, self._counted_until = now - self._counted_until, now
+            if not (self._paused or self.held):
+                self._worked += gap if self._watcher is None else min(gap, _GAP)
+            return self._worked
+
+    def __enter__(self) -> Self:
+        self()
+        self._watcher = threading.Thread(target=self._watch, name="clock", daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._watcher is not None:
+            self._watcher.join()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done meanwhile is not counted."""
+        self()
+        self._paused = True
+        try:
+            yield
+        finally:
+            self()
+            self._paused = False
+
+    def wait_while_held(self) -> None:
+        """Returns when the process need not hold still."""
+        while self.held:
+            time.sleep(_TICK)
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_TICK):
+            seconds = self()
+            self.held = self._is_held()
+            if seconds >= self._alarm_at:
+                self._alarm_at = math.inf
+                self._alarm(seconds)
