@@ -1,14 +1,14 @@
 """Names that a file system takes and that programs stumble over: as patterns, separators, addresses, options."""
 
 ODD_NAMES = (
-    "a space",
+    "-dash",
     "run [1]",
     "lr[0.05]",
+    "a space",
     "50%41 %s",
     "a#b",
     "'single' \"double\"",
     "back\\slash",
-    "-dash",
     "Müller",
     "日本語",
     "all*? {of} $HOME; it & more | ~",

@@ -15,6 +15,7 @@ import pytest
 from commands_data import (
     SEARCH,
     SEED,
+    TRAINING,
     contents,
     finished_search,
     float_dtypes,
@@ -25,6 +26,7 @@ from commands_data import (
     search_argv,
     watch_dtypes,
 )
+from odd_names import ODD_NAMES
 
 import eigen_jax
 from eigen_jax import checkpoint, lineage
@@ -32,7 +34,7 @@ from eigen_jax.architecture import count_parameters
 from eigen_jax.files import JSONError
 from eigen_jax.search import load_network
 from eigen_jax.teacher import read_teacher
-from experiments import evaluate, runner
+from experiments import describe, evaluate, retrain, runner
 from experiments.compilation_cache import keep_compiled
 from experiments.runner import BAD_INPUT, INTERRUPTED, USER_ERRORS, main
 
@@ -229,6 +231,29 @@ def test_each_command_has_its_help_and_its_exit_code(monkeypatch, capsys, module
     assert error == ""
     assert ran(monkeypatch, module, "--preset", "nothing") == BAD_INPUT
     assert capsys.readouterr() == ("", "error: there is no preset 'nothing'; choose from paper, small, smoke\n")
+
+
+@pytest.mark.slow  # of checkpoints, which are what names are hardest for, test_checkpoint has a quick one
+@pytest.mark.parametrize("names", [ODD_NAMES[first::4] for first in range(4)])
+def test_a_search_is_killed_goes_on_and_is_evaluated_under_any_path(names, tmp_path, monkeypatch, capsys):
+    """Folders in one another, named from where they lie, so that the path begins like the first name."""
+    monkeypatch.chdir(tmp_path)
+    argv = (
+        *(*SEARCH, f"--seed={SEED}", "--teacher-growth", "4", "--teacher-epochs", "1", "--teacher-members", "1"),
+        *("--teacher-batch-size", "400", "--teacher-views", "center", *places(folder := Path(*names))),
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(lineage, "append", Mock(side_effect=KeyboardInterrupt))
+        assert digits(argv) == INTERRUPTED
+    assert digits(argv) == 0
+    run = f"./{folder}/run-dir"
+    assert evaluate.main([run]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == IDENTICAL
+    assert describe.main([f"{run}/network/genome.json"]) == 0
+    again = (*TRAINING, "--teacher=none", *places(folder), f"--run-dir={folder / 'again'}")
+    assert retrain.main([f"{run}/network/genome.json", *again]) == 0
+    assert evaluate.main([f"./{folder}/again"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == IDENTICAL
 
 
 @pytest.mark.slow  # in this process: test_the_same_command_goes_on_where_it_was
