@@ -1,13 +1,17 @@
 """The official CIFAR layout: what is read from it, and the line that each bad input gets."""
 
+import io
 import os
 import pickle
 import shutil
 import tarfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eigen_jax.data import DataConfig, DataError, read_raw
 from eigen_jax.data.unpickling import unpickle
@@ -61,12 +65,19 @@ def error_of(data_dir: Path, name: str = "cifar10") -> str:
     return str(caught.value)
 
 
-def archive_of(folder: Path) -> Path:
-    """Packs a folder as the official archive, alone in a folder of its own."""
+def archive_of(folder: Path, inside: str | None = None, before: Sequence[str] = ()) -> Path:
+    """Packs a folder as the official archive, alone in a folder of its own.
+
+    `inside` is what the archive calls it, by default its name; `before` are members that come first.
+    """
     path = folder.parents[1] / "packed" / ARCHIVES[folder.name]
     path.parent.mkdir()
     with tarfile.open(path, "w:gz") as file:
-        file.add(folder, folder.name)
+        for name in before:
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+            file.addfile(member, io.BytesIO())
+        file.add(folder, folder.name if inside is None else inside)
     return path
 
 
@@ -74,6 +85,38 @@ def test_the_folder_itself_its_parent_and_the_archive_hold_the_same(cifar10):
     archive = archive_of(cifar10)
     expected = read(cifar10).content_hash()
     assert all(read(place).content_hash() == expected for place in (cifar10.parent, archive, archive.parent))
+
+
+OWN = "cifar-10-batches-py"
+
+
+@pytest.mark.parametrize(
+    ("inside", "before"),
+    [
+        pytest.param(f"./{OWN}", ["./"], id="of the folder that is worked in"),
+        pytest.param(OWN, ["pax_global_header", ".DS_Store"], id="stray files first"),
+        pytest.param(OWN, [f"._{OWN}", f"{OWN}/", f"{OWN}/._data_batch_1", f"{OWN}/readme.html"], id="packed on a Mac"),
+        pytest.param(OWN, ["__MACOSX/", f"__MACOSX/{OWN}/._data_batch_1"], id="packed on a Mac, by the Finder"),
+        pytest.param(f"{OWN}/{OWN}", [f"{OWN}/", f"{OWN}/data_batch_1"], id="nested once more"),
+        pytest.param(f"data/{OWN}", ["data/"], id="in another folder"),
+        pytest.param(".", [], id="without a folder"),
+    ],
+)
+def test_an_archive_is_known_by_its_files_whatever_lies_before_and_around_them(cifar10, inside, before):
+    archive = archive_of(cifar10, inside, before)
+    expected = read(cifar10).content_hash()
+    assert read(archive).content_hash() == read(archive.parent).content_hash() == expected
+
+
+def test_a_set_is_found_in_a_folder_of_its_name_in_another_one_and_beside_an_empty_one(cifar10, tmp_path):
+    expected = read(cifar10).content_hash()
+    shutil.copytree(cifar10, tmp_path / "nested" / OWN / OWN)
+    (tmp_path / "archive" / OWN).mkdir(parents=True)
+    shutil.copy(archive_of(cifar10), tmp_path / "archive" / OWN)
+    shutil.copytree(cifar10, tmp_path / "loose")
+    (tmp_path / "loose" / OWN).mkdir()
+    places = [tmp_path / "nested", tmp_path / "nested" / OWN, tmp_path / "archive", tmp_path / "loose"]
+    assert [read(place).content_hash() for place in places] == [expected] * 4
 
 
 def test_planes_become_channels_and_batches_keep_their_order(cifar10):
@@ -116,13 +159,49 @@ def test_a_pickle_of_python_2_is_read():
     assert loaded["labels"] == [3]
 
 
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+
+
+def as_before_numpy_2(content: bytes) -> bytes:
+    """A pickle of protocol 2 or less, with the names that NumPy's modules had."""
+    return content.replace(b"cnumpy._core.", b"cnumpy.core.")
+
+
+def as_it_is(content: bytes) -> bytes:
+    return content
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("dtype", ["uint8", "<i8", ">i4", "int16"])
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_integer_arrays_survive_as_numpy_would_read_them(dtype, order):
-    array = np.asarray(np.arange(12).reshape(3, 4), dtype=dtype, order=order)
-    loaded = unpickle(pickle.dumps({b"data": array}, protocol=2), label="batch")["data"]
+@pytest.mark.parametrize("order", ["C", "F", "reversed"])
+def test_integer_arrays_survive_as_numpy_would_read_them(dtype, order, protocol):
+    array = np.arange(12).reshape(3, 4).astype(dtype)
+    array = array[:, ::-1] if order == "reversed" else np.asarray(array, order=order)
+    loaded = unpickle(pickle.dumps({b"data": array}, protocol=protocol), label="batch")["data"]
     assert loaded.dtype == array.dtype
     np.testing.assert_array_equal(loaded, array)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "<i8", ">i4"])
+@pytest.mark.parametrize(
+    ("protocol", "renamed"), [*((protocol, as_it_is) for protocol in PROTOCOLS), (2, as_before_numpy_2)]
+)
+def test_numpy_scalars_are_read_as_integers(dtype, protocol, renamed: Callable[[bytes], bytes]):
+    labels = list(np.array([3, 0, 99]).astype(dtype))
+    loaded = unpickle(renamed(pickle.dumps({b"labels": labels}, protocol=protocol)), label="batch")["labels"]
+    assert (loaded, {type(label) for label in loaded}) == ([3, 0, 99], {int})
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("labelled", [list, np.asarray])
+def test_a_set_that_was_written_today_is_the_same(cifar10, protocol, labelled):
+    expected = read(cifar10).content_hash()
+    for path in cifar10.iterdir():
+        content = pickle.loads(path.read_bytes(), encoding="bytes")
+        if b"labels" in content:
+            content[b"labels"] = labelled(np.array(content[b"labels"]))
+        path.write_bytes(pickle.dumps(content, protocol=protocol))
+    assert read(cifar10).content_hash() == expected
 
 
 class RunsCommand:
@@ -152,7 +231,11 @@ def test_a_hostile_pickle_is_refused_and_not_run(cifar10, packed):
 
 
 @pytest.mark.parametrize(
-    "name", ["builtins\neval", "numpy\nfromfile", "numpy.core.multiarray\nscalar", "numpy\nndarray.tofile", "a\rb\nc"]
+    "name",
+    [
+        *("builtins\neval", "numpy\nfromfile", "numpy\nfrombuffer", "numpy\nndarray.tofile", "a\rb\nc"),
+        *("numpy.core.multiarray\nfromfile", "numpy._core.numeric\nfrombuffer", "numpy._core.numeric\nscalar"),
+    ],
 )
 def test_only_what_arrays_need_is_allowed(name):
     with pytest.raises(DataError, match="asks to run") as caught:
@@ -166,11 +249,64 @@ def test_only_what_arrays_need_is_allowed(name):
         # NumPy would take these bytes for pointers to objects.
         b"\x80\x02}(U\x04datacnumpy\nndarray\n(K\x01\x85U\x01OU\x08AAAAAAAAtRu.",
         *(pickle.dumps({b"data": np.array([value])}, protocol=2) for value in (1.5, None, True)),
+        *(pickle.dumps({b"data": np.array([value])}, protocol=5) for value in (1.5, None, True)),
+        *(pickle.dumps({b"data": value}, protocol=5) for value in (np.float32(1), np.bool_(True), np.str_("x"))),
+        # Made over a buffer that is handed in beside the pickle.
+        pickle.dumps({b"data": np.arange(3)}, protocol=5, buffer_callback=lambda buffer: None),
     ],
 )
 def test_arrays_over_a_chosen_buffer_or_of_other_types_are_refused(content):
     with pytest.raises(DataError, match="batch is truncated or damaged"):
         unpickle(content, label="batch")
+
+
+class Call:
+    """What a pickle asks for: a name called, and then given a state."""
+
+    def __init__(self, name: str, arguments: tuple, state: tuple | None = None) -> None:
+        self.name, self.arguments, self.state = name, arguments, state
+
+
+def opcodes(value: object) -> bytes:
+    """A value or a call as a part of a pickle of protocol 5."""
+    if isinstance(value, Call):
+        module, _, name = value.name.rpartition(".")
+        called = f"c{module}\n{name}\n".encode() + opcodes(value.arguments) + b"R"
+        return called if value.state is None else called + opcodes(value.state) + b"b"
+    if isinstance(value, tuple):
+        return b"(" + b"".join(map(opcodes, value)) + b"t"
+    if isinstance(value, bytearray):
+        return b"\x96" + len(value).to_bytes(8, "little") + value
+    return pickle.dumps(value, protocol=3)[2:-1]
+
+
+def calls(name: str, *arguments: st.SearchStrategy, state: st.SearchStrategy | None = None) -> st.SearchStrategy[Call]:
+    """Calls with such arguments, and those of which any one may be something else."""
+    either = [argument | ANYTHING for argument in arguments]
+    right_or_not = st.tuples(*arguments) | st.tuples(*either)
+    return st.builds(Call, st.just(name), right_or_not, st.none() if state is None else state)
+
+
+ANYTHING = st.sampled_from([0, -1, 1.5, True, None, "C", b"", bytes(8), (), ("i8",)])
+BUFFERS = st.sampled_from([b"", bytes(8), bytes(16), bytearray(8), "\0" * 8])
+SHAPES = st.sampled_from([(8,), (1,), (-1,), (2, 4), (), (1 << 40,), ("8",)])
+CODES, ORDERS = st.sampled_from(["u1", "i8", "u8", "O8", "V8"]), st.sampled_from(["|", "<", ">", "x", 1])
+DTYPES = calls("numpy.dtype", CODES, st.just(False), state=st.none() | st.tuples(st.just(3), ORDERS))
+ARRAYS = [
+    *(calls(f"numpy.{core}.numeric._frombuffer", BUFFERS, DTYPES, SHAPES, st.just("F")) for core in ("core", "_core")),
+    *(calls(f"numpy.{core}.multiarray.scalar", DTYPES, BUFFERS) for core in ("core", "_core")),
+    calls("numpy.ndarray", SHAPES, DTYPES, BUFFERS),
+    calls("numpy._core.multiarray._reconstruct", state=st.tuples(st.just(1), SHAPES, DTYPES, st.booleans(), BUFFERS)),
+]
+
+
+@given(st.one_of(ARRAYS))
+def test_whatever_is_asked_of_the_names_that_are_allowed_gives_integers_or_an_error(call):
+    try:
+        loaded = unpickle(b"\x80\x05}U\x04data" + opcodes(call) + b"s.", label="batch")["data"]
+    except DataError:
+        return
+    assert loaded is None or np.asarray(loaded).dtype.kind in "iu"
 
 
 def test_every_truncation_of_a_pickle_is_an_error():

@@ -92,39 +92,49 @@ def read_official(data_dir: Path, *, name: str) -> RawDataset:
 
 
 def _locate(data_dir: Path, name: str) -> Path:
-    """The folder or archive of the set, at or in `data_dir`."""
+    """The folder of the set, or an archive that may hold it, at or in `data_dir`."""
     layout = _LAYOUTS[name]
     try:
         if not data_dir.exists():
             raise DataError(f"data folder {data_dir} does not exist; {_wanted(layout)}")
-        if not data_dir.is_dir() and not tarfile.is_tarfile(data_dir):
-            raise DataError(f"{data_dir} is neither a folder nor a whole archive; {_wanted(layout)}")
+        if not data_dir.is_dir():
+            if not tarfile.is_tarfile(data_dir):
+                raise DataError(f"{data_dir} is neither a folder nor a whole archive; {_wanted(layout)}")
+            return data_dir
         found = _find(data_dir, layout)
-        others = {other.title: _find(data_dir, other) for key, other in _LAYOUTS.items() if key != name}
+        others = [(other, _find(data_dir, other)) for key, other in _LAYOUTS.items() if key != name]
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise DataError(f"{data_dir} cannot be read ({_reason(error)}); {_wanted(layout)}") from error
     if found is not None:
         return found
-    for title, other in others.items():
-        if other is not None:
-            raise DataError(f"{other} holds {title}, not {layout.title}; {_wanted(layout)}")
-    raise DataError(f"{data_dir} does not hold {layout.title}; {_wanted(layout)}")
+    for other, place in others:
+        if place is not None:
+            raise _other_set(place, other, layout)
+    raise _no_set(data_dir, layout)
 
 
 def _find(data_dir: Path, layout: _Layout) -> Path | None:
-    if not data_dir.is_dir():
-        with tarfile.open(data_dir) as archive:
-            first = archive.next()
-        return data_dir if first is not None and PurePosixPath(first.name).parts[:1] == (layout.folder,) else None
-    if (data_dir / layout.folder).is_dir():
-        return data_dir / layout.folder
-    if any((data_dir / file).is_file() for file in layout.files):
-        return data_dir
-    return data_dir / layout.archive if (data_dir / layout.archive).is_file() else None
+    """The folder or the archive of a set in a folder, be it in a folder of the set's name or in two."""
+    folder = data_dir / layout.folder
+    for place in (folder, folder / layout.folder, data_dir):
+        if any((place / file).is_file() for file in layout.files):
+            return place
+    for place in (data_dir, folder):
+        if (place / layout.archive).is_file():
+            return place / layout.archive
+    return folder if folder.is_dir() else None
 
 
 def _wanted(layout: _Layout) -> str:
     return f"give the folder that holds {layout.folder} or {layout.archive}"
+
+
+def _other_set(place: object, other: _Layout, layout: _Layout) -> DataError:
+    return DataError(f"{place} holds {other.title}, not {layout.title}; {_wanted(layout)}")
+
+
+def _no_set(place: Path, layout: _Layout) -> DataError:
+    return DataError(f"{place} does not hold {layout.title}; {_wanted(layout)}")
 
 
 def _reason(error: Exception) -> str:
@@ -144,22 +154,32 @@ def _read_folder(folder: Path, layout: _Layout) -> dict[str, bytes]:
 
 
 def _read_archive(path: Path, layout: _Layout) -> dict[str, bytes]:
-    contents = {}
-    wanted = {f"{layout.folder}/{file}": file for file in layout.files}
+    """The files of a set, from the folder in the archive that holds most of them."""
+    folders: dict[PurePosixPath, dict[str, bytes]] = {}
+    others = []
     try:
         # One pass in the archive's own order: going back would decompress it from the start.
         with tarfile.open(path) as archive:
             for member in archive:
-                file = wanted.get(str(PurePosixPath(member.name)))
-                stream = archive.extractfile(member) if file is not None and member.isfile() else None
-                if file is not None and stream is not None:
-                    contents[file] = stream.read()
+                name = PurePosixPath(member.name)
+                stream = archive.extractfile(member) if member.isfile() else None
+                if stream is not None and _is_of(layout, name):
+                    folders.setdefault(name.parent, {})[name.name] = stream.read()
+                others += [other for other in _LAYOUTS.values() if other is not layout and _is_of(other, name)]
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise DataError(f"{path} is truncated or damaged ({_reason(error)}); get the archive again") from error
+    if not folders:
+        raise _other_set(path, others[0], layout) if others else _no_set(path, layout)
+    contents = max(folders.values(), key=len)
     for file in layout.files:
         if file not in contents:
             raise DataError(f"{file} is missing in {path}, which is no whole {layout.archive}; get the archive again")
     return contents
+
+
+def _is_of(layout: _Layout, member: PurePosixPath) -> bool:
+    """Whether a member of an archive is a file of a set: in a folder of the set's name, or in none."""
+    return member.name in layout.files and member.parent.name in (layout.folder, "")
 
 
 def _read_part(part: Mapping[str, Any], layout: _Layout, label: str) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +187,7 @@ def _read_part(part: Mapping[str, Any], layout: _Layout, label: str) -> tuple[np
     if layout.labels_key not in part:
         for other in _LAYOUTS.values():
             if other.labels_key in part:
-                raise DataError(f"{label} holds {other.title}, not {layout.title}; {_wanted(layout)}")
+                raise _other_set(label, other, layout)
     for key in ("data", layout.labels_key):
         if key not in part:
             raise DataError(f"{label} has no {key!r}; it is not a {layout.title} file: get it again")

@@ -1,9 +1,9 @@
 """Reads the pickles of the official CIFAR archives without running anything that they name.
 
 Python's unpickler calls whatever a pickle names. A CIFAR file needs dictionaries, lists, numbers,
-strings and NumPy arrays, and what these come down to is six names. Here each of them stands
-for an inert class or function of this module. NumPy's own objects will not do even behind a list of
-allowed names: `numpy.ndarray` over a chosen buffer reads chosen memory.
+strings and NumPy arrays, and what these come down to, in any protocol, is a handful of names. Here
+each of them stands for an inert class or function of this module. NumPy's own objects will not do
+even behind a list of allowed names: `numpy.ndarray` over a chosen buffer reads chosen memory.
 """
 
 import io
@@ -44,10 +44,14 @@ class _ArrayState:
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran_order, content = state
-        if not isinstance(dtype, _DtypeState) or not isinstance(content, bytes):
-            raise pickle.UnpicklingError("an array that is not of integers")
-        array = np.frombuffer(content, dtype.dtype())
-        self.value = array.reshape(shape, order="F" if fortran_order else "C")
+        self.value = _integers(content, dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
+def _integers(content: object, dtype: object) -> np.ndarray:
+    """[N] integers of some bytes; of a copy, so that nothing in the pickle changes them later."""
+    if not isinstance(dtype, _DtypeState) or not isinstance(content, bytes | bytearray):
+        raise pickle.UnpicklingError("an array that is not of integers")
+    return np.frombuffer(bytes(content), dtype.dtype())
 
 
 def _text(value: object) -> str:
@@ -57,6 +61,16 @@ def _text(value: object) -> str:
 
 def _reconstruct(*_: object) -> _ArrayState:
     return _ArrayState()
+
+
+def _frombuffer(content: object, dtype: object, shape: tuple, order: str) -> _ArrayState:
+    array = _ArrayState()
+    array.__setstate__((None, shape, dtype, order == "F", content))
+    return array
+
+
+def _scalar(dtype: object, content: object) -> int:
+    return int(_integers(content, dtype).item())
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -71,12 +85,16 @@ def _empty_bytes() -> bytes:
 
 _ALLOWED = {
     "__builtin__.bytes": _empty_bytes,  # how Python 3 writes b"" in protocol 2
-    "numpy.core.multiarray._reconstruct": _reconstruct,
-    "numpy._core.multiarray._reconstruct": _reconstruct,
     "numpy.ndarray": _ArrayState,
     "numpy.dtype": _DtypeState,
     "_codecs.encode": _encode,
 }
+for _core in ("numpy.core", "numpy._core"):  # before NumPy 2, and since
+    _ALLOWED |= {
+        f"{_core}.multiarray._reconstruct": _reconstruct,
+        f"{_core}.multiarray.scalar": _scalar,
+        f"{_core}.numeric._frombuffer": _frombuffer,  # an array, in protocol 5
+    }
 
 
 class _Unpickler(pickle.Unpickler):
