@@ -26,7 +26,7 @@ from experiments.benchmarks.measuring import Row
 from experiments.benchmarks.plan import GROUPS, Plan, quick_plan
 from experiments.benchmarks.search import measure_folder
 from experiments.benchmarks.table import table
-from experiments.command_line import Parser, positive
+from experiments.command_line import Parser, absolute_path, positive
 from experiments.runner import BAD_INPUT, INTERRUPTED, USER_ERRORS
 from experiments.settings import SettingsError
 
@@ -60,13 +60,16 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     parser.add_argument(
         "--memory", type=positive, metavar="N", help="different networks for the memory [300; none with --quick]"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE, too")
+    parser.add_argument("--json", type=absolute_path, metavar="FILE", help="write the numbers to FILE, too")
     parser.add_argument(
-        "--search", type=Path, metavar="RUN_DIR", help="measure nothing; show how much of a finished run was training"
+        "--search",
+        type=absolute_path,
+        metavar="RUN_DIR",
+        help="measure nothing; show how much of a finished run was training",
     )
     arguments = parser.parse_args(argv)
-    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
-        folder = arguments.json.absolute().parent
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        folder = arguments.json.parent
         raise SettingsError(f"there is no folder {folder} to write {arguments.json.name} in; make it")
     return arguments
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from experiments.benchmarks.machine import describe_machine, describe_versions
-from experiments.command_line import Parser, positive
+from experiments.command_line import Parser, absolute_path, positive
 from experiments.disturbance.campaign import Campaign, DisturbedError
 from experiments.disturbance.command import digits_command
 from experiments.disturbance.processes import has_proc
@@ -71,7 +71,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     parser.add_argument("--kills", type=positive, default=50, metavar="N", help="in all runs together [50]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the moments [0]")
     parser.add_argument(
-        "--folder", type=Path, metavar="PATH", help="keep the runs in this new folder [a temporary one]"
+        "--folder", type=absolute_path, metavar="PATH", help="keep the runs in this new folder [a temporary one]"
     )
     parser.add_argument(
         "--executor", choices=_EXECUTORS, help="where individuals train [inline; processes with --victim worker]"

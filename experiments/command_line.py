@@ -21,7 +21,7 @@ _HELP: dict[str, Help] = {
     name: kind.__metadata__[0] for name, kind in get_type_hints(Settings, include_extras=True).items()
 }
 _ABOUT = "Searches network architectures from scratch by ecological succession (EIGEN, CVPR 2019)."
-_WANTED = {int: "a whole number", float: "a finite number", Path: "a path"}
+_WANTED = {int: "a whole number", float: "a finite number"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,7 +64,8 @@ def parse(
         _build_parser(program, presets, preset, about).print_help()
         raise SystemExit(0)
     values = {name: _convert(flag(name), text, _TYPES[name]) for name, text in arguments.items()}
-    return dataclasses.replace(presets[preset], **values)
+    places = {name: place.absolute() for name, place in vars(presets[preset]).items() if isinstance(place, Path)}
+    return dataclasses.replace(presets[preset], **(places | values))
 
 
 def parse_with_dataset(argv: Sequence[str], *, program: str, about: str) -> tuple[DatasetName, Settings]:
@@ -99,6 +100,34 @@ def positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"is {text!r}; it must be a whole number of at least 1")
     return int(text)
+
+
+def absolute_path(text: str) -> Path:
+    """The type of an option that takes a path, which is absolute from here on; a leading ~ is the home folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; it must be a path")
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(
+            f"is {text!r}, and that home folder is not known; write the path out, or ./~ for a name that begins so"
+        ) from None
+    except FileNotFoundError:
+        raise argparse.ArgumentTypeError(
+            f"is {text!r}, and the folder that it starts from, where you are, is gone; go to another one"
+        ) from None
+
+
+def read_path(name: str, text: str) -> Path:
+    """What `absolute_path` makes of an argument.
+
+    Raises:
+        SettingsError: it cannot be one; names it.
+    """
+    try:
+        return absolute_path(text)
+    except argparse.ArgumentTypeError as error:
+        raise SettingsError(f"{name} {error}") from None
 
 
 def _build_parser(program: str, presets: Mapping[str, Settings], preset: str, about: str) -> argparse.ArgumentParser:
@@ -159,6 +188,8 @@ def _convert(flag: str, text: Any, kind: Any) -> Any:
         return text
     if get_origin(kind) in (Union, types.UnionType):
         kind = get_args(kind)[0]
+    if kind is Path:
+        return read_path(flag, text)
     try:
         value = kind(text)
     except ValueError:

@@ -4,7 +4,9 @@ A search compiles a program for each network, and the networks are small: many c
 than the second below which JAX keeps nothing by default.
 """
 
+import grp
 import logging
+import pwd
 from pathlib import Path
 
 import filelock
@@ -27,13 +29,20 @@ def keep_compiled(cache_dir: Path) -> None:
         reason = error.strerror or "another process holds it"
         _logger.warning("cache folder %s cannot be written (%s); going on without it", cache_dir, reason)
         return
+    if not _has_named_owners(_folder(cache_dir)):
+        _logger.warning(
+            "cache folder %s has files of a user or a group without a name, where JAX keeps no compiled programs;"
+            " going on without it",
+            cache_dir,
+        )
+        return
     for name, value in settings.items():
         jax.config.update(name, value)
 
 
 def environment(cache_dir: Path) -> dict[str, str]:
-    """The variables that let a process that is started with them do the same; none where the folder is not there."""
-    if not _folder(cache_dir).is_dir():
+    """The variables that let a process that is started with them do the same; none where the folder cannot be used."""
+    if not _folder(cache_dir).is_dir() or not _has_named_owners(_folder(cache_dir)):
         return {}
     return {name.upper(): str(value) for name, value in _settings(cache_dir).items()}
 
@@ -49,6 +58,17 @@ def _remove_partial(folder: Path) -> None:
             if not used.exists() or used.stat().st_size != _TIME_BYTES:
                 program.unlink()
                 used.unlink(missing_ok=True)
+
+
+def _has_named_owners(folder: Path) -> bool:
+    """Whether the users and groups of a folder's files have names, without which JAX cannot look at their sizes."""
+    try:
+        for user, group in {(each.stat().st_uid, each.stat().st_gid) for each in (folder, *folder.iterdir())}:
+            pwd.getpwuid(user)
+            grp.getgrgid(group)
+    except KeyError:
+        return False
+    return True
 
 
 def _folder(cache_dir: Path) -> Path:

@@ -6,10 +6,9 @@ python -m experiments.describe genome.json --num-classes 100
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from eigen_jax.architecture import count_flops, count_parameters
-from experiments.command_line import Parser, positive
+from experiments.command_line import Parser, absolute_path, positive
 from experiments.networks import read_architecture
 from experiments.progress import describe
 from experiments.runner import run_command
@@ -18,7 +17,7 @@ from experiments.runner import run_command
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the network; returns the exit code, see `run_command`."""
     parser = Parser(prog="python -m experiments.describe", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("genome", type=Path, help="genome.json of a network")
+    parser.add_argument("genome", type=absolute_path, help="genome.json of a network")
     parser.add_argument("--num-classes", type=positive, default=10, metavar="N", help="classes to tell apart [10]")
 
     def command() -> None:

@@ -20,7 +20,7 @@ from eigen_jax.report import (
     read_result,
     save_figure,
 )
-from experiments.command_line import Parser, positive
+from experiments.command_line import Parser, absolute_path, positive
 from experiments.networks import read_architecture
 from experiments.runner import run_command
 
@@ -28,11 +28,11 @@ from experiments.runner import run_command
 def main(argv: Sequence[str] | None = None) -> int:
     """Draws, and names the files; returns the exit code, see `run_command`."""
     parser = Parser(prog="python -m experiments.draw", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("source", type=Path, help="genome.json of a network, or the folder of a finished run")
+    parser.add_argument("source", type=absolute_path, help="genome.json of a network, or the folder of a finished run")
     parser.add_argument("--num-classes", type=positive, metavar="N", help="classes to tell apart [10; a run's own]")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=absolute_path,
         metavar="PATH",
         help="of a network: the pictures' path without ending [beside it]; of a run: their folder [RUN/pictures]",
     )

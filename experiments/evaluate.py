@@ -29,7 +29,7 @@ from eigen_jax.files import JSONError, explain, read_json, write_bytes
 from eigen_jax.search import RunFolderError, digest_logits, load_network
 from eigen_jax.search.folder import with_former_settings
 from eigen_jax.training import ComputeDtype, accuracy, predict
-from experiments.command_line import Parser
+from experiments.command_line import Parser, absolute_path
 from experiments.networks import check_takes
 from experiments.progress import percent
 from experiments.runner import configure, run_command
@@ -43,10 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_dir", type=Path, help="folder of a run that has finished")
-    parser.add_argument("--data-dir", type=Path, metavar="PATH", help="where the data are, if not where they were")
-    parser.add_argument("--cache-dir", type=Path, metavar="PATH", help="folder of what is kept between runs")
-    parser.add_argument("--logits", type=Path, metavar="PATH", help="write the test images' logits there, as .npy")
+    parser.add_argument("run_dir", type=absolute_path, help="folder of a run that has finished")
+    parser.add_argument(
+        "--data-dir", type=absolute_path, metavar="PATH", help="where the data are, if not where they were"
+    )
+    parser.add_argument("--cache-dir", type=absolute_path, metavar="PATH", help="folder of what is kept between runs")
+    parser.add_argument(
+        "--logits", type=absolute_path, metavar="PATH", help="write the test images' logits there, as .npy"
+    )
     return run_command(lambda: _evaluate(parser.parse_args(argv)))
 
 

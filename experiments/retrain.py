@@ -34,7 +34,7 @@ from eigen_jax.search import (
     train_network,
 )
 from eigen_jax.training import DivergedError, Teacher
-from experiments.command_line import parse_with_dataset
+from experiments.command_line import parse_with_dataset, read_path
 from experiments.interruption import held_off
 from experiments.networks import check_takes, read_architecture
 from experiments.presets import PRESETS
@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         # First, because argparse would take the value of an option that it does not know for it.
-        named = [] if not argv or argv[0].startswith("-") else [Path(argv[0])]
+        named = [] if not argv or argv[0].startswith("-") else [read_path("GENOME", argv[0])]
         name, settings = parse_with_dataset(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
         if not named:
             raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
         check_settings(name, settings)
         settings = configure(settings)
         architecture = read_architecture(named[0])
-        if settings.run_dir in [preset.run_dir for preset in PRESETS[name].values()]:
+        if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[name].values()]:
             # The preset's folder is that of the search, which often is where the network comes from.
             folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
             settings = dataclasses.replace(settings, run_dir=folder)

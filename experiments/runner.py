@@ -154,7 +154,7 @@ def configure(settings: Settings) -> Settings:
     if settings.executor == "processes":
         # The devices are the workers': this process takes what it needs of their memory, not most of it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    keep_compiled(settings.cache_dir)
+    keep_compiled(settings.cache_folder())
     return settings
 
 

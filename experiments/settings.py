@@ -127,9 +127,14 @@ class Settings:
             " tensorflow-datasets",
         ),
     ] = None
-    cache_dir: Annotated[Path, Help("data", "folder of what is kept between runs: data sets, compiled programs")] = (
-        dataclasses.field(default_factory=default_cache_dir)
-    )
+    cache_dir: Annotated[
+        Path | None,
+        Help(
+            "data",
+            "folder of what is kept between runs: data sets, compiled programs; by default"
+            " $XDG_CACHE_HOME/eigen_jax, else ~/.cache/eigen_jax",
+        ),
+    ] = None
     validation_size: Annotated[int, Help("data", "training images held out to measure fitness (paper: not stated)")] = (
         5_000
     )
@@ -345,10 +350,19 @@ class Settings:
         elsewhere = _FOLDERS + _MACHINE
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in elsewhere}
 
+    def cache_folder(self) -> Path:
+        """The folder of what is kept between runs.
+
+        Raises:
+            DataError: none is given, and there is no default one.
+        """
+        return self.cache_dir or default_cache_dir()
+
     def notes(self) -> dict[str, dict[str, Any]]:
         """The settings that it does not depend on: where things lie, and how the machine is used."""
+        places = {name: getattr(self, name) for name in _FOLDERS} | {"cache_dir": self.cache_folder()}
         return {
-            "folders": {name: None if (value := getattr(self, name)) is None else str(value) for name in _FOLDERS},
+            "folders": {name: None if place is None else str(place) for name, place in places.items()},
             "machine": {name: getattr(self, name) for name in _MACHINE},
         }
 

@@ -167,7 +167,7 @@ def _cache(
             pad=settings.pad,
             flip=settings.flip,
             views=settings.teacher_views,
-            cache_dir=settings.cache_dir,
+            cache_dir=settings.cache_folder(),
             batch_size=settings.eval_batch_size,
             on_start=on_start,
             on_progress=on_progress,

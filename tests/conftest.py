@@ -1,11 +1,13 @@
 """What every test runs under: strict promotion, and the real CIFAR sample where it is at hand."""
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import hypothesis
 import jax
@@ -61,6 +63,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=300,
         help="random genomes that the tests of mutation and of duplication check on top",
     )
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process is of a user without a name and without a home folder, as in many a container."""
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", Mock(side_effect=KeyError("uid not found")))
 
 
 MAKE_CIFAR = ROOT.parent / "shared" / "data" / "make_cifar.py"

@@ -97,7 +97,7 @@ class FakeMakers:
         )
         if not plain:
             save_teacher(settings.teacher_dir)
-            logits = settings.cache_dir / "teacher-logits"
+            logits = settings.cache_folder() / "teacher-logits"
             logits.mkdir(parents=True, exist_ok=True)
             write_json(logits / f"{self._teacher}.json", {"sha256": "", "seconds": LOGITS_SECONDS})
 

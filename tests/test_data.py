@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from refusals import refuses
 from sklearn.datasets import load_digits
 
 from eigen_jax.data import (
@@ -142,7 +143,7 @@ def test_standardize_agrees_with_a_computation_by_hand():
     np.testing.assert_allclose(result[..., 2], other[..., 2] - 9.0)
 
 
-def digits_config(cache_dir: Path, **changes) -> DataConfig:
+def digits_config(cache_dir: Path | None, **changes) -> DataConfig:
     return dataclasses.replace(DataConfig(name="digits", validation_size=200, cache_dir=cache_dir), **changes)
 
 
@@ -288,6 +289,20 @@ def test_the_cache_is_where_xdg_says(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert default_cache_dir() == tmp_path / ".cache" / "eigen_jax"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert default_cache_dir() == tmp_path / ".cache" / "eigen_jax"
+
+
+def test_without_a_home_folder_only_what_is_to_be_kept_needs_a_place(tmp_path, monkeypatch, nobody):
+    load_dataset(digits_config(None, preprocessing="standardize"))
+    with refuses(
+        DataError,
+        "cache_dir is not given, and there is no home folder to make one in; name a folder that can be written,"
+        " or set XDG_CACHE_HOME to one",
+    ):
+        load_dataset(digits_config(None))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_dir() == tmp_path / "eigen_jax"
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from eigen_jax.files import JSONError
 from eigen_jax.search import load_network
 from eigen_jax.teacher import read_teacher
 from experiments import describe, evaluate, retrain, runner
-from experiments.compilation_cache import keep_compiled
+from experiments.compilation_cache import environment, keep_compiled
 from experiments.runner import BAD_INPUT, INTERRUPTED, USER_ERRORS, main
 
 CACHE_SETTINGS = (
@@ -102,10 +102,11 @@ def test_the_same_command_goes_on_where_it_was(finished, tmp_path, capsys):
     assert now == record
 
 
-def test_compiled_programs_are_kept_and_a_cache_folder_that_cannot_be_written_is_a_warning(caplog, tmp_path):
-    def cache_settings() -> list:
-        return [getattr(jax.config, name) for name in CACHE_SETTINGS]
+def cache_settings() -> list:
+    return [getattr(jax.config, name) for name in CACHE_SETTINGS]
 
+
+def test_compiled_programs_are_kept_and_a_cache_folder_that_cannot_be_written_is_a_warning(caplog, tmp_path):
     before = cache_settings()
     (tmp_path / "file").touch()
     keep_compiled(tmp_path / "file" / "cache")
@@ -119,6 +120,14 @@ def test_compiled_programs_are_kept_and_a_cache_folder_that_cannot_be_written_is
             jax.config.update(name, value)
     assert (folder, least_seconds) == (str(tmp_path / "compiled"), 0)
     assert 1 << 20 < most_bytes < 1 << 40
+
+
+def test_no_compiled_programs_are_kept_beside_files_of_a_user_without_a_name(caplog, tmp_path, nobody):
+    before = cache_settings()
+    keep_compiled(tmp_path)
+    assert cache_settings() == before
+    assert f"cache folder {tmp_path} has files of a user or a group without a name" in caplog.text
+    assert environment(tmp_path) == {}
 
 
 def test_an_interrupted_search_says_how_to_go_on(capsys, monkeypatch, tmp_path):

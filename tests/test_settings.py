@@ -8,7 +8,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import pytest
-from commands_data import places, refused
+from commands_data import leave_process_alone, places, refused
+from refusals import refuses
 
 from eigen_jax.data import DataConfig, Dataset
 from eigen_jax.evolution import EvolutionConfig
@@ -16,8 +17,9 @@ from eigen_jax.genome import GenomeSpec
 from eigen_jax.search import Care, SearchConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
-from experiments import runner
+from experiments import benchmark, chaos, describe, draw, evaluate, retrain, runner
 from experiments.command_line import parse
+from experiments.paper import command as paper_command
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.settings import Settings, SettingsError, flag, with_flags
 from experiments.teaching import check_settings, teacher_config
@@ -36,6 +38,12 @@ CHOICES = {
 
 def read(*argv: str) -> Settings:
     return parse(argv, program="prog", presets=CHOICES, default="plain")
+
+
+def in_place(settings: Settings) -> Settings:
+    """The settings as they are read: with absolute paths."""
+    places: Options = {name: place.absolute() for name, place in vars(settings).items() if isinstance(place, Path)}
+    return dataclasses.replace(settings, **places)
 
 
 def tiny_dataset() -> Dataset:
@@ -217,11 +225,11 @@ def test_the_presets_can_be(name):
 
 
 def test_without_arguments_the_default_preset_holds():
-    assert read() == CHOICES["plain"]
+    assert read() == in_place(CHOICES["plain"])
 
 
 def test_settings_are_changes_to_a_preset_in_any_order():
-    expected = dataclasses.replace(CHOICES["other"], seed=3, learning_rate=0.5)
+    expected = dataclasses.replace(in_place(CHOICES["other"]), seed=3, learning_rate=0.5)
     assert read("--preset", "other", "--seed", "3", "--learning-rate", "5e-1") == expected
     assert read("--seed=3", "--learning-rate=0.5", "--preset=other") == expected
 
@@ -231,11 +239,77 @@ def test_values_of_every_type_are_read():
         *("--run-dir", "runs/a b", "--data-dir", "/d", "--channels", "8", "16", "--decay-steps", "--no-flip"),
         *("--elitism", "--preprocessing", "standardize", "--weight-decay", "0", "--max-flops", "3_000"),
     )
-    assert (settings.run_dir, settings.data_dir) == (Path("runs/a b"), Path("/d"))
+    assert (settings.run_dir, settings.data_dir) == (Path.cwd() / "runs" / "a b", Path("/d"))
     assert (settings.channels, settings.decay_steps) == ((8, 16), ())
     assert (settings.flip, settings.elitism, settings.preprocessing) == (False, True, "standardize")
     assert (settings.weight_decay, settings.max_flops) == (0.0, 3_000)
     assert isinstance(settings.weight_decay, float)
+
+
+def test_paths_are_absolute_from_where_they_are_read_and_their_home_is_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    places = [f"--{name}-dir=~/{name}" for name in ("run", "data", "cache", "teacher")]
+    settings = read(*places, "--teacher-logits", "../up/~x")
+    monkeypatch.chdir("/")
+    folders = {f"{name}_dir": str(tmp_path / "home" / name) for name in ("run", "data", "cache", "teacher")}
+    assert settings.notes()["folders"] == folders | {"teacher_logits": f"{tmp_path}/../up/~x"}
+
+
+NO_HOME = "is '~nobody-here/x', and that home folder is not known; write the path out, or ./~ for a name that begins so"
+COMMANDS = {
+    "evaluate": (evaluate.main, ["run_dir", "--data-dir", "--cache-dir", "--logits"]),
+    "draw": (draw.main, ["source", "--output"]),
+    "describe": (describe.main, ["genome"]),
+    "chaos": (chaos.main, ["--folder"]),
+    "benchmark": (benchmark.main, ["--json", "--search"]),
+    "table 1": (functools.partial(paper_command.main, ["table1"], ""), ["--runs-dir", "--output"]),
+    "digits": (
+        functools.partial(runner.main, "digits"),
+        ["--run-dir", "--data-dir", "--cache-dir", "--teacher-dir", "--teacher-logits"],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [(main, option) for main, options in COMMANDS.values() for option in options]
+)
+def test_every_path_of_every_command_may_start_in_a_home_folder(capsys, command, option):
+    argv = [f"{option}=~nobody-here/x"] if option.startswith("-") else ["~nobody-here/x"]
+    assert refused(capsys, command, *argv).startswith((f"{option}: {NO_HOME}", f"{option} {NO_HOME}"))
+
+
+def test_the_network_to_be_trained_may_be_in_a_home_folder(capsys):
+    assert refused(capsys, retrain.main, "~nobody-here/x", "--dataset", "digits") == f"GENOME {NO_HOME}"
+
+
+def test_a_path_that_is_empty_or_starts_from_a_folder_that_is_gone_is_refused(tmp_path, monkeypatch):
+    with refuses(SettingsError, "--run-dir is empty; it must be a path"):
+        read("--run-dir", "")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with refuses(
+        SettingsError, "--run-dir is 'x', and the folder that it starts from, where you are, is gone; go to another one"
+    ):
+        read("--run-dir", "x")
+
+
+def test_a_user_without_a_home_folder_gets_the_help_and_is_asked_for_a_cache_folder(
+    capsys, tmp_path, monkeypatch, nobody
+):
+    leave_process_alone(monkeypatch)
+    Settings()  # as presets are made, when a command is imported
+    with pytest.raises(SystemExit) as caught:
+        read("--help")
+    assert caught.value.code == 0
+    assert "by default $XDG_CACHE_HOME/eigen_jax, else ~/.cache/eigen_jax" in " ".join(capsys.readouterr().out.split())
+    assert refused(capsys, functools.partial(runner.main, "digits"), "--run-dir", str(tmp_path / "run")) == (
+        "--cache-dir is not given, and there is no home folder to make one in; name a folder that can be written,"
+        " or set XDG_CACHE_HOME to one"
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert read("--cache-dir", str(tmp_path)).notes()["folders"]["cache_dir"] == str(tmp_path)
 
 
 @pytest.mark.parametrize(

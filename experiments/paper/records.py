@@ -255,7 +255,7 @@ def _seconds_of_training(settings: Settings) -> float | None:
 def _seconds_of_logits(settings: Settings, mimicry: Mapping[str, Any]) -> float | None:
     """What computing a teacher's logits took; None where the cache does not say it."""
     try:
-        content = read_json(settings.cache_dir / "teacher-logits" / f"{mimicry['teacher']}.json")
+        content = read_json(settings.cache_folder() / "teacher-logits" / f"{mimicry['teacher']}.json")
         return _number(content["seconds"])
     except (OSError, KeyError, TypeError, ValueError):
         return None

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from eigen_jax.data.types import DatasetName
 from eigen_jax.search.folder import FORMER_SETTINGS
-from experiments.command_line import Parser, parse
+from experiments.command_line import Parser, absolute_path, parse
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.settings import Settings, SettingsError, flag
 
@@ -142,10 +142,17 @@ def _build_parser(program: str, about: str, experiments: Sequence[str]) -> argpa
     parser.add_argument("--preset", metavar="NAME", help="the settings to start from: paper, small or smoke")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0], metavar="N", help="a run for each [0]")
     parser.add_argument(
-        "--runs-dir", type=Path, default=_RUNS_DIR, metavar="PATH", help=f"folder of all runs [{_RUNS_DIR}]"
+        "--runs-dir",
+        type=absolute_path,
+        default=str(_RUNS_DIR),
+        metavar="PATH",
+        help=f"folder of all runs [{_RUNS_DIR}]",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="PATH", help=f"folder of tables and pictures [{_RESULTS}/DATASET-PRESET]"
+        "--output",
+        type=absolute_path,
+        metavar="PATH",
+        help=f"folder of tables and pictures [{_RESULTS}/DATASET-PRESET]",
     )
     parser.add_argument(
         "--draw-only", action="store_true", help="make no run: tell of those that have finished, or say what is missing"
@@ -166,11 +173,16 @@ def _build_parser(program: str, about: str, experiments: Sequence[str]) -> argpa
 def _arguments(given: argparse.Namespace, *, dataset: str, preset: str, seeds: Sequence[int], rest: Sequence[str]):
     """The command line in one order, with what decides the outcome written out."""
     words = ["--dataset", dataset, "--preset", preset, "--seeds", *map(str, seeds)]
-    if given.runs_dir != _RUNS_DIR:
-        words += ["--runs-dir", str(given.runs_dir)]
+    if given.runs_dir != _RUNS_DIR.absolute():
+        words += ["--runs-dir", _shown(given.runs_dir)]
     if given.output is not None:
-        words += ["--output", str(given.output)]
+        words += ["--output", _shown(given.output)]
     return (*words, *rest)
+
+
+def _shown(path: Path) -> str:
+    """A path from where the command is given, so that a published command holds nobody's home folder."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _is_changed(settings: Settings, preset: Settings) -> bool:
