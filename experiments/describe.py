@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from eigen_jax.architecture import count_flops, count_parameters
 from experiments.command_line import Parser, absolute_path, positive
-from experiments.networks import read_architecture
+from experiments.networks import choose_classes, read_architecture
 from experiments.progress import describe
 from experiments.runner import run_command
 
@@ -18,14 +18,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints the network; returns the exit code, see `run_command`."""
     parser = Parser(prog="python -m experiments.describe", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("genome", type=absolute_path, help="genome.json of a network")
-    parser.add_argument("--num-classes", type=positive, default=10, metavar="N", help="classes to tell apart [10]")
+    parser.add_argument("--num-classes", type=positive, metavar="N", help="classes to tell apart [the run's; else 10]")
 
     def command() -> None:
         arguments = parser.parse_args(argv)
         architecture = read_architecture(arguments.genome)
-        print("\n".join(describe(architecture, num_classes=arguments.num_classes)))
-        print(f"parameters      {count_parameters(architecture, num_classes=arguments.num_classes):,}")
-        print(f"FLOPs an image  {count_flops(architecture, num_classes=arguments.num_classes):,}")
+        num_classes = choose_classes(arguments.genome, architecture, arguments.num_classes)
+        print("\n".join(describe(architecture, num_classes=num_classes)))
+        print(f"parameters      {count_parameters(architecture, num_classes=num_classes):,}")
+        print(f"FLOPs an image  {count_flops(architecture, num_classes=num_classes):,}")
 
     return run_command(command)
 

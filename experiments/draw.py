@@ -8,8 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eigen_jax.architecture import count_parameters
-from eigen_jax.lineage import Individual, Reference
+from eigen_jax.lineage import Reference
 from eigen_jax.report import (
     draw_architecture,
     draw_duplication,
@@ -21,7 +20,7 @@ from eigen_jax.report import (
     save_figure,
 )
 from experiments.command_line import Parser, absolute_path, positive
-from experiments.networks import read_architecture
+from experiments.networks import choose_classes, read_architecture
 from experiments.runner import run_command
 
 
@@ -29,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Draws, and names the files; returns the exit code, see `run_command`."""
     parser = Parser(prog="python -m experiments.draw", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("source", type=absolute_path, help="genome.json of a network, or the folder of a finished run")
-    parser.add_argument("--num-classes", type=positive, metavar="N", help="classes to tell apart [10; a run's own]")
+    parser.add_argument("--num-classes", type=positive, metavar="N", help="classes to tell apart [the run's; else 10]")
     parser.add_argument(
         "--output",
         type=absolute_path,
@@ -43,20 +42,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if source.is_dir():
             paths = draw_run(source, output or source / "pictures", num_classes=num_classes)
         else:
-            paths = draw_network(source, output or source.with_suffix(""), num_classes=num_classes or 10)
+            paths = draw_network(source, output or source.with_suffix(""), num_classes=num_classes)
         for path in paths:
             print(path)
 
     return run_command(command)
 
 
-def draw_network(genome: Path, stem: Path, *, num_classes: int) -> list[Path]:
+def draw_network(genome: Path, stem: Path, *, num_classes: int | None = None) -> list[Path]:
     """Draws the network of a genome.json.
 
     Args:
         genome: the file.
         stem: the pictures' path; an ending of .png or .svg is left out.
-        num_classes: what its classifier tells apart.
+        num_classes: what its classifier tells apart; None: see `choose_classes`.
 
     Returns:
         The paths of the pictures.
@@ -66,6 +65,7 @@ def draw_network(genome: Path, stem: Path, *, num_classes: int) -> list[Path]:
         ReportError: a picture cannot be written.
     """
     architecture = read_architecture(genome)
+    num_classes = choose_classes(genome, architecture, num_classes)
     stem = stem.with_suffix("") if stem.suffix in (".png", ".svg") else stem
     return [*save_figure(draw_architecture(architecture, num_classes=num_classes), stem)]
 
@@ -89,7 +89,7 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
     if result["network"] is None:
         return paths
     found = find_individual(individuals, Reference(**result["network"]["individual"]))
-    classes = num_classes or _num_classes(found)
+    classes = choose_classes(folder / "network" / "genome.json", found.architecture, num_classes)
     title = f"{folder.resolve().name}: individual {found.generation}.{found.index}"
     paths += save_figure(draw_architecture(found.architecture, num_classes=classes, title=title), output / "network")
     if is_duplicate(found) and found.parent is not None:
@@ -99,12 +99,6 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
         )
         paths += save_figure(figure, output / "duplication")
     return paths
-
-
-def _num_classes(individual: Individual) -> int:
-    """What an individual's classifier tells apart: each class has as many parameters as the first."""
-    without, one = (count_parameters(individual.architecture, num_classes=classes) for classes in (0, 1))
-    return (individual.parameters - without) // (one - without)
 
 
 if __name__ == "__main__":

@@ -107,12 +107,18 @@ def _tell_validation(dataset: Dataset, logits_of: Any, *, trained_on: bool) -> N
 
 
 def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[DatasetName, Settings, str]:
-    """The data set's name, the settings, and the data's fingerprint of a run."""
+    """The data set's name, the settings, and the data's fingerprint of a run.
+
+    Raises:
+        RunFolderError: settings.json does not say them.
+        SettingsError: it names a data set that there is not.
+    """
     path = run_dir / "settings.json"
     wanted = ("validation_size", "split_seed", "preprocessing", "eval_batch_size", "dtype", "final_on", "final_steps")
     try:
         content = read_json(path)
         settings = with_former_settings(dict(content["settings"]), Settings().outcome())
+        _check_says_how_data_were_prepared(path, settings)
         folders = content["folders"]
         name, fingerprint = settings["dataset"], settings["data_fingerprint"]
         values: dict[str, Any] = {each: settings[each] for each in wanted}
@@ -125,6 +131,8 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[Datase
                 if "\0" in str(place):
                     raise ValueError
                 values[each] = Path(place)
+    except RunFolderError:
+        raise
     except (OSError, ValueError, KeyError, TypeError):
         raise RunFolderError(
             f"{path} is missing, damaged or of no experiment; name the folder of a finished run"
@@ -133,6 +141,19 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[Datase
         known = ", ".join(get_args(DatasetName))
         raise SettingsError(f"{path} names the data set {reprlib.repr(name)}; known are {known}")
     return cast(DatasetName, name), Settings(**values), fingerprint
+
+
+def _check_says_how_data_were_prepared(path: Path, settings: Mapping[str, Any]) -> None:
+    """Checks that settings are those of a command, not of `run_search`, which is given its data ready made.
+
+    Raises:
+        RunFolderError: they are those of `run_search`.
+    """
+    if "data_fingerprint" in settings and not settings.keys() & {"validation_size", "split_seed", "preprocessing"}:
+        raise RunFolderError(
+            f"{path} does not say how the data were prepared, for its search was started from Python; evaluate its"
+            " network there, with the weights that eigen_jax.load_network gives"
+        )
 
 
 def _read_result(run_dir: Path) -> dict[str, Any]:

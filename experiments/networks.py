@@ -1,10 +1,14 @@
 """Networks in files: reading them, and telling what is wrong with them."""
 
+import sys
 from pathlib import Path
 
-from eigen_jax.architecture import Architecture, ArchitectureError, from_json
+from eigen_jax.architecture import Architecture, ArchitectureError, count_parameters, fingerprint, from_json
 from eigen_jax.data import Dataset
+from eigen_jax.files import JSONError, read_json
 from experiments.settings import SettingsError
+
+_ASSUMED = 10  # classes, of a network that nothing is known of
 
 
 def read_architecture(path: Path) -> Architecture:
@@ -21,6 +25,43 @@ def read_architecture(path: Path) -> Architecture:
         raise SettingsError(f"cannot read {path}: {reason}; name the genome.json of a network") from None
     except ArchitectureError as error:
         raise ArchitectureError(f"{path}: {error}") from None
+
+
+def choose_classes(genome: Path, architecture: Architecture, asked: int | None) -> int:
+    """What the classifier of a network is to tell apart; says on stderr where that is assumed.
+
+    Args:
+        genome: its genome.json, absolute. In a run folder, or in `network` of one, result.json tells of its classes.
+        architecture: the network.
+        asked: the classes that the user asks for; None where that is left open.
+    """
+    known = asked or _recorded_classes(genome, architecture)
+    if known is None:
+        print(
+            f"nothing says how many classes the network of {genome} tells apart: {_ASSUMED} are assumed; --num-classes"
+            " says another number",
+            file=sys.stderr,
+        )
+    return known or _ASSUMED
+
+
+def _recorded_classes(genome: Path, architecture: Architecture) -> int | None:
+    """What result.json of the run that a genome.json lies in says of its classes."""
+    for folder in (genome.parent, genome.parent.parent):
+        try:
+            network = read_json(folder / "result.json")["network"]
+            if network["fingerprint"] == fingerprint(architecture) and type(network["parameters"]) is int:
+                return _classes_of(architecture, network["parameters"])
+        except (OSError, JSONError, KeyError, TypeError):  # of any other file, or of none
+            continue
+    return None
+
+
+def _classes_of(architecture: Architecture, parameters: int) -> int | None:
+    """The classes that a network of so many parameters tells apart; None where it cannot have as many."""
+    without, one = (count_parameters(architecture, num_classes=classes) for classes in (0, 1))
+    classes, rest = divmod(parameters - without, one - without)  # each class has as many as the first
+    return None if rest or classes < 1 else classes
 
 
 def check_takes(architecture: Architecture, dataset: Dataset) -> None:

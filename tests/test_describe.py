@@ -5,7 +5,7 @@ import json
 import pytest
 from commands_data import refused
 
-from eigen_jax.architecture import Architecture, Layer, to_json
+from eigen_jax.architecture import Architecture, Layer, fingerprint, to_json
 from experiments.describe import main
 
 CONV = {"op": "conv", "inputs": [-1], "channels": 16, "kernel": 3, "stride": 1}
@@ -20,6 +20,36 @@ def test_a_network_is_shown_with_its_cost(tmp_path, capsys):
     assert lines[1].split() == ["0", "convolution", "1", "x", "1", "of", "image", "4", "x", "4", "x", "2"]
     # 2 kernels of 1, 2 scales and 2 biases, a classifier of 2 x 3 + 3; 2 x (16 x 2 + 2 x 3) operations.
     assert lines[-2:] == ["parameters      15", "FLOPs an image  76"]
+
+
+def test_the_classes_are_those_of_the_run_that_a_genome_lies_in(tmp_path, capsys):
+    layer = Layer(op="conv", inputs=(-1,), channels=2, kernel=1, stride=1)
+    network = Architecture(input_shape=(4, 4, 1), layers=(layer,))
+    (tmp_path / "run" / "network").mkdir(parents=True)
+    genome = tmp_path / "run" / "network" / "genome.json"
+    genome.write_text(to_json(network))
+    result = tmp_path / "run" / "result.json"
+
+    def shown(*argv: str) -> tuple[str, str]:
+        """Parameters, and what is said beside the network."""
+        assert main([str(genome), *argv]) == 0
+        out, error = capsys.readouterr()
+        return out.splitlines()[-2].split()[1], error
+
+    # 2 kernels of 1, 2 scales, 2 biases, and 2 + 1 for each class.
+    found = {"fingerprint": fingerprint(network), "parameters": 6 + 3 * 3}
+    result.write_text(json.dumps({"network": found}))
+    assert shown() == ("15", "")
+    assert shown("--num-classes", "4") == ("18", "")
+    note = (
+        f"nothing says how many classes the network of {genome} tells apart: 10 are assumed; --num-classes says another"
+        " number\n"
+    )
+    for other in (found | {"fingerprint": "0"}, found | {"parameters": 16}, found | {"parameters": 6}, [], None):
+        result.write_text(json.dumps({"network": other}))
+        assert shown() == ("36", note)
+    result.write_text("{")
+    assert shown() == ("36", note)
 
 
 def genome(*layers: dict, **fields: object) -> str:

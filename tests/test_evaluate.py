@@ -172,6 +172,10 @@ def drop_a_byte(folder: Path) -> None:
 
 GENOME = "network/genome.json"
 DAMAGED = "{run}/settings.json is missing, damaged or of no experiment; name the folder of a finished run"
+FROM_PYTHON = (
+    "{run}/settings.json does not say how the data were prepared, for its search was started from Python; evaluate its"
+    " network there, with the weights that eigen_jax.load_network gives"
+)
 OTHER_DATA = "{run} was made with other data than those in the cache; name the right ones with --data-dir"
 OTHER_SET = "{run}/settings.json names the data set 'mnist'; known are cifar10, cifar100, digits"
 OTHER_IMAGES = (
@@ -179,6 +183,14 @@ OTHER_IMAGES = (
 )
 OTHER_WEIGHTS = "{run}/network holds the weights of another network than its genome.json; put the run's own files back"
 change_settings = functools.partial(change, "settings.json")
+
+
+def from_python(folder: Path) -> None:
+    """Gives a run such settings as `run_search` writes where it is given none."""
+    config: dict[str, Any] = {"seed": 0, "final_steps": 6, "genome": {}, "evolution": {}, "train": {"dtype": "float32"}}
+    data = {"dataset": "digits", "data_fingerprint": "0" * 64, "teacher_fingerprint": None}
+    edit(folder / "settings.json", lambda content: content.pop("folders"))
+    edit(folder / "settings.json", lambda content: content.update(settings=config | data))
 
 
 @pytest.mark.parametrize(
@@ -193,6 +205,7 @@ change_settings = functools.partial(change, "settings.json")
         (settle(dtype="float16"), DAMAGED),
         (change_settings(lambda content: content.update(settings=["seed"])), DAMAGED),
         (settle(eval_batch_size=None), DAMAGED),
+        (from_python, FROM_PYTHON),
         (write(GENOME, "{"), "{run}"),
         (write(GENOME, b"\xff\xfe"), "{run}"),
         (write(GENOME, to_json(OF_CIFAR)), OTHER_IMAGES),
