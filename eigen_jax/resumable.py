@@ -40,6 +40,7 @@ SAVE_EVERY = 60.0  # seconds between two saves
 
 _LOCK = ".lock"
 _PATIENCE = 60.0  # seconds that the process of a killed driver has to end
+_POLL = 0.5  # seconds between two looks at whether to go on waiting
 
 _logger = logging.getLogger(__name__)
 
@@ -72,6 +73,30 @@ class Seconds:
 def never() -> bool:
     """A `ShouldStop` that lets everything go on."""
     return False
+
+
+def acquire_in_turn(lock: filelock.BaseFileLock, *, should_stop: ShouldStop, on_wait: Callable[[], None]) -> None:
+    """Takes a lock, waiting for as long as other processes hold it; one that dies holds none.
+
+    Args:
+        lock: the lock.
+        should_stop: whether to leave; asked while waiting.
+        on_wait: called once, where there is something to wait for.
+
+    Raises:
+        StoppedError: it was asked to stop.
+        OSError: the lock's file cannot be written.
+    """
+    try:
+        lock.acquire(timeout=0)
+        return
+    except filelock.Timeout:
+        on_wait()
+    while not should_stop():
+        with contextlib.suppress(filelock.Timeout):
+            lock.acquire(timeout=_POLL)
+            return
+    raise StoppedError(f"another process holds {lock.lock_file}")
 
 
 def train_resumably(

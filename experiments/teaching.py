@@ -171,6 +171,7 @@ def _cache(
             batch_size=settings.eval_batch_size,
             on_start=on_start,
             on_progress=on_progress,
+            should_stop=should_stop,
         )
 
 

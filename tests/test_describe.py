@@ -1,6 +1,7 @@
 """The command that shows a network, and what it says of a genome that is none."""
 
 import json
+from typing import Any
 
 import pytest
 from commands_data import refused
@@ -45,7 +46,8 @@ def test_the_classes_are_those_of_the_run_that_a_genome_lies_in(tmp_path, capsys
         f"nothing says how many classes the network of {genome} tells apart: 10 are assumed; --num-classes says another"
         " number\n"
     )
-    for other in (found | {"fingerprint": "0"}, found | {"parameters": 16}, found | {"parameters": 6}, [], None):
+    others: list[Any] = [found | {"fingerprint": "0"}, found | {"parameters": 16}, found | {"parameters": 6}, [], None]
+    for other in others:
         result.write_text(json.dumps({"network": other}))
         assert shown() == ("36", note)
     result.write_text("{")

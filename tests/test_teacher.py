@@ -1,7 +1,9 @@
 """The teacher: DenseNet's arithmetic and size, ensembles, and a folder that training goes on in."""
 
 import dataclasses
+import logging
 import shutil
+import threading
 from functools import partial
 from unittest import mock
 
@@ -17,6 +19,7 @@ from flax import linen as nn
 from teacher_data import CLASSES, SHAPE, TINY, assert_refused, make_dataset, make_teacher
 from training_data import TRACES, Convolutional, Linear
 
+from eigen_jax.resumable import StoppedError
 from eigen_jax.teacher import DenseNet, TeacherConfig, TeacherObserver, load_ensemble, read_teacher, train_ensemble
 from eigen_jax.teacher.ensemble import check_fits, make_ensemble
 
@@ -345,9 +348,44 @@ def test_a_record_that_names_no_dtype_is_of_a_teacher_in_float32(tmp_path, train
     assert_refused(OTHER_DTYPE, train_ensemble, HALF, dataset, folder)
 
 
-def test_a_folder_in_use_or_of_something_else_is_refused(tmp_path, dataset):
-    with filelock.FileLock(tmp_path / ".lock"):
-        assert_refused("in use by another process", train_ensemble, TINY, dataset, tmp_path)
+def in_training(tmp_path, trained):
+    """A folder of a teacher that is unfinished and in use, and its lock."""
+    folder = shutil.copytree(trained[0], tmp_path / "copy")
+    edited(lambda content: content.update(ensemble=None))(folder)
+    lock = filelock.FileLock(folder / ".lock", thread_local=False)
+    lock.acquire()
+    return folder, lock
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_teacher_that_another_process_trains_is_waited_for(tmp_path, dataset, trained, caplog, is_finished):
+    folder, lock = in_training(tmp_path, trained)
+
+    def leave() -> None:
+        if is_finished:
+            shutil.copy(trained[0] / "teacher.json", folder)
+        lock.release()
+
+    timer, observer = threading.Timer(0.2, leave), observer_that_stops()
+    timer.start()
+    with caplog.at_level(logging.INFO, "eigen_jax"):
+        ensemble = train_ensemble(TINY, dataset, folder, observer=observer)
+    timer.join()
+    assert caplog.messages == [f"another process trains the teacher in {folder}; waiting for it"]
+    assert ensemble.fingerprint == trained[1].fingerprint
+    assert observer.teacher_started.called == (not is_finished)
+    assert members_of(observer.member_finished) == [0, 1]
+    observer.teacher_finished.assert_called_once()
+
+
+def test_who_waits_for_a_teacher_can_be_stopped_and_is_refused_another_one_at_once(tmp_path, dataset, trained):
+    folder, _ = in_training(tmp_path, trained)
+    with pytest.raises(StoppedError):
+        train_ensemble(TINY, dataset, folder, should_stop=lambda: True)
+    assert_refused("seed was 0 and is now 9", train_ensemble, dataclasses.replace(TINY, seed=9), dataset, folder)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path, dataset):
     (tmp_path / "thesis.tex").write_text("")
     assert_refused("is no teacher's", train_ensemble, TINY, dataset, tmp_path)
     assert_refused("cannot write the teacher's folder", train_ensemble, TINY, dataset, tmp_path / "thesis.tex")

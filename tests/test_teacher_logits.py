@@ -15,6 +15,7 @@ from teacher_data import CLASSES, SHAPE, assert_refused, make_dataset, make_teac
 from training_data import TRACES, Convolutional
 
 from eigen_jax.data import apply_views
+from eigen_jax.resumable import StoppedError
 from eigen_jax.teacher import CachedLogits, MappedLogits, make_ensemble
 from eigen_jax.teacher.cache import cache_logits, logits_cost, measure_rate
 from eigen_jax.teacher.logits import read_logits
@@ -185,6 +186,17 @@ def test_interrupted_builds_leave_nothing_that_counts_and_killed_ones_are_cleare
         built = build(teacher, images, tmp_path).logits
     assert [path.name for path in folder.glob("*.partial")] == ["alive.npy.partial"]
     np.testing.assert_array_equal(built, build(teacher, images, tmp_path / "elsewhere").logits)
+
+
+def test_who_waits_for_the_logits_of_another_process_can_be_stopped(teacher, images, tmp_path, caplog):
+    fingerprint = build(teacher, images, tmp_path).fingerprint
+    (manifest,) = (tmp_path / "teacher-logits").glob("*.json")
+    manifest.unlink()
+    held, listening = filelock.FileLock(manifest.with_suffix(".lock")), caplog.at_level(logging.INFO, "eigen_jax")
+    with held, listening, pytest.raises(StoppedError):
+        build(teacher, images, tmp_path, should_stop=lambda: True)
+    assert caplog.messages == ["another process computes the same teacher's logits; waiting for it"]
+    assert build(teacher, images, tmp_path).fingerprint == fingerprint
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from jax import Array
 
 from eigen_jax.data import apply_views
 from eigen_jax.files import read_json, write_json
+from eigen_jax.resumable import ShouldStop, acquire_in_turn, never
 from eigen_jax.teacher.config import TeacherError
 from eigen_jax.teacher.ensemble import Ensemble, average_logits, check_fits
 from eigen_jax.teacher.logits import (
@@ -111,6 +112,7 @@ def cache_logits(
     batch_size: int = BATCH_SIZE,
     on_start: CacheStart | None = None,
     on_progress: CacheProgress | None = None,
+    should_stop: ShouldStop = never,
 ) -> CachedLogits | MappedLogits:
     """A teacher's logits for views of images: from the cache, or computed and put there.
 
@@ -131,8 +133,10 @@ def cache_logits(
         on_start: called before the logits are computed, and not where the cache has them; the rate
             is measured for it.
         on_progress: called after every batch.
+        should_stop: whether to leave; asked while another process computes them, for which this one waits.
 
     Raises:
+        StoppedError: it was asked to stop.
         TeacherError: the teacher does not fit the images, its logits are not finite in float16, or
             they are too many.
     """
@@ -153,7 +157,9 @@ def cache_logits(
             on_start(logits_cost(count, num_classes=num_classes, pad=pad, flip=flip, views=views), rate)
         yield from _compute(teacher, images, stored, pad=pad, batch_size=batch_size, on_progress=on_progress)
 
-    logits = _from_disk(Path(cache_dir) / "teacher-logits", key, shape, compute, device_bytes=device_bytes)
+    logits = _from_disk(
+        Path(cache_dir) / "teacher-logits", key, shape, compute, device_bytes=device_bytes, should_stop=should_stop
+    )
     return from_array(logits, slots, key, device_bytes=device_bytes)
 
 
@@ -219,6 +225,7 @@ def _from_disk(
     compute: Callable[[], Iterator[np.ndarray]],
     *,
     device_bytes: int,
+    should_stop: ShouldStop,
 ) -> np.ndarray:
     """The array of a key: as it is stored, or computed and stored, or computed and in memory."""
     nbytes = int(np.prod(shape)) * 2
@@ -228,7 +235,7 @@ def _from_disk(
         if (array := _read(folder, key, shape)) is not None:
             return array
         _remove_abandoned(folder)
-        with _locked(folder, key):
+        with _locked(folder, key, should_stop):
             if (array := _read(folder, key, shape)) is not None:
                 return array
             if (folder / f"{key}.npy").exists():
@@ -251,13 +258,10 @@ def _from_disk(
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, key: str) -> Iterator[None]:
+def _locked(folder: Path, key: str, should_stop: ShouldStop) -> Iterator[None]:
     lock = filelock.FileLock(folder / f"{key}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        _logger.info("another process computes the same teacher's logits; waiting for it")
-        lock.acquire()
+    tell = functools.partial(_logger.info, "another process computes the same teacher's logits; waiting for it")
+    acquire_in_turn(lock, should_stop=should_stop, on_wait=tell)
     try:
         yield
     finally:

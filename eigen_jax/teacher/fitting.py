@@ -9,6 +9,7 @@ member-1/ ...
 import contextlib
 import dataclasses
 import functools
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 from eigen_jax import checkpoint
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
-from eigen_jax.resumable import SAVE_EVERY, ShouldStop, never, train_resumably
+from eigen_jax.resumable import SAVE_EVERY, ShouldStop, acquire_in_turn, never, train_resumably
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 from eigen_jax.teacher.densenet import DenseNet
 from eigen_jax.teacher.ensemble import Ensemble, count_parameters, make_ensemble, measure_accuracy
@@ -40,6 +41,8 @@ PyTree = Any
 
 _LOCK = ".lock"
 
+_logger = logging.getLogger(__name__)
+
 
 def train_ensemble(
     config: TeacherConfig,
@@ -52,6 +55,8 @@ def train_ensemble(
     should_stop: ShouldStop = never,
 ) -> Ensemble:
     """Trains a teacher, goes on with one that is unfinished, or loads one that is finished.
+
+    Where another process trains it, that one is waited for.
 
     Only the training part of the data is trained on; validation and test accuracy are measured and
     recorded. Training that was stopped, by whatever, goes on to the same bits as if it never had
@@ -68,25 +73,27 @@ def train_ensemble(
 
     Raises:
         StoppedError: it was asked to stop; the same call goes on.
-        TeacherError: the folder cannot be written, is in use, is damaged, or holds something else,
+        TeacherError: the folder cannot be written, is damaged, or holds something else,
             such as a teacher of other data or of another configuration; or training diverged.
         CheckpointError: a member cannot be saved.
     """
     folder, observer, data = Path(folder), observer or TeacherObserver(), DataRecord.of(dataset)
-    record = read_teacher(folder) if holds_teacher(folder) else None
+    record = _read_own(config, data, folder)
     if record is None or record.ensemble is None:
-        with _opened(folder):
-            return _train(
-                config,
-                dataset,
-                folder,
-                observer=observer,
-                devices=devices,
-                save_every=save_every,
-                should_stop=should_stop,
-            )
+        with _opened(folder, should_stop):
+            record = _claim(config, data, folder)
+            if record.ensemble is None:
+                return _train(
+                    config,
+                    record,
+                    dataset,
+                    folder,
+                    observer=observer,
+                    devices=devices,
+                    save_every=save_every,
+                    should_stop=should_stop,
+                )
     # Without the lock, so that any number of processes can read a finished teacher.
-    record.check_is_of(config, data, folder=folder)
     ensemble = _load(folder, record, record.ensemble)
     for member, each in enumerate(record.members):
         observer.member_finished(member=member, record=each)
@@ -116,18 +123,17 @@ def load_ensemble(folder: str | Path, dataset: Dataset) -> Ensemble:
 
 
 @contextlib.contextmanager
-def _opened(folder: Path) -> Iterator[None]:
-    """Makes the folder where it is missing, and keeps other processes out of it."""
-    lock = filelock.FileLock(folder / _LOCK, blocking=False)
+def _opened(folder: Path, should_stop: ShouldStop) -> Iterator[None]:
+    """Makes the folder where it is missing, and keeps other processes out of it, when those in it are done."""
+    lock = filelock.FileLock(folder / _LOCK)
+    tell = functools.partial(_logger.info, "another process trains the teacher in %s; waiting for it", folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         names = {entry.name for entry in folder.iterdir()}
         # A process killed before the record was whole has left these two at most.
         if not holds_teacher(folder) and names - {_LOCK, "teacher.json.partial"}:
             raise TeacherError(f"{folder} holds files but no teacher.json, so it is no teacher's; choose another")
-        lock.acquire()
-    except filelock.Timeout:  # an OSError, too
-        raise TeacherError(f"{folder} is in use by another process; wait for it, or choose another") from None
+        acquire_in_turn(lock, should_stop=should_stop, on_wait=tell)
     except OSError as error:
         raise TeacherError(f"cannot write the teacher's folder {folder}: {error.strerror}; choose another") from None
     try:
@@ -136,19 +142,31 @@ def _opened(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _claim(folder: Path, config: TeacherConfig, data: DataRecord) -> TeacherRecord:
-    """Writes the record of a new teacher, or compares the one that is there."""
-    if holds_teacher(folder):
-        record = read_teacher(folder)
-        record.check_is_of(config, data, folder=folder)
-        return record
-    record = TeacherRecord(config=config, data=data)
-    record.save(folder)
+def _read_own(config: TeacherConfig, data: DataRecord, folder: Path) -> TeacherRecord | None:
+    """The record of the teacher asked for, finished or not; None where there is none yet.
+
+    Raises:
+        TeacherError: it is damaged, or another teacher's.
+    """
+    if not holds_teacher(folder):
+        return None
+    record = read_teacher(folder)
+    record.check_is_of(config, data, folder=folder)
+    return record
+
+
+def _claim(config: TeacherConfig, data: DataRecord, folder: Path) -> TeacherRecord:
+    """The record of the teacher asked for, which is written where there is none yet; raises as `_read_own`."""
+    record = _read_own(config, data, folder)
+    if record is None:
+        record = TeacherRecord(config=config, data=data)
+        record.save(folder)
     return record
 
 
 def _train(
     config: TeacherConfig,
+    record: TeacherRecord,
     dataset: Dataset,
     folder: Path,
     *,
@@ -159,7 +177,6 @@ def _train(
 ) -> Ensemble:
     """Trains the members that are not finished, and evaluates all together."""
     train_config = dataclasses.replace(config.train_config(dataset.train_images.shape[0]), devices=devices)
-    record = _claim(folder, config, DataRecord.of(dataset))
     observer.teacher_started(config=config, steps=_total_steps(config, dataset))
     for member in range(config.members):
         if member == len(record.members):
