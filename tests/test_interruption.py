@@ -1,10 +1,12 @@
-"""Ctrl-C and SIGTERM: what is under way is saved, the exit code is the conventional one."""
+"""Ctrl-C, SIGTERM and SIGHUP: what is under way is saved, the exit code is the conventional one."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -12,15 +14,19 @@ from eigen_jax.resumable import StoppedError
 from experiments.interruption import Interrupted, held_off
 from experiments.runner import run_command
 
+HELD_OFF = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ANY = pytest.mark.parametrize("number", HELD_OFF, ids=lambda number: number.name)
 BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Checks that the handlers of both signals are afterwards what they were before."""
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    """Checks that the handlers of all of these signals are afterwards what they were before."""
+    ours = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+    before = [signal.getsignal(number) for number in HELD_OFF]
     yield before
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in HELD_OFF] == before
+    signal.signal(signal.SIGHUP, ours)
 
 
 def save_when_asked(*signals: signal.Signals) -> None:
@@ -34,7 +40,7 @@ def save_when_asked(*signals: signal.Signals) -> None:
         raise StoppedError("saved")
 
 
-@BOTH
+@ANY
 def test_a_first_signal_is_held_off_and_then_named(number, capfd):
     with pytest.raises(Interrupted) as caught:
         save_when_asked(number)
@@ -43,14 +49,40 @@ def test_a_first_signal_is_held_off_and_then_named(number, capfd):
 
 
 @BOTH
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("first", HELD_OFF, ids=lambda number: number.name)
 def test_a_second_signal_leaves_at_once(first, number, capfd):
     with pytest.raises(KeyboardInterrupt):
         save_when_asked(first, number)
     assert len(capfd.readouterr().err.splitlines()) == 1
 
 
-@BOTH
+@ANY
+@pytest.mark.parametrize("hangups", [1, 2])
+def test_a_terminal_that_closes_while_work_is_saved_does_not_end_it(number, hangups, capfd):
+    with pytest.raises(Interrupted) as caught:
+        save_when_asked(number, *[signal.SIGHUP] * hangups)
+    assert caught.value.number == number
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+def test_a_hangup_that_was_ignored_stays_ignored(capfd):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with held_off() as should_stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not should_stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_signal_is_held_off_where_nobody_can_be_told(monkeypatch):
+    monkeypatch.setattr(os, "write", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(Interrupted):
+        save_when_asked(signal.SIGHUP)
+
+
+@ANY
 def test_work_that_ends_before_it_asks_has_ended_well(number, capfd):
     with held_off() as should_stop:
         assert not should_stop()
@@ -74,6 +106,7 @@ def test_other_errors_pass_and_handlers_are_restored(handlers):
     [
         ([signal.SIGINT], 130, "stopped by SIGINT, and saved; the same command goes on"),
         ([signal.SIGTERM], 143, "stopped by SIGTERM, and saved; the same command goes on"),
+        ([signal.SIGHUP], 129, "stopped by SIGHUP, and saved; the same command goes on"),
         ([signal.SIGINT] * 2, 130, "interrupted; the same command goes on from what was saved last"),
     ],
 )
