@@ -30,10 +30,10 @@ class LiveBars:
         self.clock = clock
         self.plain_line_at = clock()
         self.bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", table_column=Column(width=14, no_wrap=True)),
+            SpinnerColumn("line" if console.options.ascii_only else "dots"),
+            TextColumn("{task.description}", markup=False, table_column=Column(width=14, no_wrap=True)),
             BarColumn(bar_width=18),
-            TextColumn("{task.fields[detail]}", table_column=Column(width=detail_width, no_wrap=True)),
+            TextColumn("{task.fields[detail]}", markup=False, table_column=Column(width=detail_width, no_wrap=True)),
             console=console,
             transient=True,
             disable=not console.is_interactive,

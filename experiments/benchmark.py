@@ -27,30 +27,34 @@ from experiments.benchmarks.plan import GROUPS, Plan, quick_plan
 from experiments.benchmarks.search import measure_folder
 from experiments.benchmarks.table import table
 from experiments.command_line import Parser, absolute_path, positive
-from experiments.runner import BAD_INPUT, INTERRUPTED, USER_ERRORS
+from experiments.runner import INTERRUPTED, run_command
 from experiments.settings import SettingsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures, prints and writes; returns the exit code."""
-    try:
-        arguments = _parse(argv)
-        if arguments.search is not None:
-            rows = [measure_folder(arguments.search)]
-        else:
-            _set_up()
-            print(_heading(), flush=True)
-            rows = _measure(arguments)
-        print(table(rows))
-        if arguments.json is not None:
-            _write(arguments.json, rows)
-    except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    """Measures, prints and writes; returns the exit code, see `run_command`."""
+
+    def command() -> int:
+        try:
+            _show_and_write(_parse(argv))
+        except KeyboardInterrupt:
+            print("interrupted; nothing was written", file=sys.stderr)
+            return INTERRUPTED
+        return 0
+
+    return run_command(command)
+
+
+def _show_and_write(arguments: Namespace) -> None:
+    if arguments.search is not None:
+        rows = [measure_folder(arguments.search)]
+    else:
+        _set_up()
+        print(_heading(), flush=True)
+        rows = _measure(arguments)
+    print(table(rows))
+    if arguments.json is not None:
+        _write(arguments.json, rows)
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:

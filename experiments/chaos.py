@@ -45,25 +45,23 @@ def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] 
     Returns:
         The exit code: 0, `DIFFERENT`, or one of `run_command`'s.
     """
-    code = 0
 
-    def command() -> None:
-        nonlocal code
+    def command() -> int:
         arguments = _parse(argv)
         with _folder(arguments.folder) as folder:
             try:
                 _disturb(arguments, folder, search)
             except DisturbedError as error:
                 print(f"different: {error}; the folders are kept in {folder}", file=sys.stderr)
-                code = DIFFERENT
+                return DIFFERENT
             except KeyboardInterrupt:
                 print(f"interrupted; the folders are kept in {folder}", file=sys.stderr)
-                code = INTERRUPTED
-            else:
-                if arguments.folder is None:
-                    shutil.rmtree(folder)
+                return INTERRUPTED
+            if arguments.folder is None:
+                shutil.rmtree(folder)
+        return 0
 
-    return run_command(command) or code
+    return run_command(command)
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 
 from eigen_jax.data.types import DatasetName
 from experiments.presets import DEFAULT_PRESET, PRESETS
+from experiments.screen import show
 from experiments.settings import Help, Settings, SettingsError, flag
 
 _TYPES = get_type_hints(Settings)
@@ -32,6 +33,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message.removeprefix('argument ')}; --help explains every setting")
+
+    def print_help(self, file: Any = None) -> None:
+        if file is not None:
+            return super().print_help(file)
+        # argparse's own says nothing where it cannot be written.
+        show(self.format_help().removesuffix("\n"))
 
 
 def parse(

@@ -12,6 +12,7 @@ from experiments.command_line import Parser, absolute_path, positive
 from experiments.networks import choose_classes, read_architecture
 from experiments.progress import describe
 from experiments.runner import run_command
+from experiments.screen import show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(argv)
         architecture = read_architecture(arguments.genome)
         num_classes = choose_classes(arguments.genome, architecture, arguments.num_classes)
-        print("\n".join(describe(architecture, num_classes=num_classes)))
-        print(f"parameters      {count_parameters(architecture, num_classes=num_classes):,}")
-        print(f"FLOPs an image  {count_flops(architecture, num_classes=num_classes):,}")
+        show("\n".join(describe(architecture, num_classes=num_classes)))
+        show(f"parameters      {count_parameters(architecture, num_classes=num_classes):,}")
+        show(f"FLOPs an image  {count_flops(architecture, num_classes=num_classes):,}")
 
     return run_command(command)
 

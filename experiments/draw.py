@@ -22,6 +22,7 @@ from eigen_jax.report import (
 from experiments.command_line import Parser, absolute_path, positive
 from experiments.networks import choose_classes, read_architecture
 from experiments.runner import run_command
+from experiments.screen import show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             paths = draw_network(source, output or source.with_suffix(""), num_classes=num_classes)
         for path in paths:
-            print(path)
+            show(path)
 
     return run_command(command)
 

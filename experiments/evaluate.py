@@ -33,6 +33,7 @@ from experiments.command_line import Parser, absolute_path
 from experiments.networks import check_takes
 from experiments.progress import percent
 from experiments.runner import configure, run_command
+from experiments.screen import show
 from experiments.settings import Settings, SettingsError
 
 
@@ -75,13 +76,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     logits = logits_of(dataset.test_images)
     if arguments.logits is not None:
         _write_logits(arguments.logits, logits)
-    print(
+    show(
         f"network              {len(architecture.layers)} layers, "
         f"{count_parameters(architecture, num_classes=dataset.num_classes):,} parameters"
     )
-    print(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
+    show(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
     _tell_validation(dataset, logits_of, trained_on=_saw_validation(settings, result))
-    print(f"logits               {_compare(result, logits)}")
+    show(f"logits               {_compare(result, logits)}")
 
 
 def _check_weights(run_dir: Path, variables: Any, network: nn.Module, dataset: Dataset) -> None:
@@ -103,7 +104,7 @@ def _saw_validation(settings: Settings, result: Mapping[str, Any]) -> bool:
 def _tell_validation(dataset: Dataset, logits_of: Any, *, trained_on: bool) -> None:
     reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
     note = ", which it was trained on" if trained_on else ""
-    print(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
+    show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
 
 
 def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[DatasetName, Settings, str]:

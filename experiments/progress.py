@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import TaskID
-from rich.text import Text
 
 from eigen_jax.architecture import IMAGE, Architecture, Layer, count_parameters, layer_shapes
 from eigen_jax.evolution import Phase
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchObserver, SearchResult
 from experiments.bars import LiveBars
+from experiments.screen import make_console
 
 LANDMARKS = ("T1", "T2", "T3")
 
@@ -206,7 +205,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         t1, t2, t3 = cells[:3]
         self.print(_row(name, str(layers), f"{parameters:,}", t1, t2, t3, word), style)
         if standing.cause:
-            self.console.print(Padding(Text(standing.cause, style=style), (0, 0, 0, 8)))
+            self.print(f"{'':8}{standing.cause}", style)
 
     def _show_waiting(self) -> None:
         self.bars.update(
@@ -260,11 +259,6 @@ class TrainingBar(LiveBars):
         detail = f"loss {loss:.3g}, {steps_per_second:,.3g} steps/s, {left} left"
         self.bars.update(self.bar, completed=step, detail=detail)
         self.print_plain(f"{step:,}/{self.until:,}, {detail}")
-
-
-def make_console() -> Console:
-    """Where commands print: stdout, without guessing at what to colour."""
-    return Console(highlight=False)
 
 
 def steps_left(standings: Sequence[Standing], landmark: int, *, landmarks: Sequence[int], ranks: Sequence[int]) -> int:

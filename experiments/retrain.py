@@ -38,8 +38,9 @@ from experiments.command_line import parse_with_dataset, read_path
 from experiments.interruption import held_off
 from experiments.networks import check_takes, read_architecture
 from experiments.presets import PRESETS
-from experiments.progress import TrainingBar, make_console, percent
+from experiments.progress import TrainingBar, percent
 from experiments.runner import configure, run_command
+from experiments.screen import make_console
 from experiments.settings import Settings, SettingsError
 from experiments.teaching import check_settings, prepare_teacher
 
@@ -136,15 +137,15 @@ def _train(
             return str(error)
         run.save_network(architecture, trained.variables)
         run.save_result(describe(trained, seconds=trained.seconds))
-    _tell(console, settings.run_dir, trained.test.accuracy, trained.validation_accuracy)
+    _tell(settings.run_dir, trained.test.accuracy, trained.validation_accuracy)
     return None
 
 
-def _tell(console: Console, folder: Path, test: float, validation: float | None) -> None:
+def _tell(folder: Path, test: float, validation: float | None) -> None:
     if validation is not None:
-        console.print(f"validation accuracy  {percent(validation)} %")
-    console.print(f"test accuracy        {percent(test)} %")
-    console.print(f"run folder           {folder}")
+        print(f"validation accuracy  {percent(validation)} %")
+    print(f"test accuracy        {percent(test)} %")
+    print(f"run folder           {folder}")
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ from experiments.compilation_cache import keep_compiled
 from experiments.executors import cores, open_executor
 from experiments.interruption import Interrupted, held_off
 from experiments.presets import DEFAULT_PRESET, PRESETS
-from experiments.progress import ConsoleObserver, make_console
+from experiments.progress import ConsoleObserver
+from experiments.screen import LostOutputError, guarded, make_console
 from experiments.settings import Settings, SettingsError, with_flags
 from experiments.teaching import check_settings, prepare_teacher
 
@@ -57,6 +58,7 @@ USER_ERRORS = (
 
 BAD_INPUT = 2  # exit codes
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_NO_READER = 141  # 128 + SIGPIPE
 
 _logger = logging.getLogger(__name__)
 
@@ -84,15 +86,28 @@ def main(name: DatasetName, argv: Sequence[str] | None = None) -> int:
     return run_command(command)
 
 
-def run_command(command: Callable[[], None]) -> int:
+def run_command(command: Callable[[], int | None]) -> int:
     """Calls a command, and tells mistakes of the user in one line.
 
+    Args:
+        command: what is done; prints as `experiments.screen` has it, and may give an exit code of its own.
+
     Returns:
-        The exit code: 0, `BAD_INPUT` after one line on stderr that says what to do, or 128 and the
-        number of the signal that stopped the command.
+        The exit code: 0, or the command's own; `BAD_INPUT` after one line on stderr that says what to do;
+        128 and the number of the signal that stopped the command, or that its reader's end stands for.
     """
+    with guarded():
+        return _exit_code(command)
+
+
+def _exit_code(command: Callable[[], int | None]) -> int:
     try:
-        command()
+        return command() or 0
+    except LostOutputError as error:
+        if error.is_reader_gone:
+            return _NO_READER
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
     except USER_ERRORS as error:
         print(f"error: {with_flags(str(error))}", file=sys.stderr)
         return BAD_INPUT
@@ -102,7 +117,6 @@ def run_command(command: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from what was saved last", file=sys.stderr)
         return INTERRUPTED
-    return 0
 
 
 def search(name: DatasetName, settings: Settings) -> None:

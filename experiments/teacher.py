@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from eigen_jax.data import load_dataset
 from experiments.command_line import parse_with_dataset
 from experiments.interruption import held_off
-from experiments.progress import make_console
 from experiments.runner import configure, run_command
+from experiments.screen import make_console
 from experiments.teaching import check_settings, train_teacher
 
 _PROGRAM = "python -m experiments.teacher --dataset NAME"
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset = load_dataset(settings.data_config(name))
         with held_off() as should_stop:
             train_teacher(settings, dataset, console, should_stop)
-        console.print(f"teacher's folder     {settings.teacher_dir}", soft_wrap=True)
+        print(f"teacher's folder     {settings.teacher_dir}")
 
     return run_command(command)
 

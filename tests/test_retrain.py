@@ -96,7 +96,6 @@ def test_a_training_that_is_interrupted_goes_on_to_the_same_bits_and_then_trains
     assert result["test_logits"] == read(trained, "result.json")["test_logits"]
     before = contents(folder)
     capsys.readouterr()
-    monkeypatch.setenv("COLUMNS", "300")
     assert train(tmp_path) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"validation accuracy  {100 * result['final_validation_accuracy']:.1f} %",
