@@ -20,6 +20,7 @@ from eigen_jax.search import (
     FinalTrainingError,
     RunFolderError,
     SearchConfigError,
+    SearchResult,
     check_data,
     check_run_folder,
     read_notes,
@@ -81,7 +82,10 @@ def main(name: DatasetName, argv: Sequence[str] | None = None) -> int:
         )
         check_settings(name, settings)
         settings = configure(settings)
-        search(name, settings)
+        if search(name, settings).best is None:
+            raise BarrenSearchError(
+                "no network survived all landmarks; train longer or lower the learning rate, in a new run folder"
+            )
 
     return run_command(command)
 
@@ -119,7 +123,7 @@ def _exit_code(command: Callable[[], int | None]) -> int:
         return INTERRUPTED
 
 
-def search(name: DatasetName, settings: Settings) -> None:
+def search(name: DatasetName, settings: Settings) -> SearchResult:
     """Loads the data, prepares the teacher and searches, with progress on the screen.
 
     Args:
@@ -141,7 +145,7 @@ def search(name: DatasetName, settings: Settings) -> None:
             open_executor(settings, dataset, teacher, should_stop) as executor,
             ConsoleObserver(config, folder=settings.run_dir, console=console) as observer,
         ):
-            run_search(
+            return run_search(
                 config,
                 dataset,
                 settings.run_dir,

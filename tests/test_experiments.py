@@ -32,7 +32,7 @@ import eigen_jax
 from eigen_jax import checkpoint, lineage
 from eigen_jax.architecture import count_parameters
 from eigen_jax.files import JSONError
-from eigen_jax.search import load_network
+from eigen_jax.search import SearchResult, load_network
 from eigen_jax.teacher import read_teacher
 from experiments import describe, evaluate, retrain, runner
 from experiments.compilation_cache import environment, keep_compiled
@@ -137,6 +137,13 @@ def test_an_interrupted_search_says_how_to_go_on(capsys, monkeypatch, tmp_path):
     assert digits([*SEARCH, "--teacher", "none", *places(tmp_path)]) == INTERRUPTED
     assert capsys.readouterr().err == "interrupted; the same command goes on from what was saved last\n"
     assert kept == [tmp_path / "cache-dir"]
+
+
+def test_a_search_that_found_no_network_says_so_in_its_exit_code(capsys, monkeypatch, tmp_path):
+    nobody = SearchResult(best=None, generations=2, trained=6, search_seconds=1.0)
+    monkeypatch.setattr(runner, "run_search", Mock(return_value=nobody))
+    line = refused(capsys, digits, *SEARCH, "--teacher", "none", *places(tmp_path))
+    assert line == "no network survived all landmarks; train longer or lower the learning rate, in a new run folder"
 
 
 @pytest.mark.slow  # test_evaluate has a training in bfloat16

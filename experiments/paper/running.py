@@ -30,7 +30,7 @@ from experiments.settings import Settings
 class Makers:
     """What makes runs. Both go on with a run that was interrupted."""
 
-    search: Callable[[DatasetName, Settings], None]
+    search: Callable[[DatasetName, Settings], object]
     train: Callable[[DatasetName, Settings, Architecture], str | None]  # gives the cause where it diverges
 
 
