@@ -1,13 +1,16 @@
-"""Kills searches at random moments, again and again, and shows that all come out as an undisturbed one.
+"""Disturbs searches at random moments, again and again, and shows that all come out as an undisturbed one.
 
     python -m experiments.chaos                                        # 50 kills of whole runs
     python -m experiments.chaos --kills 200 --seed 1 --executor processes --workers 2
     python -m experiments.chaos --victim worker --executor ray         # kills workers; the run goes on by itself
+    python -m experiments.chaos --disturbance stop --kills 20          # SIGSTOP, and SIGCONT after some seconds
+    python -m experiments.chaos --disturbance terminal --kills 20      # closes the terminal that the run is on
 
-Runs a whole search on the digits, teacher and final training included, twice without a kill. Then
-begins further ones, kills each with SIGKILL, and gives the same command again, until it ends by
-itself. Exit code 0: all lineages, results and networks are equal, times apart, and nothing
-half-written was left. Exit code 1: one is not, and a line says what.
+Runs a whole search on the digits, teacher and final training included, twice undisturbed. Then
+begins further ones, kills each with SIGKILL (or disturbs it otherwise), and gives the same command
+again where that has ended it, until it ends by itself. Exit code 0: all lineages, results and
+networks are equal, times apart, and nothing half-written was left. Exit code 1: one is not, and a
+line says what.
 """
 
 import contextlib
@@ -22,7 +25,7 @@ from pathlib import Path
 
 from experiments.benchmarks.machine import describe_machine, describe_versions
 from experiments.command_line import Parser, absolute_path, positive
-from experiments.disturbance.campaign import Campaign, DisturbedError
+from experiments.disturbance.campaign import NOUNS, Campaign, DisturbedError
 from experiments.disturbance.command import digits_command
 from experiments.disturbance.processes import has_proc
 from experiments.disturbance.summary import table
@@ -36,11 +39,11 @@ _VICTIMS = ("run", "worker")
 
 
 def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] = digits_command) -> int:
-    """Kills, compares and prints.
+    """Disturbs, compares and prints.
 
     Args:
         argv: the command line's arguments; those of the process by default.
-        search: gives the command that is killed; see `digits_command`.
+        search: gives the command that is disturbed; see `digits_command`.
 
     Returns:
         The exit code: 0, `DIFFERENT`, or one of `run_command`'s.
@@ -66,7 +69,9 @@ def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
     parser = Parser(prog="python -m experiments.chaos", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--kills", type=positive, default=50, metavar="N", help="in all runs together [50]")
+    parser.add_argument(
+        "--kills", type=positive, default=50, metavar="N", help="or other disturbances, in all runs together [50]"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the moments [0]")
     parser.add_argument(
         "--folder", type=absolute_path, metavar="PATH", help="keep the runs in this new folder [a temporary one]"
@@ -81,6 +86,12 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
         default="run",
         help="run: the search's own process; worker: one of its workers [run]",
     )
+    parser.add_argument(
+        "--disturbance",
+        choices=NOUNS,
+        default="kill",
+        help="kill: SIGKILL; stop: SIGSTOP, and SIGCONT some seconds later; terminal: its terminal is closed [kill]",
+    )
     arguments = parser.parse_args(argv)
     arguments.executor = arguments.executor or ("processes" if arguments.victim == "worker" else "inline")
     if arguments.victim == "worker":
@@ -88,6 +99,12 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
             raise SettingsError("--victim is worker, and --executor inline has none; choose processes or ray")
         if not has_proc():
             raise SettingsError("--victim is worker, and this system has no /proc to find workers in; choose run")
+        if arguments.disturbance != "kill":
+            raise SettingsError(
+                f"--disturbance is {arguments.disturbance}, which is done to whole runs; leave out --victim"
+            )
+    if arguments.disturbance == "terminal" and not has_proc():
+        raise SettingsError("--disturbance is terminal, and this system has no /proc to see signals in; choose another")
     return arguments
 
 
@@ -118,16 +135,19 @@ def _disturb(arguments: Namespace, folder: Path, search: Callable[..., list[str]
     campaign = Campaign(
         command=functools.partial(search, executor=arguments.executor, workers=arguments.workers),
         folder=folder,
-        kills=arguments.kills,
+        times=arguments.kills,
         seed=arguments.seed,
         victim=arguments.victim,
+        kind=arguments.disturbance,
         tell=functools.partial(print, flush=True),
     )
     record = campaign.run()
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     what = "workers" if arguments.victim == "worker" else "runs"
-    print(f"\n{len(record.kills)} kills of {what} (executor {arguments.executor}), in {minutes} min {seconds} s\n")
-    print(table(record.kills))
+    noun = NOUNS[campaign.kind]
+    count = f"{len(record.disturbances)} {noun}s of {what}"
+    print(f"\n{count} (executor {arguments.executor}), in {minutes} min {seconds} s\n")
+    print(table(record.disturbances, noun))
     print(f"\n{record.runs} of {record.runs} lineages equal, and so are the results and the networks")
 
 

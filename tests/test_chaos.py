@@ -1,4 +1,4 @@
-"""Searches under kills: when they are killed, where they stand, how they are compared; and one killed for real."""
+"""Searches under disturbances: when they come, where they stand, how they are compared; and one killed for real."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ from experiments.disturbance.command import digits_command
 from experiments.disturbance.comparison import compare_individuals, first_difference
 from experiments.disturbance.phases import Phase, phase_of, temporary_files
 from experiments.disturbance.processes import Child, Process, has_proc
-from experiments.disturbance.summary import Kill, describe, table
+from experiments.disturbance.summary import Disturbance, describe, table
 from experiments.runner import BAD_INPUT, INTERRUPTED
 
 needs_proc = pytest.mark.skipif(not has_proc(), reason="this system has no /proc/<pid>/task/*/children")
@@ -141,11 +141,11 @@ def test_weights_differ_in_their_last_bit(reference, tmp_path, name):
 
 def test_the_table_counts_kills_by_phase_and_while_a_file_was_written():
     written = Path("run/checkpoints/.1.saving")
-    kills = [Kill(run=1, phase=Phase.PRIMARY, seconds=7.25, written=each) for each in ((written,), ())]
-    rows = [line.rsplit(maxsplit=2) for line in table(kills).split("\n")[1:]]
+    kills = [Disturbance(run=1, phase=Phase.PRIMARY, seconds=7.25, written=each) for each in ((written,), ())]
+    rows = [line.rsplit(maxsplit=2) for line in table(kills, "kill").split("\n")[1:]]
     assert [name for name, *_ in rows] == [*Phase, "all"]
     assert [row for row in rows if row[1:] != ["0", "0"]] == [["primary", "2", "1"], ["all", "2", "1"]]
-    assert describe(kills[0], 2) == "kill   2  run 1      7.2 s  primary, while .1.saving was written"
+    assert describe(kills[0], 2, "kill") == "kill   2  run 1      7.2 s  primary, while .1.saving was written"
 
 
 def test_only_workers_are_killed_where_there_is_ray(monkeypatch, tmp_path):
@@ -161,12 +161,15 @@ def test_only_workers_are_killed_where_there_is_ray(monkeypatch, tmp_path):
 
 # Is done in half a second, and goes on after a kill. `mode` makes it go wrong.
 FAKE = """
-import os, shutil, subprocess, sys, time
+import os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 
 folder, whole, mode = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 run, teacher, again = folder / "run", folder / "teacher", (folder / "begun").exists()
 (folder / "begun").write_text(str(os.getpid()))
+if mode in ("saving", "deaf"):
+    # The terminal is dead by then, which a print would meet.
+    signal.signal(signal.SIGHUP, lambda *_: os._exit(129 if mode == "saving" else 1))
 if mode == "failing" and again:
     sys.exit("error: the folder is gone")
 
@@ -239,6 +242,32 @@ def test_workers_are_killed_and_the_run_goes_on_by_itself(capsys, tmp_path, fake
     assert {run.read_text() for run in (tmp_path / "chaos").glob("run-*/output.txt")} == {""}
 
 
+def test_a_run_that_is_stopped_goes_on_in_the_same_process(capsys, tmp_path, fake, monkeypatch):
+    monkeypatch.setattr(campaign, "_STOPS", (0.01, 0.1))
+    argv = ["--kills", "6", "--folder", str(tmp_path / "chaos"), "--disturbance", "stop"]
+    assert chaos.main(argv, search=fake("failing")) == 0  # which a second process would
+    shown = capsys.readouterr().out
+    assert (shown.count("\nstop "), total_of(shown)) == (6, "6")
+
+
+@needs_proc
+@pytest.mark.parametrize("mode", ["well", "saving"])
+def test_a_run_whose_terminal_is_closed_ends_and_goes_on_on_another(capsys, tmp_path, fake, mode):
+    argv = ["--kills", "6", "--folder", str(tmp_path / "chaos"), "--disturbance", "terminal"]
+    assert chaos.main(argv, search=fake(mode)) == 0
+    assert total_of(capsys.readouterr().out) == "6"
+
+
+@needs_proc
+def test_what_is_on_a_terminal_is_that_terminals_own_and_what_it_prints_is_kept(tmp_path):
+    program = "import os, sys; print(os.ttyname(2), sys.stdout.isatty()); open('/dev/tty').close(); print('end')"
+    child = Child([sys.executable, "-c", program], cwd=tmp_path, output=tmp_path / "output", on_terminal=True)
+    child.wait()
+    child.kill()
+    assert child.exit_code == 0
+    assert re.fullmatch(rb"/dev/\S+ True\r\nend\r\n", (tmp_path / "output").read_bytes())
+
+
 @pytest.mark.parametrize(
     ("mode", "said"),
     [
@@ -253,6 +282,13 @@ def test_a_run_that_comes_out_otherwise_is_named_and_its_folder_kept(capsys, tmp
     (kept,) = tmp_path.iterdir()
     line = capsys.readouterr().err
     assert re.fullmatch(rf"different: .*{re.escape(said)}.*; the folders are kept in {kept}\n", line)
+
+
+@needs_proc
+def test_a_run_that_does_not_save_when_its_terminal_is_closed_is_named(capsys, tmp_path, fake):
+    argv = ["--kills", "30", "--folder", str(tmp_path / "chaos"), "--disturbance", "terminal"]
+    assert chaos.main(argv, search=fake("deaf")) == DIFFERENT
+    assert re.search(r"^different: run \d+ ended with code 1 when its terminal was closed; ", capsys.readouterr().err)
 
 
 def test_ctrl_c_ends_the_child_with_a_line(capsys, tmp_path, fake, monkeypatch):
@@ -271,7 +307,12 @@ def test_ctrl_c_ends_the_child_with_a_line(capsys, tmp_path, fake, monkeypatch):
 def test_a_folder_that_is_not_empty_and_workers_that_there_are_not_are_refused(capsys, tmp_path):
     (tmp_path / "file").touch()
     used, inline = ["--folder", str(tmp_path)], ["--victim", "worker", "--executor", "inline"]
-    for argv, said in ((used, "is not empty; choose a new one"), (inline, "--executor inline has none; choose")):
+    stop = ["--victim", "worker", "--disturbance", "stop"]
+    for argv, said in (
+        (used, "is not empty; choose a new one"),
+        (inline, "--executor inline has none; choose"),
+        (stop, "--disturbance is stop, which is done to whole runs; leave out --victim"),
+    ):
         assert chaos.main(argv) == BAD_INPUT
         assert said in capsys.readouterr().err
 

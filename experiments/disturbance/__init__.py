@@ -1,1 +1,1 @@
-"""Runs that are killed again and again: when, where they stood, and whether they came out the same."""
+"""Runs that are disturbed again and again: when, where they stood, and whether they came out the same."""

@@ -1,8 +1,10 @@
-"""Runs one search uninterrupted and then again and again under kills, and compares them."""
+"""Runs one search uninterrupted and then again and again under disturbances, and compares them."""
 
 import dataclasses
+import functools
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +14,11 @@ from experiments.disturbance.comparison import first_difference
 from experiments.disturbance.moments import MOST_KILLS, Awaits, Moment, Moments
 from experiments.disturbance.phases import COMPILED, RUN, Phase, phase_of, recorded_generation, temporary_files
 from experiments.disturbance.processes import Child, Process
-from experiments.disturbance.summary import Kill, describe
+from experiments.disturbance.summary import Disturbance, describe
 
 Victim = Literal["run", "worker"]
+Kind = Literal["kill", "stop", "terminal"]  # SIGKILL; SIGSTOP, and later SIGCONT; the end of the terminal it runs on
+NOUNS: dict[Kind, str] = {"kill": "kill", "stop": "stop", "terminal": "hang-up"}
 Command = Callable[[Path, Path], list[str]]  # what searches, or goes on, in a folder of a run and with one for caches
 
 ROOT = Path(__file__).resolve().parents[2]  # where `python -m experiments` finds this package
@@ -23,6 +27,8 @@ _OUTPUT = "output.txt"  # in the folder of each run: what its processes printed
 _PATIENCE = 20.0  # uninterrupted runs that one may take, or wait for something to happen
 _LEAST_PATIENCE = 300.0  # seconds of the same
 _LINGER = 60.0  # seconds that workers have to notice that their driver is dead
+_STOPS = (0.5, 5.0)  # seconds that a stop takes, from the shortest to the longest
+_HUNG_UP = 128 + signal.Signals.SIGHUP if hasattr(signal, "SIGHUP") else None  # exit code
 
 
 class DisturbedError(Exception):
@@ -35,13 +41,14 @@ class Campaign:
 
     command: Command
     folder: Path  # of all runs; there, and empty
-    kills: int  # in all
+    times: int  # in all
     seed: int  # of the moments
     victim: Victim
+    kind: Kind
     tell: Callable[[str], None]  # takes a line of progress
 
     def run(self) -> "Record":
-        """Kills as often as is wanted, and lets the last run end.
+        """Disturbs as often as is wanted, and lets the last run end.
 
         Raises:
             DisturbedError: a run failed, did not end, came out otherwise, or left something behind.
@@ -50,7 +57,7 @@ class Campaign:
         self.check_same(first.folder, reference.folder, "the second of two uninterrupted runs")
         moments = Moments(self.seed, start_seconds=reference.start_seconds, run_seconds=reference.seconds)
         record = Record()
-        while len(record.kills) < self.kills:
+        while len(record.disturbances) < self.times:
             record.runs += 1
             run = _DisturbedRun(self, record, reference, moments)
             run.to_its_end()
@@ -88,7 +95,8 @@ class Campaign:
 
     def start(self, folder: Path) -> Child:
         """Starts a run, or goes on with it."""
-        return Child(self.command(folder, self.cache), cwd=ROOT, output=folder / _OUTPUT)
+        on_terminal = self.kind == "terminal"
+        return Child(self.command(folder, self.cache), cwd=ROOT, output=folder / _OUTPUT, on_terminal=on_terminal)
 
     def check_same(self, folder: Path, reference: Path, name: str) -> None:
         """Checks that a run came out as another, and left nothing half-written.
@@ -106,7 +114,7 @@ class Campaign:
 class Record:
     """What has happened."""
 
-    kills: list[Kill] = dataclasses.field(default_factory=list)
+    disturbances: list[Disturbance] = dataclasses.field(default_factory=list)
     runs: int = 0  # that were begun
 
 
@@ -126,7 +134,7 @@ class _Reference:
 
 
 class _DisturbedRun:
-    """One run, killed until it ends by itself."""
+    """One run, disturbed until it ends by itself."""
 
     def __init__(self, campaign: Campaign, record: Record, reference: _Reference, moments: Moments) -> None:
         self.campaign = campaign
@@ -135,20 +143,20 @@ class _DisturbedRun:
         self.moments = moments
         self.number = record.runs
         self.folder = campaign.make_folder(f"run-{self.number}")
-        self.victims = random.Random(f"{campaign.seed} {self.number}")
-        self.kills = 0
-        self.orphans: set[Process] = set()  # descendants of killed drivers
+        self.chance = random.Random(f"{campaign.seed} {self.number}")  # of victims, and of how long stops take
+        self.disturbed = 0  # times
+        self.orphans: set[Process] = set()  # descendants of drivers that were ended
 
     def to_its_end(self) -> None:
-        """Starts it, kills it, starts it again.
+        """Starts it, disturbs it, starts it again where that has ended it.
 
         Raises:
             DisturbedError: it failed, or does not end.
         """
         child = self.campaign.start(self.folder)
         try:
-            while self._is_killed(child):
-                if self.campaign.victim == "run":
+            while self._is_disturbed(child):
+                if child.exit_code is not None:
                     child = self.campaign.start(self.folder)
         finally:
             child.kill()
@@ -162,23 +170,38 @@ class _DisturbedRun:
                 )
             time.sleep(0.1)
 
-    def _is_killed(self, child: Child) -> bool:
-        """Waits for the next moment and kills; False where the run has ended, left alone at its turn or too quick."""
-        if self.kills >= MOST_KILLS or len(self.record.kills) >= self.campaign.kills:
+    def _is_disturbed(self, child: Child) -> bool:
+        """Waits for the next moment and disturbs; False where the run has ended, left alone or too quick."""
+        if self.disturbed >= MOST_KILLS or len(self.record.disturbances) >= self.campaign.times:
             self._let_end(child)
             return False
         before = self._temporary_files()
-        if not self._wait(child, self.moments.draw(self.kills), before):
+        if not self._wait(child, self.moments.draw(self.disturbed), before):
             return False
-        seconds = child.seconds
-        if not (self._kill_driver(child) if self.campaign.victim == "run" else self._kill_worker(child)):
+        found = self._disturb(child, functools.partial(self._look, before, child.seconds))
+        if found is None:
             return False
-        written = sorted(path for path, _ in self._temporary_files() - before)
-        kill = Kill(run=self.number, phase=self._phase(), seconds=seconds, written=tuple(written))
-        self.kills += 1
-        self.record.kills.append(kill)
-        self.campaign.tell(describe(kill, len(self.record.kills)))
+        self.disturbed += 1
+        self.record.disturbances.append(found)
+        self.campaign.tell(describe(found, len(self.record.disturbances), NOUNS[self.campaign.kind]))
         return True
+
+    def _disturb(self, child: Child, look: Callable[[], Disturbance]) -> Disturbance | None:
+        """Does it, and looks where it was done; None where the run has ended before."""
+        if self.campaign.kind == "stop":
+            with child.stopped() as was_there:
+                found = look()
+                time.sleep(self.chance.uniform(*_STOPS) if was_there else 0)
+            return found if was_there else None
+        if self.campaign.kind == "terminal":
+            found = look()
+            return found if self._hang_up(child) else None
+        killed = self._kill_driver(child) if self.campaign.victim == "run" else self._kill_worker(child)
+        return look() if killed else None
+
+    def _look(self, before: frozenset[tuple[Path, int]], seconds: float) -> Disturbance:
+        written = sorted(path for path, _ in self._temporary_files() - before)
+        return Disturbance(run=self.number, phase=self._phase(), seconds=seconds, written=tuple(written))
 
     def _wait(self, child: Child, moment: Moment, before: frozenset[tuple[Path, int]]) -> bool:
         """Waits for a moment, counted from now; whether the process still runs."""
@@ -200,17 +223,30 @@ class _DisturbedRun:
         deadline = time.monotonic() + self.reference.patience
         while time.monotonic() < deadline:
             workers = child.workers()
-            if workers and self.victims.choice(workers).kill():
+            if workers and self.chance.choice(workers).kill():
                 return True
             if not child.sleeps(0.01):
                 return False
         raise DisturbedError(f"run {self.number} has no worker that could be killed; choose another executor")
 
+    def _hang_up(self, child: Child) -> bool:
+        """Closes the terminal and waits for the end that follows from it; False where the run has ended by itself."""
+        self.orphans.update(child.descendants())
+        is_working = child.handles(signal.SIGHUP)
+        child.close_terminal()
+        if child.sleeps(self.reference.patience):
+            raise DisturbedError(f"run {self.number} goes on without the terminal that it was started on")
+        # Before it works and when it has finished, there is nothing to save.
+        ends = {_HUNG_UP} if is_working and self._phase() is not Phase.ENDED else {_HUNG_UP, -signal.SIGHUP}
+        if (code := child.exit_code) not in {0, *ends}:
+            raise DisturbedError(f"run {self.number} ended with code {code} when its terminal was closed")
+        return code != 0
+
     def _let_end(self, child: Child) -> None:
         if child.sleeps(self.reference.patience):
             raise DisturbedError(
-                f"run {self.number} was killed {self.kills} times, and did not end in {self.reference.patience:.0f} s"
-                f" without a kill; it stands in {self._phase()}"
+                f"run {self.number} was disturbed {self.disturbed} times, and did not end in"
+                f" {self.reference.patience:.0f} s when left alone; it stands in {self._phase()}"
             )
 
     def _temporary_files(self) -> frozenset[tuple[Path, int]]:

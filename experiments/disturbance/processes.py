@@ -1,15 +1,28 @@
-"""Processes under test: started, watched, killed. What belongs to a process is told by Linux's /proc."""
+"""Processes under test: started, watched, disturbed. What belongs to a process is told by Linux's /proc."""
 
+import contextlib
 import dataclasses
 import os
+import re
+import select
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 _PROC = Path("/proc")
 _POLL = 0.005  # seconds between two looks
+_LISTEN = 0.02  # seconds between two looks at whether a terminal is to be closed
+# Makes the terminal that a process was given its own, as that of a login is, and becomes the command.
+_ON_TERMINAL = """
+import fcntl, os, signal, sys, termios
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 _RAY_SERVERS = ("gcs_server", "raylet")  # that a local cluster starts, in this order
 
 
@@ -41,12 +54,33 @@ class Process:
 class Child:
     """A command that runs as a child of this process, out of reach of the terminal's Ctrl-C."""
 
-    def __init__(self, command: Sequence[str], *, cwd: Path, output: Path) -> None:
-        """Starts it; what it prints is added to the file `output`."""
-        with open(output, "ab") as file:
+    def __init__(self, command: Sequence[str], *, cwd: Path, output: Path, on_terminal: bool = False) -> None:
+        """Starts it.
+
+        Args:
+            command: its arguments, the first of them the path of a program.
+            cwd: where it works.
+            output: the file that what it prints is added to.
+            on_terminal: whether it has a terminal of its own; `close_terminal` closes it.
+        """
+        self._terminal = _Terminal(output) if on_terminal else None
+        if self._terminal is not None:
+            place = self._terminal.theirs
             self._process = subprocess.Popen(
-                command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                [sys.executable, "-S", "-c", _ON_TERMINAL, *command],
+                cwd=cwd,
+                env={**os.environ, "TERM": "xterm"},
+                stdin=place,
+                stdout=place,
+                stderr=place,
+                start_new_session=True,
             )
+            os.close(place)
+        else:
+            with open(output, "ab") as file:
+                self._process = subprocess.Popen(
+                    command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+                )
         self.began = time.monotonic()
 
     @property
@@ -83,7 +117,32 @@ class Child:
     def kill(self) -> bool:
         """Kills it and waits for its end; whether it was this that ended it."""
         self._process.kill()
-        return self._process.wait() == -signal.SIGKILL
+        code = self._process.wait()
+        self.close_terminal()
+        return code == -signal.SIGKILL
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[bool]:
+        """Stops it meanwhile; yields whether it was there to be stopped."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield self.exit_code is None
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def close_terminal(self) -> None:
+        """Closes its terminal, if it has one: it gets SIGHUP, and can neither read nor write there."""
+        if self._terminal is not None:
+            self._terminal.close()
+
+    def handles(self, number: signal.Signals) -> bool:
+        """Whether it does something of its own at a signal, as it is now."""
+        try:
+            status = (_PROC / str(self._process.pid) / "status").read_text()
+        except OSError:  # it has ended
+            return False
+        found = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
+        return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
 
     def descendants(self) -> tuple[Process, ...]:
         """Its children, theirs, and so on."""
@@ -102,6 +161,35 @@ class Child:
                 if process.command.startswith("ray::") and not process.command.startswith("ray::IDLE")
             )
         return tuple(process for process in map(_look_up, _children(self._process.pid)) if process)
+
+
+class _Terminal:
+    """A pseudo-terminal; what is printed there is added to a file."""
+
+    def __init__(self, output: Path) -> None:
+        self._ours, self.theirs = os.openpty()
+        self._is_closing = threading.Event()
+        self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
+        self._reader.start()
+
+    def close(self) -> None:
+        """Hangs up, once all that was printed is read."""
+        self._is_closing.set()
+        self._reader.join()
+
+    def _read(self, output: Path) -> None:
+        # It alone closes the terminal: that would have no effect while another thread reads.
+        with open(self._ours, "rb", buffering=0) as terminal, open(output, "ab", buffering=0) as file:
+            while True:
+                is_closing = self._is_closing.is_set()
+                if select.select([terminal], [], [], 0 if is_closing else _LISTEN)[0]:
+                    try:
+                        text = terminal.read(1 << 16)
+                    except OSError:  # the last process that could print has ended
+                        return
+                    file.write(text)
+                elif is_closing:
+                    return
 
 
 def has_proc() -> bool:
