@@ -244,18 +244,18 @@ def test_workers_are_killed_and_the_run_goes_on_by_itself(capsys, tmp_path, fake
 
 def test_a_run_that_is_stopped_goes_on_in_the_same_process(capsys, tmp_path, fake, monkeypatch):
     monkeypatch.setattr(campaign, "_STOPS", (0.01, 0.1))
-    argv = ["--kills", "6", "--folder", str(tmp_path / "chaos"), "--disturbance", "stop"]
+    argv = ["--kills", "4", "--folder", str(tmp_path / "chaos"), "--disturbance", "stop"]
     assert chaos.main(argv, search=fake("failing")) == 0  # which a second process would
     shown = capsys.readouterr().out
-    assert (shown.count("\nstop "), total_of(shown)) == (6, "6")
+    assert (shown.count("\nstop "), total_of(shown)) == (4, "4")
 
 
 @needs_proc
 @pytest.mark.parametrize("mode", ["well", "saving"])
 def test_a_run_whose_terminal_is_closed_ends_and_goes_on_on_another(capsys, tmp_path, fake, mode):
-    argv = ["--kills", "6", "--folder", str(tmp_path / "chaos"), "--disturbance", "terminal"]
+    argv = ["--kills", "4", "--folder", str(tmp_path / "chaos"), "--disturbance", "terminal"]
     assert chaos.main(argv, search=fake(mode)) == 0
-    assert total_of(capsys.readouterr().out) == "6"
+    assert total_of(capsys.readouterr().out) == "4"
 
 
 @needs_proc

@@ -81,6 +81,11 @@ class Campaign:
         return _Reference(folder=folder, start_seconds=start_seconds, seconds=seconds, last_generation=last)
 
     @property
+    def ends_driver(self) -> bool:
+        """Whether a disturbance ends the search's own process, so that its command is given again."""
+        return self.victim == "run" and self.kind != "stop"
+
+    @property
     def cache(self) -> Path:
         """The cache folder, one for all runs: compiled programs are found again under the very same path only."""
         return self.folder / "cache"
@@ -156,7 +161,7 @@ class _DisturbedRun:
         child = self.campaign.start(self.folder)
         try:
             while self._is_disturbed(child):
-                if child.exit_code is not None:
+                if self.campaign.ends_driver:
                     child = self.campaign.start(self.folder)
         finally:
             child.kill()
