@@ -1,13 +1,20 @@
-"""How each kind of device trains fastest: the choices that were made by measurement, in one place.
+"""Devices: whether there are any, and how each kind trains fastest: the choices that were made by measurement.
 
-None of them changes what is computed, beyond the rounding of float32.
+None of the choices changes what is computed, beyond the rounding of float32.
 `python -m experiments.benchmark` measures what they are worth.
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping
 
 import jax
+
+_CHOOSING = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "CUDA_VISIBLE_DEVICES")  # variables that choose devices
+
+
+class PlatformError(ValueError):
+    """The environment asks for devices that JAX does not find."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,3 +43,20 @@ GPU = Platform(states_gradients=False, sums_as_products=False, steps_per_call=50
 def current() -> Platform:
     """The platform of the default device."""
     return CPU if jax.default_backend() == "cpu" else GPU
+
+
+def check_devices_are_there() -> None:
+    """Makes sure that JAX finds a device to compute on, for which it looks once, at the first call.
+
+    Raises:
+        PlatformError: it finds none.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the second without a word, where no GPU answers
+        reason = f" ({lines[0]})" if (lines := str(error).splitlines()) else ""
+        asked = [f"{name}={os.environ[name]}" for name in _CHOOSING if name in os.environ]
+        raise PlatformError(
+            f"JAX finds no device with {' and '.join(asked) or 'what is installed'}{reason}; unset that variable, or"
+            " set JAX_PLATFORMS=cpu to compute on the CPU"
+        ) from None

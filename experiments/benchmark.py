@@ -20,6 +20,7 @@ from pathlib import Path
 import jax
 
 from eigen_jax.files import explain, write_json
+from eigen_jax.platforms import check_devices_are_there
 from experiments.allocator import keep_freed_memory
 from experiments.benchmarks.machine import describe_machine, describe_versions
 from experiments.benchmarks.measuring import Row
@@ -80,6 +81,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
 
 def _set_up() -> None:
     keep_freed_memory()
+    check_devices_are_there()
     # A cache of compiled programs, which the environment can name, would hide what compilation costs.
     jax.config.update("jax_enable_compilation_cache", False)
 

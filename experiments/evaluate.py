@@ -26,6 +26,7 @@ from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.files import JSONError, explain, read_json, write_bytes
+from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.search import RunFolderError, digest_logits, load_network
 from eigen_jax.search.folder import with_former_settings
 from eigen_jax.training import ComputeDtype, accuracy, predict
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    check_devices_are_there()  # before the weights are put there
     architecture, variables = load_network(arguments.run_dir)
     name, settings, fingerprint = _read_settings(arguments.run_dir, arguments)
     configure(settings)

@@ -98,10 +98,12 @@ def _gpu_places(visible: list[str], settings: Settings) -> list[dict[str, str]]:
 
 def _visible_gpus() -> list[str]:
     """The GPUs of this process, as CUDA_VISIBLE_DEVICES names them."""
+    present = jax.local_device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named:
-        return named.split(",")
-    return [str(number) for number in range(jax.local_device_count())]
+        # CUDA sees none from the first on that is not there; a worker with that one would compute on the CPU, unsaid.
+        return named.split(",")[:present]
+    return [str(number) for number in range(present)]
 
 
 def _environment(settings: Settings) -> dict[str, str]:

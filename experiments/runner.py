@@ -4,7 +4,10 @@ import dataclasses
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+
+import jax
 
 from eigen_jax.architecture import ArchitectureError
 from eigen_jax.checkpoint import CheckpointError
@@ -14,6 +17,7 @@ from eigen_jax.evolution import EvolutionConfigError
 from eigen_jax.executor import ExecutorError
 from eigen_jax.genome import GenomeSpecError
 from eigen_jax.lineage import LineageError
+from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.report import ReportError
 from eigen_jax.search import (
     BarrenSearchError,
@@ -49,6 +53,7 @@ USER_ERRORS = (
     FinalTrainingError,
     GenomeSpecError,
     LineageError,
+    PlatformError,
     ReportError,
     RunFolderError,
     SearchConfigError,
@@ -60,6 +65,19 @@ USER_ERRORS = (
 BAD_INPUT = 2  # exit codes
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _NO_READER = 141  # 128 + SIGPIPE
+
+# What JAX draws and computes in, as it is by itself: a run must not depend on who started it.
+_FIXED = {
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_enable_x64": False,
+    "jax_debug_infs": False,
+}
+_REASON = "a search would take another course with it; --seed chooses one"
+_REASONS = {"jax_debug_infs": "in a search, infinity stands for what is not measured"}
+
+_LOOKED_FOR = "Without JAX_DEBUG_NANS, which looks for it, the same command goes on"
 
 _logger = logging.getLogger(__name__)
 
@@ -97,8 +115,9 @@ def run_command(command: Callable[[], int | None]) -> int:
         command: what is done; prints as `experiments.screen` has it, and may give an exit code of its own.
 
     Returns:
-        The exit code: 0, or the command's own; `BAD_INPUT` after one line on stderr that says what to do;
-        128 and the number of the signal that stopped the command, or that its reader's end stands for.
+        The exit code: 0, or the command's own; `BAD_INPUT` after one line on stderr that says what to do,
+        before which stands the traceback where JAX was told to look for NaNs and found one; 128 and the
+        number of the signal that stopped the command, or that its reader's end stands for.
     """
     with guarded():
         return _exit_code(command)
@@ -114,6 +133,10 @@ def _exit_code(command: Callable[[], int | None]) -> int:
         return BAD_INPUT
     except USER_ERRORS as error:
         print(f"error: {with_flags(str(error))}", file=sys.stderr)
+        return BAD_INPUT
+    except FloatingPointError as error:
+        traceback.print_exc()
+        print(f"error: {error}; the traceback above says where. {_LOOKED_FOR}", file=sys.stderr)
         return BAD_INPUT
     except Interrupted as error:
         print(f"stopped by {error.number.name}, and saved; the same command goes on", file=sys.stderr)
@@ -164,6 +187,9 @@ def configure(settings: Settings) -> Settings:
 
     Returns:
         The settings, with the threads that the process trains with.
+
+    Raises:
+        PlatformError: JAX finds no device.
     """
     configure_logging()
     keep_freed_memory()
@@ -172,8 +198,18 @@ def configure(settings: Settings) -> Settings:
     if settings.executor == "processes":
         # The devices are the workers': this process takes what it needs of their memory, not most of it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    _set_switches_aside()
+    check_devices_are_there()
     keep_compiled(settings.cache_folder())
     return settings
+
+
+def _set_switches_aside() -> None:
+    """Computes as JAX does by itself. Workers have its switches from this process, see `eigen_jax.surroundings`."""
+    for name, value in _FIXED.items():
+        if (asked := getattr(jax.config, name)) != value:
+            _logger.warning("%s=%s is set aside: %s", name.upper(), asked, _REASONS.get(name, _REASON))
+            jax.config.update(name, value)
 
 
 def _threads(settings: Settings) -> int:
@@ -193,7 +229,8 @@ def _threads(settings: Settings) -> int:
 
 def configure_logging() -> None:
     """Shows what eigen_jax says, and only the warnings of all else."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # By force, because absl, which Orbax imports, has set the root logger up before.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     logging.getLogger("eigen_jax").setLevel(logging.INFO)
     # Orbax and tensorflow-datasets log through absl, with warnings that are of no use to the user.
     logging.getLogger("absl").setLevel(logging.ERROR)

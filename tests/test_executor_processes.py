@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from executor_data import (
@@ -22,6 +23,7 @@ from executor_data import (
     Mistaken,
     check_as_inline,
     check_stop,
+    elsewhere,
     forget_jobs,
     make_dataset,
     make_job,
@@ -133,6 +135,38 @@ def test_how_a_worker_ended_is_told(dataset, variables, numbers, reason, capfd):
         worker.process.send_signal(number)
     assert places.messages([worker], 60) == [(worker, Died(reason))]
     capfd.readouterr()
+
+
+def test_a_worker_that_finds_no_device_says_so_in_one_line_and_is_not_tried_again(dataset, tmp_path, capfd):
+    workers = Recorded(dataset, 1, JAX_PLATFORMS="abacus")
+    with (
+        PoolExecutor(workers) as executor,
+        pytest.raises(ExecutorError, match=r"^a worker cannot start: JAX finds no device with JAX_PLATFORMS=abacus "),
+    ):
+        list(executor.run(make_jobs(tmp_path, 1)))
+    assert len(workers.started) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_draws_as_its_driver_does_and_a_nan_that_is_looked_for_ends_both(
+    dataset, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("JAX_THREEFRY_PARTITIONABLE", "1")
+    jobs = make_jobs(tmp_path, 1)
+    wild = make_job(tmp_path, 8, config=dataclasses.replace(CONFIG, learning_rate=1e30))
+    with (
+        jax.threefry_partitionable(False),
+        jax.debug_nans(True),
+        PoolExecutor(Recorded(dataset, 1)) as executor,
+    ):
+        check_as_inline(jobs, dict(executor.run(jobs)), dataset)
+        with pytest.raises(
+            ExecutorError, match=r"^0.8: invalid value \(nan\) .*; the traceback in the worker's output"
+        ):
+            list(executor.run([wild]))
+        assert "in train_step" in capfd.readouterr().err
+        with pytest.raises(FloatingPointError):
+            list(InlineExecutor(dataset).run([elsewhere(wild)]))
 
 
 def test_a_mistake_of_the_program_is_told_at_once_and_a_worker_ends_when_its_driver_hangs_up(dataset, tmp_path, capfd):

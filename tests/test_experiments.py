@@ -34,9 +34,12 @@ from eigen_jax.architecture import count_parameters
 from eigen_jax.files import JSONError
 from eigen_jax.search import SearchResult, load_network
 from eigen_jax.teacher import read_teacher
-from experiments import describe, evaluate, retrain, runner
+from experiments import benchmark, describe, evaluate, retrain, runner, teacher
 from experiments.compilation_cache import environment, keep_compiled
-from experiments.runner import BAD_INPUT, INTERRUPTED, USER_ERRORS, main
+from experiments.executors import worker_environments
+from experiments.paper import command as paper_command
+from experiments.runner import BAD_INPUT, INTERRUPTED, USER_ERRORS, configure, main, run_command
+from experiments.settings import Settings
 
 CACHE_SETTINGS = (
     "jax_compilation_cache_dir",
@@ -128,6 +131,94 @@ def test_no_compiled_programs_are_kept_beside_files_of_a_user_without_a_name(cap
     assert cache_settings() == before
     assert f"cache folder {tmp_path} has files of a user or a group without a name" in caplog.text
     assert environment(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("jax_default_prng_impl", "rbg", "JAX_DEFAULT_PRNG_IMPL=rbg is set aside: a search would take another course"),
+        ("jax_threefry_partitionable", False, "JAX_THREEFRY_PARTITIONABLE=False is set aside: a search would take"),
+        ("jax_random_seed_offset", 5, "JAX_RANDOM_SEED_OFFSET=5 is set aside: a search would take another course"),
+        ("jax_enable_x64", True, "JAX_ENABLE_X64=True is set aside: a search would take another course with it"),
+        ("jax_debug_infs", True, "JAX_DEBUG_INFS=True is set aside: in a search, infinity stands for"),
+    ],
+)
+def test_switches_with_which_a_search_would_be_another_are_set_aside_with_a_warning(
+    caplog, tmp_path, name, value, line
+):
+    settings = Settings(cache_dir=tmp_path, run_dir=tmp_path / "run")
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
+    try:
+        configure(settings)
+        assert getattr(jax.config, name) == before
+        (told,) = caplog.messages
+        assert told.startswith(line)
+        configure(settings)
+    finally:
+        jax.config.update(name, before)
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "raised", "told"),
+    [
+        ({"JAX_PLATFORMS": "cuda"}, AssertionError(), "with JAX_PLATFORMS=cuda; unset that variable"),
+        (
+            {"JAX_PLATFORMS": "rocm", "CUDA_VISIBLE_DEVICES": "7"},
+            RuntimeError("no rocm\nat all"),
+            "with JAX_PLATFORMS=rocm and CUDA_VISIBLE_DEVICES=7 (no rocm); unset that variable",
+        ),
+        ({}, RuntimeError("broken"), "with what is installed (broken); unset that variable"),
+    ],
+)
+def test_without_a_device_every_command_ends_with_one_line_before_anything_else_is_done(
+    capsys, monkeypatch, tmp_path, environment, raised, told
+):
+    for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax, "devices", Mock(side_effect=raised))
+    for module in (evaluate, retrain, teacher, paper_command):
+        monkeypatch.setattr(module, "configure", configure)
+    training = ["--dataset", "digits", "--preset", "smoke", *places(tmp_path)]
+    table2 = functools.partial(paper_command.main, ["table2"], "about")
+    line = f"JAX finds no device {told}, or set JAX_PLATFORMS=cpu to compute on the CPU"
+    for command, argv in (
+        (digits, ["--preset", "smoke", *places(tmp_path)]),
+        (retrain.main, ["genome.json", *training]),
+        (teacher.main, training),
+        (evaluate.main, [str(tmp_path)]),
+        (benchmark.main, ["--quick"]),
+        (table2, [*training[:4], f"--runs-dir={tmp_path / 'runs'}", f"--cache-dir={tmp_path / 'cache'}"]),
+    ):
+        assert refused(capsys, command, *argv) == line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_nan_that_jax_was_told_to_look_for_is_shown_with_its_place(capsys):
+    def command() -> None:
+        raise FloatingPointError("invalid value (nan) encountered in log")
+
+    assert run_command(command) == BAD_INPUT
+    *traceback, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: invalid value (nan) encountered in log; the traceback above says where. Without")
+    assert any("in command" in each for each in traceback)
+
+
+@pytest.mark.parametrize(
+    ("named", "places_of_workers"), [("4,5,6", ["4", "5"]), ("GPU-1a", ["GPU-1a"]), (None, ["0", "1"])]
+)
+def test_a_worker_is_started_on_each_gpu_that_is_there(monkeypatch, named, places_of_workers):
+    """CUDA ends the list of those that it shows at the first that is not there."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    environments = worker_environments(Settings())
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in environments] == places_of_workers
 
 
 def test_an_interrupted_search_says_how_to_go_on(capsys, monkeypatch, tmp_path):

@@ -27,7 +27,7 @@ from eigen_jax.data import Dataset
 from eigen_jax.evolution import EvolutionConfig, Phase
 from eigen_jax.executor import Job, Outcome, session
 from eigen_jax.genome import GenomeSpec
-from eigen_jax.lineage import Fate, Individual, without_times
+from eigen_jax.lineage import Fate, Individual, Reference, without_times
 from eigen_jax.resumable import Seconds
 from eigen_jax.search import RunFolderError, SearchConfig, SearchObserver, load_network, run_search
 from eigen_jax.search.generation import Care, GenerationTrainer
@@ -365,6 +365,23 @@ def test_a_search_in_which_nothing_survives_is_given_up_or_ends_without_a_networ
     assert {(each.fate, each.parent) for each in individuals} == {(Fate.FAILED, None)}
     with pytest.raises(RunFolderError, match="name the folder of a run that has finished"):
         load_network(tmp_path)
+
+
+@pytest.mark.parametrize("switch", ["jax_debug_nans", "jax_disable_jit"])
+def test_a_search_goes_its_course_while_people_look_for_nans_or_step_through(
+    dataset, tmp_path, pretended, whole, switch
+):
+    pretended.fails = lambda job: job.name == "3.0"
+    jax.config.update(switch, True)
+    try:
+        run_search(CONFIG, dataset, tmp_path / "run")
+    finally:
+        jax.config.update(switch, False)
+    ours, theirs = lineage.read(tmp_path / "run" / "lineage.jsonl"), whole.individuals
+    assert [without_times(each) for each in ours if each.generation < 3] == [
+        without_times(each) for each in theirs if each.generation < 3
+    ]
+    assert [each.reference for each in ours if each.fate is Fate.FAILED] == [Reference(generation=3, index=0)]
 
 
 def test_a_generation_in_which_all_fail_leaves_the_incumbent(dataset, tmp_path, pretended):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from refusals import refuses
 
@@ -94,14 +95,27 @@ def test_a_folder_left_by_a_process_killed_at_once_is_taken(tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "settings.json"]
 
 
-def test_another_version_is_warned_of(old, caplog):
-    content = json.loads((old / "settings.json").read_text())
-    open_run(old)
-    assert caplog.text == ""
+def test_other_versions_and_switches_are_warned_of_once_and_older_runs_go_on_without_a_word(old, caplog):
+    path = old / "settings.json"
+    content = json.loads(path.read_text())
+    with jax.default_matmul_precision("highest"), jax.threefry_partitionable(False):
+        open_run(old)
+    assert caplog.messages == [
+        "the run was started with another JAX_THREEFRY_PARTITIONABLE (True then, False now),"
+        " JAX_DEFAULT_MATMUL_PRECISION (unset then, highest now); what follows may differ from what it would be"
+    ]
+    caplog.clear()
     content["versions"]["jax"] = "0.0.1"
-    (old / "settings.json").write_text(json.dumps(content))
+    path.write_text(json.dumps(content))
     open_run(old)
-    assert "the run was started with another jax; what follows may differ" in caplog.text
+    (line,) = caplog.messages
+    assert line.startswith(f"the run was started with another jax (0.0.1 then, {jax.__version__} now); what")
+    caplog.clear()
+    for part in ("versions", "switches"):  # which older runs do not say
+        del content[part]
+        path.write_text(json.dumps(content))
+        open_run(old)
+    assert caplog.text == ""
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
@@ -116,6 +130,10 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     ("content", "line"),
     [
         ("{", "is damaged; put the run's own file back, or choose another folder"),
+        (
+            '{"schema_version": 2, "settings": {}, "switches": {"XLA_FLAGS": 1}}',
+            "is damaged; put the run's own file back, or choose another folder",
+        ),
         ('{"schema_version": 9, "settings": {}}', "has schema version 9; this version of eigen_jax reads 2"),
     ],
 )

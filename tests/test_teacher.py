@@ -5,6 +5,7 @@ import logging
 import shutil
 import threading
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import chex
@@ -287,6 +288,24 @@ def test_a_killed_teacher_goes_on_to_the_same_bits(tmp_path, dataset, trained, s
     chex.assert_trees_all_equal(ensemble.variables, trained[1].variables)
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "teacher.json", "member-0", "member-1"}
     assert [path.name for path in (tmp_path / "member-0").iterdir()] == ["network"]
+
+
+def test_a_teacher_that_goes_on_with_other_switches_warns_and_an_older_one_does_not(tmp_path, dataset, trained, caplog):
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+
+    def go_on(**changes: Any) -> list[str]:
+        edit(tmp_path / "teacher.json", lambda content: content.update(ensemble=None, **changes))
+        caplog.clear()
+        with jax.default_matmul_precision("float32"):
+            train_ensemble(TINY, dataset, tmp_path)
+        return caplog.messages
+
+    changes = "JAX_DEFAULT_MATMUL_PRECISION (unset then, float32 now)"
+    line = f"the teacher was started with another {changes}; what follows may differ from what it would be"
+    assert go_on() == [line]
+    assert go_on(surroundings={}) == []
+    edit(tmp_path / "teacher.json", lambda content: content.pop("surroundings"))
+    assert go_on() == []
 
 
 def test_a_finished_teacher_is_loaded_and_not_trained_by_any_number_of_processes(trained, dataset):

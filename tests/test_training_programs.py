@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -110,6 +111,41 @@ def test_an_error_in_the_background_is_raised_where_the_program_is_asked_for(cap
     with pytest.raises(RuntimeError, match="it cannot be"):
         compiled(halting, (ARRAY,), moment=moment)
     assert TRACED == [2, 2]
+
+
+def reciprocal_root(array, *, power):
+    TRACED.append(power)
+    return 1 / jnp.sqrt(array) ** power
+
+
+@pytest.fixture
+def looking_for_nans() -> Iterator[None]:
+    """As with JAX_DEBUG_NANS, in a thread that has mapped a function: JAX 0.10 then looks no more by itself."""
+    jax.config.update("jax_debug_nans", True)
+    jax.vmap(jax.jit(lambda number: number + 1))(ARRAY)
+    yield
+    jax.config.update("jax_debug_nans", False)
+
+
+def test_a_nan_that_is_looked_for_is_found_where_it_arises_and_at_every_call(looking_for_nans):
+    arguments = (jnp.ones(3),)
+    program = compiled(reciprocal_root, arguments, donate=(0,), power=2)
+    assert program(*arguments).tolist() == [1, 1, 1]
+    with pytest.raises(FloatingPointError, match=r"\(nan\) encountered in sqrt"):
+        program(-jnp.ones(3))
+    assert compiled(reciprocal_root, arguments, donate=(0,), power=2) is program
+    ahead = threading.Event()
+    in_background(ahead.set)
+    assert not ahead.wait(0.2)
+
+
+def test_with_jit_disabled_a_function_runs_as_it_stands_at_every_call():
+    with jax.disable_jit():
+        program = program_of(5)
+        assert [program(ARRAY).tolist() for _ in range(2)] == [[0, 5, 10]] * 2
+    assert TRACED == [5, 5]
+    assert program_of(5)(ARRAY).tolist() == [0, 5, 10]
+    assert isinstance(program_of(5), jax.stages.Compiled)
 
 
 def test_the_oldest_of_many_tasks_are_dropped():

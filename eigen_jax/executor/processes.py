@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from eigen_jax import surroundings
 from eigen_jax.executor.interface import Died, Message
 from eigen_jax.executor.jobs import Job
 from eigen_jax.executor.session import to_host
@@ -84,7 +85,7 @@ class ProcessWorker:
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "eigen_jax.executor.worker", str(theirs.fileno())],
-                env={**os.environ, **python_path(), **environment},
+                env={**os.environ, **python_path(), **surroundings.environment(), **environment},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eigen_jax import surroundings
 from eigen_jax.executor.interface import (
     Died,
     ExecutorError,
@@ -26,6 +27,7 @@ from eigen_jax.executor.interface import (
 from eigen_jax.executor.jobs import Job
 from eigen_jax.executor.processes import python_path
 from eigen_jax.executor.session import Session, to_device, to_host
+from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.training import Dataset, Teacher
 
 _KNOCK = 10.0  # seconds that a cluster has to answer
@@ -86,7 +88,7 @@ class RayWorkers:
             num_gpus=self._gpus,
             # Besides the job, one call that asks how far it is, and one that stops or prepares.
             max_concurrency=4,
-            runtime_env={"env_vars": {**python_path(), **environment}},
+            runtime_env={"env_vars": {**python_path(), **surroundings.environment(), **environment}},
         )
 
     @property
@@ -201,13 +203,19 @@ class _Actor:
     """A worker, where it runs."""
 
     def __init__(self, payload: Any) -> None:
-        dataset, teacher = payload
-        self.session = Session(to_device(dataset), to_device(teacher))
         self.told: Progress | Overdue | None = None
         self.stopped = 0  # the last job that is to be left; calls may overtake one another
+        self.first: Message = Ready()
+        try:
+            check_devices_are_there()
+        except PlatformError as error:
+            self.first = Refused(f"a worker cannot start: {error}")
+            return
+        dataset, teacher = payload
+        self.session = Session(to_device(dataset), to_device(teacher))
 
     def ready(self) -> Message:
-        return Ready()
+        return self.first
 
     def run(self, job: Job, number: int) -> Finished | Stopped | Refused:
         run_folder = job.folder.parent.parent

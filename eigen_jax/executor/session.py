@@ -112,6 +112,9 @@ class Session:
             return Finished(self.run(job, should_stop=should_stop, on_progress=on_progress, on_overdue=on_overdue))
         except StoppedError:
             return Stopped()
+        except FloatingPointError as error:
+            traceback.print_exc()
+            return Refused(f"{job.name}: {error}; the traceback in the worker's output says where")
         except _REFUSALS as error:
             return Refused(" ".join(str(error).split())[:500])
         except Exception as error:

@@ -1,6 +1,6 @@
 """The run folder: everything that a search leaves behind, and what it needs to go on.
 
-settings.json     the resolved settings, the data set, the seed, the folders, the versions
+settings.json     the resolved settings, the data set, the seed, the folders, the versions, JAX's switches
 lineage.jsonl     the record of every individual
 generation.jsonl  what the generation under way has measured; gone when it is recorded
 individuals/      the states of its individuals in training; gone with it
@@ -12,10 +12,7 @@ result.json       how the search ended; written last
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
-import logging
-import platform
 import reprlib
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,7 +23,7 @@ import filelock
 import jax
 import numpy as np
 
-from eigen_jax import __version__, checkpoint
+from eigen_jax import checkpoint, surroundings
 from eigen_jax.architecture import Architecture, ArchitectureError, from_json, to_json
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.files import JSONError, explain, read_json, write_json, write_text
@@ -41,10 +38,7 @@ FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "floa
 _LOCK = ".lock"
 _SHOWN = 24  # characters of a text in a message
 _LONGEST = 200  # and of anything else
-
-_logger = logging.getLogger(__name__)
-
-_VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+_SURROUNDINGS = ("versions", "switches")  # what older runs may not say
 
 
 class RunFolderError(ValueError):
@@ -203,9 +197,9 @@ def _claim(path: Path, settings: dict[str, Any], notes: dict[str, Any]) -> None:
     if settings_path.exists():
         content = _read_settings(settings_path)
         _check_same_settings(path, with_former_settings(content["settings"], settings), settings)
-        _warn_of_other_versions(content.get("versions"))
+        surroundings.warn_of_others({part: content.get(part, {}) for part in _SURROUNDINGS}, what="run")
         return
-    content = {"schema_version": SCHEMA_VERSION, "settings": settings, **notes, "versions": _versions()}
+    content = {"schema_version": SCHEMA_VERSION, "settings": settings, **notes, **surroundings.describe()}
     write_json(settings_path, content)
 
 
@@ -269,7 +263,8 @@ def _read_settings(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
         version = content["schema_version"]
-        sound = isinstance(content["settings"], dict) and _are_texts(content.get("versions", {}))
+        sound = isinstance(content["settings"], dict)
+        sound = sound and all(_are_texts(content.get(part, {})) for part in _SURROUNDINGS)
         sound = sound and _are_texts(content.get("folders", {}), or_none=True)
     except (JSONError, KeyError, TypeError):
         sound = False
@@ -305,19 +300,3 @@ def _check_same_settings(path: Path, then: Mapping[str, Any], now: Mapping[str, 
 def _shown(value: Any) -> str:
     shown = repr(f"{value[:_SHOWN]}..." if isinstance(value, str) and len(value) > _SHOWN else value)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
-
-
-def _warn_of_other_versions(then: Any) -> None:
-    """Says that the record may not be what it would have been on what the run was started with."""
-    now = _versions()
-    if isinstance(then, dict) and then != now:
-        names = ", ".join(sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name)))
-        _logger.warning("the run was started with another %s; what follows may differ from what it would be", names)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"eigen_jax": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for name in _VERSIONED:
-        versions[name] = importlib.metadata.version(name)
-    versions["device"] = jax.devices()[0].device_kind
-    return versions

@@ -141,10 +141,11 @@ class GenerationTrainer:
         return survival
 
     def fitness(self, candidates: Sequence[Candidate]) -> Array:
-        """[P, 3] float32; NaN where there is none, as in slots without a child."""
-        fitness = np.full((self.config.evolution.population_size, 3), np.nan, np.float32)
+        """[P, 3] float32; -inf where there is none, as in slots without a child."""
+        fitness = np.full((self.config.evolution.population_size, 3), -np.inf, np.float32)
         fitness[: len(candidates)] = [candidate.fitness for candidate in candidates]
-        return jnp.asarray(fitness)
+        # On the device, a NaN is a fault, which JAX_DEBUG_NANS is to find.
+        return jnp.asarray(np.where(np.isnan(fitness), -np.inf, fitness))
 
     def variables(self, generation: int, candidate: Candidate, abstract: PyTree) -> PyTree:
         """The weights of a candidate that was trained to the end.

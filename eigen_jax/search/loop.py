@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +161,7 @@ class _Search:
         self.observer = observer
         self.should_stop = should_stop
         self.evolution_key, training_key, self.final_key = jax.random.split(jax.random.key(config.seed), 3)
-        self.step: jax.stages.Compiled | None = None  # of evolution
+        self.step: Callable | None = None  # of evolution
         self.trainer = GenerationTrainer(training_key, config, dataset, run, executor, observer, care)
 
     def resume(self) -> _Progress:
@@ -252,16 +252,18 @@ class _Search:
 
     def _evolve(self, evolution: EvolutionState, fitness: Array) -> EvolutionState:
         arguments = (jax.random.fold_in(self.evolution_key, evolution.generation + 1), evolution, fitness)
-        if self.step is None:
-            # Held here, because of others only the newest are, and this program takes seconds to compile.
-            self.step = compiled(
-                evolution_step,
-                arguments,
-                options=platforms.current().brief_options,
-                spec=self.config.genome,
-                config=self.config.evolution,
-            )
-        return self.step(*arguments)
+        # Compiled even for people who step through training: operation by operation, it would take minutes.
+        with jax.disable_jit(False):
+            if self.step is None:
+                # Held here, because of others only the newest are, and this program takes seconds to compile.
+                self.step = compiled(
+                    evolution_step,
+                    arguments,
+                    options=platforms.current().brief_options,
+                    spec=self.config.genome,
+                    config=self.config.evolution,
+                )
+            return self.step(*arguments)
 
     def finish(self, progress: _Progress) -> SearchResult:
         """Trains and tests the best network, and saves it and the result."""

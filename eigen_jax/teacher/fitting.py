@@ -19,7 +19,7 @@ import filelock
 import jax
 import jax.numpy as jnp
 
-from eigen_jax import checkpoint
+from eigen_jax import checkpoint, surroundings
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
 from eigen_jax.resumable import SAVE_EVERY, ShouldStop, acquire_in_turn, never, train_resumably
@@ -159,8 +159,10 @@ def _claim(config: TeacherConfig, data: DataRecord, folder: Path) -> TeacherReco
     """The record of the teacher asked for, which is written where there is none yet; raises as `_read_own`."""
     record = _read_own(config, data, folder)
     if record is None:
-        record = TeacherRecord(config=config, data=data)
+        record = TeacherRecord(config=config, data=data, surroundings=surroundings.describe())
         record.save(folder)
+    else:
+        surroundings.warn_of_others(record.surroundings, what="teacher")
     return record
 
 

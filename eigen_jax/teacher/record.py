@@ -86,6 +86,8 @@ class TeacherRecord:
     data: DataRecord
     members: tuple[MemberRecord, ...] = ()  # those that are finished, the first ones
     ensemble: EnsembleRecord | None = None  # None until all are
+    # Where it was begun, see `eigen_jax.surroundings.describe`; empty in a record that is older than this.
+    surroundings: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Writes teacher.json as a whole: what is killed here leaves the old one or the new one.
@@ -165,12 +167,15 @@ def _parse(content: Mapping[str, Any]) -> TeacherRecord:
         data=_build(DataRecord, content["data"] | {"image_shape": tuple(content["data"]["image_shape"])}),
         members=tuple(_build(MemberRecord, member) for member in content["members"]),
         ensemble=None if ensemble is None else _build(EnsembleRecord, ensemble),
+        surroundings=content.get("surroundings", {}),
     )
     if (
         not all(type(side) is int and side >= 1 for side in record.data.image_shape)
         or len(record.data.image_shape) != 3
     ):
         raise ValueError(f"image_shape is {_shown(record.data.image_shape)}")
+    if not all(type(text) is str for part in record.surroundings.values() for text in part.values()):
+        raise ValueError(f"surroundings is {_shown(record.surroundings)}")
     trained, wanted = len(record.members), record.config.members
     if trained > wanted or (record.ensemble is not None and trained < wanted):
         raise ValueError(f"{trained} members of {wanted}")

@@ -66,7 +66,7 @@ def spread_batches(batches: Batch, steps: int, *, devices: int) -> Batch:
 
 def compile_for_devices(
     state: TrainState, batches: Batch, steps: int, *, network: nn.Module, config: TrainConfig
-) -> jax.stages.Compiled:
+) -> Callable:
     """The program of a call on `config.devices` devices, more than one; it overwrites its state.
 
     Args:

@@ -4,6 +4,7 @@ Dimension letters: N images of a data set, B of a batch, H x W x C an image, K c
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -68,7 +69,7 @@ def predict(variables: PyTree, images: Array, *, network: nn.Module, batch_size:
     return np.concatenate(logits)[:num_examples]
 
 
-def compile_evaluation(variables: PyTree, images: Array, *, network: nn.Module, batch_size: int) -> jax.stages.Compiled:
+def compile_evaluation(variables: PyTree, images: Array, *, network: nn.Module, batch_size: int) -> Callable:
     """The program of `predict` for its arguments, of which the variables may be abstract."""
     batch = jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), images.dtype, sharding=images.sharding)
     return compiled(_logits, (variables, batch), network=network)

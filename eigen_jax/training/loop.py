@@ -158,7 +158,7 @@ def draw_batches(
 
 def compile_training(
     state: TrainState, batch: Batch, calls: Collection[int], *, network: nn.Module, config: TrainConfig
-) -> dict[int, jax.stages.Compiled]:
+) -> dict[int, Callable]:
     """The programs of `train_to`, by the steps that one call takes; they donate their state.
 
     Args:

@@ -82,6 +82,7 @@ def _compile_all(
         height, width, channels = images.shape[1:]
         shape = (height, width, channels)
         initializer = compile_initializer(key, network=network, config=config, input_shape=shape)
+        assert isinstance(initializer, jax.stages.Compiled), "in the background, all is compiled ahead"
         state = initializer.out_info
     compile_training(state, batch, calls, network=network, config=config)
     compile_evaluation(state.variables, images, network=network, batch_size=config.eval_batch_size)

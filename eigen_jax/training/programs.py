@@ -36,8 +36,10 @@ def compiled(
     donate: tuple[int, ...] = (),
     options: Options | None = None,
     **statics: Any,
-) -> jax.stages.Compiled:
+) -> Callable:
     """The program of a pure function for arguments of these shapes on these devices, compiled once.
+
+    It is a `jax.stages.Compiled`, but where `is_examined`: there it compiles when it is called, if at all.
 
     Waits where another thread compiles it already. If that fails it is tried again here, so what is
     raised is never the failure of another moment.
@@ -53,24 +55,44 @@ def compiled(
     leaves, structure = jax.tree.flatten(arguments)
     shapes = tuple(_abstract(leaf) for leaf in leaves)
     options = platforms.current().compiler_options if options is None else options
-    key = (function, structure, shapes, donate, tuple(options.items()), tuple(statics.items()))
+    key = (function, structure, shapes, donate, tuple(options.items()), tuple(statics.items()), is_examined())
 
-    def build() -> jax.stages.Compiled:
+    def build() -> Callable:
         # A partial of its own for each program: what jit remembers goes when the function goes.
         program = jax.jit(
             functools.partial(function, **statics), donate_argnums=donate, compiler_options=_known(options)
         )
+        if is_examined():
+            return functools.partial(_examined, program)
         return program.lower(*jax.tree.unflatten(structure, shapes)).compile()
 
     return _store.find_or_build(key, build)
+
+
+def is_examined() -> bool:
+    """Whether people step through functions or look for NaNs in them, which programs compiled ahead do not let them."""
+    return _is_set("jax_disable_jit") or _is_set("jax_debug_nans")
+
+
+def _is_set(name: str) -> bool:
+    return getattr(jax.config, name)
+
+
+def _examined(program: Callable, *arguments: Any) -> Any:
+    # Said again, because a thread of JAX 0.10 that has mapped a function looks for no NaNs any more.
+    with jax.debug_nans(_is_set("jax_debug_nans")):
+        return program(*arguments)
 
 
 def in_background(task: Callable[[], object]) -> None:
     """Does a task, made of calls of `compiled`, in a thread beside this one.
 
     Tasks run one after the other. If a task fails, nobody hears of it: whoever asks for the program
-    compiles it again, and has the error. Where more than a few tasks wait, the oldest are dropped.
+    compiles it again, and has the error. Where more than a few tasks wait, the oldest are dropped;
+    where `is_examined`, all are.
     """
+    if is_examined():
+        return
     _background.add(task)
 
 
@@ -114,7 +136,7 @@ class _Store:
         self._programs: collections.OrderedDict[Hashable, Future] = collections.OrderedDict()  # last used, last
         self._closed = False
 
-    def find_or_build(self, key: Hashable, build: Callable[[], jax.stages.Compiled]) -> jax.stages.Compiled:
+    def find_or_build(self, key: Hashable, build: Callable[[], Callable]) -> Callable:
         while True:
             with self._lock:
                 known = self._programs.get(key)
@@ -134,7 +156,7 @@ class _Store:
         """Builds nothing more."""
         self._closed = True
 
-    def _build(self, key: Hashable, future: Future, build: Callable[[], jax.stages.Compiled]) -> jax.stages.Compiled:
+    def _build(self, key: Hashable, future: Future, build: Callable[[], Callable]) -> Callable:
         try:
             if self._closed:
                 raise CancelledError

@@ -4,6 +4,7 @@ Dimension letters: N images of a data set, B of a batch, H x W x C an image, K c
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -104,7 +105,7 @@ def init_state(key: Array, *, network: nn.Module, config: TrainConfig, input_sha
 
 def compile_initializer(
     key: Array | jax.ShapeDtypeStruct, *, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]
-) -> jax.stages.Compiled:
+) -> Callable:
     """The program of `init_state`."""
     # It runs once, and optimising its random draws takes XLA longer than the whole training step does.
     options = {"xla_backend_optimization_level": 0}
