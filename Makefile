@@ -12,7 +12,7 @@ SEARCH := -m experiments.digits
 
 IS_RECENT := import sys; assert sys.version_info >= (3, 11)
 # A name on the PATH can be a shim with no interpreter behind it, so each candidate is run.
-PYTHON ?= $(shell for name in python3.12 python3.11 python3; do \
+PYTHON ?= $(shell for name in python3.12 python3.13 python3.11 python3; do \
 	if $$name -c '$(IS_RECENT)' 2>/dev/null; then echo $$name; break; fi; done)
 
 .PHONY: search test test-all lint clean
@@ -39,7 +39,7 @@ $(VENV)/installed: REQUIREMENT := .
 $(VENV)/installed-dev: REQUIREMENT := .[dev]
 $(VENV)/installed $(VENV)/installed-dev: setup.cfg pyproject.toml
 	@python='$(PYTHON)'; "$${python:-false}" -c '$(IS_RECENT)' 2>/dev/null || { \
-	echo "No Python 3.11 or later (tried $${python:-python3.12, python3.11, python3});" \
+	echo "No Python 3.11 or later (tried $${python:-python3.12, python3.13, python3.11, python3});" \
 	"install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 2; }; \
 	echo "Installing eigen_jax into $(VENV) with $$("$$python" --version); a minute or two the first time"; \
 	"$$python" -m venv $(VENV)

@@ -1,0 +1,43 @@
+"""What is installed: by both ways the same packages, and of this project the library alone."""
+
+import configparser
+import importlib
+import re
+import sys
+from pathlib import Path
+
+from setuptools import find_packages
+
+ROOT = Path(__file__).resolve().parents[1]
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+
+
+def requirements(text: str) -> set[str]:
+    """The lines of a list of packages, without comments."""
+    return {line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")}
+
+
+def test_requirements_txt_is_all_that_the_package_needs_with_jax_for_a_gpu():
+    listed = requirements((ROOT / "requirements.txt").read_text())
+    gpu = SETUP["options.extras_require"]["cuda12"]
+    assert gpu.startswith("jax[cuda12]")
+    plain = gpu.replace("[cuda12]", "")
+    needed = requirements(SETUP["options"]["install_requires"])
+    assert plain in needed
+    assert listed == needed - {plain} | {gpu}
+
+
+def test_only_the_library_is_installed_and_commands_are_of_the_clone():
+    include = SETUP["options.packages.find"]["include"].split()
+    found = find_packages(str(ROOT), include=include)
+    assert "eigen_jax.search" in found
+    assert {name.partition(".")[0] for name in found} == {"eigen_jax"}
+    assert Path(str(importlib.import_module("experiments").__file__)).parents[1] == ROOT
+
+
+def test_the_pythons_that_are_claimed_are_those_that_make_looks_for():
+    claimed = re.findall(r"Python :: (3\.\d+)", SETUP["metadata"]["classifiers"])
+    (names,) = re.findall(r"for name in (.*); do", (ROOT / "Makefile").read_text())
+    assert {f"python{version}" for version in claimed} == set(names.split()) - {"python3"}
+    assert f"{sys.version_info.major}.{sys.version_info.minor}" in claimed
