@@ -105,13 +105,18 @@ def test_the_teacher_has_a_folder_for_what_it_depends_on():
     def folder(*argv: str) -> Path:
         return request_of("--runs-dir", "r", *argv).settings.teacher_dir
 
-    assert folder().parent == Path("r")
+    assert folder().parent == Path("r").absolute()
     assert folder() == folder("--t1", "61", "--seeds", "5", "--temperature", "2")
     others = (("--teacher-members", "1"), ("--split-seed", "1"), ("--pad", "0"), ("--teacher-dtype", "bfloat16"))
     assert len({folder(), *(folder(*argv) for argv in others)}) == 1 + len(others)
-    assert folder("--teacher-dir", "mine") == Path("mine")
-    default = PRESETS["digits"]["small"].teacher_dir
+    assert folder("--teacher-dir", "mine") == Path("mine").absolute()
+    default = PRESETS["digits"]["small"].teacher_dir.absolute()
     assert folder(f"--teacher-dir={default}") == default
+
+
+def test_the_command_that_is_published_names_folders_from_where_it_is_given():
+    command = request_of("--runs-dir", str(Path("r").absolute()), "--output", "/o").command("table1")
+    assert " --runs-dir r --output /o" in command
 
 
 def test_every_run_is_made_once_and_found_again(reproduced, results, capsys):
