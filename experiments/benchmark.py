@@ -29,6 +29,7 @@ from experiments.benchmarks.search import measure_folder
 from experiments.benchmarks.table import table
 from experiments.command_line import Parser, absolute_path, positive
 from experiments.runner import INTERRUPTED, run_command
+from experiments.screen import show
 from experiments.settings import SettingsError
 
 
@@ -53,9 +54,9 @@ def _show_and_write(arguments: Namespace) -> None:
         _set_up()
         print(_heading(), flush=True)
         rows = _measure(arguments)
-    print(table(rows))
     if arguments.json is not None:
         _write(arguments.json, rows)
+    show(table(rows))
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
