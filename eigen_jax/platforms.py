@@ -54,9 +54,9 @@ def check_devices_are_there() -> None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the second without a word, where no GPU answers
-        reason = f" ({lines[0]})" if (lines := str(error).splitlines()) else ""
-        asked = [f"{name}={os.environ[name]}" for name in _CHOOSING if name in os.environ]
+        reason = (str(error).splitlines() or [""])[0].partition(" (set JAX_PLATFORMS")[0]
+        asked = " and ".join(f"{name}={os.environ[name]}" for name in _CHOOSING if name in os.environ)
         raise PlatformError(
-            f"JAX finds no device with {' and '.join(asked) or 'what is installed'}{reason}; unset that variable, or"
-            " set JAX_PLATFORMS=cpu to compute on the CPU"
+            f"JAX finds no device{asked and f' with {asked}'}{reason and f' ({reason})'};"
+            f" {asked and 'leave that out, or '}set JAX_PLATFORMS=cpu to compute on the CPU"
         ) from None

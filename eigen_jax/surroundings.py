@@ -72,7 +72,7 @@ def warn_of_others(then: Mapping[str, Mapping[str, str]], *, what: str) -> None:
 
 def environment() -> dict[str, str]:
     """The variables that let a process that is started with them compute as this one does."""
-    options = _options(*_OPTIONS, "jax_debug_nans")
+    options = _options(*_OPTIONS, "jax_debug_nans", "jax_debug_infs")
     return {name.upper(): str(value) for name, value in options.items() if value is not None}
 
 

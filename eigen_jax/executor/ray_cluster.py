@@ -218,6 +218,8 @@ class _Actor:
         return self.first
 
     def run(self, job: Job, number: int) -> Finished | Stopped | Refused:
+        if isinstance(self.first, Refused):
+            return self.first
         run_folder = job.folder.parent.parent
         if not run_folder.is_dir():
             return Refused(

@@ -62,7 +62,8 @@ def run_search(
     """Searches through all phases and trains the network found, or goes on with a search that was interrupted.
 
     The record of an interrupted search is the same, but for times, as that of one that was not, on
-    the same machine and versions, where the device computes deterministically (the CPU does).
+    the same machine and versions, with the same switches of JAX (see `eigen_jax.surroundings`; another
+    one is warned of), where the device computes deterministically (the CPU does).
 
     Args:
         config: the search.
