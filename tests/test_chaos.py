@@ -328,6 +328,7 @@ def test_a_search_that_is_killed_again_and_again_comes_out_as_one_that_is_not(ca
     # Compiling is most of what these processes do, and how well is of no matter here.
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     search = functools.partial(digits_command, settings=TINY)
-    code = chaos.main(["--kills", "2", "--seed", "4", "--folder", str(tmp_path / "chaos")], search=search)
+    folder = tmp_path / "-50% #[1]" / "'a' \"b\" back\\slash ü 日本"
+    code = chaos.main(["--kills", "2", "--seed", "4", f"--folder={folder}"], search=search)
     shown = capsys.readouterr()
     assert (code, shown.err, total_of(shown.out)) == (0, "", "2")
