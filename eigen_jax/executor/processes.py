@@ -21,8 +21,9 @@ from eigen_jax.training import Dataset, Teacher
 
 PREPARE, RUN, STOP = "prepare", "run", "stop"  # what a worker is told to do
 
-# A terminal, or a machine that is taken away, tells all processes, and the driver lets its workers save.
-DRIVERS_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+# A terminal, or a machine that is taken away, tells all processes, and the driver lets its workers save. Windows has
+# not all of them.
+DRIVERS_SIGNALS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 _SOURCE = Path(__file__).resolve().parents[2]
 
