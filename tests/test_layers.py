@@ -180,12 +180,13 @@ def test_training_ends_in_the_same_loss_with_the_plain_gradients(monkeypatch, tm
     layers = conv(-1, 16), conv(0, 16, stride=2), pool(0), concat(1, 2), conv(3, 16, kernel=1)
     dataset, module = load_dataset(data), build_network(network(*layers, input_shape=(8, 8, 1)), num_classes=10)
     config = TrainConfig(batch_size=32, learning_rate=0.02, decay_steps=(150,), pad=1, flip=False)
-    losses = []
+    losses, norms = [], []
     for plain in (False, True):
         if plain:
             use_platform(monkeypatch, states_gradients=False, sums_as_products=False, compiler_options={})
         start = init_state(jax.random.key(1), network=module, config=config, input_shape=(8, 8, 1))
-        _, report = train_to(jax.random.key(2), start, dataset, steps, network=module, config=config)
+        state, report = train_to(jax.random.key(2), start, dataset, steps, network=module, config=config)
         losses.append(report.loss)
-    assert losses[0] != losses[1], "both ways were the same"
+        norms.append([float(jnp.linalg.norm(leaf)) for leaf in jax.tree.leaves(state.params)])
+    assert norms[0] != norms[1], "both ways were the same"
     assert losses[0] == pytest.approx(losses[1], rel=tolerance)
