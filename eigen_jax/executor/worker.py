@@ -26,8 +26,9 @@ from eigen_jax.platforms import PlatformError, check_devices_are_there
 
 def main(descriptor: int) -> None:
     """Serves the driver at the other end of a pipe until it hangs up."""
-    # Orbax logs through absl, with warnings that are of no use to the user.
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # By force, because absl has set the root logger up before. Orbax logs through it, with warnings that are of no use
+    # to the user.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
     _stand_back()
     connection = Connection(descriptor)
