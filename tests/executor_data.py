@@ -130,6 +130,14 @@ class Fair:
         return jnp.zeros((examples.shape[0], 2), jnp.float32)
 
 
+def _target(link: Path) -> str | None:
+    """What an open file's link points to; None where another thread has closed the file since."""
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:
+        return None
+
+
 class Killer(Fair):
     """A teacher that kills the process that trains in a folder, at its first question or later, once or always."""
 
@@ -150,7 +158,7 @@ class Killer(Fair):
 
     def _is_training(self) -> bool:
         """Whether this process holds the lock."""
-        return any(os.path.realpath(each) == self.lock for each in Path("/proc/self/fd").iterdir())
+        return self.lock in map(_target, Path("/proc/self/fd").iterdir())
 
     def end(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
