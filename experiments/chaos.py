@@ -121,7 +121,7 @@ def _folder(path: Path | None) -> Iterator[Path]:
         raise SettingsError(f"--folder is {path}, which cannot be used: {error.strerror}; choose another") from None
     if not is_empty:
         raise SettingsError(f"--folder is {path}, which is not empty; choose a new one")
-    yield path.absolute()
+    yield path
 
 
 def _disturb(arguments: Namespace, folder: Path, search: Callable[..., list[str]]) -> None:

@@ -20,14 +20,12 @@ from eigen_jax.executor.interface import (
     Message,
     Overdue,
     Progress,
-    Ready,
     Refused,
     Stopped,
 )
 from eigen_jax.executor.jobs import Job
 from eigen_jax.executor.processes import python_path
-from eigen_jax.executor.session import Session, to_device, to_host
-from eigen_jax.platforms import PlatformError, check_devices_are_there
+from eigen_jax.executor.session import Session, readiness, to_device, to_host
 from eigen_jax.training import Dataset, Teacher
 
 _KNOCK = 10.0  # seconds that a cluster has to answer
@@ -205,11 +203,8 @@ class _Actor:
     def __init__(self, payload: Any) -> None:
         self.told: Progress | Overdue | None = None
         self.stopped = 0  # the last job that is to be left; calls may overtake one another
-        self.first: Message = Ready()
-        try:
-            check_devices_are_there()
-        except PlatformError as error:
-            self.first = Refused(f"a worker cannot start: {error}")
+        self.first = readiness()
+        if isinstance(self.first, Refused):
             return
         dataset, teacher = payload
         self.session = Session(to_device(dataset), to_device(teacher))

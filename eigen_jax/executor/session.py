@@ -11,8 +11,9 @@ import numpy as np
 
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.clock import WorkClock
-from eigen_jax.executor.interface import Finished, Overdue, Refused, Stopped
+from eigen_jax.executor.interface import Finished, Overdue, Ready, Refused, Stopped
 from eigen_jax.executor.jobs import Job, Outcome, prepare_job, run_job
+from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import ShouldStop, StoppedError, never
 from eigen_jax.training import (
     Batch,
@@ -121,6 +122,15 @@ class Session:
             # A mistake of the program, not of the individual: it must be seen, and must not be bred around.
             traceback.print_exc()
             return Refused(f"a worker failed with {type(error).__name__}, whose traceback is in its output; report it")
+
+
+def readiness() -> Ready | Refused:
+    """What a worker says first: that it is ready, or that there is no device to work on."""
+    try:
+        check_devices_are_there()
+    except PlatformError as error:
+        return Refused(f"a worker cannot start: {error}")
+    return Ready()
 
 
 def to_host(tree: Any) -> Any:

@@ -17,11 +17,10 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from eigen_jax.executor.interface import Message, Progress, Ready, Refused
+from eigen_jax.executor.interface import Message, Progress, Refused
 from eigen_jax.executor.jobs import Job
 from eigen_jax.executor.processes import DRIVERS_SIGNALS, PREPARE, RUN, STOP
-from eigen_jax.executor.session import Session, to_device
-from eigen_jax.platforms import PlatformError, check_devices_are_there
+from eigen_jax.executor.session import Session, readiness, to_device
 
 
 def main(descriptor: int) -> None:
@@ -37,17 +36,16 @@ def main(descriptor: int) -> None:
     except (EOFError, OSError):
         return
     send = functools.partial(_send, connection, threading.Lock())
-    try:
-        check_devices_are_there()
-    except PlatformError as error:
-        send(Refused(f"a worker cannot start: {error}"))
+    first = readiness()
+    if isinstance(first, Refused):
+        send(first)
         return
     driver = os.getppid()
     session = Session(to_device(dataset), to_device(teacher), is_held=lambda: _is_stopped(driver))
     jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, session, jobs, stop), daemon=True).start()
-    send(Ready())
+    send(first)
 
     def tell(step: int, loss: float, steps_per_second: float) -> None:
         send(Progress(step, loss, steps_per_second))
