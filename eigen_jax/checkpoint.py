@@ -137,6 +137,14 @@ def restore(folder: str | Path, name: str, *, step: int | None = None, abstract:
         raise CheckpointError(f"{name!r} of step {step} in {folder} has another form: {_one_line(error)}") from error
 
 
+def is_same(one: Any, two: Any) -> bool:
+    """Whether two leaves, arrays, typed keys or Python numbers, are equal to the last bit."""
+    if _is_key(one):
+        one, two = jax.random.key_data(one), jax.random.key_data(two)
+    one, two = np.asarray(one), np.asarray(two)
+    return one.dtype == two.dtype and one.shape == two.shape and one.tobytes() == two.tobytes()
+
+
 def _listed_steps(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
@@ -149,7 +157,7 @@ def _write(folder: Path, step: int, items: Mapping[str, PyTree]) -> Path:
     with _plainly_named(path) as plain, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(plain, args=ocp.args.Composite(**args))
     # To the host, since a device that trains may have no room for a second copy.
-    if not jax.tree.all(jax.tree.map(_is_same, _read(path, jax.tree.map(_on_host, dict(items))), dict(items))):
+    if not jax.tree.all(jax.tree.map(is_same, _read(path, jax.tree.map(_on_host, dict(items))), dict(items))):
         raise ValueError("what was written is read back as something else; choose another folder")
     digests = {name: _sha256(path / name) for name in _files_in(path)}
     for name in digests:
@@ -186,14 +194,6 @@ def _is_key(leaf: Any) -> bool:
 def _on_host(leaf: Any) -> Any:
     """What stands for a leaf of which a copy on the host is wanted."""
     return np.empty(leaf.shape, leaf.dtype) if isinstance(leaf, jax.Array) and not _is_key(leaf) else leaf
-
-
-def _is_same(one: Any, two: Any) -> bool:
-    """Whether two leaves are equal to the last bit."""
-    if _is_key(one):
-        one, two = jax.random.key_data(one), jax.random.key_data(two)
-    one, two = np.asarray(one), np.asarray(two)
-    return one.dtype == two.dtype and one.shape == two.shape and one.tobytes() == two.tobytes()
 
 
 def _files_in(path: Path) -> list[str]:

@@ -360,7 +360,7 @@ def test_a_save_that_was_never_joined_is_passed_over_whatever_its_manifest_says(
 ):
     folder = folder_that_orbax_reads_as_a_pattern
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_is_same", lambda *_: True)
+        patch.setattr(checkpoint, "is_same", lambda *_: True)
         patch.setattr(checkpoint, "_read", lambda _, items: items)
         save_values(folder, 0, 1)
     assert sorted(entry.name for entry in folder.iterdir()) == ["0", "1"]

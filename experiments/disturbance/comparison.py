@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from eigen_jax import lineage, load_network
+from eigen_jax import checkpoint, lineage, load_network
 from eigen_jax.lineage import Individual, without_times
 from experiments.disturbance.phases import RUN, TEACHER, temporary_files
 
@@ -72,14 +71,9 @@ def _compare_networks(reference: Path, other: Path) -> Iterator[str]:
         yield "the weights of the network found have other names than those of the uninterrupted run"
         return
     for path, leaf in wanted.items():
-        if not _is_same_array(leaf, got[path]):
+        if not checkpoint.is_same(leaf, got[path]):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             yield f"the weights {name} of the network found are not those of the uninterrupted run"
-
-
-def _is_same_array(one: Any, two: Any) -> bool:
-    one, two = np.asarray(one), np.asarray(two)
-    return one.dtype == two.dtype and one.shape == two.shape and one.tobytes() == two.tobytes()
 
 
 def _leftovers(reference: Path, other: Path) -> Iterator[str]:
