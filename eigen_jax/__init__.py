@@ -1,19 +1,20 @@
 """EIGEN in JAX: networks evolved from scratch by succession and extinction."""
 
-__version__ = "0.1.0"  # before the imports: modules of the package record it
-
 from eigen_jax.architecture import Architecture, decode, encode
 from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig, load_dataset
+from eigen_jax.errors import EigenError
 from eigen_jax.evolution import EvolutionConfig, EvolutionState, evolution_step, initial_state
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
 from eigen_jax.mutation import MutationTrace, Operator, mutate
 from eigen_jax.search import SearchConfig, load_network, run_search
 from eigen_jax.training import TrainConfig
+from eigen_jax.version import __version__
 
 __all__ = [
     "Architecture",
     "DataConfig",
+    "EigenError",
     "EvolutionConfig",
     "EvolutionState",
     "Genome",
@@ -22,6 +23,7 @@ __all__ = [
     "Operator",
     "SearchConfig",
     "TrainConfig",
+    "__version__",
     "build_network",
     "decode",
     "encode",

@@ -31,6 +31,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from eigen_jax import files
+from eigen_jax.errors import EigenError
 
 PyTree = Any
 
@@ -46,7 +47,7 @@ _SYSTEM_ERROR = re.compile(r"\[os_error_code='(\d+)'\]")
 _PLAIN_PATH = re.compile(r"[\w/ .,=+@%#~-]*")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(EigenError):
     """A checkpoint that cannot be written, or that is not there to be read as asked."""
 
 

@@ -18,6 +18,7 @@ from flax import struct
 from jax import Array, lax
 
 from eigen_jax.duplication import duplicates
+from eigen_jax.errors import ConfigError
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
 from eigen_jax.mutation import Operator, mutate
 
@@ -31,10 +32,6 @@ class Phase(enum.IntEnum):
     CONVERGED = 3  # nothing is gained any more
 
 
-class EvolutionConfigError(ValueError):
-    """A setting of the evolution that cannot be."""
-
-
 # The least that a setting may be, where that is not 1.
 _LEAST = {"saturation_gain": 0, "max_secondary_generations": 0, "max_duplication_generations": 0, "max_repeats": 2}
 
@@ -44,7 +41,7 @@ class EvolutionConfig:
     """How a population evolves; the defaults are the paper's where it states them (Sections 3, 4.1 and 4.3).
 
     Raises:
-        EvolutionConfigError: a value that cannot be.
+        ConfigError: a value that cannot be.
     """
 
     population_size: int = 10  # P
@@ -67,14 +64,14 @@ class EvolutionConfig:
             value = getattr(self, field.name)
             least = _LEAST.get(field.name, 1)
             if field.type is not bool and not value >= least:  # nor is NaN
-                raise EvolutionConfigError(f"{field.name} is {value}; it must be at least {least}")
+                raise ConfigError(f"{field.name} is {value}; it must be at least {least}")
         # The first two are sizes of arrays; many repeats of a block leave no combination that fits.
         for name, most in (("population_size", 10_000), ("saturation_window", 10_000), ("max_repeats", 16)):
             if getattr(self, name) > most:
-                raise EvolutionConfigError(f"{name} is {getattr(self, name)}; it must be at most {most}")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at most {most}")
         for name, letter in (("first_rank", "p"), ("second_rank", "q")):
             if getattr(self, name) > self.population_size:
-                raise EvolutionConfigError(
+                raise ConfigError(
                     f"{name} ({letter}) is {getattr(self, name)}; it must be at most population_size, "
                     f"which is {self.population_size}"
                 )

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from eigen_jax.errors import EigenError
+
 PARTIAL = ".partial"  # what a temporary name ends with
 
 _MAX_DEPTH = 64  # of objects and arrays in one another
@@ -24,7 +26,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FREE_SPACE = "free some space there, then give the same command again"
 
 
-class JSONError(ValueError):
+class JSONError(EigenError):
     """Text that is no JSON as `write_json` writes it: one line that says why."""
 
 

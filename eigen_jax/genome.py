@@ -20,6 +20,8 @@ import numpy as np
 from flax import struct
 from jax import Array, lax
 
+from eigen_jax.errors import ConfigError
+
 
 class Op(enum.IntEnum):
     """What a gene is. `NONE` marks the dead genes past the end of a genome."""
@@ -30,16 +32,12 @@ class Op(enum.IntEnum):
     CONCAT = 3
 
 
-class GenomeSpecError(ValueError):
-    """A search space that cannot be."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenomeSpec:
     """The search space (Section 3.1); static and hashable.
 
     Raises:
-        GenomeSpecError: a value that no network can be built with, or a bound that not even global
+        ConfigError: a value that no network can be built with, or a bound that not even global
             pooling alone keeps.
     """
 
@@ -57,17 +55,15 @@ class GenomeSpec:
         _check_choices("kernels", self.kernels, lambda value: 1 <= value <= 31 and value % 2 == 1)
         _check_choices("strides", self.strides, lambda value: value in (1, 2))
         if not 1 <= self.capacity <= 16_384:
-            raise GenomeSpecError(f"capacity is {self.capacity}; it must be from 1 to 16,384 genes")
+            raise ConfigError(f"capacity is {self.capacity}; it must be from 1 to 16,384 genes")
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise GenomeSpecError(
-                f"input_shape is {self.input_shape}; it must be three sizes (H, W, C), each at least 1"
-            )
+            raise ConfigError(f"input_shape is {self.input_shape}; it must be three sizes (H, W, C), each at least 1")
         features, classes = self.input_shape[2], self.num_classes
         # The bounds admit at least the classifier of the network that the search starts from.
         least = {"num_classes": 1, "max_parameters": (features + 1) * classes, "max_flops": 2 * features * classes}
         for name, value in least.items():
             if getattr(self, name) < value:
-                raise GenomeSpecError(f"{name} is {getattr(self, name)}; it must be at least {value}")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {value}")
 
     @functools.cached_property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -87,7 +83,7 @@ class GenomeSpec:
 
 def _check_choices(name: str, values: tuple[int, ...], allowed) -> None:
     if not 1 <= len(values) <= 127 or len(set(values)) != len(values) or not all(map(allowed, values)):
-        raise GenomeSpecError(f"{name} is {values}; it must be 1 to 127 different values that a convolution can have")
+        raise ConfigError(f"{name} is {values}; it must be 1 to 127 different values that a convolution can have")
 
 
 @struct.dataclass

@@ -28,6 +28,7 @@ import numpy as np
 
 from eigen_jax import files
 from eigen_jax.architecture import Architecture, ArchitectureError, fingerprint, from_dict, to_dict
+from eigen_jax.errors import EigenError
 from eigen_jax.files import JSONError
 
 SCHEMA_VERSION = 3
@@ -37,7 +38,7 @@ _MOST_SECONDS = 1e12  # so that they can be added up
 _CHOOSE = "choose a folder that can be written"
 
 
-class LineageError(ValueError):
+class LineageError(EigenError):
     """A record that cannot be written, or a file that is no record of a run."""
 
 

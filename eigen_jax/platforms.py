@@ -10,10 +10,12 @@ from collections.abc import Mapping
 
 import jax
 
+from eigen_jax.errors import EigenError
+
 _CHOOSING = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "CUDA_VISIBLE_DEVICES")  # variables that choose devices
 
 
-class PlatformError(ValueError):
+class PlatformError(EigenError):
     """The environment asks for devices that JAX does not find."""
 
 

@@ -23,6 +23,7 @@ from jax import Array
 from eigen_jax import checkpoint
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.clock import WorkClock
+from eigen_jax.errors import EigenError
 from eigen_jax.training import (
     Dataset,
     ProgressCallback,
@@ -49,7 +50,7 @@ class StoppedError(Exception):
     """Work was left because it was asked to stop; what was done is saved."""
 
 
-class TimeLimitError(Exception):
+class TimeLimitError(EigenError):
     """A training takes longer than it may."""
 
 
@@ -137,7 +138,7 @@ def train_resumably(
     Raises:
         StoppedError: it was asked to stop, and is saved.
         TimeLimitError: it takes longer than `time_limit`.
-        DivergedError, TrainConfigError: see `train_to`.
+        DivergedError, ConfigError: see `train_to`.
         CheckpointError: a checkpoint cannot be written, or is of another network, or the folder is
             another process's.
     """

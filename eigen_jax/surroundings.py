@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import jax
 
-from eigen_jax import __version__
+from eigen_jax.version import __version__
 
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

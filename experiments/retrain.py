@@ -23,16 +23,9 @@ from rich.console import Console
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
+from eigen_jax.errors import ConfigError
 from eigen_jax.resumable import ShouldStop
-from eigen_jax.search import (
-    RunFolder,
-    SearchConfig,
-    SearchConfigError,
-    check_data,
-    check_run_folder,
-    describe_training,
-    train_network,
-)
+from eigen_jax.search import RunFolder, SearchConfig, check_data, check_run_folder, describe_training, train_network
 from eigen_jax.training import DivergedError, Teacher
 from experiments.command_line import parse_with_dataset, read_path
 from experiments.interruption import held_off
@@ -66,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
             settings = dataclasses.replace(settings, run_dir=folder)
         if cause := retrain(name, settings, architecture):
-            raise SearchConfigError(cause)
+            raise ConfigError(cause)
 
     return run_command(command)
 
@@ -78,13 +71,13 @@ def retrain(name: DatasetName, settings: Settings, architecture: Architecture) -
         Why the training diverged, which result.json then says as well; None if it did not.
 
     Raises:
-        one of `experiments.runner.USER_ERRORS`.
+        EigenError, Interrupted.
     """
     dataset = load_dataset(settings.data_config(name))
     check_takes(architecture, dataset)
     config = settings.search_config(dataset)
     if not config.final_until:
-        raise SearchConfigError("final_steps is 0; it must be at least 1 to train a network")
+        raise ConfigError("final_steps is 0; it must be at least 1 to train a network")
     described: dict[str, Any] = {
         **settings.outcome(),
         "dataset": dataset.name,

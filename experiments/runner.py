@@ -9,29 +9,18 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from eigen_jax.architecture import ArchitectureError
-from eigen_jax.checkpoint import CheckpointError
-from eigen_jax.data import DataError, load_dataset
+from eigen_jax.data import load_dataset
 from eigen_jax.data.types import DatasetName
-from eigen_jax.evolution import EvolutionConfigError
-from eigen_jax.executor import ExecutorError
-from eigen_jax.genome import GenomeSpecError
-from eigen_jax.lineage import LineageError
-from eigen_jax.platforms import PlatformError, check_devices_are_there
-from eigen_jax.report import ReportError
+from eigen_jax.errors import EigenError
+from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.search import (
     BarrenSearchError,
-    FinalTrainingError,
-    RunFolderError,
-    SearchConfigError,
     SearchResult,
     check_data,
     check_run_folder,
     read_notes,
     run_search,
 )
-from eigen_jax.teacher import TeacherError
-from eigen_jax.training import TrainConfigError
 from experiments.allocator import keep_freed_memory
 from experiments.command_line import parse
 from experiments.compilation_cache import keep_compiled
@@ -40,27 +29,8 @@ from experiments.interruption import Interrupted, held_off
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.progress import ConsoleObserver
 from experiments.screen import LostOutputError, guarded, make_console
-from experiments.settings import Settings, SettingsError, with_flags
+from experiments.settings import Settings, with_flags
 from experiments.teaching import check_settings, prepare_teacher
-
-USER_ERRORS = (
-    ArchitectureError,
-    BarrenSearchError,
-    CheckpointError,
-    DataError,
-    EvolutionConfigError,
-    ExecutorError,
-    FinalTrainingError,
-    GenomeSpecError,
-    LineageError,
-    PlatformError,
-    ReportError,
-    RunFolderError,
-    SearchConfigError,
-    SettingsError,
-    TeacherError,
-    TrainConfigError,
-)
 
 BAD_INPUT = 2  # exit codes
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -131,7 +101,7 @@ def _exit_code(command: Callable[[], int | None]) -> int:
             return _NO_READER
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    except USER_ERRORS as error:
+    except EigenError as error:
         print(f"error: {with_flags(str(error))}", file=sys.stderr)
         return BAD_INPUT
     except FloatingPointError as error:
@@ -154,7 +124,7 @@ def search(name: DatasetName, settings: Settings) -> SearchResult:
         settings: as `configure` gives them.
 
     Raises:
-        one of `USER_ERRORS`; Interrupted.
+        EigenError, Interrupted.
     """
     dataset = load_dataset(settings.data_config(name))
     config = settings.search_config(dataset)

@@ -9,17 +9,18 @@ from typing import Annotated, Any, Literal
 
 from eigen_jax.data import DataConfig, DataError, Dataset, default_cache_dir
 from eigen_jax.data.types import DatasetName, Preprocessing
-from eigen_jax.evolution import EvolutionConfig, EvolutionConfigError
-from eigen_jax.genome import GenomeSpec, GenomeSpecError
-from eigen_jax.search import Care, FinalOn, SearchConfig, SearchConfigError
-from eigen_jax.training import ComputeDtype, TrainConfig, TrainConfigError
+from eigen_jax.errors import ConfigError, EigenError
+from eigen_jax.evolution import EvolutionConfig
+from eigen_jax.genome import GenomeSpec
+from eigen_jax.search import Care, FinalOn, SearchConfig
+from eigen_jax.training import ComputeDtype, TrainConfig
 
 ExecutorKind = Literal["inline", "processes", "ray"]
 TeacherKind = Literal["cache", "live", "none"]
 TeacherViews = Literal["all", "center"]
 
 
-class SettingsError(ValueError):
+class SettingsError(EigenError):
     """A setting that does not exist or cannot be; the message names it as the command line does."""
 
 
@@ -30,8 +31,6 @@ class Help:
     group: str  # the heading that it stands under
     text: str  # what it is, its unit, and the paper's value
 
-
-_SETTING_ERRORS = (DataError, EvolutionConfigError, GenomeSpecError, SearchConfigError, TrainConfigError)
 
 # Settings that have another name in the library than on the command line.
 _LIBRARY_NAMES = {"population": "population_size", "p": "first_rank", "q": "second_rank"}
@@ -402,7 +401,7 @@ def with_flags(message: str) -> str:
 def _errors_name_flags() -> Iterator[None]:
     try:
         yield
-    except _SETTING_ERRORS as error:
+    except (DataError, ConfigError) as error:
         raise SettingsError(with_flags(str(error))) from None
 
 

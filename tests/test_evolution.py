@@ -487,7 +487,7 @@ MOST = {"population_size": 10_000, "saturation_window": 10_000, "max_repeats": 1
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_in_one_line(name, value, rule):
-    with pytest.raises(evolution.EvolutionConfigError) as raised:
+    with pytest.raises(evolution.ConfigError) as raised:
         EvolutionConfig(**{name.split()[0]: value})
     assert str(raised.value) == f"{name} is {value}; it must be {rule}"
 

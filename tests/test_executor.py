@@ -14,10 +14,11 @@ from jax import numpy as jnp
 from eigen_jax import checkpoint, clock, platforms, resumable
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
+from eigen_jax.errors import ConfigError
 from eigen_jax.executor import InlineExecutor, Job, Outcome, jobs, prepare_job, run_job, session
 from eigen_jax.executor.interface import Finished, Overdue
 from eigen_jax.resumable import Seconds, StoppedError, never
-from eigen_jax.training import TrainConfigError, batch_shapes, loop, programs
+from eigen_jax.training import batch_shapes, loop, programs
 
 WILD = dataclasses.replace(CONFIG, learning_rate=1e30)
 
@@ -147,7 +148,7 @@ def test_an_error_that_a_network_can_cause_is_an_outcome_of_one_line(
 
 
 def test_a_mistake_or_bad_setting_is_not_taken_for_a_failed_individual(bright_and_dark, tmp_path, job, monkeypatch):
-    with pytest.raises(TrainConfigError, match="the training set has only 16 images"):
+    with pytest.raises(ConfigError, match="the training set has only 16 images"):
         run_job(job(5, config=dataclasses.replace(CONFIG, batch_size=17)), bright_and_dark)
     (tmp_path / "a file").touch()
     with pytest.raises(CheckpointError, match="choose a folder that can be written"):

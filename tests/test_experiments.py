@@ -31,14 +31,17 @@ from odd_names import ODD_NAMES
 import eigen_jax
 from eigen_jax import checkpoint, lineage
 from eigen_jax.architecture import count_parameters
-from eigen_jax.files import JSONError
-from eigen_jax.search import SearchResult, load_network
+from eigen_jax.checkpoint import CheckpointError
+from eigen_jax.errors import ConfigError, EigenError
+from eigen_jax.resumable import StoppedError
+from eigen_jax.search import RunFolderError, SearchResult, load_network
 from eigen_jax.teacher import read_teacher
+from eigen_jax.training import DivergedError
 from experiments import benchmark, describe, evaluate, retrain, runner, teacher
 from experiments.compilation_cache import environment, keep_compiled
 from experiments.executors import worker_environments
 from experiments.paper import command as paper_command
-from experiments.runner import BAD_INPUT, INTERRUPTED, USER_ERRORS, configure, main, run_command
+from experiments.runner import BAD_INPUT, INTERRUPTED, configure, main, run_command
 from experiments.settings import Settings
 
 CACHE_SETTINGS = (
@@ -310,16 +313,18 @@ def test_bad_data_are_refused_and_a_hostile_pickle_does_nothing(capsys, tmp_path
     assert not (tmp_path / "run-dir").exists()
 
 
-def test_every_error_of_the_package_that_a_user_can_cause_is_caught():
+def test_the_errors_of_the_package_have_one_base():
     modules = [importlib.import_module(each.name) for each in pkgutil.walk_packages(eigen_jax.__path__, "eigen_jax.")]
     raised = {
         value
         for module in modules
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, ValueError) and value.__module__.startswith("eigen_jax")
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Exception) and value.__module__.startswith("eigen_jax")
+        if not name.startswith("_")
     }
-    # Each reader tells of unsound JSON as its own error, with the file's name.
-    assert raised - {JSONError} == {error for error in USER_ERRORS if error.__module__.startswith("eigen_jax")}
+    assert raised >= {CheckpointError, ConfigError, DivergedError, RunFolderError}
+    # Whoever asked for the stop knows of it, and nothing is wrong.
+    assert {error for error in raised if not issubclass(error, EigenError)} == {StoppedError}
 
 
 def test_a_mistake_of_the_program_is_not_hidden(monkeypatch, tmp_path):

@@ -24,6 +24,7 @@ from eigen_jax import checkpoint, evolution, lineage, search
 from eigen_jax.architecture import Architecture, fingerprint, to_json
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
+from eigen_jax.errors import ConfigError
 from eigen_jax.evolution import EvolutionConfig, Phase
 from eigen_jax.executor import Job, Outcome, session
 from eigen_jax.genome import GenomeSpec
@@ -430,10 +431,10 @@ def test_the_run_folder_says_what_was_run_and_refuses_other_settings(dataset, wh
 
 def test_settings_that_do_not_fit_the_data_are_refused(dataset, tmp_path):
     space = "the search space is for images (32, 32, 3) of 10 classes, and bright_and_dark has (4, 4, 1) of 2"
-    with refuses(search.SearchConfigError, space):
+    with refuses(ConfigError, space):
         run_search(dataclasses.replace(CONFIG, genome=GenomeSpec()), dataset, tmp_path)
     train = dataclasses.replace(CONFIG.train, batch_size=4_000)
-    with refuses(search.SearchConfigError, "batch_size is 4000; it must be at most 16, the images to train on"):
+    with refuses(ConfigError, "batch_size is 4000; it must be at most 16, the images to train on"):
         run_search(dataclasses.replace(CONFIG, train=train), dataset, tmp_path)
     assert os.listdir(tmp_path) == []
 
@@ -451,5 +452,5 @@ def test_settings_that_do_not_fit_the_data_are_refused(dataset, tmp_path):
     ],
 )
 def test_settings_that_cannot_be_are_refused(change, line):
-    with refuses(search.SearchConfigError, line):
+    with refuses(ConfigError, line):
         SearchConfig(**change)

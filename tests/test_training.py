@@ -17,14 +17,15 @@ from training_data import KEY, SHAPE, SMALL, TRACES, Convolutional, Linear, Live
 
 from eigen_jax import checkpoint
 from eigen_jax.data import apply_views
+from eigen_jax.errors import ConfigError
 from eigen_jax.teacher import TeacherConfig, TeacherError
-from eigen_jax.training.config import DivergedError, TrainConfig, TrainConfigError
+from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.evaluation import accuracy, evaluate, predict
 from eigen_jax.training.loop import CHECK_EVERY, train_to
 from eigen_jax.training.preparation import batch_shapes
 from eigen_jax.training.step import Batch, abstract_state, draw_batch, epoch_order, make_schedule, train_step
 
-BOTH = [(TrainConfig, TrainConfigError), (TeacherConfig, TeacherError)]
+BOTH = [(TrainConfig, ConfigError), (TeacherConfig, TeacherError)]
 
 take_step = jax.jit(train_step, static_argnames=("network", "config"))
 
@@ -252,14 +253,14 @@ def test_settings_of_training_and_of_teachers_that_cannot_be_get_one_line(kinds,
 
 
 def test_batches_that_cannot_be_get_one_line():
-    with refuses(TrainConfigError, "batch_size is 16; it must be a multiple of devices, which is 3"):
+    with refuses(ConfigError, "batch_size is 16; it must be a multiple of devices, which is 3"):
         TrainConfig(devices=3, batch_size=16)
     config = TrainConfig(batch_size=37)
     for use in (partial(train, new_state(config=config), 1), partial(batch_shapes, KEY, make_dataset())):
-        with refuses(TrainConfigError, "batch_size is 37; the training set has only 36 images"):
+        with refuses(ConfigError, "batch_size is 37; the training set has only 36 images"):
             use(config=config)
     for size, batch_size in ((0, 10), (3, 0)):
-        with refuses(TrainConfigError, f"{size} images in batches of {batch_size}; both must be at least 1"):
+        with refuses(ConfigError, f"{size} images in batches of {batch_size}; both must be at least 1"):
             predict({}, jnp.zeros((size, *SHAPE)), network=Linear(), batch_size=batch_size)
 
 

@@ -27,8 +27,9 @@ from training_data import KEY, SHAPE, Convolutional, Linear, cached_teacher, mak
 from eigen_jax import checkpoint, platforms
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
+from eigen_jax.errors import ConfigError
 from eigen_jax.training import batch_shapes, evaluate, loop, prepare_training, programs, train_to
-from eigen_jax.training.config import DivergedError, TrainConfig, TrainConfigError
+from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.step import TrainState, abstract_state, epoch_order, init_state
 
 STEPS, HALF, CHUNK = 20, 10, 6
@@ -117,7 +118,7 @@ def errors(devices: int) -> dict[str, str]:
     def line(function, *arguments: Any, **named: Any) -> str:
         try:
             function(*arguments, **named)
-        except (TrainConfigError, DivergedError) as caught:
+        except (ConfigError, DivergedError) as caught:
             return f"{type(caught).__name__}: {caught}"
         return "none"
 
@@ -219,9 +220,9 @@ def test_what_was_prepared_is_all_that_is_compiled(outcome):
 
 def test_what_cannot_be_trained_on_several_devices_gets_one_line(outcome):
     present = outcome.devices
-    too_many = f"TrainConfigError: devices is 16; this process has only {present}: ask for at most {present}"
+    too_many = f"ConfigError: devices is 16; this process has only {present}: ask for at most {present}"
     no_axis = (
-        "TrainConfigError: Convolutional has batch statistics and no field axis_name"
+        "ConfigError: Convolutional has batch statistics and no field axis_name"
         " to average them over devices: train it on 1 device"
     )
     diverged = outcome.results["errors"].pop("diverged")

@@ -6,6 +6,7 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from eigen_jax.errors import EigenError
 from eigen_jax.genome import Genome
 
 IMAGE = Genome.IMAGE  # as an input: the network's input image
@@ -21,7 +22,7 @@ _CONV_VALUES = {
 CONV_FIELDS = tuple(_CONV_VALUES)  # what a convolution has and other layers have not
 
 
-class ArchitectureError(ValueError):
+class ArchitectureError(EigenError):
     """A description that is no network, or a network that the search space does not hold."""
 
 

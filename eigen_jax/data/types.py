@@ -19,11 +19,13 @@ import numpy as np
 from flax import struct
 from jax import Array
 
+from eigen_jax.errors import EigenError
+
 DatasetName = Literal["cifar10", "cifar100", "digits"]
 Preprocessing = Literal["gcn_zca", "standardize"]
 
 
-class DataError(ValueError):
+class DataError(EigenError):
     """Data that cannot be had, cannot be read, or cannot be split as asked: one line for the user."""
 
 

@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+from eigen_jax.errors import EigenError
 from eigen_jax.executor.jobs import Job, Outcome
 
 JobProgress = Callable[[int, int, float, float], None]  # position of the job, step, mean loss, steps a second
 
 
-class ExecutorError(ValueError):
+class ExecutorError(EigenError):
     """Jobs cannot be run, and no individual is to blame: one line for the user."""
 
 
@@ -26,7 +27,7 @@ class Executor(Protocol):
         Raises:
             StoppedError: it was asked to stop; all that was under way is saved.
             ExecutorError: jobs cannot be run.
-            CheckpointError, TrainConfigError: see `run_job`; an executor with workers may raise an
+            CheckpointError, ConfigError: see `run_job`; an executor with workers may raise an
                 ExecutorError that says the same.
         """
 

@@ -86,7 +86,7 @@ def run_job(
     Raises:
         StoppedError: it was asked to stop, and is saved.
         CheckpointError: training cannot be saved, or the folder belongs to something else.
-        TrainConfigError: a batch is larger than the training set, or devices are missing.
+        ConfigError: a batch is larger than the training set, or devices are missing.
     """
     network = _network(job, dataset)
     clock = clock or WorkClock()

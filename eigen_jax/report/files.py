@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from eigen_jax import files
+from eigen_jax.errors import EigenError
 
 
-class ReportError(ValueError):
+class ReportError(EigenError):
     """Records, tables or folders that nothing can be drawn or told from."""
 
 

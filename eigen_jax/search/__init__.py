@@ -1,6 +1,6 @@
 """The host loop of a search: phases, generations, the run folder, continuing."""
 
-from eigen_jax.search.config import FinalOn, SearchConfig, SearchConfigError
+from eigen_jax.search.config import FinalOn, SearchConfig
 from eigen_jax.search.final import (
     Evaluation,
     FinalTrainingError,
@@ -24,7 +24,6 @@ __all__ = [
     "RunFolder",
     "RunFolderError",
     "SearchConfig",
-    "SearchConfigError",
     "SearchObserver",
     "SearchResult",
     "TrainedNetwork",

@@ -3,15 +3,12 @@
 import dataclasses
 from typing import Literal, get_args
 
+from eigen_jax.errors import ConfigError
 from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.training import TrainConfig
 
 FinalOn = Literal["train", "train+validation"]
-
-
-class SearchConfigError(ValueError):
-    """A setting of the search that cannot be, by itself or for the data at hand."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +19,7 @@ class SearchConfig:
     steps.
 
     Raises:
-        SearchConfigError: a value that cannot be.
+        ConfigError: a value that cannot be.
     """
 
     seed: int = 0
@@ -38,14 +35,14 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 32:
-            raise SearchConfigError(f"seed is {self.seed}; it must be from 0 to {(1 << 32) - 1}")
+            raise ConfigError(f"seed is {self.seed}; it must be from 0 to {(1 << 32) - 1}")
         if self.final_steps is not None and self.final_steps < 0:
-            raise SearchConfigError(f"final_steps is {self.final_steps}; it must be at least 0")
+            raise ConfigError(f"final_steps is {self.final_steps}; it must be at least 0")
         if self.final_on not in get_args(FinalOn):
-            raise SearchConfigError(f"final_on is {self.final_on!r}; it must be one of {', '.join(get_args(FinalOn))}")
+            raise ConfigError(f"final_on is {self.final_on!r}; it must be one of {', '.join(get_args(FinalOn))}")
         for name in ("t1", "t2", "t3"):
             if getattr(self, name) < 1:
-                raise SearchConfigError(f"{name} is {getattr(self, name)}; it must be at least 1 step")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1 step")
 
     @property
     def final_until(self) -> int:

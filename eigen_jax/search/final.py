@@ -12,6 +12,7 @@ from jax import Array
 from eigen_jax.architecture import Architecture
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset, join_validation
+from eigen_jax.errors import EigenError
 from eigen_jax.resumable import SAVE_EVERY, ShouldStop, never, train_resumably
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.training import ComputeDtype, ProgressCallback, Teacher, accuracy, evaluate, predict
@@ -19,7 +20,7 @@ from eigen_jax.training import ComputeDtype, ProgressCallback, Teacher, accuracy
 PyTree = Any
 
 
-class FinalTrainingError(ValueError):
+class FinalTrainingError(EigenError):
     """A network cannot be trained to its end on this machine as it is now."""
 
 
@@ -73,7 +74,7 @@ def train_network(
         StoppedError: it was asked to stop, and is saved.
         DivergedError: the training diverged, as it would again.
         FinalTrainingError: it failed for a reason that can pass, such as a lack of memory.
-        TrainConfigError: a batch is larger than the training set, or devices are missing.
+        ConfigError: a batch is larger than the training set, or devices are missing.
         CheckpointError: a checkpoint cannot be written, or is of another network.
     """
     joined = config.final_on == "train+validation"

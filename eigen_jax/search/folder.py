@@ -26,6 +26,7 @@ import numpy as np
 from eigen_jax import checkpoint, surroundings
 from eigen_jax.architecture import Architecture, ArchitectureError, from_json, to_json
 from eigen_jax.checkpoint import CheckpointError
+from eigen_jax.errors import EigenError
 from eigen_jax.files import JSONError, explain, read_json, write_json, write_text
 
 PyTree = Any
@@ -41,7 +42,7 @@ _LONGEST = 200  # and of anything else
 _SURROUNDINGS = ("versions", "switches")  # what older runs may not say
 
 
-class RunFolderError(ValueError):
+class RunFolderError(EigenError):
     """A folder that cannot hold the run, or that holds another one."""
 
 

@@ -16,11 +16,12 @@ from eigen_jax import checkpoint, lineage, platforms
 from eigen_jax.architecture import Architecture, decode
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
+from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.evolution import EvolutionState, Phase, evolution_step, genesis
 from eigen_jax.executor import Executor, InlineExecutor
 from eigen_jax.lineage import Fate, Individual
 from eigen_jax.resumable import ShouldStop, StoppedError, never
-from eigen_jax.search.config import SearchConfig, SearchConfigError
+from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.final import evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder, RunFolderError
 from eigen_jax.search.generation import Care, GenerationTrainer, individuals_of, reference
@@ -34,7 +35,7 @@ PyTree = Any
 BARREN = 3  # generations without a survivor after which a search in which nothing ever survived is given up
 
 
-class BarrenSearchError(ValueError):
+class BarrenSearchError(EigenError):
     """A search in which nothing survives."""
 
 
@@ -85,10 +86,10 @@ def run_search(
         StoppedError: it was asked to stop; the same call goes on.
         BarrenSearchError: nothing survived the first generations.
         ExecutorError: individuals cannot be trained, for a reason that lies in none of them.
-        SearchConfigError: the config is not for this data set.
+        ConfigError: the config is not for this data set.
         RunFolderError: the folder cannot be written, is in use, belongs to another run (another
             teacher makes it another run), or has lost its checkpoints.
-        TrainConfigError: a batch is larger than the training set.
+        ConfigError: a batch is larger than the training set.
         LineageError, CheckpointError: a file of the run is damaged or cannot be written.
         FinalTrainingError: the final training failed for a reason that can pass.
     """
@@ -126,16 +127,16 @@ def check_data(config: SearchConfig, dataset: Dataset) -> None:
     """Checks that a config is for a data set.
 
     Raises:
-        SearchConfigError: it is not.
+        ConfigError: it is not.
     """
     shape = dataset.train_images.shape
     if config.genome.input_shape != shape[1:] or config.genome.num_classes != dataset.num_classes:
-        raise SearchConfigError(
+        raise ConfigError(
             f"the search space is for images {config.genome.input_shape} of {config.genome.num_classes} classes,"
             f" and {dataset.name} has {shape[1:]} of {dataset.num_classes}"
         )
     if config.train.batch_size > shape[0]:
-        raise SearchConfigError(
+        raise ConfigError(
             f"batch_size is {config.train.batch_size}; it must be at most {shape[0]}, the images to train on"
         )
 

@@ -4,10 +4,11 @@ import dataclasses
 import math
 from typing import get_args
 
+from eigen_jax.errors import EigenError
 from eigen_jax.training import ComputeDtype, TrainConfig
 
 
-class TeacherError(ValueError):
+class TeacherError(EigenError):
     """A teacher that cannot be made, read or used as asked: one line for the user."""
 
 

@@ -21,7 +21,7 @@ While a network trains, the programs of the next one are compiled in the backgro
 """
 
 from eigen_jax.data import Dataset
-from eigen_jax.training.config import ComputeDtype, DivergedError, TrainConfig, TrainConfigError
+from eigen_jax.training.config import ComputeDtype, DivergedError, TrainConfig
 from eigen_jax.training.evaluation import accuracy, evaluate, predict
 from eigen_jax.training.loop import CHECK_EVERY, Pause, ProgressCallback, TrainReport, train_to
 from eigen_jax.training.preparation import batch_shapes, prepare_training
@@ -51,7 +51,6 @@ __all__ = [
     "StepMetrics",
     "Teacher",
     "TrainConfig",
-    "TrainConfigError",
     "TrainReport",
     "TrainState",
     "abstract_state",

@@ -4,14 +4,12 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
+from eigen_jax.errors import ConfigError, EigenError
+
 ComputeDtype = Literal["float32", "bfloat16"]
 
 
-class TrainConfigError(ValueError):
-    """A training setting that cannot be, by itself or for the data at hand."""
-
-
-class DivergedError(ArithmeticError):
+class DivergedError(EigenError):
     """The loss, a parameter or a batch statistic is no longer finite.
 
     Attributes:
@@ -33,7 +31,7 @@ class TrainConfig:
     """How networks are trained; static and hashable. The defaults are those of Section 4.1, as far as it states them.
 
     Raises:
-        TrainConfigError: a value that training cannot work with.
+        ConfigError: a value that training cannot work with.
     """
 
     batch_size: int = 128  # images a step
@@ -73,4 +71,4 @@ class TrainConfig:
 
 def _require(name: str, value: object, holds: bool, what: str) -> None:
     if not holds:
-        raise TrainConfigError(f"{name} is {value}; it must be {what}")
+        raise ConfigError(f"{name} is {value}; it must be {what}")

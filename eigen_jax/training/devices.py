@@ -20,7 +20,8 @@ from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from eigen_jax.training.config import TrainConfig, TrainConfigError
+from eigen_jax.errors import ConfigError
+from eigen_jax.training.config import TrainConfig
 from eigen_jax.training.programs import compiled
 from eigen_jax.training.step import Batch, StepMetrics, TrainState, train_step, train_steps
 
@@ -35,18 +36,18 @@ def check_devices(devices: int) -> None:
     """Makes sure that this process has that many devices.
 
     Raises:
-        TrainConfigError: it has fewer.
+        ConfigError: it has fewer.
     """
     present = jax.local_device_count()
     if devices > present:
-        raise TrainConfigError(f"devices is {devices}; this process has only {present}: ask for at most {present}")
+        raise ConfigError(f"devices is {devices}; this process has only {present}: ask for at most {present}")
 
 
 def spread_state(state: TrainState, *, devices: int) -> TrainState:
     """A copy of the state on each device, for programs that overwrite it; the one that came in stays usable.
 
     Raises:
-        TrainConfigError: there are fewer devices.
+        ConfigError: there are fewer devices.
     """
     # `jnp.copy` would compile a program for every new shape, and JAX would keep them all.
     state = jax.device_put(state, may_alias=False)
@@ -77,7 +78,7 @@ def compile_for_devices(
         config: the settings.
 
     Raises:
-        TrainConfigError: there are fewer devices, or the module cannot average batch statistics over them.
+        ConfigError: there are fewer devices, or the module cannot average batch statistics over them.
     """
     mesh = _mesh(config.devices)
     arguments = _placed(state, NamedSharding(mesh, _REPLICATED)), _placed(batches, NamedSharding(mesh, _divided(steps)))
@@ -124,7 +125,7 @@ def _with_axis(network: nn.Module, batch_stats: PyTree) -> nn.Module:
         return network.clone(axis_name=AXIS)
     if jax.tree.leaves(batch_stats):
         name = type(network).__name__
-        raise TrainConfigError(
+        raise ConfigError(
             f"{name} has batch statistics and no field axis_name to average them over devices: train it on 1 device"
         )
     return network

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from eigen_jax.training.config import TrainConfigError
+from eigen_jax.errors import ConfigError
 from eigen_jax.training.programs import compiled
 from eigen_jax.training.step import TrainState
 
@@ -31,7 +31,7 @@ def evaluate(state: TrainState, images: Array, labels: Array, *, network: nn.Mod
         batch_size: images at a time.
 
     Raises:
-        TrainConfigError: no images, or no batch.
+        ConfigError: no images, or no batch.
     """
     return accuracy(predict(state.variables, images, network=network, batch_size=batch_size), labels)
 
@@ -55,11 +55,11 @@ def predict(variables: PyTree, images: Array, *, network: nn.Module, batch_size:
         batch_size: images at a time.
 
     Raises:
-        TrainConfigError: no images, or no batch.
+        ConfigError: no images, or no batch.
     """
     num_examples = images.shape[0]
     if num_examples < 1 or batch_size < 1:
-        raise TrainConfigError(f"{num_examples} images in batches of {batch_size}; both must be at least 1")
+        raise ConfigError(f"{num_examples} images in batches of {batch_size}; both must be at least 1")
     run_batch = compile_evaluation(variables, images, network=network, batch_size=batch_size)
     logits = []
     for start in range(0, num_examples, batch_size):

@@ -14,7 +14,8 @@ from jax import Array
 
 from eigen_jax import platforms
 from eigen_jax.data import Dataset
-from eigen_jax.training.config import DivergedError, TrainConfig, TrainConfigError
+from eigen_jax.errors import ConfigError
+from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.devices import compile_for_devices, gather_state, spread_batches, spread_state
 from eigen_jax.training.programs import compiled
 from eigen_jax.training.step import (
@@ -85,7 +86,7 @@ def train_to(
         clock: seconds from any fixed time on, which the report and the steps a second are told in.
 
     Raises:
-        TrainConfigError: a batch is larger than the training set, there are fewer devices than
+        ConfigError: a batch is larger than the training set, there are fewer devices than
             `config.devices`, or the module cannot be trained on several.
         DivergedError: the loss, a parameter or a batch statistic is not finite.
     """
@@ -143,7 +144,7 @@ def draw_batches(
     """The batches of `step` and all after it; an epoch's order is drawn once."""
     num_examples = dataset.train_images.shape[0]
     if config.batch_size > num_examples:
-        raise TrainConfigError(f"batch_size is {config.batch_size}; the training set has only {num_examples} images")
+        raise ConfigError(f"batch_size is {config.batch_size}; the training set has only {num_examples} images")
     steps_per_epoch = num_examples // config.batch_size
     draw = functools.partial(draw_batch, batch_size=config.batch_size, pad=config.pad, flip=config.flip)
     for epoch in itertools.count(step // steps_per_epoch):

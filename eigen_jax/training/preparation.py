@@ -22,7 +22,7 @@ def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: 
     Args: as of `train_to`; any key will do.
 
     Raises:
-        TrainConfigError: a batch is larger than the training set, or there are fewer devices than
+        ConfigError: a batch is larger than the training set, or there are fewer devices than
             `config.devices`.
     """
     check_devices(config.devices)

@@ -57,7 +57,7 @@ def make(request: Request, names: Sequence[str], *, makers: Makers) -> None:
     Raises:
         ReportError: the runs of some experiments have not finished and are not to be made, or do not
             show what these tell of, such as a duplicate where none was bred; all others are made before.
-        one of `experiments.runner.USER_ERRORS`.
+        EigenError, Interrupted.
     """
     runs = Runs(data=None if request.draw_only else _data_facts(request))
     plans = {name: EXPERIMENTS[name].plans(request) for name in names}

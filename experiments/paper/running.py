@@ -189,7 +189,7 @@ class RunMaker:
         """Makes those of these runs that have not finished; trainings come after the searches of their networks.
 
         Raises:
-            one of `experiments.runner.USER_ERRORS`.
+            EigenError, Interrupted.
         """
         for plan in plans:
             # Asked one by one: two trainings may turn out to be of one network.
