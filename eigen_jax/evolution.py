@@ -10,7 +10,7 @@ none (it failed, or it was extinct before the landmark).
 import dataclasses
 import enum
 import functools
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -149,15 +149,12 @@ def update_threshold(level: Array, fitness: Array, alive: Array, *, rank: int) -
 
 
 def extinguish(level: Array, fitness: Array, alive: Array) -> Array:
-    """Who lives on: the living whose fitness is not less than the threshold (Algorithm 1, lines 5 and 8).
+    """Who lives on, [P] bool: the living whose fitness is not less than the threshold (Algorithm 1, lines 5 and 8).
 
     Args:
         level: [] float32, the threshold.
         fitness: [P] float32; NaN is less than every threshold.
         alive: [P] bool.
-
-    Returns:
-        [P] bool.
     """
     return alive & (fitness >= level)
 
@@ -171,9 +168,11 @@ def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig)
         fitness: [P, 3] float32, at T1, T1 + T2 and T1 + T2 + T3; NaN or -inf where there is none.
         config: the evolution's settings.
     """
-    fitness = jnp.where(children(state)[:, None], fitness, -jnp.inf)
+    fitness = jnp.where(is_child(state)[:, None], fitness, -jnp.inf)
     extinction = survival_selection(state.thresholds, fitness, config=config)
-    return _replace_if(jnp.asarray(config.spares(state.phase)), _spare(fitness), extinction)
+    measured, none = jnp.isfinite(fitness), jnp.asarray(-jnp.inf, jnp.float32)
+    spared = _survival(Thresholds(none, none), measured[:, 0], measured[:, 0] & measured[:, 1], fitness)
+    return _replace_if(jnp.asarray(config.spares(state.phase)), spared, extinction)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -193,22 +192,19 @@ def survival_selection(thresholds: Thresholds, fitness: Array, *, config: Evolut
     return _survival(Thresholds(first, second), survives_first, survives_second, fitness)
 
 
-def _spare(fitness: Array) -> Survival:
-    """Extinguishes nobody who has a fitness."""
-    measured = jnp.isfinite(fitness)
-    none = jnp.asarray(-jnp.inf, jnp.float32)
-    return _survival(Thresholds(none, none), measured[:, 0], measured[:, 0] & measured[:, 1], fitness)
-
-
 def _survival(thresholds: Thresholds, survives_first: Array, survives_second: Array, fitness: Array) -> Survival:
     survives = survives_second & jnp.isfinite(fitness[:, 2])
-    return Survival(
-        thresholds=thresholds,
-        survives_first=survives_first,
-        survives_second=survives_second,
-        survives=survives,
-        fittest=jnp.argmax(jnp.where(survives, fitness[:, 2], -jnp.inf)).astype(jnp.int32),
-    )
+    fittest = jnp.argmax(jnp.where(survives, fitness[:, 2], -jnp.inf)).astype(jnp.int32)
+    return Survival(thresholds, survives_first, survives_second, survives, fittest)
+
+
+def is_child(state: EvolutionState) -> Array:
+    """Which slots of a population hold children; [P] bool, the first ones.
+
+    All, but in the duplication phase: there, slots for which no combination of blocks was left hold
+    the parent. It is not bred, so it is neither trained nor counted for a threshold.
+    """
+    return (state.phase != Phase.DUPLICATION) | (state.population.repeats > 1).any(axis=1)
 
 
 def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> Population:
@@ -226,26 +222,14 @@ def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, co
         key_steps, key_mutation = jax.random.split(jax.random.fold_in(key, index))
         steps = jax.random.randint(key_steps, (), 1, most_steps + 1, jnp.int32)
         genome, trace = mutate(key_mutation, parent, steps, spec=spec)
-        return genome, steps, trace
+        return genome, steps, trace.counts
 
-    genomes, steps, trace = jax.vmap(child)(jnp.arange(config.population_size, dtype=jnp.int32))
-    repeats = jnp.ones((config.population_size, spec.max_level + 1), jnp.int32)
-    return Population(genomes=genomes, steps=steps, operators=trace.counts, repeats=repeats)
-
-
-def children(state: EvolutionState) -> Array:
-    """Which slots of a population hold children; [P] bool, the first ones.
-
-    All, but in the duplication phase: there, slots for which no combination of blocks was left hold
-    the parent. It is not bred, so it is neither trained nor counted for a threshold.
-    """
-    return (state.phase != Phase.DUPLICATION) | (state.population.repeats > 1).any(axis=1)
+    genomes, steps, operators = jax.vmap(child)(jnp.arange(config.population_size, dtype=jnp.int32))
+    return _population(genomes, spec, steps=steps, operators=operators)
 
 
 def breed_duplicates(key: Array, parent: Genome, *, spec: GenomeSpec, config: EvolutionConfig) -> Population:
-    """Repeats the blocks of a parent by P different combinations.
-
-    Where fewer fit, the last slots hold the parent, with repeats of 1; see `children`.
+    """Repeats the blocks of a parent by P different combinations; where fewer fit, see `is_child`.
 
     Args:
         key: a PRNG key, of the generation.
@@ -255,18 +239,22 @@ def breed_duplicates(key: Array, parent: Genome, *, spec: GenomeSpec, config: Ev
     """
     size = config.population_size
     genomes, repeats = duplicates(key, parent, count=size, spec=spec, max_repeats=config.max_repeats)
-    operators = jnp.zeros((size, len(Operator)), jnp.int32)
-    return Population(genomes=genomes, steps=jnp.zeros(size, jnp.int32), operators=operators, repeats=repeats)
+    return _population(genomes, spec, repeats=repeats)
+
+
+def _population(genomes: Genome, spec: GenomeSpec, **made_by: Array) -> Population:
+    """[P, ...] genomes with what made them, and with nothing for what did not."""
+    size = len(genomes.length)
+    nothing = {
+        "steps": jnp.zeros(size, jnp.int32),
+        "operators": jnp.zeros((size, len(Operator)), jnp.int32),
+        "repeats": jnp.ones((size, spec.max_level + 1), jnp.int32),
+    }
+    return Population(genomes=genomes, **nothing | made_by)
 
 
 def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> EvolutionState:
-    """The first population, bred from the global-pooling network; thresholds at 0.
-
-    Args:
-        key: the PRNG key of generation 0.
-        spec: the search space.
-        config: the evolution's settings.
-    """
+    """The first population, bred from the global-pooling network with the key of generation 0; thresholds at 0."""
     return evolution_step(key, *genesis(spec=spec, config=config), spec=spec, config=config)
 
 
@@ -274,35 +262,43 @@ def genesis(*, spec: GenomeSpec, config: EvolutionConfig) -> tuple[EvolutionStat
     """A generation before the first, and its fitness, with which nobody survives: see `initial_state`.
 
     So the first population comes of a step like any other, by the same compiled program.
-
-    Args:
-        spec: the search space.
-        config: the evolution's settings.
     """
-    ancestor = minimal_genome(spec)
-    size = config.population_size
+    ancestor, size = minimal_genome(spec), config.population_size
+    genomes = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), ancestor)
     before = jnp.asarray(EvolutionState.NONE, jnp.int32)
+    nobody = jnp.full(2, EvolutionState.NONE, jnp.int32)
     nothing = jnp.asarray(-jnp.inf, jnp.float32)
     state = EvolutionState(
         generation=before,
         phase=jnp.asarray(Phase.PRIMARY, jnp.int32),
         phase_generation=before,
-        population=Population(
-            genomes=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), ancestor),
-            steps=jnp.zeros(size, jnp.int32),
-            operators=jnp.zeros((size, len(Operator)), jnp.int32),
-            repeats=jnp.ones((size, spec.max_level + 1), jnp.int32),
-        ),
+        population=_population(genomes, spec),
         thresholds=Thresholds(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)),
         parent=ancestor,
-        parent_id=jnp.full(2, EvolutionState.NONE, jnp.int32),
+        parent_id=nobody,
         parent_fitness=nothing,
         best=ancestor,
-        best_id=jnp.full(2, EvolutionState.NONE, jnp.int32),
+        best_id=nobody,
         best_fitness=nothing,
         history=jnp.full(config.saturation_window, -jnp.inf, jnp.float32),
     )
     return state, jnp.full((size, 3), -jnp.inf, jnp.float32)
+
+
+class _Contender(NamedTuple):
+    """Who may be the next parent, or the best so far."""
+
+    genome: Genome  # [G] genes
+    id: Array  # [2] int32
+    fitness: Array  # [] float32
+
+
+class _Stage(NamedTuple):
+    """How far a search has come; fields as in `EvolutionState`."""
+
+    phase: Array
+    phase_generation: Array
+    history: Array
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "config"))
@@ -327,89 +323,75 @@ def evolution_step(
         nothing has survived yet, or no combination of its blocks fits.
     """
     survival = survivors(state, fitness, config=config)
-    fittest = jax.tree.map(lambda leaf: leaf[survival.fittest], state.population.genomes)
-    fittest_id = jnp.stack([state.generation, survival.fittest])
-    fittest_fitness = jnp.where(survival.survives.any(), fitness[survival.fittest, 2], -jnp.inf)
-
-    promoted = survival.survives.any() & ((not config.elitism) | (fittest_fitness > state.parent_fitness))
-    parent, parent_id, parent_fitness = _replace_if(
-        promoted,
-        (fittest, fittest_id, fittest_fitness),
-        (state.parent, state.parent_id, state.parent_fitness),
-    )
-    best, best_id, best_fitness = _replace_if(
-        fittest_fitness > state.best_fitness,
-        (fittest, fittest_id, fittest_fitness),
-        (state.best, state.best_id, state.best_fitness),
-    )
-    phase, phase_generation, history = _advance_phase(state, best_fitness, config)
-    duplicating = (phase == Phase.DUPLICATION) & jnp.isfinite(best_fitness)
-    parent, parent_id, parent_fitness = _replace_if(
-        duplicating, (best, best_id, best_fitness), (parent, parent_id, parent_fitness)
-    )
-    most_steps = jnp.where(phase == Phase.PRIMARY, config.primary_steps, config.secondary_steps)
+    parent, best = _select(state, survival, fitness, config)
+    stage = _next_stage(state, best.fitness, config)
+    duplicating = (stage.phase == Phase.DUPLICATION) & jnp.isfinite(best.fitness)
+    parent = _replace_if(duplicating, best, parent)
+    most_steps = jnp.where(stage.phase == Phase.PRIMARY, config.primary_steps, config.secondary_steps)
     # Not a select: only one of the two breeders runs.
     population = lax.cond(
         duplicating,
-        lambda: breed_duplicates(key, parent, spec=spec, config=config),
-        lambda: breed(key, parent, most_steps, spec=spec, config=config),
+        lambda: breed_duplicates(key, parent.genome, spec=spec, config=config),
+        lambda: breed(key, parent.genome, most_steps, spec=spec, config=config),
     )
-    passed_over = (phase == Phase.DUPLICATION) & (population.repeats == 1).all()
-    phase, phase_generation, history = _replace_if(
-        passed_over,
-        (jnp.asarray(Phase.CONVERGED, jnp.int32), jnp.zeros((), jnp.int32), jnp.full_like(history, -jnp.inf)),
-        (phase, phase_generation, history),
-    )
+    passed_over = (stage.phase == Phase.DUPLICATION) & (population.repeats == 1).all()
+    converged = _Stage(jnp.int32(Phase.CONVERGED), jnp.int32(0), jnp.full_like(stage.history, -jnp.inf))
     return EvolutionState(
+        **_replace_if(passed_over, converged, stage)._asdict(),
         generation=state.generation + 1,
-        phase=phase,
-        phase_generation=phase_generation,
         population=population,
         # Where none were applied, they stay.
         thresholds=jax.tree.map(jnp.maximum, state.thresholds, survival.thresholds),
-        parent=parent,
-        parent_id=parent_id,
-        parent_fitness=parent_fitness,
-        best=best,
-        best_id=best_id,
-        best_fitness=best_fitness,
-        history=history,
+        parent=parent.genome,
+        parent_id=parent.id,
+        parent_fitness=parent.fitness,
+        best=best.genome,
+        best_id=best.id,
+        best_fitness=best.fitness,
+    )
+
+
+def _select(
+    state: EvolutionState, survival: Survival, fitness: Array, config: EvolutionConfig
+) -> tuple[_Contender, _Contender]:
+    """The next parent of a succession, and the best so far."""
+    parent = _Contender(state.parent, state.parent_id, state.parent_fitness)
+    best = _Contender(state.best, state.best_id, state.best_fitness)
+    anybody = survival.survives.any()
+    fittest = _Contender(
+        genome=jax.tree.map(lambda leaf: leaf[survival.fittest], state.population.genomes),
+        id=jnp.stack([state.generation, survival.fittest]),
+        fitness=jnp.where(anybody, fitness[survival.fittest, 2], -jnp.inf),
+    )
+    promoted = anybody & ((not config.elitism) | (fittest.fitness > parent.fitness))
+    return _replace_if(promoted, fittest, parent), _replace_if(fittest.fitness > best.fitness, fittest, best)
+
+
+def _next_stage(state: EvolutionState, best_fitness: Array, config: EvolutionConfig) -> _Stage:
+    """The stage after this generation; a phase that may last no generation is passed over."""
+    limits = config.max_primary_generations, config.max_secondary_generations, config.max_duplication_generations, 0
+    following = [next((p for p in Phase if p > phase and limits[p] > 0), Phase.CONVERGED) for phase in Phase]
+    lasted = state.phase_generation + 1
+    ended = is_saturated(state.history, best_fitness, gain=config.saturation_gain)
+    ended |= lasted >= jnp.asarray(limits, jnp.int32)[state.phase]
+    history = jnp.append(state.history[1:], best_fitness)
+    return _Stage(
+        phase=jnp.where(ended, jnp.asarray(following, jnp.int32)[state.phase], state.phase),
+        phase_generation=jnp.where(ended, 0, lasted),
+        history=jnp.where(ended, -jnp.inf, history),
     )
 
 
 def is_saturated(history: Array, best_fitness: Array, *, gain: float) -> Array:
-    """Whether the best fitness gained less than `gain` over the generations of the window.
+    """Whether the best fitness gained less than `gain` over the generations of the window; [] bool.
 
     Args:
         history: [S] float32, the best fitness after each of the S generations before, oldest first;
             -inf where a phase has not lasted so long or nothing has survived yet.
         best_fitness: [] float32, the best fitness now.
         gain: as a fraction.
-
-    Returns:
-        [] bool.
     """
     return jnp.isfinite(history[0]) & (best_fitness - history[0] < gain)
-
-
-def _advance_phase(state: EvolutionState, best_fitness: Array, config: EvolutionConfig) -> tuple[Array, Array, Array]:
-    """The phase after this generation, how long it has lasted, and its history."""
-    lasted = state.phase_generation + 1
-    limits = [
-        config.max_primary_generations,
-        config.max_secondary_generations,
-        config.max_duplication_generations,
-        0,
-    ]
-    # A phase that may last no generation is passed over.
-    following = [
-        next((later for later in Phase if later > phase and limits[later] > 0), Phase.CONVERGED) for phase in Phase
-    ]
-    ended = is_saturated(state.history, best_fitness, gain=config.saturation_gain)
-    ended |= lasted >= jnp.asarray(limits, jnp.int32)[state.phase]
-    phase = jnp.where(ended, jnp.asarray(following, jnp.int32)[state.phase], state.phase)
-    history = jnp.append(state.history[1:], best_fitness)
-    return phase, jnp.where(ended, 0, lasted), jnp.where(ended, -jnp.inf, history)
 
 
 def _replace_if(condition: Array, new, old):

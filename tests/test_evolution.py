@@ -427,8 +427,8 @@ def test_another_generation_of_duplication_starts_from_the_best_of_all():
 def test_slots_that_hold_the_parent_raise_no_threshold():
     generations = [EVEN, NOBODY]
     *_, before = follow((1, 0, 0, 0), *generations)
-    assert evolution.children(before).tolist() == [True, True, False, False]
-    assert evolution.children(dataclasses.replace(before, phase=jnp.int32(Phase.SECONDARY))).all()
+    assert evolution.is_child(before).tolist() == [True, True, False, False]
+    assert evolution.is_child(dataclasses.replace(before, phase=jnp.int32(Phase.SECONDARY))).all()
     bred = [(0.75, 0.75, 0.75), (0.625, 0.625, 0.625)]
     *_, alone = follow((1, 0, 0, 0), *generations, [*bred, *NOBODY[:2]])
     *_, beside = follow((1, 0, 0, 0), *generations, [*bred, *[(0.875, 0.875, 0.875)] * 2])

@@ -16,7 +16,7 @@ from eigen_jax import checkpoint, lineage
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, decode
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
-from eigen_jax.evolution import EvolutionState, Phase, Survival, children, survivors
+from eigen_jax.evolution import EvolutionState, Phase, Survival, is_child, survivors
 from eigen_jax.executor import Executor, Job, Outcome
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import Operator
@@ -99,7 +99,7 @@ class GenerationTrainer:
         spared = bool(self.config.evolution.spares(evolution.phase))
         genomes = jax.device_get(evolution.population.genomes)
         candidates = []
-        for index in range(int(children(evolution).sum())):
+        for index in range(int(is_child(evolution).sum())):
             genome = jax.tree.map(lambda leaf, index=index: leaf[index], genomes)
             architecture = decode(genome, spec=self.config.genome)
             candidate = Candidate(index=index, architecture=architecture, key=jax.random.fold_in(key, index))
@@ -124,7 +124,7 @@ class GenerationTrainer:
         """
         generation = int(evolution.generation)
         journal = Journal(self.run.journal, generation=generation, phase=Phase(int(evolution.phase)))
-        alive = np.asarray(children(evolution))
+        alive = np.asarray(is_child(evolution))
         for landmark in range(_LAST + 1):
             self._measure(generation, landmark, candidates, alive, journal)
             survival = jax.device_get(survivors(evolution, self.fitness(candidates), config=self.config.evolution))
