@@ -13,6 +13,7 @@ stride-2 convolution and every pool uses SAME padding, so each halves to ceil(si
 import dataclasses
 import enum
 import functools
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -86,6 +87,11 @@ def _check_choices(name: str, values: tuple[int, ...], allowed) -> None:
         raise ConfigError(f"{name} is {values}; it must be 1 to 127 different values that a convolution can have")
 
 
+def choices(spec: GenomeSpec) -> dict[str, tuple[int, ...]]:
+    """The values that the indices of a convolution stand for, by the field of `Genome`."""
+    return {"channels": spec.channels, "kernel": spec.kernels, "stride": spec.strides}
+
+
 @struct.dataclass
 class Genome:
     """A network as arrays: a directed acyclic graph of layers in topological order.
@@ -113,26 +119,22 @@ class Genome:
 
 def minimal_genome(spec: GenomeSpec) -> Genome:
     """The network that the search starts from: global average pooling alone (Section 3.1)."""
-    genes = jnp.zeros(spec.capacity, jnp.int8)
-    return Genome(
-        op=genes,
-        inputs=jnp.zeros((spec.capacity, 2), jnp.int16),
-        channels=genes,
-        kernel=genes,
-        stride=genes,
-        length=jnp.zeros((), jnp.int32),
-    )
+    genes, inputs = jnp.zeros(spec.capacity, jnp.int8), jnp.zeros((spec.capacity, 2), jnp.int16)
+    return Genome(op=genes, inputs=inputs, channels=genes, kernel=genes, stride=genes, length=jnp.zeros((), jnp.int32))
 
 
-def valid_taps(size: int, kernel: int, stride: int) -> int:
-    """Kernel taps that fall on the map, summed over the outputs of a 1-D SAME convolution.
+def valid_taps(size: Sequence[int], kernel: int, stride: int) -> int:
+    """Kernel taps that fall on an H x W map, summed over the outputs of a SAME convolution.
 
     Taps on the padding multiply zeros; neither XLA's cost analysis nor `flops` here counts them.
     """
-    outputs = -(-size // stride)
-    padding = max((outputs - 1) * stride + kernel - size, 0)
-    starts = range(-(padding // 2), outputs * stride - padding // 2, stride)
-    return sum(min(start + kernel, size) - max(start, 0) for start in starts)
+    total = 1
+    for side in size:
+        outputs = -(-side // stride)
+        padding = max((outputs - 1) * stride + kernel - side, 0)
+        starts = range(-(padding // 2), outputs * stride - padding // 2, stride)
+        total *= sum(min(start + kernel, side) - max(start, 0) for start in starts)
+    return total
 
 
 @struct.dataclass
@@ -165,7 +167,9 @@ def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None
     channels = jnp.asarray(spec.channels, jnp.int32)
     areas = jnp.asarray([kernel * kernel for kernel in spec.kernels], jnp.int32)
     halvings = jnp.asarray([stride == 2 for stride in spec.strides], jnp.int32)
-    taps = jnp.asarray(_tap_table(spec), jnp.float32)
+    # [L + 1, kernels, strides], by the level of the input.
+    table = [[[valid_taps(size, k, s) for s in spec.strides] for k in spec.kernels] for size in spec.sizes]
+    taps = jnp.asarray(np.array(table), jnp.float32)
 
     # Level and width share a word, the image's in row 0, so that both inputs cost a single lookup.
     def visit(gene, carry):
@@ -202,27 +206,13 @@ def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None
     )
 
 
-def _tap_table(spec: GenomeSpec) -> np.ndarray:
-    """Valid kernel taps of a whole map, [L + 1, kernels, strides], by the level of the input."""
-    return np.array(
-        [
-            [
-                [valid_taps(height, kernel, stride) * valid_taps(width, kernel, stride) for stride in spec.strides]
-                for kernel in spec.kernels
-            ]
-            for height, width in spec.sizes
-        ]
-    )
-
-
 def within_bounds(shapes: Shapes, *, spec: GenomeSpec) -> Array:
     """Whether a network is within the spec's bounds on parameters and FLOPs; [] bool.
 
     No network whose exact cost is over a bound passes.
     """
-    return (shapes.parameters <= _rounded_down(spec.max_parameters, spec)) & (
-        shapes.flops <= _rounded_down(spec.max_flops, spec)
-    )
+    few = shapes.parameters <= _rounded_down(spec.max_parameters, spec)
+    return few & (shapes.flops <= _rounded_down(spec.max_flops, spec))
 
 
 def _rounded_down(bound: int, spec: GenomeSpec) -> float:
@@ -243,19 +233,17 @@ def is_valid(genome: Genome, *, spec: GenomeSpec) -> Array:
     live = gene < genome.length
     first, second = genome.inputs[:, 0].astype(jnp.int32), genome.inputs[:, 1].astype(jnp.int32)
     is_conv, is_pool, is_concat = (genome.op == op for op in (Op.CONV, Op.POOL, Op.CONCAT))
-    fields = (
-        (genome.channels, spec.channels),
-        (genome.kernel, spec.kernels),
-        (genome.stride, spec.strides),
-    )
-    chosen = [(value >= 0) & (value < jnp.where(is_conv, len(choices), 1)) for value, choices in fields]
+    genes = jnp.ones(genome.capacity, bool)
+    for name, values in choices(spec).items():
+        index = getattr(genome, name)
+        genes &= (index >= 0) & (index < jnp.where(is_conv, len(values), 1))
     wired = jnp.where(
         is_concat,
         (first >= 0) & (first < gene) & (second >= 0) & (second < gene),
         (first >= Genome.IMAGE) & (first < gene) & (second == Genome.UNUSED) & (is_conv | is_pool),
     )
     zero = (genome.op == Op.NONE) & (genome.inputs == 0).all(axis=1)
-    genes = jnp.where(live, wired, zero) & chosen[0] & chosen[1] & chosen[2]
+    genes &= jnp.where(live, wired, zero)
     shapes = infer_shapes(genome, spec=spec)
     return (
         (genome.length >= 0)

@@ -18,10 +18,22 @@ from reference_mutation import of_layers, to_genome
 from refusals import refuses
 from strategies import architectures, renumbered, topological_orders
 
-from eigen_jax.architecture.codec import decode, encode
-from eigen_jax.architecture.cost import count_flops, count_parameters
-from eigen_jax.architecture.graph import Architecture, ArchitectureError, Layer, layer_shapes
-from eigen_jax.architecture.serialization import MAX_LAYERS, fingerprint, from_dict, from_json, to_dict, to_json
+from eigen_jax.architecture import (
+    MAX_LAYERS,
+    Architecture,
+    ArchitectureError,
+    Layer,
+    count_flops,
+    count_parameters,
+    decode,
+    encode,
+    fingerprint,
+    from_dict,
+    from_json,
+    layer_shapes,
+    to_dict,
+    to_json,
+)
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
 
 SPEC = GenomeSpec(capacity=16, channels=(2, 3, 5), kernels=(1, 3, 5), input_shape=(7, 5, 3))

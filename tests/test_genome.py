@@ -66,7 +66,9 @@ def test_the_minimal_genome_has_no_layers():
 
 @given(size=st.integers(1, 40), kernel=st.integers(0, 15), stride=st.sampled_from([1, 2]))
 def test_taps_on_the_map_are_those_that_a_loop_counts(size, kernel, stride):
-    assert genomes.valid_taps(size, 2 * kernel + 1, stride) == reference.taps_on_map(size, 2 * kernel + 1, stride)
+    expected = reference.taps_on_map(size, 2 * kernel + 1, stride)
+    assert genomes.valid_taps((size, 1), 2 * kernel + 1, stride) == expected
+    assert genomes.valid_taps((size, size), 2 * kernel + 1, stride) == expected**2
 
 
 def test_shapes_of_a_network_drawn_by_hand():

@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 from mutation_checks import SPEC, as_genome, assert_same_arrays, jit, p_value, tally
 from reference_mutation import Network, concat, conv, networks, pool, read
 
-from eigen_jax import mutation
 from eigen_jax.genome import GenomeSpec, minimal_genome
-from eigen_jax.mutation import Operator
+from eigen_jax.mutation import Operator, mutate_once
 
 DRAWS = 512
 
 
 @cache
 def compiled(operator: Operator):
-    return jit(jax.vmap(partial(getattr(mutation, operator.name.lower()), spec=SPEC), (0, None)))
+    return jit(jax.vmap(partial(mutate_once, operator=operator, spec=SPEC), (0, None)))
 
 
 def draw(operator: Operator, network: Network, *, seed: int = 0) -> Counter[Network | None]:
@@ -157,8 +156,12 @@ def test_an_operator_works_past_the_first_word_of_genes(operator, length):
 
 def test_without_the_papers_default_an_inserted_convolution_takes_the_first_choices():
     spec = GenomeSpec(capacity=2, channels=(8, 16), kernels=(5, 7), strides=(2,), input_shape=(4, 4, 1))
-    child, accepted = jit(partial(mutation.insert_conv, spec=spec))(jax.random.key(0), minimal_genome(spec))
+    insert, alter = (
+        jit(partial(mutate_once, operator=operator, spec=spec))
+        for operator in (Operator.INSERT_CONV, Operator.ALTER_STRIDE)
+    )
+    child, accepted = insert(jax.random.key(0), minimal_genome(spec))
     assert (accepted, reference.to_network(child)) == (True, (conv(),))
-    altered, accepted = jit(partial(mutation.alter_stride, spec=spec))(jax.random.key(0), child)
+    altered, accepted = alter(jax.random.key(0), child)
     assert not accepted  # a single choice leaves no other
     assert_same_arrays(altered, child)

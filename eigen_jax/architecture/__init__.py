@@ -10,8 +10,15 @@ equal layers in parallel are different networks, and stay so.
 """
 
 from eigen_jax.architecture.codec import decode, encode
-from eigen_jax.architecture.cost import count_flops, count_parameters
-from eigen_jax.architecture.graph import IMAGE, Architecture, ArchitectureError, Layer, layer_shapes
+from eigen_jax.architecture.graph import (
+    IMAGE,
+    Architecture,
+    ArchitectureError,
+    Layer,
+    count_flops,
+    count_parameters,
+    layer_shapes,
+)
 from eigen_jax.architecture.serialization import (
     MAX_LAYERS,
     SCHEMA_VERSION,
@@ -21,22 +28,3 @@ from eigen_jax.architecture.serialization import (
     to_dict,
     to_json,
 )
-
-__all__ = [
-    "IMAGE",
-    "MAX_LAYERS",
-    "SCHEMA_VERSION",
-    "Architecture",
-    "ArchitectureError",
-    "Layer",
-    "count_flops",
-    "count_parameters",
-    "decode",
-    "encode",
-    "fingerprint",
-    "from_dict",
-    "from_json",
-    "layer_shapes",
-    "to_dict",
-    "to_json",
-]

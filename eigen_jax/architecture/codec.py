@@ -1,15 +1,16 @@
 """Genomes to architectures and back."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eigen_jax.architecture.graph import CONV_FIELDS, Architecture, ArchitectureError, Layer
-from eigen_jax.genome import Genome, GenomeSpec, Op
+from eigen_jax.architecture.graph import Architecture, ArchitectureError, Layer
+from eigen_jax.genome import Genome, GenomeSpec, Op, choices
 
-_OPS = {"conv": Op.CONV, "pool": Op.POOL, "concat": Op.CONCAT}
+_KINDS: dict[int, Any] = {Op.CONV: "conv", Op.POOL: "pool", Op.CONCAT: "concat"}
+_OPS = {kind: op for op, kind in _KINDS.items()}
 
 
 def decode(genome: Genome, *, spec: GenomeSpec) -> Architecture:
@@ -28,23 +29,21 @@ def decode(genome: Genome, *, spec: GenomeSpec) -> Architecture:
             f"a genome of shape {np.shape(genes.op)} and length {genes.length} cannot be decoded; "
             "give one genome, no longer than its capacity"
         )
-    live = slice(int(genes.length))
-    rows = zip(
-        *(field[live].tolist() for field in (genes.op, genes.inputs, genes.channels, genes.kernel, genes.stride)),
-        strict=True,
-    )
+    ops, inputs = (field[: int(genes.length)].tolist() for field in (genes.op, genes.inputs))
     layers = []
-    for position, (op, inputs, *indices) in enumerate(rows):
-        if op == Op.CONV:
-            choices = zip(CONV_FIELDS, (spec.channels, spec.kernels, spec.strides), indices, strict=True)
-            values = {name: _choice(position, name, options, index) for name, options, index in choices}
-            layers.append(Layer(op="conv", inputs=_read_inputs(inputs), **values))
-        elif op == Op.POOL:
-            layers.append(Layer(op="pool", inputs=_read_inputs(inputs)))
-        elif op == Op.CONCAT:
-            layers.append(Layer(op="concat", inputs=_read_inputs(inputs)))
-        else:
+    for position, op in enumerate(ops):
+        if op not in _KINDS:
             raise ArchitectureError(f"gene {position} has op {op}; a live gene has op 1, 2 or 3")
+        values = {}
+        for name, options in choices(spec).items() if op == Op.CONV else ():
+            index = int(getattr(genes, name)[position])
+            if not 0 <= index < len(options):
+                raise ArchitectureError(
+                    f"gene {position} has {name} index {index}; GenomeSpec has {len(options)} choices, numbered from 0"
+                )
+            values[name] = options[index]
+        read = tuple(source for source in inputs[position] if source != Genome.UNUSED)
+        layers.append(Layer(op=_KINDS[op], inputs=read, **values))
     return Architecture(input_shape=spec.input_shape, layers=tuple(layers))
 
 
@@ -65,38 +64,14 @@ def encode(architecture: Architecture, *, spec: GenomeSpec) -> Genome:
             f"the architecture takes images of shape {architecture.input_shape}, "
             f"and GenomeSpec.input_shape is {spec.input_shape}; they must be equal"
         )
-    op, channels, kernel, stride = np.zeros((4, spec.capacity), np.int8)
-    inputs = np.zeros((spec.capacity, 2), np.int16)
+    arrays: dict[str, Any] = {name: np.zeros(spec.capacity, np.int8) for name in ("op", *choices(spec))}
+    arrays |= {"inputs": np.zeros((spec.capacity, 2), np.int16), "length": np.int32(len(layers))}
     for position, layer in enumerate(layers):
-        op[position] = _OPS[layer.op]
-        inputs[position] = layer.inputs if len(layer.inputs) == 2 else (*layer.inputs, Genome.UNUSED)
-        if layer.op == "conv":
-            channels[position] = _index(position, "channels", spec.channels, layer.channels)
-            kernel[position] = _index(position, "kernel", spec.kernels, layer.kernel)
-            stride[position] = _index(position, "stride", spec.strides, layer.stride)
-    return Genome(
-        op=jnp.asarray(op),
-        inputs=jnp.asarray(inputs),
-        channels=jnp.asarray(channels),
-        kernel=jnp.asarray(kernel),
-        stride=jnp.asarray(stride),
-        length=jnp.asarray(len(layers), jnp.int32),
-    )
-
-
-def _read_inputs(inputs: Sequence[int]) -> tuple[int, ...]:
-    return tuple(inputs[:1]) if inputs[1] == Genome.UNUSED else tuple(inputs)
-
-
-def _choice(position: int, name: str, options: tuple[int, ...], index: int) -> int:
-    if not 0 <= index < len(options):
-        raise ArchitectureError(
-            f"gene {position} has {name} index {index}; GenomeSpec has {len(options)} choices, numbered from 0"
-        )
-    return options[index]
-
-
-def _index(position: int, name: str, options: tuple[int, ...], value: int) -> int:
-    if value not in options:
-        raise ArchitectureError(f"layer {position} has {name} {value}; GenomeSpec has the choices {options}")
-    return options.index(value)
+        arrays["op"][position] = _OPS[layer.op]
+        arrays["inputs"][position] = layer.inputs if len(layer.inputs) == 2 else (*layer.inputs, Genome.UNUSED)
+        for name, options in choices(spec).items() if layer.op == "conv" else ():
+            value = getattr(layer, name)
+            if value not in options:
+                raise ArchitectureError(f"layer {position} has {name} {value}; GenomeSpec has the choices {options}")
+            arrays[name][position] = options.index(value)
+    return Genome(**{name: jnp.asarray(array) for name, array in arrays.items()})

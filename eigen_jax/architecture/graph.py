@@ -1,13 +1,12 @@
-"""The value type: layers as a canonical graph, its rules, and the shapes of its maps."""
+"""The value type: layers as a canonical graph, its rules, the shapes of its maps, and what it costs."""
 
 import dataclasses
 import graphlib
 import reprlib
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from eigen_jax.errors import EigenError
-from eigen_jax.genome import Genome
+from eigen_jax.genome import Genome, valid_taps
 
 IMAGE = Genome.IMAGE  # as an input: the network's input image
 
@@ -19,7 +18,7 @@ _CONV_VALUES = {
     "kernel": (range(1, 32, 2), "an odd integer from 1 to 31"),
     "stride": (range(1, 3), "1 or 2"),
 }
-CONV_FIELDS = tuple(_CONV_VALUES)  # what a convolution has and other layers have not
+CONV_FIELDS = tuple(_CONV_VALUES)  # what other layers have not
 
 
 class ArchitectureError(EigenError):
@@ -63,26 +62,55 @@ class Architecture:
         for position, layer in enumerate(self.layers):
             _check_layer(position, layer, len(self.layers))
         _check_topological(self.layers)
-        _infer_shapes(self.input_shape, self.layers)
+        _infer_maps(self.input_shape, self.layers)
         object.__setattr__(self, "layers", _canonical(self.layers))
 
 
 def layer_shapes(architecture: Architecture) -> tuple[Shape, ...]:
     """(H, W, C) of each layer's output, in canonical order."""
-    return _infer_shapes(architecture.input_shape, architecture.layers)
+    _, *shapes = _infer_maps(architecture.input_shape, architecture.layers).values()
+    return tuple(shapes)
 
 
-def shape_of(position: int, input_shape: Shape, shapes: Sequence[Shape]) -> Shape:
-    """(H, W, C) of what a layer reads: the image, or one of the maps in `shapes`."""
-    return input_shape if position == IMAGE else shapes[position]
+def count_parameters(architecture: Architecture, *, num_classes: int) -> int:
+    """Trainable numbers: kernels, scales and offsets of batch normalisation, and the classifier.
+
+    As many as there are in the "params" collection of the built network.
+    """
+    convolutions, features = _convolutions(architecture)
+    total = (features + 1) * num_classes
+    return total + sum((layer.kernel**2 * read + 2) * layer.channels for layer, (_, _, read) in convolutions)
 
 
-def _infer_shapes(input_shape: Shape, layers: tuple[Layer, ...]) -> tuple[Shape, ...]:
-    shapes: list[Shape] = []
+def count_flops(architecture: Architecture, *, num_classes: int) -> int:
+    """Floating-point operations of one image's forward pass: two for each multiply-add.
+
+    Convolutions and the classifier are counted; normalisation, ReLU, pooling and the classifier's
+    bias are left out, as is usual. Kernel positions that fall on the padding are not counted: the
+    number is the one that XLA's cost analysis gives for the same convolutions and matrix product.
+    """
+    convolutions, features = _convolutions(architecture)
+    total = features * num_classes
+    for layer, (*size, read) in convolutions:
+        total += valid_taps(size, layer.kernel, layer.stride) * read * layer.channels
+    return 2 * total
+
+
+def _convolutions(architecture: Architecture) -> tuple[list[tuple[Layer, Shape]], int]:
+    """Every convolution with the map that it reads, and how many features the classifier reads."""
+    maps = _infer_maps(architecture.input_shape, architecture.layers)
+    convolutions = [(layer, maps[layer.inputs[0]]) for layer in architecture.layers if layer.op == "conv"]
+    *_, features = maps[len(architecture.layers) - 1]
+    return convolutions, features
+
+
+def _infer_maps(input_shape: Shape, layers: tuple[Layer, ...]) -> dict[int, Shape]:
+    """(H, W, C) of the image and of each layer's output, by position."""
+    maps = {IMAGE: input_shape}
     for position, layer in enumerate(layers):
-        height, width, channels = shape_of(layer.inputs[0], input_shape, shapes)
+        height, width, channels = maps[layer.inputs[0]]
         if layer.op == "concat":
-            other_height, other_width, other_channels = shapes[layer.inputs[1]]
+            other_height, other_width, other_channels = maps[layer.inputs[1]]
             if (height, width) != (other_height, other_width):
                 raise ArchitectureError(
                     f"layer {position} (concat) joins layer {layer.inputs[0]} of {height} x {width} with "
@@ -95,8 +123,8 @@ def _infer_shapes(input_shape: Shape, layers: tuple[Layer, ...]) -> tuple[Shape,
             height, width = -(-height // 2), -(-width // 2)
         if layer.op == "conv":
             channels = layer.channels
-        shapes.append((height, width, channels))
-    return tuple(shapes)
+        maps[position] = height, width, channels
+    return maps
 
 
 def _check_input_shape(shape: Any) -> None:

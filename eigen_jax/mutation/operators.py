@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.genome import Genome, GenomeSpec, Op, Shapes, infer_shapes, within_bounds
+from eigen_jax.genome import Genome, GenomeSpec, Op, Shapes, choices, infer_shapes, within_bounds
 from eigen_jax.mutation.selection import at, choose, count_bits, last_bit, nth_bit, or_along, to_bits, uniform_index
 
 
@@ -33,8 +33,11 @@ class Operator(enum.IntEnum):
     ALTER_KERNEL = 8
 
 
+_OPS = (Op.CONV, Op.POOL, Op.CONCAT)
 _INSERTED_OP = (Op.CONV, Op.CONCAT, Op.POOL)  # by operator, from INSERT_CONV on
 _SITE_OP = (Op.CONCAT,) * 3 + (Op.CONV, Op.CONCAT, Op.POOL) + (Op.CONV,) * 3  # what the drawn gene is, by operator
+_INSERTED = {"channels": 32, "kernel": 3, "stride": 1}  # of an inserted convolution
+_ALTERED_BY = {"channels": Operator.ALTER_CHANNELS, "stride": Operator.ALTER_STRIDE, "kernel": Operator.ALTER_KERNEL}
 WORDS_A_DRAW = 3  # random 32-bit words: the operator, its site, the partner or the new value
 
 
@@ -42,8 +45,8 @@ WORDS_A_DRAW = 3  # random 32-bit words: the operator, its site, the partner or 
 class _Census:
     """What a genome has to offer to the operators, counted once a draw."""
 
-    sites: tuple[Array, Array, Array]  # [W] uint32 each, the convolutions, pools and concatenations
-    counts: tuple[Array, Array, Array]  # [] int32 each, how many of them
+    sites: list[Array]  # 3 x [W] uint32, the layers of each of `_OPS`
+    counts: list[Array]  # 3 x [] int32, how many of them
     unread: Array  # [] int32, the last layer that nothing reads and that is not the sink; -1 if none
 
 
@@ -63,67 +66,24 @@ class Proposal:
     sound: Array  # bool, False where no such mutation exists
 
 
-def insert_conv(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Inserts a convolution (3 x 3, 32 channels, stride 1) on a uniformly drawn edge (Section 3.1).
+def mutate_once(key: Array, genome: Genome, operator: Operator, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """Applies one operator at a uniformly drawn site, and prunes layers that no longer reach the sink.
 
-    The edges are those between layers, from the image, and from the sink into global pooling.
+    Edges to insert on are those between layers, from the image, and from the sink into global
+    pooling. An inserted convolution has 3 x 3 kernels, 32 channels and stride 1 (Section 3.1); an
+    inserted concatenation joins the edge with another, earlier layer of the same map size. What read
+    a removed layer reads its first input. An altered choice is drawn among the others.
 
     Args:
         key: a PRNG key.
         genome: [G] genes.
+        operator: static.
         spec: the search space.
 
     Returns:
         The mutated genome and True; or the genome as it was and False where the operator does not
-        apply or the drawn mutation breaks a rule of the search space. All nine operators do so.
+        apply or the drawn mutation breaks a rule of the search space.
     """
-    return _mutate_once(Operator.INSERT_CONV, key, genome, spec)
-
-
-def insert_concat(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Inserts, on a drawn edge, a concatenation with another, earlier layer of the same map size."""
-    return _mutate_once(Operator.INSERT_CONCAT, key, genome, spec)
-
-
-def insert_pool(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Inserts a 2 x 2 max pool with stride 2 on a uniformly drawn edge."""
-    return _mutate_once(Operator.INSERT_POOL, key, genome, spec)
-
-
-def remove_conv(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Removes a uniformly drawn convolution; its readers read its input."""
-    return _mutate_once(Operator.REMOVE_CONV, key, genome, spec)
-
-
-def remove_concat(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Removes a uniformly drawn concatenation; its readers read its first input.
-
-    Layers that no longer reach the sink are pruned.
-    """
-    return _mutate_once(Operator.REMOVE_CONCAT, key, genome, spec)
-
-
-def remove_pool(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Removes a uniformly drawn pool; its readers read its input."""
-    return _mutate_once(Operator.REMOVE_POOL, key, genome, spec)
-
-
-def alter_channels(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Gives a uniformly drawn convolution another number of channels."""
-    return _mutate_once(Operator.ALTER_CHANNELS, key, genome, spec)
-
-
-def alter_stride(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Gives a uniformly drawn convolution another stride."""
-    return _mutate_once(Operator.ALTER_STRIDE, key, genome, spec)
-
-
-def alter_kernel(key: Array, genome: Genome, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Gives a uniformly drawn convolution another kernel size (the paper's filter size)."""
-    return _mutate_once(Operator.ALTER_KERNEL, key, genome, spec)
-
-
-def _mutate_once(operator: Operator, key: Array, genome: Genome, spec: GenomeSpec) -> tuple[Genome, Array]:
     shapes = infer_shapes(genome, spec=spec)
     census = take_census(genome)
     words = jax.random.bits(key, (WORDS_A_DRAW,), jnp.uint32)
@@ -136,12 +96,11 @@ def _mutate_once(operator: Operator, key: Array, genome: Genome, spec: GenomeSpe
 
 
 def _prune(genome: Genome, spec: GenomeSpec) -> Genome:
-    """Removes the layers that do not reach the sink."""
-
-    def step(genome):
-        return apply(propose_pruning(take_census(genome).unread), genome, spec)
-
-    return lax.while_loop(lambda genome: take_census(genome).unread >= 0, step, genome)
+    return lax.while_loop(
+        lambda genome: take_census(genome).unread >= 0,
+        lambda genome: apply(propose_pruning(take_census(genome).unread), genome, spec),
+        genome,
+    )
 
 
 def acceptable(shapes: Shapes, spec: GenomeSpec) -> Array:
@@ -151,16 +110,10 @@ def acceptable(shapes: Shapes, spec: GenomeSpec) -> Array:
 
 def take_census(genome: Genome) -> _Census:
     """Counts a genome's layers, and finds one that is dead."""
-    convs, pools, concats = (to_bits(genome.op == op) for op in (Op.CONV, Op.POOL, Op.CONCAT))
-    gene = jnp.arange(genome.capacity, dtype=jnp.int32)
-    ought_to_be_read = to_bits(gene < genome.length - 1)
-    read = _read_bits(genome, len(ought_to_be_read))
-    unread = last_bit(ought_to_be_read & ~read)
-    return _Census(
-        sites=(convs, pools, concats),
-        counts=(count_bits(convs), count_bits(pools), count_bits(concats)),
-        unread=unread,
-    )
+    sites = [to_bits(genome.op == op) for op in _OPS]
+    ought_to_be_read = to_bits(jnp.arange(genome.capacity, dtype=jnp.int32) < genome.length - 1)
+    unread = last_bit(ought_to_be_read & ~_read_bits(genome, len(ought_to_be_read)))
+    return _Census(sites=sites, counts=[count_bits(site) for site in sites], unread=unread)
 
 
 def applicable(genome: Genome, level: Array, census: _Census, spec: GenomeSpec) -> list[Array]:
@@ -170,15 +123,9 @@ def applicable(genome: Genome, level: Array, census: _Census, spec: GenomeSpec) 
     levels = jnp.where(genome.op != Op.NONE, jnp.uint32(1) << level.astype(jnp.uint32), jnp.uint32(0))
     distinct_levels = count_bits(or_along(levels, (0,))[None])
     return [
-        room,
-        room & (genome.length > distinct_levels),
-        room,
-        convs,
-        concats,
-        pools,
-        convs & (len(spec.channels) > 1),
-        convs & (len(spec.strides) > 1),
-        convs & (len(spec.kernels) > 1),
+        *(room, room & (genome.length > distinct_levels), room),
+        *(convs, concats, pools),
+        *(convs & (len(choices(spec)[name]) > 1) for name in _ALTERED_BY),
     ]
 
 
@@ -202,10 +149,9 @@ def propose(operator: Array, words: Array, genome: Genome, level: Array, census:
 
     # Edges in order: every layer's first input, the edge into global pooling, the second inputs.
     site_op = _by_operator(_SITE_OP, operator)
-    of_site = [site_op == op for op in (Op.CONV, Op.POOL, Op.CONCAT)]
+    of_site = [site_op == op for op in _OPS]
     sites = choose(of_site, census.sites)
-    choices = jnp.where(insert, length + 1, 0) + choose(of_site, census.counts)
-    drawn = uniform_index(words[1], choices)
+    drawn = uniform_index(words[1], jnp.where(insert, length + 1, 0) + choose(of_site, census.counts))
     second = insert & (drawn > length)
     site = jnp.where(insert & ~second, drawn, nth_bit(sites, jnp.where(insert, drawn - length - 1, drawn)))
 
@@ -217,9 +163,9 @@ def propose(operator: Array, words: Array, genome: Genome, level: Array, census:
     partner = nth_bit(partners, uniform_index(words[2], count_bits(partners)))
     has_partner = (source >= 0) & (count_bits(partners) > 0)
 
-    alterations = [operator == o for o in (Operator.ALTER_CHANNELS, Operator.ALTER_STRIDE, Operator.ALTER_KERNEL)]
-    options = choose(alterations, [len(choices) for choices in (spec.channels, spec.strides, spec.kernels)])
-    current = at(choose(alterations, [genome.channels, genome.stride, genome.kernel]), site).astype(jnp.int32)
+    alterations = [operator == alteration for alteration in _ALTERED_BY.values()]
+    options = choose(alterations, [len(choices(spec)[name]) for name in _ALTERED_BY])
+    current = at(choose(alterations, [getattr(genome, name) for name in _ALTERED_BY]), site).astype(jnp.int32)
     shifted = current + 1 + uniform_index(words[2], options - 1)
     return Proposal(
         operator=operator,
@@ -271,20 +217,21 @@ def apply(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Genome:
     length = jnp.where(insert, genome.length + 1, jnp.where(remove, shorter, genome.length))
     live = gene < length
 
-    def choice(indices, default, alteration):
+    def choice(name, values):
+        indices = getattr(genome, name)
+        # Where the search space lacks the paper's default, an inserted convolution has the first choice.
+        default = values.index(_INSERTED[name]) if _INSERTED[name] in values else 0
         new = jnp.where(operator == Operator.INSERT_CONV, default, 0).astype(indices.dtype)
         value = proposal.value.astype(indices.dtype)
-        kept = jnp.where(altered & (operator == alteration), value, _shift(indices, proposal))
+        kept = jnp.where(altered & (operator == _ALTERED_BY[name]), value, _shift(indices, proposal))
         return jnp.where(live, jnp.where(inserted, new, kept), 0)
 
     op = jnp.where(inserted, _by_operator(_INSERTED_OP, operator).astype(genome.op.dtype), _shift(genome.op, proposal))
     return Genome(
         op=jnp.where(live, op, jnp.asarray(Op.NONE, op.dtype)),
         inputs=jnp.where(live[None], _rewire(genome.inputs.T, proposal), 0).T,
-        channels=choice(genome.channels, _default(spec.channels, 32), Operator.ALTER_CHANNELS),
-        kernel=choice(genome.kernel, _default(spec.kernels, 3), Operator.ALTER_KERNEL),
-        stride=choice(genome.stride, _default(spec.strides, 1), Operator.ALTER_STRIDE),
         length=length,
+        **{name: choice(name, values) for name, values in choices(spec).items()},
     )
 
 
@@ -313,11 +260,6 @@ def _rewire(inputs: Array, proposal: Proposal) -> Array:
     renumbered = jnp.where(insert, opened, jnp.where(proposal.remove, closed, shifted))
     reads_new = insert & (gene == site + 1) & (slot == proposal.second.astype(jnp.int32))
     return jnp.where(insert & (gene == site), new[:, None], jnp.where(reads_new, place, renumbered))
-
-
-def _default(choices: tuple[int, ...], value: int) -> int:
-    """The index of the paper's default setting of an inserted convolution; the first where the spec lacks it."""
-    return choices.index(value) if value in choices else 0
 
 
 def _by_operator(table: tuple[int, ...], operator: Array) -> Array:
