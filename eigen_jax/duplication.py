@@ -66,17 +66,10 @@ class _Layout:
 
 
 def block_levels(genome: Genome, *, spec: GenomeSpec) -> Array:
-    """Which levels hold a block that can be repeated.
+    """Which levels hold a block that can be repeated; [L + 1] bool, from the largest map.
 
     A block of pools alone cannot: its copy would be empty. Nor can one whose strided convolutions
     would need a stride of 1 that the search space lacks.
-
-    Args:
-        genome: [G] genes, valid for the spec.
-        spec: the search space.
-
-    Returns:
-        [L + 1] bool, by the level of the block, from the largest map.
     """
     return _find_blocks(genome, spec).repeatable
 
@@ -100,15 +93,7 @@ def repeat_blocks(genome: Genome, repeats: Array, *, spec: GenomeSpec) -> tuple[
 def duplicate(key: Array, genome: Genome, *, spec: GenomeSpec, max_repeats: int = 3) -> Genome:
     """Repeats blocks by a combination drawn uniformly among those that fit; jit- and vmap-able.
 
-    Args:
-        key: a PRNG key.
-        genome: [G] genes, valid for the spec.
-        spec: the search space.
-        max_repeats: most times that a block stands in a row.
-
-    Returns:
-        The child, valid for the spec; the genome as it was where no combination is found (see
-        `duplicates`).
+    Args: as of `duplicates`, of which this is one; the genome as it was where no combination is found.
     """
     genomes, _ = duplicates(key, genome, count=1, spec=spec, max_repeats=max_repeats)
     return jax.tree.map(lambda leaf: leaf[0], genomes)
@@ -248,16 +233,10 @@ def _needed(genome: Genome, blocks: _Blocks, repeats: Array) -> tuple[Array, Arr
 
     The last copy stands for the whole block where that is repeated once.
     """
-    gene = jnp.arange(genome.capacity, dtype=jnp.int32)
-    repeated = (repeats > 1)[blocks.level]
-    needed = jnp.stack(
-        [
-            gene == blocks.output[blocks.level],
-            gene == blocks.copied_output[blocks.level],
-            gene == genome.length - 1,
-        ],
-        axis=1,
-    )
+    gene, level = jnp.arange(genome.capacity, dtype=jnp.int32), blocks.level
+    repeated = (repeats > 1)[level]
+    ends = gene == blocks.output[level], gene == blocks.copied_output[level], gene == genome.length - 1
+    needed = jnp.stack(ends, axis=1)
 
     def visit(step, needed):
         reader = genome.capacity - 1 - step
@@ -266,8 +245,7 @@ def _needed(genome: Genome, blocks: _Blocks, repeats: Array) -> tuple[Array, Arr
         for slot in range(2):
             source = genome.inputs[reader, slot].astype(jnp.int32)
             is_gene = (reader < genome.length) & (source >= 0)
-            inside = blocks.level[source] == blocks.level[reader]
-            read = needed[source] | jnp.where(inside, needed[reader], outside)
+            read = needed[source] | jnp.where(level[source] == level[reader], needed[reader], outside)
             # What is no gene is sent past the end, where `drop` loses it.
             needed = needed.at[jnp.where(is_gene, source, genome.capacity)].set(read, mode="drop")
         return needed
@@ -278,25 +256,22 @@ def _needed(genome: Genome, blocks: _Blocks, repeats: Array) -> tuple[Array, Arr
 
 def _build(genome: Genome, layout: _Layout, spec: GenomeSpec) -> Genome:
     """The genome of a layout, cut off at the capacity."""
-    position = jnp.arange(genome.capacity, dtype=jnp.int32)
-    live = position < layout.length
     origin, copy = _origins(layout, genome.capacity)
+    live = jnp.arange(genome.capacity, dtype=jnp.int32) < layout.length
+    halves = (genome.op == Op.CONV) & (jnp.asarray(spec.strides, jnp.int32)[genome.stride] == 2)
+    unit = jnp.asarray(spec.strides.index(1) if 1 in spec.strides else 0, genome.stride.dtype)
+    stride = jnp.where((copy > 0) & halves[origin], unit, genome.stride[origin])
+    inputs = _wire(genome, layout, origin, copy).astype(genome.inputs.dtype)
 
-    choices = jnp.asarray(spec.strides, jnp.int32)
-    unit = spec.strides.index(1) if 1 in spec.strides else 0
-    stride = genome.stride[origin]
-    stride = jnp.where((copy > 0) & (choices[stride] == 2), jnp.asarray(unit, stride.dtype), stride)
-    inputs = _wire(genome, layout, origin, copy)
-
-    def masked(genes):
+    def of_live(genes):
         return jnp.where(live, genes, jnp.zeros((), genes.dtype))
 
     return Genome(
-        op=masked(genome.op[origin]),
-        inputs=jnp.where(live[:, None], inputs, 0).astype(genome.inputs.dtype),
-        channels=masked(genome.channels[origin]),
-        kernel=masked(genome.kernel[origin]),
-        stride=masked(jnp.where(genome.op[origin] == Op.CONV, stride, jnp.zeros((), stride.dtype))),
+        op=of_live(genome.op[origin]),
+        inputs=jnp.where(live[:, None], inputs, 0),
+        channels=of_live(genome.channels[origin]),
+        kernel=of_live(genome.kernel[origin]),
+        stride=of_live(stride),
         length=jnp.minimum(layout.length, genome.capacity),
     )
 

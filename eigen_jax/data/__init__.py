@@ -11,25 +11,3 @@ from eigen_jax.data.loading import load_dataset, read_raw
 from eigen_jax.data.preprocessing import Zca, fit_zca, gcn_zca, global_contrast_normalize, standardize
 from eigen_jax.data.splitting import stratified_split
 from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset, join_validation
-
-__all__ = [
-    "DataConfig",
-    "DataError",
-    "Dataset",
-    "RawDataset",
-    "Zca",
-    "apply_views",
-    "augment",
-    "default_cache_dir",
-    "fit_zca",
-    "gcn_zca",
-    "global_contrast_normalize",
-    "identity_view",
-    "join_validation",
-    "load_dataset",
-    "num_views",
-    "read_raw",
-    "sample_views",
-    "standardize",
-    "stratified_split",
-]

@@ -3,5 +3,3 @@
 from eigen_jax.layers.convolution import Conv
 from eigen_jax.layers.normalization import BatchNormRelu
 from eigen_jax.layers.pooling import max_pool
-
-__all__ = ["BatchNormRelu", "Conv", "max_pool"]

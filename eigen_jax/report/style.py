@@ -11,7 +11,7 @@ from eigen_jax.report.files import write_bytes
 
 # Told apart with every common colour blindness (Okabe and Ito, "Color Universal Design", 2008).
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 LINE_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
 
 GREY = "#6B6B6B"
@@ -45,14 +45,11 @@ styled = rc_context(STYLE)
 
 @styled
 def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Saves a figure as PNG and as SVG, each written as a whole; equal figures give equal bytes.
+    """Saves a figure as PNG and as SVG, each as a whole file; returns their paths. Equal figures give equal bytes.
 
     Args:
         figure: what is saved.
         stem: the files' path without ending; its folder is made.
-
-    Returns:
-        The paths of the PNG and of the SVG.
 
     Raises:
         ReportError: they cannot be written.

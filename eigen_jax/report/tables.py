@@ -12,7 +12,7 @@ import functools
 import io
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from eigen_jax.report.files import ReportError, write_text
@@ -123,12 +123,7 @@ class Table:
 
 
 def measured(values: Mapping[int, float | None], *, absent: str = NOT_MEASURED) -> Cell:
-    """The cell of a number that some seeds may lack: those are left out, and counted out in n.
-
-    Args:
-        values: seed to number, in the column's unit.
-        absent: the cell where all seeds lack it.
-    """
+    """The cell of a number (in the column's unit, by seed) that some seeds lack; `absent` where all do."""
     present = {seed: value for seed, value in values.items() if value is not None}
     return Measured(values=present) if present else absent
 
@@ -149,12 +144,9 @@ def paper_column(quantity: str, unit: Unit, *, dataset: str = "CIFAR-10") -> Col
 
 
 def paper_cell(value: float | None, *, comparable: bool) -> Cell:
-    """The cell of a paper's figure.
+    """The cell of a paper's figure, in the column's unit; None where the paper gives none.
 
-    Args:
-        value: in the column's unit; None where the paper gives none.
-        comparable: whether the row was measured on the paper's data set with the paper's schedule.
-            Where it was not, the figure is withheld.
+    It is withheld where the row is not comparable: measured on another data set, or with another schedule.
     """
     if not comparable:
         return NOT_COMPARABLE
@@ -197,22 +189,22 @@ def to_csv(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown: the caption, the aligned table, the notes."""
-    heads = [_markdown_head(column) for column in table.columns]
+    heads = [_escape(f"{column.heading}{_MARKDOWN_UNITS.get(column.unit, '')}") for column in table.columns]
     rows = [
         [_escape(format_cell(cell, column.unit)) for cell, column in zip(row, table.columns, strict=True)]
         for row in table.rows
     ]
-    widths = [max(3, *(len(line[place]) for line in [heads, *rows])) for place in range(len(heads))]
-    right = [column.unit is not Unit.TEXT for column in table.columns]
+    widths = [max(3, *map(len, column)) for column in zip(heads, *rows, strict=True)]
+    is_right = [column.unit is not Unit.TEXT for column in table.columns]
+    rule = ["-" * (width - 1) + (":" if right else "-") for width, right in zip(widths, is_right, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
         padded = (
-            cell.rjust(width) if is_right else cell.ljust(width)
-            for cell, width, is_right in zip(cells, widths, right, strict=True)
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(cells, widths, is_right, strict=True)
         )
         return f"| {' | '.join(padded)} |"
 
-    rule = ["-" * (width - 1) + (":" if is_right else "-") for width, is_right in zip(widths, right, strict=True)]
     parts = [f"**{table.caption}**", "\n".join([line(heads), line(rule), *map(line, rows)])]
     if table.notes:
         parts.append("\n".join(f"- {note}" for note in table.notes))
@@ -220,14 +212,11 @@ def to_markdown(table: Table) -> str:
 
 
 def write_table(table: Table, stem: Path) -> tuple[Path, Path]:
-    """Writes a table as CSV and as Markdown, each as a whole file.
+    """Writes a table as CSV and as Markdown, each as a whole file; returns their paths.
 
     Args:
         table: what is written.
         stem: the files' path without ending; its folder is made.
-
-    Returns:
-        The paths of the CSV and of the Markdown.
 
     Raises:
         ReportError: they cannot be written.
@@ -243,114 +232,88 @@ def format_cell(cell: Cell, unit: Unit) -> str:
     """A cell for people: text as it is, a number in its unit, mean ± standard deviation and n over seeds."""
     if isinstance(cell, str):
         return cell
-    if isinstance(cell, Quoted):
-        return _FORMATS[unit](cell.value, None)
-    if isinstance(cell, Shared):
-        return f"{_FORMATS[unit](cell.value, None)}, once for all seeds"
-    count = len(cell.values)
-    return f"{_FORMATS[unit](cell.mean, cell.deviation)} (n = {count})"
+    if isinstance(cell, Measured):
+        return f"{_FORMATS[unit](cell.mean, cell.deviation)} (n = {len(cell.values)})"
+    return _FORMATS[unit](cell.value, None) + (", once for all seeds" if isinstance(cell, Shared) else "")
 
 
 def format_parameters(value: float, deviation: float | None = None) -> str:
     """Such as "2.6 M", or "42,858" below a million."""
-    return _scaled(value, deviation, ((1e6, "M"),)) if value >= 1e6 else _plain(round(value), deviation)
+    return _with_prefix(value, deviation, {"M": 1e6})
 
 
 def format_flops(value: float, deviation: float | None = None) -> str:
     """Such as "1.1 G" or "2.6 M", or in full below a million."""
-    return _scaled(value, deviation, ((1e9, "G"), (1e6, "M"))) if value >= 1e6 else _plain(round(value), deviation)
+    return _with_prefix(value, deviation, {"G": 1e9, "M": 1e6})
 
 
 def format_seconds(seconds: float, deviation: float | None = None) -> str:
     """A time in the largest unit that it fills at least twice: hours, minutes or seconds."""
-    size, unit = next(((size, unit) for size, unit in ((3_600, "h"), (60, "min")) if seconds >= 2 * size), (1, "s"))
-    return _scaled(seconds, deviation, ((size, unit),))
+    unit, size = next(((unit, size) for unit, size in (("h", 3_600), ("min", 60)) if seconds >= 2 * size), ("s", 1))
+    return _scaled(seconds, deviation, size, unit)
 
 
-def _format_accuracy(value: float, deviation: float | None) -> str:
-    if deviation is None:
-        return f"{100 * value:.1f}"
-    return f"{100 * value:.2f} ± {100 * deviation:.2f}"
+def _with_prefix(value: float, deviation: float | None, prefixes: Mapping[str, float]) -> str:
+    for prefix, size in prefixes.items():
+        if value >= size:
+            return _scaled(value, deviation, size, prefix)
+    return _format_count(round(value), deviation)
 
 
-def _format_gain(value: float, deviation: float | None) -> str:
-    if deviation is None:
-        return f"{100 * value:+.1f}"
-    return f"{100 * value:+.2f} ± {100 * deviation:.2f}"
-
-
-def _format_count(value: float, deviation: float | None) -> str:
-    return _plain(int(value) if value == int(value) else value, deviation)
-
-
-def _scaled(value: float, deviation: float | None, scales: Sequence[tuple[float, str]]) -> str:
-    """In the first scale that the value fills."""
-    size, unit = next((scale for scale in scales if value >= scale[0]), scales[-1])
+def _scaled(value: float, deviation: float | None, size: float, unit: str) -> str:
     spread = "" if deviation is None else f" ± {deviation / size:.1f}"
     return f"{value / size:,.1f}{spread} {unit}"
 
 
-def _plain(value: float, deviation: float | None) -> str:
-    text = f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+def _format_fraction(value: float, deviation: float | None, sign: str = "") -> str:
+    if deviation is None:
+        return f"{100 * value:{sign}.1f}"
+    return f"{100 * value:{sign}.2f} ± {100 * deviation:.2f}"
+
+
+def _format_count(value: float, deviation: float | None) -> str:
+    text = f"{int(value):,}" if value == int(value) else f"{value:,.1f}"
     if deviation is None:
         return text
     return f"{text} ± {deviation:,.0f}" if deviation >= 10 else f"{text} ± {deviation:,.1f}"
 
 
 _FORMATS: dict[Unit, Callable[[float, float | None], str]] = {
-    Unit.ACCURACY: _format_accuracy,
-    Unit.GAIN: _format_gain,
+    Unit.ACCURACY: _format_fraction,
+    Unit.GAIN: functools.partial(_format_fraction, sign="+"),
     Unit.PARAMETERS: format_parameters,
     Unit.FLOPS: format_flops,
     Unit.SECONDS: format_seconds,
     Unit.COUNT: _format_count,
 }
 
-
-# Cells of one number, and the statistic that it is.
-_ONE_VALUE: dict[type, str] = {Shared: "shared", Quoted: "quoted"}
-
 # What the head of a column says of its unit.
 _CSV_UNITS = {Unit.ACCURACY: " (fraction)", Unit.GAIN: " (difference of fractions)", Unit.SECONDS: " (s)"}
 _MARKDOWN_UNITS = {Unit.ACCURACY: ", %", Unit.GAIN: ", points"}
-
-
-def _markdown_head(column: Column) -> str:
-    return _escape(f"{column.heading}{_MARKDOWN_UNITS.get(column.unit, '')}")
 
 
 def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _csv_lines(row: Sequence[Cell]) -> list[list[str]]:
+_STATISTICS = ("value", "mean", "sd", "n", "shared", "quoted", "none")  # in the order of their lines
+
+
+def _csv_lines(row: Sequence[Cell]) -> Iterator[list[str]]:
     """The lines of one row, as `to_csv` says."""
-    numbers = [cell for cell in row if isinstance(cell, Measured)]
-    seeds = sorted({seed for cell in numbers for seed in cell.values})
-
-    def line(statistic: str, seed: str, number: Callable[[Measured], float | None]) -> list[str]:
-        cells = [statistic, seed]
-        for cell in row:
-            if isinstance(cell, Measured):
-                value = number(cell)
-                cells.append("" if value is None else str(value))
-            elif isinstance(cell, Shared | Quoted):
-                cells.append(str(cell.value) if statistic == _ONE_VALUE[type(cell)] else "")
-            else:
-                cells.append(cell)
-        return cells
-
-    lines = [line("value", str(seed), functools.partial(_value_of, seed)) for seed in seeds]
-    if numbers:
-        lines.append(line("mean", "", lambda cell: cell.mean))
-        if any(cell.deviation is not None for cell in numbers):
-            lines.append(line("sd", "", lambda cell: cell.deviation))
-        lines.append(line("n", "", lambda cell: len(cell.values)))
-    for kind, statistic in _ONE_VALUE.items():
-        if any(isinstance(cell, kind) for cell in row):
-            lines.append(line(statistic, "", lambda cell: None))
-    return lines or [line("none", "", lambda cell: None)]
+    numbers = [_statistics(cell) for cell in row]
+    keys = {key for each in numbers for key in each} or {("none", "")}
+    for key in sorted(keys, key=lambda key: (_STATISTICS.index(key[0]), key[1])):
+        cells = zip(row, numbers, strict=True)
+        yield [*map(str, key), *(cell if isinstance(cell, str) else str(own.get(key, "")) for cell, own in cells)]
 
 
-def _value_of(seed: int, cell: Measured) -> float | None:
-    return cell.values.get(seed)
+def _statistics(cell: Cell) -> dict[tuple[str, int | str], float]:
+    """The numbers of a cell by their statistic and their seed."""
+    if isinstance(cell, str):
+        return {}
+    if not isinstance(cell, Measured):
+        return {("shared" if isinstance(cell, Shared) else "quoted", ""): cell.value}
+    numbers: dict[tuple[str, int | str], float] = {("value", seed): value for seed, value in cell.values.items()}
+    numbers |= {("mean", ""): cell.mean, ("n", ""): len(cell.values)}
+    return numbers if cell.deviation is None else numbers | {("sd", ""): cell.deviation}
