@@ -8,6 +8,7 @@ rank stand in lanes, one under the other. Lengths are inches; y grows downwards.
 import dataclasses
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from eigen_jax.architecture import IMAGE, Architecture, Layer, layer_shapes
@@ -17,8 +18,6 @@ LANE_PITCH = BOX_HEIGHT + 0.2
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 MIN_LINE, MAX_LINE = 9, 13  # columns of a line, but where there are fewer in all
-
-_INPUT_NAME, _POOLING_NAME = "image", "global\npooling"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,14 +65,16 @@ class Grid:
 
 def block_groups(architecture: Architecture) -> tuple[Group, ...]:
     """The blocks of a network, largest maps first: all layers of one H x W each."""
-    members: dict[tuple[int, int], list[int]] = {}
+    members: dict[tuple[int, int], list[int]] = defaultdict(list)
     for position, (height, width, _) in enumerate(layer_shapes(architecture)):
-        members.setdefault((height, width), []).append(position)
-    levels = _levels(architecture)
-    return tuple(
-        Group(label=f"{height} {TIMES} {width}", block=levels[height, width], layers=tuple(layers))
-        for (height, width), layers in sorted(members.items(), reverse=True)
-    )
+        members[height, width].append(position)
+    height, width, _ = architecture.input_shape
+    groups = []
+    for halvings in range(1 + max(height, width).bit_length()):
+        if layers := members.pop((height, width), None):
+            groups.append(Group(label=f"{height} {TIMES} {width}", block=halvings, layers=tuple(layers)))
+        height, width = -(-height // 2), -(-width // 2)
+    return tuple(groups)
 
 
 def copy_groups(before: Architecture, after: Architecture, repeats: Sequence[int]) -> tuple[Group, ...]:
@@ -123,35 +124,25 @@ def place(architecture: Architecture, groups: Sequence[Group], *, num_classes: i
             node=node,
             kind=labels[node][0],
             label=labels[node][1],
-            group=group_number,
+            group=group,
             column=column,
             line=column // per_line,
             place=column % per_line,
             lane=lane,
         )
-        for column, (group_number, lanes) in enumerate(columns)
+        for column, (group, lanes) in enumerate(columns)
         for node, lane in lanes.items()
     }
-    heights = [0] * (1 + (len(columns) - 1) // per_line)
+    heights: dict[int, int] = defaultdict(int)
     for box in boxes.values():
         heights[box.line] = max(heights[box.line], box.lane + 1)
     return Grid(
         boxes=boxes,
         edges=tuple(edges),
         groups=tuple(groups),
-        lanes=tuple(heights),
+        lanes=tuple(heights[line] for line in sorted(heights)),
         columns=min(per_line, len(columns)),
     )
-
-
-def _levels(architecture: Architecture) -> dict[tuple[int, int], int]:
-    """Halvings of the image, by the size of the map."""
-    height, width, _ = architecture.input_shape
-    sizes = [(height, width)]
-    while sizes[-1] != (1, 1):
-        height, width = -(-height // 2), -(-width // 2)
-        sizes.append((height, width))
-    return {size: level for level, size in enumerate(sizes)}
 
 
 def _split_copies(
@@ -212,9 +203,8 @@ def _columns_of(layers: Sequence[Layer], group: Group) -> list[dict[int, int]]:
         column: dict[int, int] = {}
         for position in sorted(members, key=lambda position: (position not in spine, not wanted[position], position)):
             free = [lane for lane in range(1, len(members) + 1) if lane not in column.values()]
-            column[position] = (
-                0 if position in spine else next((lane for lane in wanted[position] if lane in free), free[0])
-            )
+            straight = (lane for lane in wanted[position] if lane in free)
+            column[position] = 0 if position in spine else next(straight, free[0])
         columns.append(column)
         before = column
     return columns
@@ -230,15 +220,17 @@ def _columns_per_line(columns: int) -> int:
 def _labels(architecture: Architecture, num_classes: int) -> dict[int, tuple[str, str]]:
     """Node to the kind and the label of its box."""
     height, width, depth = architecture.input_shape
-    labels = {IMAGE: ("image", f"{_INPUT_NAME}\n{height} {TIMES} {width} {TIMES} {depth}")}
+    labels = {IMAGE: ("image", f"image\n{height} {TIMES} {width} {TIMES} {depth}")}
     for position, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
-        if layer.op == "conv":
+        if layer.op == "pool":
+            labels[position] = "pool", f"max pool\n2{TIMES}2"
+        elif layer.op == "concat":
+            labels[position] = "concat", f"concat\n{shape[2]:,}"
+        else:
             name = f"{layer.kernel}{TIMES}{layer.kernel}, {layer.channels}"
             strided = layer.stride > 1
             labels[position] = ("strided conv", f"{name}\nstride {layer.stride}") if strided else ("conv", name)
-        else:
-            labels[position] = (layer.op, f"max pool\n2{TIMES}2" if layer.op == "pool" else f"concat\n{shape[2]:,}")
     pooling = len(architecture.layers)
-    labels[pooling] = ("pooling", _POOLING_NAME)
-    labels[pooling + 1] = ("classifier", f"classifier\n{num_classes} classes")
+    labels[pooling] = "pooling", "global\npooling"
+    labels[pooling + 1] = "classifier", f"classifier\n{num_classes} classes"
     return labels
