@@ -12,7 +12,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 
-from eigen_jax.report.layout import BOX_HEIGHT, BOX_WIDTH, LANE_PITCH, Grid
+from eigen_jax.report.layout import BOX_HEIGHT, BOX_WIDTH, LANE_PITCH, Box, Grid
 
 TRACK_PITCH = 0.075
 GAP_LEFT, GAP_RIGHT = 0.13, 0.2  # of a gap, before its first track and after its last: room for an arrowhead
@@ -64,17 +64,25 @@ class _Tracks:
         for where, nets in self.asked.items():
             taken: list[list[tuple[int, int]]] = []
             for net, (first, last) in sorted(nets.items(), key=lambda item: (item[1][1] - item[1][0], item[0])):
-                free = (
-                    track
-                    for track, intervals in enumerate(taken)
-                    if all(last < other_first or other_last < first for other_first, other_last in intervals)
-                )
-                track = next(free, len(taken))
+                free = (all(last < start or end < first for start, end in intervals) for intervals in taken)
+                track = next((track for track, is_free in enumerate(free) if is_free), len(taken))
                 if track == len(taken):
                     taken.append([])
                 taken[track].append((first, last))
                 self.given[where, net] = track
             self.counts[where] = len(taken)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Edge:
+    """One edge of a grid, and how it runs."""
+
+    before: Box
+    after: Box
+    net: Net
+    is_next: bool  # to the next column of its line, within one gap
+    channel: int  # otherwise, over which line it leaves its gap
+    port: float  # where it enters, from the middle of the box's left side, downwards; at 0 it runs straight
 
 
 def route(grid: Grid, *, panel_top: float = PANEL_TOP) -> Geometry:
@@ -92,57 +100,43 @@ class _Router:
 
     def __init__(self, grid: Grid, panel_top: float):
         self.grid, self.panel_top = grid, panel_top
+        self.edges = _edges(grid)
         self.gaps, self.channels, self.margin = _Tracks(), _Tracks(), _Tracks()
-        self.ports = _ports(grid)
         # From the top, channels and lanes counted: that of each line's channel; its lanes follow.
         self.levels = list(itertools.accumulate((1 + lanes for lanes in grid.lanes), initial=0))
 
     def route(self) -> Geometry:
-        for (source, target), port in zip(self.grid.edges, self.ports, strict=True):
-            if port:
-                self._ask(source, target)
+        for edge in self.edges:
+            if edge.port:
+                self._ask(edge)
         for tracks in (self.gaps, self.channels, self.margin):
             tracks.assign()
         self._measure()
-        wires = tuple(
-            Wire(source=source, target=target, skips=self._net(source, target)[1], points=self._points(number))
-            for number, (source, target) in enumerate(self.grid.edges)
-        )
-        corners = {
-            node: (self._left(box.place), self._top(box.line, box.lane)) for node, box in self.grid.boxes.items()
-        }
         return Geometry(
             width=self.width,
             height=self.height,
-            corners=corners,
-            wires=wires,
+            corners={node: (self._left(box), self._top(box)) for node, box in self.grid.boxes.items()},
+            wires=tuple(
+                Wire(source=edge.before.node, target=edge.after.node, skips=edge.net[1], points=self._points(edge))
+                for edge in self.edges
+            ),
             line_tops=tuple(self.line_tops),
             panel_top=self.panel_top,
         )
 
-    def _net(self, source: int, target: int) -> Net:
-        return source, self.grid.boxes[target].column != self.grid.boxes[source].column + 1
-
-    def _is_within_gap(self, source: int, target: int) -> bool:
-        before, after = self.grid.boxes[source], self.grid.boxes[target]
-        return before.line == after.line and after.column == before.column + 1
-
-    def _ask(self, source: int, target: int) -> None:
+    def _ask(self, edge: _Edge) -> None:
         """Asks for the tracks that an edge needs.
 
         Gap n lies before place n of every line. Its tracks are those of all lines, since wires from
         the line over a channel and from the line under it meet there.
         """
-        before, after, net = self.grid.boxes[source], self.grid.boxes[target], self._net(source, target)
-        gap, target_gap = before.place + 1, after.place
-        start, end = self.levels[before.line] + 1 + before.lane, self.levels[after.line] + 1 + after.lane
-        if self._is_within_gap(source, target):
-            self.gaps.ask(gap, net, start, end)
+        before, after, net, channel = edge.before, edge.after, edge.net, edge.channel
+        start, end = (self.levels[box.line] + 1 + box.lane for box in (before, after))
+        if edge.is_next:
+            self.gaps.ask(after.place, net, start, end)
             return
-        same_line = before.line == after.line
-        channel = before.line if same_line else before.line + 1
-        self.gaps.ask(gap, net, start, self.levels[channel])
-        self.gaps.ask(target_gap, net, end, self.levels[after.line])
+        self.gaps.ask(before.place + 1, net, start, self.levels[channel])
+        self.gaps.ask(after.place, net, end, self.levels[after.line])
         if channel == after.line:
             self.channels.ask(channel, net, before.place + 1, after.place)
             return
@@ -152,15 +146,14 @@ class _Router:
 
     def _measure(self) -> None:
         """Where columns and lines start, now that the tracks of gaps and channels are counted."""
-        tracks = [self.gaps.counts[place] for place in range(self.grid.columns + 1)]
-        widths = [GAP_LEFT + max(count - 1, 0) * TRACK_PITCH + GAP_RIGHT for count in tracks]
         self.margin_width = CHANNEL_PAD + self.margin.counts[0] * TRACK_PITCH
-        self.gap_starts = []
+        self.gap_starts, self.lefts = [], []
         x = self.margin_width
-        for width in widths:
+        for place in range(self.grid.columns + 1):
+            gap = GAP_LEFT + max(self.gaps.counts[place] - 1, 0) * TRACK_PITCH + GAP_RIGHT
             self.gap_starts.append(x)
-            x += width + BOX_WIDTH
-        self.gap_widths = widths
+            self.lefts.append(x + gap)
+            x += gap + BOX_WIDTH
         self.width = x - BOX_WIDTH + CHANNEL_PAD
         self.line_tops, self.channel_bottoms = [], []
         y = 0.0
@@ -172,19 +165,17 @@ class _Router:
             y += BOX_HEIGHT + (lanes - 1) * LANE_PITCH + PANEL_BOTTOM
         self.height = y + CHANNEL_PAD
 
-    def _points(self, number: int) -> tuple[Point, ...]:
+    def _points(self, edge: _Edge) -> tuple[Point, ...]:
         """The course of an edge, without pieces of no length."""
-        source, target = self.grid.edges[number]
-        before, after, net = self.grid.boxes[source], self.grid.boxes[target], self._net(source, target)
-        start = self._left(before.place) + BOX_WIDTH, self._top(before.line, before.lane) + BOX_HEIGHT / 2
-        end = self._left(after.place), self._top(after.line, after.lane) + BOX_HEIGHT / 2 + self.ports[number]
-        if not self.ports[number]:
+        before, after, net, channel = edge.before, edge.after, edge.net, edge.channel
+        start = self._left(before) + BOX_WIDTH, self._top(before) + BOX_HEIGHT / 2
+        end = self._left(after), self._top(after) + BOX_HEIGHT / 2 + edge.port
+        if not edge.port:
             return start, end
         x = self._gap_x(before.place + 1, net)
-        if self._is_within_gap(source, target):
+        if edge.is_next:
             return _tidy([start, (x, start[1]), (x, end[1]), end])
         end_x = self._gap_x(after.place, net)
-        channel = before.line if before.line == after.line else before.line + 1
         y, end_y = self._channel_y(channel, net), self._channel_y(after.line, net)
         middle: list[Point] = []
         if channel != after.line:
@@ -192,11 +183,11 @@ class _Router:
             middle = [(margin_x, y), (margin_x, end_y)]
         return _tidy([start, (x, start[1]), (x, y), *middle, (end_x, end_y), (end_x, end[1]), end])
 
-    def _left(self, place: int) -> float:
-        return self.gap_starts[place] + self.gap_widths[place]
+    def _left(self, box: Box) -> float:
+        return self.lefts[box.place]
 
-    def _top(self, line: int, lane: int) -> float:
-        return self.line_tops[line] + lane * LANE_PITCH
+    def _top(self, box: Box) -> float:
+        return self.line_tops[box.line] + box.lane * LANE_PITCH
 
     def _gap_x(self, gap: int, net: Net) -> float:
         return self.gap_starts[gap] + GAP_LEFT + self.gaps.given[gap, net] * TRACK_PITCH
@@ -205,29 +196,33 @@ class _Router:
         return self.channel_bottoms[channel] - (0.5 + self.channels.given[channel, net]) * TRACK_PITCH
 
 
-def _ports(grid: Grid) -> list[float]:
-    """Where each edge enters its target, from the middle of the box's left side, downwards.
+def _edges(grid: Grid) -> list[_Edge]:
+    """All edges, each with a port of its own at its target.
 
     An edge from the box before it runs straight, at 0, and no other enters there: what leaves that
     box never lies on what enters this one.
     """
-    ports = []
+    edges = []
     above: dict[int, int] = defaultdict(int)
     below: dict[int, int] = defaultdict(int)
     straight: set[int] = set()
     for source, target in grid.edges:
         before, after = grid.boxes[source], grid.boxes[target]
-        is_next = before.line == after.line and after.column == before.column + 1
+        skips, same_line = after.column != before.column + 1, before.line == after.line
+        is_next = same_line and not skips
         if is_next and before.lane == after.lane and target not in straight:
             straight.add(target)
-            ports.append(0.0)
+            port = 0.0
         elif is_next and before.lane > after.lane:
-            ports.append(_FIRST_PORT + below[target] * _PORT_PITCH)
+            port = _FIRST_PORT + below[target] * _PORT_PITCH
             below[target] += 1
         else:
-            ports.append(-_FIRST_PORT - above[target] * _PORT_PITCH)
+            port = -_FIRST_PORT - above[target] * _PORT_PITCH
             above[target] += 1
-    return ports
+        channel = before.line if same_line else before.line + 1
+        net = source, skips
+        edges.append(_Edge(before=before, after=after, net=net, is_next=is_next, channel=channel, port=port))
+    return edges
 
 
 def _tidy(points: Sequence[Point]) -> tuple[Point, ...]:
