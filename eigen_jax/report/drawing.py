@@ -1,8 +1,10 @@
 """Drawings of networks: Figures 1 and 2 of the paper."""
 
+import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -47,6 +49,17 @@ _HEAD_ADVANCE, _TITLE_ADVANCE, _TEXT_ADVANCE = 0.11, 0.095, 0.07  # of a charact
 _COPY_PANEL_TOP = 0.36  # room for a second line of label
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Drawing:
+    """One network, laid out, and what is written over it."""
+
+    grid: Grid
+    geometry: Geometry
+    title: str
+    size: str
+    prefix: str = ""  # of the names of its artists
+
+
 @styled
 def draw_architecture(architecture: Architecture, *, num_classes: int, title: str | None = None) -> Figure:
     """Draws the layers of a network and all edges between them (Figure 1).
@@ -61,9 +74,7 @@ def draw_architecture(architecture: Architecture, *, num_classes: int, title: st
         num_classes: what the classifier tells apart.
         title: one line; without it, the picture tells the network's size alone.
     """
-    grid = place(architecture, block_groups(architecture), num_classes=num_classes)
-    drawing = grid, route(grid)
-    return _draw_stacked([(drawing, _headline(title, architecture, num_classes))], names=("",))
+    return _draw_stacked([_lay_out(architecture, block_groups(architecture), num_classes, title or "")])
 
 
 @styled
@@ -97,47 +108,56 @@ def draw_duplication(
         )
     if repeats is not None and any(times < 1 for times in repeats):
         raise ReportError(f"repeats is {tuple(repeats)}; each block stands at least once")
-    drawings = []
-    groups = block_groups(after) if repeats is None else copy_groups(before, after, repeats)
-    for name, architecture, panels in (("Before", before, block_groups(before)), ("After", after, groups)):
-        grid = place(architecture, panels, num_classes=num_classes)
-        copies = any("\n" in group.label for group in panels)
-        drawings.append(
-            (
-                (grid, route(grid, panel_top=_COPY_PANEL_TOP if copies else PANEL_TOP)),
-                _headline(name, architecture, num_classes),
-            )
-        )
-    return _draw_stacked(drawings, names=("before-", "after-"), title=title or "")
+    copies = block_groups(after) if repeats is None else copy_groups(before, after, repeats)
+    drawings = [
+        _lay_out(before, block_groups(before), num_classes, "Before", prefix="before-"),
+        _lay_out(after, copies, num_classes, "After", prefix="after-"),
+    ]
+    return _draw_stacked(drawings, title=title or "")
 
 
-def _draw_stacked(
-    drawings: Sequence[tuple[tuple[Grid, Geometry], tuple[str, str]]], names: Sequence[str], *, title: str = ""
-) -> Figure:
+def _lay_out(
+    architecture: Architecture, groups: Sequence[Group], num_classes: int, title: str, prefix: str = ""
+) -> _Drawing:
+    grid = place(architecture, groups, num_classes=num_classes)
+    has_copies = any("\n" in group.label for group in groups)
+    layers = len(architecture.layers)
+    parameters = format_parameters(count_parameters(architecture, num_classes=num_classes))
+    flops = format_flops(count_flops(architecture, num_classes=num_classes))
+    return _Drawing(
+        grid=grid,
+        geometry=route(grid, panel_top=_COPY_PANEL_TOP if has_copies else PANEL_TOP),
+        title=title,
+        size=f"{layers} {'layer' if layers == 1 else 'layers'}, {parameters} parameters, {flops} FLOPs an image",
+        prefix=prefix,
+    )
+
+
+def _draw_stacked(drawings: Sequence[_Drawing], *, title: str = "") -> Figure:
     """The title over all, one drawing under another, all to one scale, and the legend under all."""
-    kinds = {box.kind for (grid, _), _ in drawings for box in grid.boxes.values()}
+    kinds = {box.kind for drawing in drawings for box in drawing.grid.boxes.values()}
     entries: list[tuple[str | None, str]] = [(kind, label) for kind, label in _LEGEND.items() if kind in kinds]
-    if any(wire.skips for (_, geometry), _ in drawings for wire in geometry.wires):
+    if any(wire.skips for drawing in drawings for wire in drawing.geometry.wires):
         entries.append((None, "skip connection"))
     foot = _FOOT if entries else _EDGE
-    texts = [max(_HEAD_ADVANCE * len(head), _TEXT_ADVANCE * len(size)) for _, (head, size) in drawings]
-    texts.append(_TITLE_ADVANCE * len(title))
-    legend = sum(_legend_width(label) for _, label in entries)
-    width = max(*(geometry.width for (_, geometry), _ in drawings), *texts, legend) + _EDGE
+    widths = [_TITLE_ADVANCE * len(title), sum(_legend_width(label) for _, label in entries)]
+    for each in drawings:
+        widths += [each.geometry.width, _HEAD_ADVANCE * len(each.title), _TEXT_ADVANCE * len(each.size)]
     top = _TITLE if title else 0.0
-    height = top + foot + sum(_HEAD + geometry.height for (_, geometry), _ in drawings)
-    figure = Figure(figsize=(width, height))
+    height = top + foot + sum(_HEAD + drawing.geometry.height for drawing in drawings)
+    figure = Figure(figsize=(max(widths) + _EDGE, height))
     if title:
         _add_axes(figure, top=0.0, height=top).text(_EDGE, top - 0.04, title, fontsize=11, va="bottom")
-    for ((grid, geometry), headline), name in zip(drawings, names, strict=True):
+    for drawing in drawings:
         top += _HEAD
-        ax = _add_axes(figure, top=top, height=geometry.height)
-        _draw_headline(ax, *headline)
-        for number, group in enumerate(grid.groups):
-            _draw_panels(ax, grid, geometry, number, group, name)
-        _draw_wires(ax, geometry, name)
-        _draw_boxes(ax, grid, geometry, name)
-        top += geometry.height
+        ax = _add_axes(figure, top=top, height=drawing.geometry.height)
+        if drawing.title:
+            ax.text(_EDGE, -0.24, drawing.title, fontsize=11, fontweight="bold", va="bottom")
+        ax.text(_EDGE, -0.04, drawing.size, fontsize=8.5, color=GREY, va="bottom")
+        _draw_panels(ax, drawing)
+        _draw_wires(ax, drawing)
+        _draw_boxes(ax, drawing)
+        top += drawing.geometry.height
     _draw_legend(_add_axes(figure, top=top, height=foot), entries)
     return figure
 
@@ -151,108 +171,74 @@ def _add_axes(figure: Figure, *, top: float, height: float) -> Axes:
     return ax
 
 
-def _headline(title: str | None, architecture: Architecture, num_classes: int) -> tuple[str, str]:
-    layers = len(architecture.layers)
-    parameters = format_parameters(count_parameters(architecture, num_classes=num_classes))
-    flops = format_flops(count_flops(architecture, num_classes=num_classes))
-    size = f"{layers} {'layer' if layers == 1 else 'layers'}, {parameters} parameters, {flops} FLOPs an image"
-    return title or "", size
-
-
-def _draw_headline(ax: Axes, title: str, size: str) -> None:
-    if title:
-        ax.text(_EDGE, -0.24, title, fontsize=11, fontweight="bold", va="bottom")
-    ax.text(_EDGE, -0.04, size, fontsize=8.5, color=GREY, va="bottom")
-
-
-def _draw_panels(ax: Axes, grid: Grid, geometry: Geometry, number: int, group: Group, name: str) -> None:
-    """The panel behind a group, in each line that the group has columns in; the label in the first says whose."""
-    for part, (line, (first, last)) in enumerate(grid.columns_of(number).items()):
-        places = {box.place: geometry.corners[node][0] for node, box in grid.boxes.items() if box.line == line}
-        left, right = places[first] - _PAD, places[last] + BOX_WIDTH + _PAD
-        lanes = grid.lanes[line]
-        top = geometry.line_tops[line] - geometry.panel_top
-        bottom = geometry.line_tops[line] + BOX_HEIGHT + (lanes - 1) * LANE_PITCH + PANEL_BOTTOM
-        panel = FancyBboxPatch(
-            (left, top),
-            right - left,
-            bottom - top,
-            boxstyle="round,pad=0,rounding_size=0.08",
-            facecolor=_PANELS[group.block % len(_PANELS)],
-            edgecolor="#C9C9C9",
-            linewidth=0.6,
-            zorder=0,
-            gid=f"{name}panel-{number}-{part}",
-        )
-        ax.add_patch(panel)
-        label = group.label if part == 0 else f"{group.label} …"
-        ax.text(left + _PAD, top + 0.04, label, fontsize=7.5, color="#444444", va="top", linespacing=1.1, zorder=5)
-
-
-def _draw_boxes(ax: Axes, grid: Grid, geometry: Geometry, name: str) -> None:
-    for node, box in grid.boxes.items():
-        x, y = geometry.corners[node]
-        face, edge = _BOXES[box.kind]
-        gid = f"{name}layer-{node}" if box.group is not None else f"{name}{box.kind}"
-        _draw_box(ax, x, y, BOX_WIDTH, BOX_HEIGHT, face, edge, gid=gid)
-        first, _, second = box.label.partition("\n")
-        middle = y + BOX_HEIGHT / 2
-        offset = 0.075 if second else 0.0
-        ax.text(x + BOX_WIDTH / 2, middle - offset, first, fontsize=8, ha="center", va="center", zorder=5)
-        if second:
-            ax.text(
-                x + BOX_WIDTH / 2,
-                middle + 0.085,
-                second,
-                fontsize=7,
-                ha="center",
-                va="center",
-                color="#333333",
-                zorder=5,
+def _draw_panels(ax: Axes, drawing: _Drawing) -> None:
+    """A panel behind each group, in each line that the group has columns in; the label in the first says whose."""
+    grid, geometry = drawing.grid, drawing.geometry
+    lefts = {(box.line, box.place): geometry.corners[node][0] for node, box in grid.boxes.items()}
+    for number, group in enumerate(grid.groups):
+        for part, (line, (first, last)) in enumerate(grid.columns_of(number).items()):
+            left, right = lefts[line, first] - _PAD, lefts[line, last] + BOX_WIDTH + _PAD
+            top = geometry.line_tops[line] - geometry.panel_top
+            bottom = geometry.line_tops[line] + BOX_HEIGHT + (grid.lanes[line] - 1) * LANE_PITCH + PANEL_BOTTOM
+            panel = FancyBboxPatch(
+                (left, top),
+                right - left,
+                bottom - top,
+                boxstyle="round,pad=0,rounding_size=0.08",
+                facecolor=_PANELS[group.block % len(_PANELS)],
+                edgecolor="#C9C9C9",
+                linewidth=0.6,
+                zorder=0,
+                gid=f"{drawing.prefix}panel-{number}-{part}",
             )
+            ax.add_patch(panel)
+            label = f"{group.label} …" if part else group.label
+            ax.text(left + _PAD, top + 0.04, label, fontsize=7.5, color="#444444", va="top", linespacing=1.1, zorder=5)
 
 
-def _draw_box(
-    ax: Axes, x: float, y: float, width: float, height: float, face: str, edge: str, gid: str | None = None
-) -> None:
+def _draw_boxes(ax: Axes, drawing: _Drawing) -> None:
+    for node, box in drawing.grid.boxes.items():
+        x, y = drawing.geometry.corners[node]
+        name = box.kind if box.group is None else f"layer-{node}"
+        _draw_box(ax, x, y, BOX_WIDTH, BOX_HEIGHT, box.kind, gid=f"{drawing.prefix}{name}")
+        first, _, second = box.label.partition("\n")
+        centred: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 5}
+        x, y = x + BOX_WIDTH / 2, y + BOX_HEIGHT / 2
+        ax.text(x, y - (0.075 if second else 0.0), first, fontsize=8, **centred)
+        if second:
+            ax.text(x, y + 0.085, second, fontsize=7, color="#333333", **centred)
+
+
+def _draw_box(ax: Axes, x: float, y: float, width: float, height: float, kind: str, *, gid: str | None = None) -> None:
+    face, edge = _BOXES[kind]
     style = "round,pad=0,rounding_size=0.05"
-    ax.add_patch(
-        FancyBboxPatch(
-            (x, y), width, height, boxstyle=style, facecolor=face, edgecolor=edge, linewidth=1, zorder=4, gid=gid
-        )
-    )
+    box = FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor=face, edgecolor=edge, linewidth=1, zorder=4)
+    box.set_gid(gid)
+    ax.add_patch(box)
 
 
-def _draw_wires(ax: Axes, geometry: Geometry, name: str) -> None:
-    """Every edge; those of one source and colour run over one another, a casing keeps others apart."""
-    colours = _skip_colours(geometry.wires)
-    for number, wire in enumerate(geometry.wires):
-        outline = _rounded(wire.points)
-        colour = colours[wire.source] if wire.skips else _CHAIN
-        zorder = 2.0 if wire.skips else 1.0
+def _draw_wires(ax: Axes, drawing: _Drawing) -> None:
+    """Every edge; those of one source and colour run over one another."""
+    wires = drawing.geometry.wires
+    skipping = sorted({wire.source for wire in wires if wire.skips})
+    colours = dict(zip(skipping, itertools.cycle(_SKIPS)))  # in turn along the network
+    for number, wire in enumerate(wires):
         arrow = FancyArrowPatch(
-            path=outline,
+            path=_rounded(wire.points),
             arrowstyle="-|>",
             mutation_scale=6,
-            color=colour,
+            color=colours[wire.source] if wire.skips else _CHAIN,
             linewidth=1.1,
             shrinkA=0,
             shrinkB=0,
             capstyle="butt",
             joinstyle="round",
-            zorder=zorder,
-            gid=f"{name}edge-{number}",
+            zorder=2.0 if wire.skips else 1.0,
+            gid=f"{drawing.prefix}edge-{number}",
         )
         ax.add_patch(arrow)
-    for (x, y), wire in _junctions(geometry.wires).items():
-        colour = colours[wire.source] if wire.skips else _CHAIN
-        ax.plot(x, y, marker="o", markersize=3.2, color=colour, zorder=3)
-
-
-def _skip_colours(wires: Sequence[Wire]) -> dict[int, str]:
-    """The colour of each source that skips, in turn along the network."""
-    sources = dict.fromkeys(wire.source for wire in wires if wire.skips)
-    return dict(zip(sorted(sources), itertools.cycle(_SKIPS)))
+    for (x, y), wire in _junctions(wires).items():
+        ax.plot(x, y, marker="o", markersize=3.2, color=colours[wire.source] if wire.skips else _CHAIN, zorder=3)
 
 
 def _junctions(wires: Sequence[Wire]) -> dict[Point, Wire]:
@@ -303,7 +289,7 @@ def _draw_legend(ax: Axes, entries: Sequence[tuple[str | None, str]]) -> None:
         if kind is None:
             ax.plot([x, x + 0.2], [y + 0.07] * 2, color=_SKIPS[0], linewidth=1.1)
         else:
-            _draw_box(ax, x, y, 0.2, 0.14, *_BOXES[kind])
+            _draw_box(ax, x, y, 0.2, 0.14, kind)
         ax.text(x + 0.26, y + 0.07, label, fontsize=8, va="center")
         x += _legend_width(label)
 
