@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eigen_jax.data import apply_views, augment, identity_view, num_views, sample_views
+from eigen_jax.data import apply_views, identity_view, num_views, sample_views
 
 draw = jax.jit(sample_views, static_argnames=("pad", "flip"))
 MANY = jnp.arange(162 * 200)
@@ -63,12 +63,3 @@ def test_the_view_of_an_example_depends_on_its_id_and_the_key_alone():
     np.testing.assert_array_equal(draw(key, jnp.asarray(order)), together[order])
     np.testing.assert_array_equal(draw(key, jnp.asarray([63])), together[63:64])
     assert (together == draw(jax.random.key(8), MANY)).mean() < 0.02
-
-
-def test_augment_applies_the_sampled_views():
-    key = jax.random.key(3)
-    images = np.random.default_rng(2).normal(size=(16, 8, 8, 3)).astype(np.float32)
-    result = jax.jit(augment, static_argnames=("pad", "flip"))(key, images, pad=2, flip=True)
-    views = np.asarray(draw(key, jnp.arange(16), pad=2, flip=True))
-    expected = [crop_by_hand(image, int(view), 2) for image, view in zip(images, views, strict=True)]
-    np.testing.assert_array_equal(result, np.stack(expected))

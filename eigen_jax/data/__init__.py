@@ -5,7 +5,7 @@ archives, or from scikit-learn, and end as float32 arrays on the device; `sample
 `apply_views` augment a batch there.
 """
 
-from eigen_jax.data.augmentation import apply_views, augment, identity_view, num_views, sample_views
+from eigen_jax.data.augmentation import apply_views, identity_view, num_views, sample_views
 from eigen_jax.data.cache import default_cache_dir
 from eigen_jax.data.loading import load_dataset, read_raw
 from eigen_jax.data.preprocessing import Zca, fit_zca, gcn_zca, global_contrast_normalize, standardize

@@ -16,7 +16,8 @@ import numpy as np
 from eigen_jax.data.types import DataError, RawDataset
 from eigen_jax.data.unpickling import unpickle
 
-_IMAGE_SHAPE = (32, 32, 3)
+# What a folder or an archive that cannot be read raises.
+_UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,12 +76,12 @@ def read_official(data_dir: Path, *, name: str) -> RawDataset:
             of the other set, or holds images or labels that cannot be.
     """
     layout = _LAYOUTS[name]
-    location = _locate(data_dir, name)
+    location = _locate(data_dir, layout)
     contents = _read_folder(location, layout) if location.is_dir() else _read_archive(location, layout)
     labels = {file: f"{location}/{file}" if location.is_dir() else f"{file} in {location}" for file in layout.files}
     parts = {file: unpickle(contents[file], label=labels[file]) for file in layout.files}
-    train = [_read_part(parts[file], layout, labels[file]) for file in layout.train_files]
-    test_images, test_labels = _read_part(parts[layout.test_file], layout, labels[layout.test_file])
+    train = [_read_examples(parts[file], layout, labels[file]) for file in layout.train_files]
+    test_images, test_labels = _read_examples(parts[layout.test_file], layout, labels[layout.test_file])
     return RawDataset(
         name=name,
         class_names=_read_class_names(parts[layout.meta_file], layout, labels[layout.meta_file]),
@@ -91,9 +92,8 @@ def read_official(data_dir: Path, *, name: str) -> RawDataset:
     )
 
 
-def _locate(data_dir: Path, name: str) -> Path:
+def _locate(data_dir: Path, layout: _Layout) -> Path:
     """The folder of the set, or an archive that may hold it, at or in `data_dir`."""
-    layout = _LAYOUTS[name]
     try:
         if not data_dir.exists():
             raise DataError(f"data folder {data_dir} does not exist; {_wanted(layout)}")
@@ -101,15 +101,14 @@ def _locate(data_dir: Path, name: str) -> Path:
             if not tarfile.is_tarfile(data_dir):
                 raise DataError(f"{data_dir} is neither a folder nor a whole archive; {_wanted(layout)}")
             return data_dir
-        found = _find(data_dir, layout)
-        others = [(other, _find(data_dir, other)) for key, other in _LAYOUTS.items() if key != name]
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        found = {each.title: _find(data_dir, each) for each in (layout, *_LAYOUTS.values())}
+    except _UNREADABLE as error:
         raise DataError(f"{data_dir} cannot be read ({_reason(error)}); {_wanted(layout)}") from error
-    if found is not None:
-        return found
-    for other, place in others:
+    for title, place in found.items():  # the set itself first
         if place is not None:
-            raise _other_set(place, other, layout)
+            if title != layout.title:
+                raise _other_set(place, title, layout)
+            return place
     raise _no_set(data_dir, layout)
 
 
@@ -129,8 +128,8 @@ def _wanted(layout: _Layout) -> str:
     return f"give the folder that holds {layout.folder} or {layout.archive}"
 
 
-def _other_set(place: object, other: _Layout, layout: _Layout) -> DataError:
-    return DataError(f"{place} holds {other.title}, not {layout.title}; {_wanted(layout)}")
+def _other_set(place: object, title: str, layout: _Layout) -> DataError:
+    return DataError(f"{place} holds {title}, not {layout.title}; {_wanted(layout)}")
 
 
 def _no_set(place: Path, layout: _Layout) -> DataError:
@@ -165,8 +164,8 @@ def _read_archive(path: Path, layout: _Layout) -> dict[str, bytes]:
                 stream = archive.extractfile(member) if member.isfile() else None
                 if stream is not None and _is_of(layout, name):
                     folders.setdefault(name.parent, {})[name.name] = stream.read()
-                others += [other for other in _LAYOUTS.values() if other is not layout and _is_of(other, name)]
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+                others += [other.title for other in _LAYOUTS.values() if other is not layout and _is_of(other, name)]
+    except _UNREADABLE as error:
         raise DataError(f"{path} is truncated or damaged ({_reason(error)}); get the archive again") from error
     if not folders:
         raise _other_set(path, others[0], layout) if others else _no_set(path, layout)
@@ -182,20 +181,19 @@ def _is_of(layout: _Layout, member: PurePosixPath) -> bool:
     return member.name in layout.files and member.parent.name in (layout.folder, "")
 
 
-def _read_part(part: Mapping[str, Any], layout: _Layout, label: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_examples(part: Mapping[str, Any], layout: _Layout, label: str) -> tuple[np.ndarray, np.ndarray]:
     """One batch file's images [N, 32, 32, 3] uint8 and labels [N] int32."""
     if layout.labels_key not in part:
         for other in _LAYOUTS.values():
             if other.labels_key in part:
-                raise _other_set(label, other, layout)
+                raise _other_set(label, other.title, layout)
     for key in ("data", layout.labels_key):
         if key not in part:
             raise DataError(f"{label} has no {key!r}; it is not a {layout.title} file: get it again")
     images, labels = part["data"], _integers(part[layout.labels_key], label)
-    height, width, channels = _IMAGE_SHAPE
     if not isinstance(images, np.ndarray):
         raise DataError(f"{label} holds images of type {type(images).__name__}; they must be a uint8 array [N, 3072]")
-    if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != height * width * channels:
+    if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != 3 * 32 * 32:
         raise DataError(f"{label} holds images {images.dtype} {list(images.shape)}; they must be uint8 [N, 3072]")
     if not len(images):
         raise DataError(f"{label} holds no image; get it again")
@@ -204,8 +202,7 @@ def _read_part(part: Mapping[str, Any], layout: _Layout, label: str) -> tuple[np
     if labels.min() < 0 or labels.max() >= layout.num_classes:
         wrong = labels[(labels < 0) | (labels >= layout.num_classes)][0]
         raise DataError(f"{label} holds the label {wrong}; {layout.title} has labels 0 to {layout.num_classes - 1}")
-    # A row holds the red, then the green, then the blue plane.
-    planes = images.reshape(-1, channels, height, width)
+    planes = images.reshape(-1, 3, 32, 32)  # red, green, blue
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)), labels.astype(np.int32)
 
 

@@ -68,18 +68,3 @@ def apply_views(images: Array, views: Array, *, pad: int = 4) -> Array:
     # take a fortieth of the time of selecting among static slices.
     cropped = jnp.take_along_axis(padded, rows[:, :, None, None], axis=1)
     return jnp.take_along_axis(cropped, columns[:, None, :, None], axis=2)
-
-
-def augment(key: Array, images: Array, *, pad: int = 4, flip: bool = True) -> Array:
-    """Random pad-crop-flip of a batch that stands alone: the view of image i depends on key and i.
-
-    Args:
-        key: a PRNG key.
-        images: [B, H, W, C], any dtype.
-        pad: pixels of zero padding on each side.
-        flip: whether half of the images are mirrored left to right.
-
-    Returns:
-        [B, H, W, C], the dtype of `images`.
-    """
-    return apply_views(images, sample_views(key, jnp.arange(images.shape[0]), pad=pad, flip=flip), pad=pad)

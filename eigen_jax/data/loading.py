@@ -58,10 +58,7 @@ def read_raw(config: DataConfig) -> RawDataset:
         DataError: the data cannot be had or read.
     """
     if config.name == "digits":
-        # Here and below, slow imports wait until the data set that needs them is asked for.
-        from eigen_jax.data.digits import read_digits
-
-        return read_digits()
+        return _read_digits()
     if config.data_dir is not None:
         return read_official(Path(config.data_dir), name=config.name)
     return _read_downloaded(config.name, _cache_dir(config))
@@ -69,6 +66,28 @@ def read_raw(config: DataConfig) -> RawDataset:
 
 def _cache_dir(config: DataConfig) -> Path:
     return default_cache_dir() if config.cache_dir is None else Path(config.cache_dir)
+
+
+def _read_digits() -> RawDataset:
+    """scikit-learn's digits as 1,437 training and 360 test images, [N, 8, 8, 1] uint8.
+
+    The published set has no test part, so a fixed stratified one is held out here, for good.
+    """
+    # Here and below, slow imports wait until the data set that needs them is asked for.
+    from sklearn.datasets import load_digits
+
+    published = load_digits()
+    images = np.rint(published.images * (255 / 16)).astype(np.uint8)[..., None]  # of pixels from 0 to 16
+    labels = published.target.astype(np.int32)
+    train, test = stratified_split(labels, 360, num_classes=10, seed=0)
+    return RawDataset(
+        name="digits",
+        class_names=tuple(map(str, published.target_names)),
+        train_images=images[train],
+        train_labels=labels[train],
+        test_images=images[test],
+        test_labels=labels[test],
+    )
 
 
 def _read_downloaded(name: str, cache_dir: Path) -> RawDataset:

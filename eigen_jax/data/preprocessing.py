@@ -64,19 +64,17 @@ def fit_zca(rows: np.ndarray, *, bias: float = 0.1) -> Zca:
 def gcn_zca(train: np.ndarray, *others: np.ndarray, scale: float = 55.0, bias: float = 0.1) -> list[np.ndarray]:
     """Contrast-normalizes every image, then whitens it with the ZCA of `train`.
 
-    Args:
-        train: [N, H, W, C] uint8.
-        *others: more parts of the same data set, each [N, H, W, C] uint8.
-        scale: see `global_contrast_normalize`.
-        bias: see `fit_zca`.
+    Args: parts of one data set, each [N, H, W, C] uint8; `scale` as of `global_contrast_normalize`,
+    `bias` as of `fit_zca`.
 
     Returns:
         The parts in order, each [N, H, W, C] float32.
     """
-    zca = fit_zca(_rows(global_contrast_normalize(train, scale=scale)), bias=bias)
+    zca = fit_zca(global_contrast_normalize(train, scale=scale).reshape(len(train), -1), bias=bias)
 
     def transform(images: np.ndarray) -> np.ndarray:
-        return zca(_rows(global_contrast_normalize(images, scale=scale))).reshape(images.shape)
+        rows = global_contrast_normalize(images, scale=scale).reshape(len(images), -1)
+        return zca(rows).reshape(images.shape)
 
     return [_in_chunks(transform, part) for part in (train, *others)]
 
@@ -84,21 +82,12 @@ def gcn_zca(train: np.ndarray, *others: np.ndarray, scale: float = 55.0, bias: f
 def standardize(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     """Gives each channel of `train` mean 0 and standard deviation 1, and maps the other parts alike.
 
-    Args:
-        train: [N, H, W, C] uint8.
-        *others: more parts of the same data set, each [N, H, W, C] uint8.
-
-    Returns:
-        The parts in order, each [N, H, W, C] float32. A channel that is constant in `train` is only centred.
+    Arguments and result are those of `gcn_zca`. A channel that is constant in `train` is only centred.
     """
     mean = train.mean(axis=(0, 1, 2), dtype=np.float64)
     deviation = train.std(axis=(0, 1, 2), dtype=np.float64)
     deviation = np.where(deviation == 0.0, 1.0, deviation)
     return [_in_chunks(lambda images: (images - mean) / deviation, part) for part in (train, *others)]
-
-
-def _rows(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1)
 
 
 def _in_chunks(transform, images: np.ndarray) -> np.ndarray:

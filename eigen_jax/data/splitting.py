@@ -22,7 +22,7 @@ def stratified_split(
         name: what an error calls `size`.
 
     Returns:
-        The positions kept and the positions held out, each ascending: [N - size] and [size] int64.
+        The positions kept, [N - size], and held out, [size], each int64 and ascending.
 
     Raises:
         DataError: `size` leaves a class without an image on one of the two sides.
@@ -50,6 +50,5 @@ def _largest_remainder(counts: np.ndarray, size: int) -> np.ndarray:
     total = int(counts.sum())
     quotas = counts * size // total
     remainders = counts * size % total
-    first = np.argsort(-remainders, kind="stable")[: size - int(quotas.sum())]
-    quotas[first] += 1
+    quotas[np.argsort(-remainders, kind="stable")[: size - int(quotas.sum())]] += 1
     return quotas

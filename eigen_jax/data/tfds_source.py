@@ -23,8 +23,6 @@ from tensorflow_datasets.image_classification import cifar
 
 from eigen_jax.data.types import DataError, RawDataset
 
-_IMAGE_SHAPE = (32, 32, 3)
-_IMAGE_BYTES = 32 * 32 * 3
 _PROBE_SECONDS = 15.0  # tensorflow-datasets itself retries for minutes before it gives up
 
 _logger = logging.getLogger(__name__)
@@ -48,7 +46,7 @@ class _TarfileBuilder:
 
     def _generate_examples(self, split_prefix: str, contents: list[bytes]) -> Iterator[tuple[int, dict]]:
         keys = self._cifar_info.label_keys
-        records = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, len(keys) + _IMAGE_BYTES)
+        records = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, len(keys) + 3 * 32 * 32)
         for index, record in enumerate(records):
             pixels = record[len(keys) :].reshape(3, 32, 32).transpose(1, 2, 0)
             labels = {key: int(label) for key, label in zip(keys, record[: len(keys)], strict=True)}
@@ -69,15 +67,12 @@ _BUILDERS: dict[str, Any] = {"cifar10": _Cifar10, "cifar100": _Cifar100}
 
 
 def read_tfds(name: str, *, tfds_dir: Path) -> RawDataset:
-    """Reads a CIFAR set with tensorflow-datasets, downloading and preparing it the first time.
+    """Reads a CIFAR set, in its official order, with tensorflow-datasets; downloads and prepares it the first time.
 
     Args:
         name: "cifar10" or "cifar100".
         tfds_dir: tensorflow-datasets' data folder. An archive that is put into its
             `downloads/manual` is used in place of a download.
-
-    Returns:
-        The set, in its official order.
 
     Raises:
         DataError: the download fails or has the wrong checksum, or the folder cannot be written or read.
@@ -90,8 +85,7 @@ def read_tfds(name: str, *, tfds_dir: Path) -> RawDataset:
             _check_reachable(builder._cifar_info.url, name)
         _prepare(builder)
     try:
-        train_images, train_labels = _read_split(builder, "train")
-        test_images, test_labels = _read_split(builder, "test")
+        (train_images, train_labels), (test_images, test_labels) = (_read_split(builder, s) for s in ("train", "test"))
     except Exception as error:  # array_record and the image decoder each have errors of their own
         raise DataError(
             f"the prepared {name} in {builder.data_dir} cannot be read ({_reason(error)}); "
@@ -156,7 +150,7 @@ def _read_archive(path: Path) -> dict[str, bytes]:
 def _read_split(builder: tfds.core.GeneratorBasedBuilder, split: str) -> tuple[np.ndarray, np.ndarray]:
     """A split's images [N, 32, 32, 3] uint8 and labels [N] int32, in the official order."""
     source = builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
-    images = np.empty((len(source), *_IMAGE_SHAPE), np.uint8)
+    images = np.empty((len(source), 32, 32, 3), np.uint8)
     labels = np.empty(len(source), np.int32)
     for example in source:
         # tensorflow-datasets shuffles what it writes; the id keeps the place.

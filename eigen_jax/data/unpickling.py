@@ -8,6 +8,7 @@ even behind a list of allowed names: `numpy.ndarray` over a chosen buffer reads 
 
 import io
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,6 @@ def _text(value: object) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
-def _reconstruct(*_: object) -> _ArrayState:
-    return _ArrayState()
-
-
 def _frombuffer(content: object, dtype: object, shape: tuple, order: str) -> _ArrayState:
     array = _ArrayState()
     array.__setstate__((None, shape, dtype, order == "F", content))
@@ -79,19 +76,15 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _empty_bytes() -> bytes:
-    return b""
-
-
-_ALLOWED = {
-    "__builtin__.bytes": _empty_bytes,  # how Python 3 writes b"" in protocol 2
+_ALLOWED: dict[str, Callable] = {
+    "__builtin__.bytes": lambda: b"",  # how Python 3 writes b"" in protocol 2
     "numpy.ndarray": _ArrayState,
     "numpy.dtype": _DtypeState,
     "_codecs.encode": _encode,
 }
 for _core in ("numpy.core", "numpy._core"):  # before NumPy 2, and since
     _ALLOWED |= {
-        f"{_core}.multiarray._reconstruct": _reconstruct,
+        f"{_core}.multiarray._reconstruct": lambda *_: _ArrayState(),
         f"{_core}.multiarray.scalar": _scalar,
         f"{_core}.numeric._frombuffer": _frombuffer,  # an array, in protocol 5
     }
@@ -99,10 +92,10 @@ for _core in ("numpy.core", "numpy._core"):  # before NumPy 2, and since
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[f"{module}.{name}"]
-        except KeyError:
-            raise _Refused(f"{module}.{name}") from None
+        full = f"{module}.{name}"
+        if full not in _ALLOWED:
+            raise _Refused(full)
+        return _ALLOWED[full]
 
 
 def unpickle(content: bytes, *, label: str) -> dict[str, Any]:
@@ -113,7 +106,7 @@ def unpickle(content: bytes, *, label: str) -> dict[str, Any]:
         label: names the file in an error.
 
     Returns:
-        The dictionary, with its keys as str, byte strings as bytes, and arrays as integer NumPy arrays.
+        Its content, with keys as str, byte strings as bytes, and arrays as integer NumPy arrays.
 
     Raises:
         DataError: the pickle is truncated, malformed, not a dictionary, or names anything but arrays.
