@@ -34,15 +34,10 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Array:
-        """Classifies images.
+        """[B, H, W, C] images, of any real dtype, to [B, K] float32 logits.
 
-        Args:
-            images: [B, H, W, C], any real dtype.
-            train: normalise with the batch's statistics and update the running ones, which needs
-                `mutable=["batch_stats"]`; otherwise normalise with the running ones.
-
-        Returns:
-            [B, K] float32 logits.
+        In training, batches are normalised with their own statistics and the running ones are updated, which
+        needs `mutable=["batch_stats"]`; otherwise with the running ones.
 
         Raises:
             ArchitectureError: the images do not have the architecture's input shape.
@@ -84,16 +79,10 @@ class ConvLayer(nn.Module):
 
 
 def build_network(architecture: Architecture, *, num_classes: int, dtype: DTypeLike = jnp.float32) -> Network:
-    """The Flax module of an architecture.
+    """The Flax module of an architecture, with K = `num_classes`, whose maps have this dtype.
 
-    Args:
-        architecture: what to build.
-        num_classes: K.
-        dtype: of the maps; variables are float32 and logits come out as float32 in any case.
-
-    Returns:
-        A module with `init(key, images, train=...)` and `apply(variables, images, train=...)`.
-        Kernels of convolutions are initialised as by He et al. (2015): normal, truncated at two
-        standard deviations, variance 2 / fan-in (`nn.initializers.he_normal`).
+    It has `init(key, images, train=...)` and `apply(variables, images, train=...)`; variables and logits
+    are float32 in any case. Kernels of convolutions are initialised as by He et al. (2015): normal,
+    truncated at two standard deviations, variance 2 / fan-in (`nn.initializers.he_normal`).
     """
     return Network(architecture=architecture, num_classes=num_classes, dtype=jnp.dtype(dtype))

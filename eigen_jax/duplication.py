@@ -83,9 +83,9 @@ def repeat_blocks(genome: Genome, repeats: Array, *, spec: GenomeSpec) -> tuple[
         spec: the search space.
 
     Returns:
-        The genome, and [] bool: whether there is such a network, within the capacity and the bounds.
-        There is none where a level without a block that can be repeated has repeats other than 1.
-        The genome is as it was where there is none.
+        The genome, and [] bool: whether there is such a network, within the capacity and the bounds, as
+        there is none where a level without a block that can be repeated has repeats other than 1. The
+        genome is as it was where there is none.
     """
     return _repeat(genome, _find_blocks(genome, spec), repeats, spec)
 
@@ -107,13 +107,6 @@ def duplicates(
     A combination is how often each block stands, from 1 to `max_repeats`; once each is none. All are
     tried before fewer than `count` are given, unless they are more than `MAX_CANDIDATES`: then so
     many draws are tried.
-
-    Args:
-        key: a PRNG key.
-        genome: [G] genes, valid for the spec.
-        count: children to make.
-        spec: the search space.
-        max_repeats: most times that a block stands in a row.
 
     Returns:
         The children, [count, ...], valid for the spec, and their repeats, [count, L + 1] int32. Where
@@ -229,10 +222,7 @@ def _lay_out(genome: Genome, blocks: _Blocks, repeats: Array) -> _Layout:
 
 
 def _needed(genome: Genome, blocks: _Blocks, repeats: Array) -> tuple[Array, Array, Array]:
-    """Which layers reach the sink in their block's original, copies between and last copy; [G] bool each.
-
-    The last copy stands for the whole block where that is repeated once.
-    """
+    """[G] bool each: who reaches the sink in a block's original, copies between and last copy, as a lone block is."""
     gene, level = jnp.arange(genome.capacity, dtype=jnp.int32), blocks.level
     repeated = (repeats > 1)[level]
     ends = gene == blocks.output[level], gene == blocks.copied_output[level], gene == genome.length - 1

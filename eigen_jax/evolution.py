@@ -131,16 +131,13 @@ class Survival:
 
 
 def update_threshold(level: Array, fitness: Array, alive: Array, *, rank: int) -> Array:
-    """Raises a threshold to the rank-th best fitness of the living (Eq. 1 and 2).
+    """Raises a threshold, `level`, to the rank-th best fitness of the living (Eq. 1 with p, Eq. 2 with q); [] float32.
 
     Args:
-        level: [] float32, the threshold so far.
+        level: [] float32; it stays where fewer than `rank` values count.
         fitness: [P] float32; values that are not finite do not count.
         alive: [P] bool.
-        rank: p of Eq. 1, or q of Eq. 2.
-
-    Returns:
-        [] float32, never less than `level`; `level` itself where fewer than `rank` values count.
+        rank: p or q.
     """
     counted = jnp.where(alive & jnp.isfinite(fitness), fitness, -jnp.inf)
     ranked = jnp.sort(counted, descending=True)
@@ -152,7 +149,7 @@ def extinguish(level: Array, fitness: Array, alive: Array) -> Array:
     """Who lives on, [P] bool: the living whose fitness is not less than the threshold (Algorithm 1, lines 5 and 8).
 
     Args:
-        level: [] float32, the threshold.
+        level: [] float32.
         fitness: [P] float32; NaN is less than every threshold.
         alive: [P] bool.
     """
@@ -163,10 +160,7 @@ def extinguish(level: Array, fitness: Array, alive: Array) -> Array:
 def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig) -> Survival:
     """Who survives a generation: by Algorithm 1; of duplicates, unless the config says otherwise, all with a fitness.
 
-    Args:
-        state: with the population that the fitness belongs to.
-        fitness: [P, 3] float32, at T1, T1 + T2 and T1 + T2 + T3; NaN or -inf where there is none.
-        config: the evolution's settings.
+    Args: as of `evolution_step`.
     """
     fitness = jnp.where(is_child(state)[:, None], fitness, -jnp.inf)
     extinction = survival_selection(state.thresholds, fitness, config=config)
@@ -177,13 +171,7 @@ def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig)
 
 @functools.partial(jax.jit, static_argnames="config")
 def survival_selection(thresholds: Thresholds, fitness: Array, *, config: EvolutionConfig) -> Survival:
-    """Raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9).
-
-    Args:
-        thresholds: as the generation before left them.
-        fitness: [P, 3] float32, at T1, T1 + T2 and T1 + T2 + T3.
-        config: the ranks p and q.
-    """
+    """Raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9); `fitness` as of `evolution_step`."""
     alive = jnp.ones(fitness.shape[0], bool)
     first = update_threshold(thresholds.first, fitness[:, 0], alive, rank=config.first_rank)
     survives_first = extinguish(first, fitness[:, 0], alive)
@@ -211,7 +199,7 @@ def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, co
     """Mutates a parent into P children, each by a number of steps drawn uniformly from {1, ..., m}.
 
     Args:
-        key: a PRNG key, of the generation; child i draws from `fold_in(key, i)`.
+        key: of the generation; child i draws from `fold_in(key, i)`.
         parent: [G] genes.
         most_steps: [] int32, m.
         spec: the search space.
@@ -229,14 +217,7 @@ def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, co
 
 
 def breed_duplicates(key: Array, parent: Genome, *, spec: GenomeSpec, config: EvolutionConfig) -> Population:
-    """Repeats the blocks of a parent by P different combinations; where fewer fit, see `is_child`.
-
-    Args:
-        key: a PRNG key, of the generation.
-        parent: [G] genes.
-        spec: the search space.
-        config: the population's size, and the most times that a block stands in a row.
-    """
+    """Repeats the blocks of a parent, [G] genes, by P different combinations; where fewer fit, see `is_child`."""
     size = config.population_size
     genomes, repeats = duplicates(key, parent, count=size, spec=spec, max_repeats=config.max_repeats)
     return _population(genomes, spec, repeats=repeats)
@@ -305,12 +286,10 @@ class _Stage(NamedTuple):
 def evolution_step(
     key: Array, state: EvolutionState, fitness: Array, *, spec: GenomeSpec, config: EvolutionConfig
 ) -> EvolutionState:
-    """One generation of Algorithm 1: extinction, selection, and the next population.
-
-    Pure, and traced once in a search.
+    """One generation of Algorithm 1: extinction, selection, and the next population. Traced once in a search.
 
     Args:
-        key: the PRNG key of the next generation.
+        key: of the next generation.
         state: with the population that the fitness belongs to.
         fitness: [P, 3] float32, at T1, T1 + T2 and T1 + T2 + T3; NaN or -inf where there is none.
         spec: the search space.
@@ -383,13 +362,13 @@ def _next_stage(state: EvolutionState, best_fitness: Array, config: EvolutionCon
 
 
 def is_saturated(history: Array, best_fitness: Array, *, gain: float) -> Array:
-    """Whether the best fitness gained less than `gain` over the generations of the window; [] bool.
+    """Whether the best fitness gained less than `gain`, a fraction, over the generations of the window; [] bool.
 
     Args:
         history: [S] float32, the best fitness after each of the S generations before, oldest first;
             -inf where a phase has not lasted so long or nothing has survived yet.
-        best_fitness: [] float32, the best fitness now.
-        gain: as a fraction.
+        best_fitness: [] float32, now.
+        gain: static.
     """
     return jnp.isfinite(history[0]) & (best_fitness - history[0] < gain)
 

@@ -158,11 +158,8 @@ _LEVEL_MASK = (1 << _LEVEL_BITS) - 1
 def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None) -> Shapes:
     """Infers map sizes, widths and costs in one pass along the genes; jit- and vmap-able.
 
-    Args:
-        genome: [G] genes in topological order.
-        spec: the search space.
-        bound: [] int32, at least the genome's length: genes to visit, all by default. One bound
-            for a whole vmapped batch makes the pass cost what the longest genome needs.
+    `bound`, [] int32, tells how many genes to visit, at least the genome's length; by default, all. One
+    for a whole vmapped batch makes the pass cost what the longest genome needs.
     """
     channels = jnp.asarray(spec.channels, jnp.int32)
     areas = jnp.asarray([kernel * kernel for kernel in spec.kernels], jnp.int32)
@@ -207,10 +204,7 @@ def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None
 
 
 def within_bounds(shapes: Shapes, *, spec: GenomeSpec) -> Array:
-    """Whether a network is within the spec's bounds on parameters and FLOPs; [] bool.
-
-    No network whose exact cost is over a bound passes.
-    """
+    """Whether a network keeps the bounds on parameters and FLOPs, [] bool; none whose exact cost is over one passes."""
     few = shapes.parameters <= _rounded_down(spec.max_parameters, spec)
     return few & (shapes.flops <= _rounded_down(spec.max_flops, spec))
 

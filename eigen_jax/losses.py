@@ -10,14 +10,11 @@ from jax import Array
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Cross-entropy of the softmax of `logits` with the true class, in nats.
+    """[B] float32: the cross-entropy of the softmax of `logits` with the true class, in nats.
 
     Args:
         logits: [B, K], any floating dtype; computed in float32.
         labels: [B] integers in [0, K).
-
-    Returns:
-        [B] float32, the loss of each example.
     """
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 

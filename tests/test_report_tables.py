@@ -12,7 +12,6 @@ from eigen_jax.report import (
     NOT_MEASURED,
     Column,
     Measured,
-    Provenance,
     Quoted,
     ReportError,
     Shared,
@@ -149,13 +148,11 @@ def test_a_figure_of_the_paper_is_withheld_where_it_cannot_be_compared() -> None
 
 def test_the_notes_tell_where_the_numbers_came_from() -> None:
     notes = provenance_notes(
-        Provenance(
-            command="python -m experiments.table2 --dataset digits",
-            machine="AMD EPYC, 2 cores",
-            versions={"jax": "0.10.2", "flax": "0.12.8"},
-            seeds=(0, 1, 2),
-            compute={"search": 5_400.0, "final": 45.0, "teacher": None},
-        )
+        command="python -m experiments.table2 --dataset digits",
+        machine="AMD EPYC, 2 cores",
+        versions={"jax": "0.10.2", "flax": "0.12.8"},
+        seeds=(0, 1, 2),
+        compute={"search": 5_400.0, "final": 45.0, "teacher": None},
     )
     assert notes == (
         "Command: `python -m experiments.table2 --dataset digits`",

@@ -14,11 +14,7 @@ _OPS = {kind: op for op, kind in _KINDS.items()}
 
 
 def decode(genome: Genome, *, spec: GenomeSpec) -> Architecture:
-    """The architecture that one genome stands for; runs on the host.
-
-    Args:
-        genome: one genome, without batch dimensions; fields as in `Genome`.
-        spec: the search space whose values the genome indexes.
+    """The architecture that one genome, without batch dimensions, stands for; runs on the host.
 
     Raises:
         ArchitectureError: the genome breaks an invariant of `Genome`.

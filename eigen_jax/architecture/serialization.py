@@ -33,11 +33,7 @@ def to_dict(architecture: Architecture) -> dict[str, Any]:
 
 
 def from_dict(content: Any, *, capacity: int = MAX_LAYERS) -> Architecture:
-    """The architecture that a parsed JSON object describes, as `to_dict` writes it.
-
-    Args:
-        content: what a JSON parser returned; layers may be in any topological order.
-        capacity: the most layers that are accepted.
+    """The architecture that a parsed JSON object describes, as `to_dict` writes it, layers in any topological order.
 
     Raises:
         ArchitectureError: the content is no architecture, has an unknown schema version, or has

@@ -25,16 +25,10 @@ class _Layout:
     title: str
     folder: str
     archive: str
-    train_files: tuple[str, ...]
-    test_file: str
-    meta_file: str
+    files: tuple[str, ...]  # of training images, of test images, of names
     labels_key: str
     names_key: str
     num_classes: int
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (*self.train_files, self.test_file, self.meta_file)
 
 
 _LAYOUTS = {
@@ -42,9 +36,7 @@ _LAYOUTS = {
         title="CIFAR-10",
         folder="cifar-10-batches-py",
         archive="cifar-10-python.tar.gz",
-        train_files=tuple(f"data_batch_{number}" for number in range(1, 6)),
-        test_file="test_batch",
-        meta_file="batches.meta",
+        files=(*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
         labels_key="labels",
         names_key="label_names",
         num_classes=10,
@@ -53,9 +45,7 @@ _LAYOUTS = {
         title="CIFAR-100",
         folder="cifar-100-python",
         archive="cifar-100-python.tar.gz",
-        train_files=("train",),
-        test_file="test",
-        meta_file="meta",
+        files=("train", "test", "meta"),
         labels_key="fine_labels",
         names_key="fine_label_names",
         num_classes=100,
@@ -72,23 +62,22 @@ def read_official(data_dir: Path, *, name: str) -> RawDataset:
         name: "cifar10" or "cifar100".
 
     Raises:
-        DataError: nothing of that set is there, or a file is missing, unreadable, truncated, hostile,
-            of the other set, or holds images or labels that cannot be.
+        DataError: nothing of that set is there, or what is there is not whole, hostile, or cannot be.
     """
     layout = _LAYOUTS[name]
     location = _locate(data_dir, layout)
     contents = _read_folder(location, layout) if location.is_dir() else _read_archive(location, layout)
     labels = {file: f"{location}/{file}" if location.is_dir() else f"{file} in {location}" for file in layout.files}
     parts = {file: unpickle(contents[file], label=labels[file]) for file in layout.files}
-    train = [_read_examples(parts[file], layout, labels[file]) for file in layout.train_files]
-    test_images, test_labels = _read_examples(parts[layout.test_file], layout, labels[layout.test_file])
+    *batches, meta = layout.files
+    *train, test = (_read_examples(parts[file], layout, labels[file]) for file in batches)
     return RawDataset(
         name=name,
-        class_names=_read_class_names(parts[layout.meta_file], layout, labels[layout.meta_file]),
+        class_names=_read_class_names(parts[meta], layout, labels[meta]),
         train_images=np.concatenate([images for images, _ in train]),
-        train_labels=np.concatenate([part_labels for _, part_labels in train]),
-        test_images=test_images,
-        test_labels=test_labels,
+        train_labels=np.concatenate([numbers for _, numbers in train]),
+        test_images=test[0],
+        test_labels=test[1],
     )
 
 

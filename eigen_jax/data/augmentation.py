@@ -24,7 +24,7 @@ def identity_view(pad: int) -> int:
 
 
 def sample_views(key: Array, example_ids: Array, *, pad: int = 4, flip: bool = True) -> Array:
-    """Draws a view for each example, uniformly.
+    """Draws a view for each example, uniformly; [B] int32, in [0, num_views(pad)).
 
     An example's view depends on the key and on its own id only, so it is the same in any batch
     and on any number of devices.
@@ -34,9 +34,6 @@ def sample_views(key: Array, example_ids: Array, *, pad: int = 4, flip: bool = T
         example_ids: [B] integer, each example's position in the data set.
         pad: pixels of padding on each side.
         flip: whether half of the views are mirrored left to right; False draws unflipped views only.
-
-    Returns:
-        [B] int32, in [0, num_views(pad)).
     """
     stride = 1 if flip else 2
 
@@ -47,15 +44,9 @@ def sample_views(key: Array, example_ids: Array, *, pad: int = 4, flip: bool = T
 
 
 def apply_views(images: Array, views: Array, *, pad: int = 4) -> Array:
-    """Pads with zeros, crops and flips each image as its view says.
+    """Pads with zeros, crops and flips each image, [B, H, W, C] of any dtype, as its view, [B] int32, says.
 
-    Args:
-        images: [B, H, W, C], any dtype.
-        views: [B] int32, in [0, num_views(pad)).
-        pad: pixels of padding on each side; the one that the views were drawn for.
-
-    Returns:
-        [B, H, W, C], the dtype of `images`.
+    `pad`, the pixels of padding on each side, is the one that the views were drawn for.
     """
     height, width = images.shape[1:3]
     offsets, flips = views // 2, views % 2

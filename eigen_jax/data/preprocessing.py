@@ -11,16 +11,9 @@ _CONSTANT_NORM = 1e-8  # an image with less contrast than this is constant but f
 
 
 def global_contrast_normalize(images: np.ndarray, *, scale: float = 55.0) -> np.ndarray:
-    """Gives every image mean 0 and L2 norm `scale`; a constant image becomes zero.
+    """Gives every image mean 0 and L2 norm `scale`; a constant one becomes zero. [N, ...] of any real dtype to float64.
 
     Goodfellow et al., "Maxout Networks" (2013), Section 5.2, and Coates et al. (2011).
-
-    Args:
-        images: [N, ...], any real dtype; the mean and the norm are over all but the first axis.
-        scale: the norm of each result.
-
-    Returns:
-        float64, the shape of `images`.
     """
     rows = images.reshape(len(images), -1).astype(np.float64)
     rows -= rows.mean(axis=1, keepdims=True)
@@ -42,14 +35,11 @@ class Zca:
 
 
 def fit_zca(rows: np.ndarray, *, bias: float = 0.1) -> Zca:
-    """Fits W = U diag(1 / sqrt(s + bias)) U^T, where U diag(s) U^T is the covariance of the rows.
+    """Fits W = U diag(1 / sqrt(s + bias)) U^T, where U diag(s) U^T is the covariance of the rows, [N, D] float64.
 
-    All D components are kept. The covariance divides by N. Krizhevsky, "Learning multiple layers of
-    features from tiny images" (2009), Appendix A.
-
-    Args:
-        rows: [N, D] float64.
-        bias: added to each eigenvalue, which bounds the gain of directions with little variance.
+    All D components are kept; the bias bounds the gain of directions with little variance. The
+    covariance divides by N. Krizhevsky, "Learning multiple layers of features from tiny images" (2009),
+    Appendix A.
     """
     mean = rows.mean(axis=0)
     covariance = np.zeros((rows.shape[1], rows.shape[1]))
@@ -64,11 +54,7 @@ def fit_zca(rows: np.ndarray, *, bias: float = 0.1) -> Zca:
 def gcn_zca(train: np.ndarray, *others: np.ndarray, scale: float = 55.0, bias: float = 0.1) -> list[np.ndarray]:
     """Contrast-normalizes every image, then whitens it with the ZCA of `train`.
 
-    Args: parts of one data set, each [N, H, W, C] uint8; `scale` as of `global_contrast_normalize`,
-    `bias` as of `fit_zca`.
-
-    Returns:
-        The parts in order, each [N, H, W, C] float32.
+    Takes parts of one data set, each [N, H, W, C] uint8; gives them in order, each [N, H, W, C] float32.
     """
     zca = fit_zca(global_contrast_normalize(train, scale=scale).reshape(len(train), -1), bias=bias)
 

@@ -11,15 +11,9 @@ def stratified_split(
     """Holds `size` images out, each class in proportion to its number of images.
 
     Quotas are rounded by largest remainder, so classes of equal size differ by one image at most.
-    The drawing uses NumPy's legacy generator, whose stream is frozen: the split of a seed is the
-    same with every version of NumPy.
-
-    Args:
-        labels: [N] integer, in [0, num_classes).
-        size: images to hold out.
-        num_classes: K.
-        seed: from 0 to 2**32 - 1.
-        name: what an error calls `size`.
+    The drawing uses NumPy's legacy generator, whose stream is frozen: the split of a seed (from 0 to
+    2**32 - 1) is the same with every version of NumPy. `labels` are [N] integers in [0, num_classes);
+    `name` is what an error calls `size`.
 
     Returns:
         The positions kept, [N - size], and held out, [size], each int64 and ascending.

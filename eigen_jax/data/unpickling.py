@@ -99,14 +99,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickle(content: bytes, *, label: str) -> dict[str, Any]:
-    """Reads one CIFAR pickle, a dictionary, as plain data.
+    """Reads one CIFAR pickle, a dictionary of any protocol, as plain data; `label` names the file in an error.
 
-    Args:
-        content: the file's bytes, of any pickle protocol.
-        label: names the file in an error.
-
-    Returns:
-        Its content, with keys as str, byte strings as bytes, and arrays as integer NumPy arrays.
+    Keys come out as str, byte strings as bytes, and arrays as integer NumPy arrays.
 
     Raises:
         DataError: the pickle is truncated, malformed, not a dictionary, or names anything but arrays.

@@ -40,16 +40,7 @@ class Conv(nn.Module):
 
 
 def derived_convolution(x: Array, kernel: Array, stride: int) -> Array:
-    """Convolution whose gradients JAX derives.
-
-    Args:
-        x: [B, H, W, C] floating.
-        kernel: [K, K, C, D] of the same dtype.
-        stride: S, pixels.
-
-    Returns:
-        [B, I, J, D] of the same dtype.
-    """
+    """[B, H, W, C] maps and a [K, K, C, D] kernel to [B, I, J, D], of one floating dtype; JAX derives the gradients."""
     return _correlate(x, kernel, _padding(x.shape[1:3], kernel.shape[0], stride), stride=stride)
 
 
@@ -84,13 +75,11 @@ _stated.defvjp(_forward, _backward)
 
 
 def _input_gradient(gradient: Array, kernel: Array, stride: int, size: Sequence[int]) -> Array:
-    """[B, H, W, C], from [B, I, J, D].
-
-    Output i reads input h with tap k where h + low = S i + k, `low` being the padding before the
-    first pixel. So the inputs h = S m + r of one phase r meet every S-th tap only, and their
-    gradient is a convolution of its own, of those taps and without zeros between the outputs. The
-    S x S phases are interleaved at the end.
-    """
+    """[B, H, W, C], from [B, I, J, D]."""
+    # Output i reads input h with tap k where h + low = S i + k, `low` being the padding before the
+    # first pixel. So the inputs h = S m + r of one phase r meet every S-th tap only, and their
+    # gradient is a convolution of its own, of those taps and without zeros between the outputs. The
+    # S x S phases are interleaved at the end.
     batch, side, channels = gradient.shape[0], kernel.shape[0], kernel.shape[2]
     counts = [-(-pixels // stride) for pixels in size]  # of inputs in a phase; the last may lie past the edge
     lows = [low for low, _ in _padding(size, side, stride)]

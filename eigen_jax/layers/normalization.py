@@ -43,11 +43,9 @@ class BatchNormRelu(nn.Module):
 
 
 def batch_statistics(x: Array, *, axis_name: str | None = None) -> tuple[Array, Array]:
-    """The mean and the variance of each channel, both [C] float32.
+    """The mean and the variance of each channel of [B, H, W, C] maps, both [C] float32.
 
-    Args:
-        x: [B, H, W, C] floating.
-        axis_name: mapped axis whose devices' images count as one batch.
+    With `axis_name`, a mapped axis, the images of all its devices count as one batch.
     """
     x = x.astype(jnp.float32)
     count = x.size // x.shape[-1]
@@ -59,19 +57,10 @@ def batch_statistics(x: Array, *, axis_name: str | None = None) -> tuple[Array, 
 
 @jax.custom_vjp
 def scale_relu(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
-    """max(0, (x - mean) factor + bias), computed in float32.
+    """max(0, (x - mean) factor + bias), computed in float32; x and the result [B, H, W, C], the others [C] float32.
 
     Its gradient keeps `x` alone of the maps, and passes over it twice: once for the sums, once for
     the gradient of `x`, which XLA merges with what comes in through the batch's statistics.
-
-    Args:
-        x: [B, H, W, C] floating.
-        mean: [C] float32.
-        factor: [C] float32.
-        bias: [C] float32.
-
-    Returns:
-        [B, H, W, C] of the dtype of `x`.
     """
     scaled = _scale(x, mean, factor, bias)
     # Not jnp.maximum: XLA would compute that anew in every layer that reads it, merged with whatever that

@@ -42,14 +42,13 @@ def mutate(key: Array, genome: Genome, steps: Array | int, *, spec: GenomeSpec) 
     """Applies `steps` mutations, each drawn uniformly among the applicable operators (Section 3.1).
 
     An operator applies where it has a site. A draw that breaks a rule of the search space (a later
-    concatenation, a bound, a halved 1 x 1 map) is redrawn and does not count. `steps` is data, so
-    that one trace serves every number of steps. Under `vmap` a batch costs what its genomes' live
-    lengths need, and every individual's result is the same as alone.
+    concatenation, a bound, a halved 1 x 1 map) is redrawn and does not count. Under `vmap` a batch costs
+    what its genomes' live lengths need, and every individual's result is the same as alone.
 
     Args:
         key: a PRNG key.
         genome: [G] genes, valid for the spec.
-        steps: [] int32, operators to apply.
+        steps: [] int32, operators to apply; data, so that one trace serves every number of steps.
         spec: the search space.
 
     Returns:
@@ -100,11 +99,7 @@ class _Chain:
 
 
 def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpec) -> tuple[Genome, MutationTrace]:
-    """Runs a batch of chains, [B, ...] each.
-
-    The whole batch runs in a window of the first few genes until few chains go on. Those are
-    gathered and run apart, in windows that grow as they need.
-    """
+    """Runs a batch, [B, ...], in a window of its first genes until few chains go on; those run apart, in wider ones."""
     batch = steps.shape[0]
     zeros = jnp.zeros(batch, jnp.int32)
     nothing = jax.vmap(propose_pruning)(zeros)
@@ -136,10 +131,7 @@ def _infer_batch(genomes: Genome, longest: Array, spec: GenomeSpec) -> Shapes:
 
 
 def _windows(batch: int, capacity: int) -> list[int]:
-    """Lengths that the genomes of a batch are cut to while they run, the last one the capacity.
-
-    Every window is compiled apart, which a small batch does not win back.
-    """
+    """Lengths that genomes are cut to while they run; each is compiled apart, which a small batch does not win back."""
     narrower = (32, 128, 1024) if batch >= 64 else ()
     return [*(window for window in narrower if window < capacity), capacity]
 
@@ -181,10 +173,7 @@ def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) ->
 
 
 def _swap(genome: Genome) -> Genome:
-    """A genome with its inputs as [2, G] where they were [G, 2], and back.
-
-    Between two steps they are [2, G]: loops whose innermost axis is of length two are not vectorised.
-    """
+    """Inputs as [2, G] between steps: a loop whose innermost axis is of length two is not vectorised. And back."""
     return dataclasses.replace(genome, inputs=jnp.swapaxes(genome.inputs, -1, -2))
 
 

@@ -67,18 +67,12 @@ class Proposal:
 
 
 def mutate_once(key: Array, genome: Genome, operator: Operator, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Applies one operator at a uniformly drawn site, and prunes layers that no longer reach the sink.
+    """Applies one operator, a static one, at a uniformly drawn site, and prunes what no longer reaches the sink.
 
     Edges to insert on are those between layers, from the image, and from the sink into global
     pooling. An inserted convolution has 3 x 3 kernels, 32 channels and stride 1 (Section 3.1); an
     inserted concatenation joins the edge with another, earlier layer of the same map size. What read
     a removed layer reads its first input. An altered choice is drawn among the others.
-
-    Args:
-        key: a PRNG key.
-        genome: [G] genes.
-        operator: static.
-        spec: the search space.
 
     Returns:
         The mutated genome and True; or the genome as it was and False where the operator does not

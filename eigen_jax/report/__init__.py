@@ -27,7 +27,6 @@ from eigen_jax.report.tables import (
     Cell,
     Column,
     Measured,
-    Provenance,
     Quoted,
     Shared,
     Table,

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -18,21 +19,15 @@ from eigen_jax.report.routing import PANEL_BOTTOM, PANEL_TOP, Geometry, Point, W
 from eigen_jax.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, styled
 from eigen_jax.report.tables import format_flops, format_parameters
 
-# Kind of box to the colours of its face and its edge.
+# Kind of box to the colours of its face and its edge, and what it is called in the legend.
 _BOXES = {
-    "image": ("#FFFFFF", GREY),
-    "conv": ("#D6E8F5", BLUE),
-    "strided conv": ("#8FC3E6", BLUE),
-    "pool": ("#FBDDA0", "#B37A00"),
-    "concat": ("#BFE6D8", GREEN),
-    "pooling": ("#FFFFFF", GREY),
-    "classifier": ("#FFFFFF", GREY),
-}
-_LEGEND = {
-    "conv": "convolution",
-    "strided conv": "convolution, stride 2",
-    "pool": "max pooling",
-    "concat": "concatenation",
+    "image": ("#FFFFFF", GREY, None),
+    "conv": ("#D6E8F5", BLUE, "convolution"),
+    "strided conv": ("#8FC3E6", BLUE, "convolution, stride 2"),
+    "pool": ("#FBDDA0", "#B37A00", "max pooling"),
+    "concat": ("#BFE6D8", GREEN, "concatenation"),
+    "pooling": ("#FFFFFF", GREY, None),
+    "classifier": ("#FFFFFF", GREY, None),
 }
 
 # By halvings of the image; past the last it begins anew.
@@ -62,17 +57,12 @@ class _Drawing:
 
 @styled
 def draw_architecture(architecture: Architecture, *, num_classes: int, title: str | None = None) -> Figure:
-    """Draws the layers of a network and all edges between them (Figure 1).
+    """Draws the layers of a network and all edges between them (Figure 1); `save_figure` saves it.
 
     Columns of layers run from left to right and wrap into lines, so the picture grows with the
     network and its text does not shrink. A panel lies behind each block, the layers of one H x W.
     Skip connections have colours, one a source; a dot marks where a wire branches, and wires that
-    cross without one do not meet. `save_figure` saves it.
-
-    Args:
-        architecture: the network, without layers too.
-        num_classes: what the classifier tells apart.
-        title: one line; without it, the picture tells the network's size alone.
+    cross without one do not meet. The title is one line; the network's size is told in any case.
     """
     return _draw_stacked([_lay_out(architecture, block_groups(architecture), num_classes, title or "")])
 
@@ -86,17 +76,11 @@ def draw_duplication(
     repeats: Sequence[int] | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Draws a network over the one that gene duplication made of it (Figure 2).
+    """Draws a network over the one that gene duplication made of it (Figure 2); `title` is one line over both.
 
-    The panels of a block and of its copies have one colour in both.
-
-    Args:
-        before: the network whose blocks were repeated.
-        after: the network that came of it.
-        num_classes: what the classifiers tell apart.
-        repeats: how often each block stands in a row, by halvings of the image from none on; what is
-            beyond its end stands once. With it, each copy has a panel of its own.
-        title: one line over both.
+    The panels of a block and of its copies have one colour in both. With `repeats` (how often each block
+    stands in a row, by halvings of the image from none on; what is beyond its end stands once), each copy
+    has a panel of its own.
 
     Raises:
         ReportError: the networks take different images, or a block stands less than once.
@@ -136,7 +120,9 @@ def _lay_out(
 def _draw_stacked(drawings: Sequence[_Drawing], *, title: str = "") -> Figure:
     """The title over all, one drawing under another, all to one scale, and the legend under all."""
     kinds = {box.kind for drawing in drawings for box in drawing.grid.boxes.values()}
-    entries: list[tuple[str | None, str]] = [(kind, label) for kind, label in _LEGEND.items() if kind in kinds]
+    entries: list[tuple[str | None, str]] = [
+        (kind, name) for kind, (*_, name) in _BOXES.items() if name and kind in kinds
+    ]
     if any(wire.skips for drawing in drawings for wire in drawing.geometry.wires):
         entries.append((None, "skip connection"))
     foot = _FOOT if entries else _EDGE
@@ -210,7 +196,7 @@ def _draw_boxes(ax: Axes, drawing: _Drawing) -> None:
 
 
 def _draw_box(ax: Axes, x: float, y: float, width: float, height: float, kind: str, *, gid: str | None = None) -> None:
-    face, edge = _BOXES[kind]
+    face, edge, _ = _BOXES[kind]
     style = "round,pad=0,rounding_size=0.05"
     box = FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor=face, edgecolor=edge, linewidth=1, zorder=4)
     box.set_gid(gid)
@@ -256,14 +242,10 @@ def _junctions(wires: Sequence[Wire]) -> dict[Point, Wire]:
     return found
 
 
-def _ways(point: Point, start: Point, end: Point) -> list[tuple[int, int]]:
+def _ways(point: Point, start: Point, end: Point) -> set[tuple[float, ...]]:
     """The directions, as signs of x and y, in which a horizontal or vertical piece leads away from a point on it."""
-    along = 0 if start[1] == end[1] else 1
-    if point[1 - along] != start[1 - along]:
-        return []
-    low, high = sorted((start[along], end[along]))
-    signs = [sign for sign, leads in ((-1, low < point[along] <= high), (1, low <= point[along] < high)) if leads]
-    return [(sign, 0) if along == 0 else (0, sign) for sign in signs]
+    is_on = all(min(ends) <= place <= max(ends) for place, *ends in zip(point, start, end, strict=True))
+    return {tuple(np.sign(np.subtract(to, point))) for to in (start, end) if is_on and to != point}
 
 
 def _rounded(points: Sequence[Point]) -> Outline:

@@ -5,7 +5,6 @@ before others stays at its last value, so that a mean is over the same seeds at 
 """
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -44,7 +43,8 @@ def mean_and_deviation(curves: Sequence[Sequence[float | None]]) -> tuple[np.nda
     if not curves or not all(len(curve) for curve in curves):
         raise ReportError("there is no curve, or one without generations; give a value a generation for each seed")
     length = max(map(len, curves))
-    values = np.array([[*map(_or_nan, curve), *[_or_nan(curve[-1])] * (length - len(curve))] for curve in curves])
+    values = np.array([[*curve, *[curve[-1]] * (length - len(curve))] for curve in curves], float)
+    values[~np.isfinite(values)] = np.nan
     deviation = values.std(axis=0, ddof=1) if len(curves) > 1 else np.full(length, np.nan)
     return values.mean(axis=0), deviation
 
@@ -59,13 +59,12 @@ def plot_step_sizes(
     """Figure 3: how fast searches get better with the number of mutations a child.
 
     Lines are means over seeds, bands one standard deviation to either side. A step size has one
-    colour in all panels.
+    colour in all panels. Step sizes without curves are left out, and so is a panel without any.
 
     Args:
         curves: step size to [S][generations], the best-so-far validation accuracy of each seed,
             fractions; None where nothing had survived yet.
-        panels: the step sizes of each panel. Those without curves are left out, and so is a panel
-            without any.
+        panels: the step sizes of each panel.
         title: of the figure.
 
     Raises:
@@ -76,19 +75,20 @@ def plot_step_sizes(
     if not shown:
         sizes = ", ".join(map(str, curves)) or "none"
         raise ReportError(f"no panel shows any of the step sizes that there are ({sizes}); choose other panels")
-    every_size = list(dict.fromkeys(size for panel in panels for size in panel))
-    colours = {size: LINE_COLOURS[place % len(LINE_COLOURS)] for place, size in enumerate(every_size)}
+    colours = dict(zip(dict.fromkeys(itertools.chain(*panels)), itertools.cycle(LINE_COLOURS)))
+    seeds = {size: len(curves[size]) for size in itertools.chain(*shown)}
+    labels = {size: f"{size} ({count} {'seed' if count == 1 else 'seeds'})" for size, count in seeds.items()}
     figure = Figure(figsize=(4.2 * len(shown) + 1.2, 3.6), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for ax, panel in zip(axes, shown, strict=True):
         for size in panel:
-            _plot_mean(ax, curves[size], colour=colours[size], label=_step_size_label(size, len(curves[size])))
+            _plot_mean(ax, curves[size], colour=colours[size], label=labels[size])
         ax.set_xlabel("generation")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0].set_ylabel("best validation accuracy, %")
     lines = {line.get_label(): line for ax in axes for line in ax.get_lines()}
-    labels = [_step_size_label(size, len(curves[size])) for size in sorted({*itertools.chain(*shown)})]
-    figure.legend([lines[label] for label in labels], labels, title="step size", loc="outside right center")
+    told = [labels[size] for size in sorted(labels)]
+    figure.legend([lines[label] for label in told], told, title="step size", loc="outside right center")
     if title:
         figure.suptitle(title)
     return figure
@@ -99,12 +99,9 @@ def plot_progress(runs: Sequence[Sequence[Individual]], *, title: str | None = N
     """Figure 4: the test accuracy of the best by validation and the size of every network, by generation.
 
     The best is the individual that is best so far by validation, so its test accuracy can fall;
-    several runs give mean and one standard deviation. Dots are individuals of all runs, each run's
-    a little beside its generation. Vertical lines stand where each run's phases end.
-
-    Args:
-        runs: the record of each seed's run, in its order.
-        title: of the figure.
+    several runs give mean and one standard deviation. Dots are individuals of all runs (the records of
+    the seeds' runs), each run's a little beside its generation. Vertical lines stand where each run's
+    phases end.
 
     Raises:
         ReportError: there is no run, or one without individuals.
@@ -149,16 +146,11 @@ def _plot_sizes(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
     offsets = _SPREAD * (np.arange(len(runs)) - (len(runs) - 1) / 2) / len(runs)
     placed = [(each.generation + offset, each) for run, offset in zip(runs, offsets, strict=True) for each in run]
     for phase in dict.fromkeys(each.phase for _, each in placed):
-        own = [(place, each.parameters) for place, each in placed if each.phase == phase]
-        ax.scatter(
-            [place for place, _ in own],
-            [parameters for _, parameters in own],
-            s=13,
-            color=_PHASE_COLOURS.get(phase, GREY),
-            alpha=0.65,
-            linewidths=0,
-            label=f"parameters, {_PHASE_NAMES.get(phase, phase)}",
+        places, parameters = zip(
+            *((place, each.parameters) for place, each in placed if each.phase == phase), strict=True
         )
+        colour, label = _PHASE_COLOURS.get(phase, GREY), f"parameters, {_PHASE_NAMES.get(phase, phase)}"
+        ax.scatter(places, parameters, s=13, color=colour, alpha=0.65, linewidths=0, label=label)
     ax.set_yscale("log")
     ax.set_ylabel("parameters")
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_parameters(value)))
@@ -170,22 +162,7 @@ def _plot_sizes(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
 def _plot_boundaries(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
     """Draws where phases end: between the last generation of one and the first of the next."""
     ends = [(before.phase, before.last_generation + 0.5) for run in runs for before in summarise_phases(run)[:-1]]
-    told: set[str] = set()
+    labels = {phase: f"{_PHASE_NAMES.get(phase, phase)} ends" for phase, _ in ends}
     for phase, place in dict.fromkeys(ends):
-        label = f"{_PHASE_NAMES.get(phase, phase)} ends"
-        ax.axvline(
-            place,
-            color=_PHASE_COLOURS.get(phase, GREY),
-            linestyle="--",
-            linewidth=1.3,
-            label=None if phase in told else label,
-        )
-        told.add(phase)
-
-
-def _step_size_label(size: int, seeds: int) -> str:
-    return f"{size} ({seeds} {'seed' if seeds == 1 else 'seeds'})"
-
-
-def _or_nan(value: float | None) -> float:
-    return value if value is not None and math.isfinite(value) else math.nan
+        colour, label = _PHASE_COLOURS.get(phase, GREY), labels.pop(phase, None)  # each phase is told once
+        ax.axvline(place, color=colour, linestyle="--", linewidth=1.3, label=label)

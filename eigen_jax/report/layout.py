@@ -80,13 +80,8 @@ def block_groups(architecture: Architecture) -> tuple[Group, ...]:
 def copy_groups(before: Architecture, after: Architecture, repeats: Sequence[int]) -> tuple[Group, ...]:
     """The blocks of a network that came by duplication, a group for each copy of a block.
 
-    A block whose layers do not come apart into so many copies, or are not in both networks, stays
-    one group.
-
-    Args:
-        before: the network that was duplicated.
-        after: the network that came of it.
-        repeats: how often each block stands in a row, by halvings of the image.
+    `repeats` tells how often each block of the network before stands in a row, by halvings of the image.
+    A block whose layers do not come apart into so many copies, or are not in both networks, stays one group.
     """
     originals = {group.block: group for group in block_groups(before)}
     groups: list[Group] = []
@@ -101,13 +96,7 @@ def copy_groups(before: Architecture, after: Architecture, repeats: Sequence[int
 
 
 def place(architecture: Architecture, groups: Sequence[Group], *, num_classes: int) -> Grid:
-    """Puts every layer into a line, a column and a lane.
-
-    Args:
-        architecture: the network.
-        groups: of all its layers, each group after those that it reads.
-        num_classes: what the classifier tells apart.
-    """
+    """Puts every layer into a line, a column and a lane; each group comes after those that it reads."""
     layers = architecture.layers
     pooling, classifier = len(layers), len(layers) + 1
     sink = len(layers) - 1 if layers else IMAGE
@@ -179,11 +168,7 @@ def _in_series(layers: Sequence[Layer], parts: Sequence[tuple[int, ...]]) -> boo
 
 
 def _columns_of(layers: Sequence[Layer], group: Group) -> list[dict[int, int]]:
-    """The columns of a group by rank, each from layer to lane.
-
-    One longest path keeps the top lane; a layer beside it stands in the lane of what it reads in the
-    column before, where that is free.
-    """
+    """The columns of a group by rank, each from layer to lane, of which one longest path keeps the top one."""
     ranks: dict[int, int] = {}
     for position in group.layers:
         ranks[position] = 1 + max((ranks[source] for source in layers[position].inputs if source in ranks), default=-1)

@@ -86,12 +86,7 @@ class _Edge:
 
 
 def route(grid: Grid, *, panel_top: float = PANEL_TOP) -> Geometry:
-    """Places the boxes of a grid and the wires between them.
-
-    Args:
-        grid: the boxes.
-        panel_top: the room over the boxes of a line for the labels of panels.
-    """
+    """Places the boxes of a grid, under room for the labels of panels in each line, and the wires between them."""
     return _Router(grid, panel_top).route()
 
 

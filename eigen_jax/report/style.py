@@ -47,9 +47,7 @@ styled = rc_context(STYLE)
 def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Saves a figure as PNG and as SVG, each as a whole file; returns their paths. Equal figures give equal bytes.
 
-    Args:
-        figure: what is saved.
-        stem: the files' path without ending; its folder is made.
+    `stem` is the files' path without ending; its folder is made.
 
     Raises:
         ReportError: they cannot be written.

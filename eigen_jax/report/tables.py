@@ -20,7 +20,6 @@ from eigen_jax.report.files import ReportError, write_text
 NOT_MEASURED = "not measured"
 NOT_COMPARABLE = "not comparable"
 NOTHING = "none"  # there was nothing to measure
-PAPER_HEADING = "paper (CIFAR-10, paper's schedule)"
 
 
 class Unit(enum.Enum):
@@ -89,18 +88,6 @@ class Column:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Where the numbers of a table came from: the notes under it."""
-
-    command: str  # that makes the table again
-    machine: str  # processor or GPU, and how much of it
-    versions: Mapping[str, str]  # package to version
-    seeds: Sequence[int]
-    # Part of the work, such as "search", to seconds, all seeds together; None where they were not measured.
-    compute: Mapping[str, float | None]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
     """A table of results.
 
@@ -139,7 +126,7 @@ def gain(values: Mapping[int, float | None], baseline: Mapping[int, float | None
 
 def paper_column(quantity: str, unit: Unit, *, dataset: str = "CIFAR-10") -> Column:
     """The column of the paper's figures for a quantity, which holds nothing else."""
-    heading = PAPER_HEADING.replace("CIFAR-10", dataset)
+    heading = f"paper ({dataset}, paper's schedule)"
     return Column(heading=f"{quantity}, {heading}" if quantity else heading, unit=unit)
 
 
@@ -153,19 +140,26 @@ def paper_cell(value: float | None, *, comparable: bool) -> Cell:
     return "not in the paper" if value is None else Quoted(value=value)
 
 
-def provenance_notes(provenance: Provenance) -> tuple[str, ...]:
-    """The lines that say where a table's numbers came from."""
-    versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
-    compute = ", ".join(
-        f"{part} {NOT_MEASURED if seconds is None else format_seconds(seconds)}"
-        for part, seconds in provenance.compute.items()
-    )
+def provenance_notes(
+    *,
+    command: str,
+    machine: str,
+    versions: Mapping[str, str],
+    seeds: Sequence[int],
+    compute: Mapping[str, float | None],
+) -> tuple[str, ...]:
+    """The lines under a table that say where its numbers came from.
+
+    `compute` has the seconds of parts of the work, such as "search", all seeds together; None where not measured.
+    """
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    parts = [f"{part} {NOT_MEASURED if time is None else format_seconds(time)}" for part, time in compute.items()]
     return (
-        f"Command: `{provenance.command}`",
-        f"Machine: {provenance.machine}",
-        f"Versions: {versions}",
-        f"Seeds: {', '.join(map(str, provenance.seeds))}",
-        f"Compute, all seeds together: {compute or NOT_MEASURED}",
+        f"Command: `{command}`",
+        f"Machine: {machine}",
+        f"Versions: {packages}",
+        f"Seeds: {', '.join(map(str, seeds))}",
+        f"Compute, all seeds together: {', '.join(parts) or NOT_MEASURED}",
     )
 
 
@@ -180,7 +174,7 @@ def to_csv(table: Table) -> str:
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    heads = (f"{column.heading}{_CSV_UNITS.get(column.unit, '')}" for column in table.columns)
+    heads = (f"{column.heading}{_UNITS[column.unit][0]}" for column in table.columns)
     writer.writerow(["statistic", "seed", *heads])
     for row in table.rows:
         writer.writerows(_csv_lines(row))
@@ -189,7 +183,7 @@ def to_csv(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown: the caption, the aligned table, the notes."""
-    heads = [_escape(f"{column.heading}{_MARKDOWN_UNITS.get(column.unit, '')}") for column in table.columns]
+    heads = [_escape(f"{column.heading}{_UNITS[column.unit][1]}") for column in table.columns]
     rows = [
         [_escape(format_cell(cell, column.unit)) for cell, column in zip(row, table.columns, strict=True)]
         for row in table.rows
@@ -214,9 +208,7 @@ def to_markdown(table: Table) -> str:
 def write_table(table: Table, stem: Path) -> tuple[Path, Path]:
     """Writes a table as CSV and as Markdown, each as a whole file; returns their paths.
 
-    Args:
-        table: what is written.
-        stem: the files' path without ending; its folder is made.
+    `stem` is the files' path without ending; its folder is made.
 
     Raises:
         ReportError: they cannot be written.
@@ -232,9 +224,10 @@ def format_cell(cell: Cell, unit: Unit) -> str:
     """A cell for people: text as it is, a number in its unit, mean ± standard deviation and n over seeds."""
     if isinstance(cell, str):
         return cell
+    *_, shown = _UNITS[unit]
     if isinstance(cell, Measured):
-        return f"{_FORMATS[unit](cell.mean, cell.deviation)} (n = {len(cell.values)})"
-    return _FORMATS[unit](cell.value, None) + (", once for all seeds" if isinstance(cell, Shared) else "")
+        return f"{shown(cell.mean, cell.deviation)} (n = {len(cell.values)})"
+    return shown(cell.value, None) + (", once for all seeds" if isinstance(cell, Shared) else "")
 
 
 def format_parameters(value: float, deviation: float | None = None) -> str:
@@ -278,18 +271,16 @@ def _format_count(value: float, deviation: float | None) -> str:
     return f"{text} ± {deviation:,.0f}" if deviation >= 10 else f"{text} ± {deviation:,.1f}"
 
 
-_FORMATS: dict[Unit, Callable[[float, float | None], str]] = {
-    Unit.ACCURACY: _format_fraction,
-    Unit.GAIN: functools.partial(_format_fraction, sign="+"),
-    Unit.PARAMETERS: format_parameters,
-    Unit.FLOPS: format_flops,
-    Unit.SECONDS: format_seconds,
-    Unit.COUNT: _format_count,
+# What the heads of a column say of its unit, in CSV and in Markdown, and how its numbers are shown.
+_UNITS: dict[Unit, tuple[str, str, Callable[[float, float | None], str]]] = {
+    Unit.TEXT: ("", "", _format_count),
+    Unit.ACCURACY: (" (fraction)", ", %", _format_fraction),
+    Unit.GAIN: (" (difference of fractions)", ", points", functools.partial(_format_fraction, sign="+")),
+    Unit.PARAMETERS: ("", "", format_parameters),
+    Unit.FLOPS: ("", "", format_flops),
+    Unit.SECONDS: (" (s)", "", format_seconds),
+    Unit.COUNT: ("", "", _format_count),
 }
-
-# What the head of a column says of its unit.
-_CSV_UNITS = {Unit.ACCURACY: " (fraction)", Unit.GAIN: " (difference of fractions)", Unit.SECONDS: " (s)"}
-_MARKDOWN_UNITS = {Unit.ACCURACY: ", %", Unit.GAIN: ", points"}
 
 
 def _escape(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eigen_jax.report import Provenance, ReportError, Table, provenance_notes, save_figure, write_table
+from eigen_jax.report import ReportError, Table, provenance_notes, save_figure, write_table
 from eigen_jax.report.files import write_text
 from experiments.paper.figures import Picture
 from experiments.paper.plans import Plan, Search
@@ -110,14 +110,14 @@ def write(told: Table | Picture, name: str, *, request: Request, plans: Sequence
 def _origin_notes(name: str, *, request: Request, plans: Sequence[Plan], runs: Runs) -> tuple[str, ...]:
     records = _records(plans, runs)
     origins = [record.origin for record in records]
-    provenance = Provenance(
+    provenance = provenance_notes(
         command=request.command(name),
         machine=_join(_describe_machine(origin.machine) for origin in origins),
         versions={name: _join(origin.versions.get(name, _NOT_NOTED) for origin in origins) for name in _VERSIONS},
         seeds=sorted({plan.seed for plan in plans}),
         compute=_compute(records),
     )
-    return (_describe_data(origins, runs.facts), *provenance_notes(provenance))
+    return (_describe_data(origins, runs.facts), *provenance)
 
 
 def _records(plans: Sequence[Plan], runs: Runs) -> list[SearchRecord | TrainingRecord]:
