@@ -26,8 +26,12 @@ _CHUNK = 16  # combinations that are tried at a time
 
 
 @struct.dataclass
-class _Blocks:
-    """The blocks of a genome, whatever their repeats."""
+class Blocks:
+    """The blocks of a genome, whatever their repeats.
+
+    One of pools alone cannot be repeated: its copy would be empty. Nor can one whose strided convolutions
+    would need a stride of 1 that the search space lacks.
+    """
 
     level: Array  # [G] int32, of a gene's block; meaningless for dead genes
     members: Array  # [L + 1, G] bool, live genes by block
@@ -45,7 +49,7 @@ class _Layout:
     """
 
     repeats: Array  # [L + 1] int32
-    blocks: _Blocks
+    blocks: Blocks
     kept: Array  # [3, G] bool, genes whose layer in the part reaches the sink
     rank: Array  # [3, G] int32, kept layers of the same block and part before this one
     size: Array  # [3, L + 1] int32, kept layers of a part, or of each copy between
@@ -65,15 +69,6 @@ class _Layout:
         return self.position(last, copy)
 
 
-def block_levels(genome: Genome, *, spec: GenomeSpec) -> Array:
-    """Which levels hold a block that can be repeated; [L + 1] bool, from the largest map.
-
-    A block of pools alone cannot: its copy would be empty. Nor can one whose strided convolutions
-    would need a stride of 1 that the search space lacks.
-    """
-    return _find_blocks(genome, spec).repeatable
-
-
 def repeat_blocks(genome: Genome, repeats: Array, *, spec: GenomeSpec) -> tuple[Genome, Array]:
     """Repeats the blocks of a genome in series; jit- and vmap-able.
 
@@ -87,7 +82,7 @@ def repeat_blocks(genome: Genome, repeats: Array, *, spec: GenomeSpec) -> tuple[
         there is none where a level without a block that can be repeated has repeats other than 1. The
         genome is as it was where there is none.
     """
-    return _repeat(genome, _find_blocks(genome, spec), repeats, spec)
+    return _repeat(genome, find_blocks(genome, spec=spec), repeats, spec)
 
 
 def duplicate(key: Array, genome: Genome, *, spec: GenomeSpec, max_repeats: int = 3) -> Genome:
@@ -112,7 +107,7 @@ def duplicates(
         The children, [count, ...], valid for the spec, and their repeats, [count, L + 1] int32. Where
         fewer combinations are found, the last children are the genome itself, with repeats of 1.
     """
-    blocks = _find_blocks(genome, spec)
+    blocks = find_blocks(genome, spec=spec)
     candidates, number = _draw_candidates(key, blocks.repeatable, max_repeats)
     chunk = min(_CHUNK, len(candidates))
 
@@ -169,7 +164,8 @@ def _first_of_equals(rows: Array) -> Array:
     return jnp.ones(len(rows), bool).at[order[1:]].set(~same)
 
 
-def _find_blocks(genome: Genome, spec: GenomeSpec) -> _Blocks:
+def find_blocks(genome: Genome, *, spec: GenomeSpec) -> Blocks:
+    """The blocks of a genome, [G] genes; jit- and vmap-able."""
     gene = jnp.arange(genome.capacity, dtype=jnp.int32)
     level = infer_shapes(genome, spec=spec).level.astype(jnp.int32)
     levels = jnp.arange(spec.max_level + 1, dtype=jnp.int32)
@@ -178,7 +174,7 @@ def _find_blocks(genome: Genome, spec: GenomeSpec) -> _Blocks:
     repeatable = copied.any(axis=1)
     if 1 not in spec.strides:
         repeatable &= ~(members & (genome.op == Op.CONV)[None]).any(axis=1)
-    return _Blocks(
+    return Blocks(
         level=level,
         members=members,
         output=jnp.where(members, gene[None], 0).max(axis=1),
@@ -187,7 +183,7 @@ def _find_blocks(genome: Genome, spec: GenomeSpec) -> _Blocks:
     )
 
 
-def _repeat(genome: Genome, blocks: _Blocks, repeats: Array, spec: GenomeSpec) -> tuple[Genome, Array]:
+def _repeat(genome: Genome, blocks: Blocks, repeats: Array, spec: GenomeSpec) -> tuple[Genome, Array]:
     """As `repeat_blocks`, for blocks already found."""
     possible = ((repeats == 1) | ((repeats > 1) & blocks.repeatable)).all()
     # Every copy has a layer at least, so more copies than genes are too many however many they are.
@@ -199,7 +195,7 @@ def _repeat(genome: Genome, blocks: _Blocks, repeats: Array, spec: GenomeSpec) -
     return jax.tree.map(functools.partial(jnp.where, changed), child, genome), possible & fits
 
 
-def _lay_out(genome: Genome, blocks: _Blocks, repeats: Array) -> _Layout:
+def _lay_out(genome: Genome, blocks: Blocks, repeats: Array) -> _Layout:
     once = (repeats == 1)[blocks.level]
     original, between, last = _needed(genome, blocks, repeats)
     copied = ~once & (genome.op != Op.POOL)
@@ -221,7 +217,7 @@ def _lay_out(genome: Genome, blocks: _Blocks, repeats: Array) -> _Layout:
     )
 
 
-def _needed(genome: Genome, blocks: _Blocks, repeats: Array) -> tuple[Array, Array, Array]:
+def _needed(genome: Genome, blocks: Blocks, repeats: Array) -> tuple[Array, Array, Array]:
     """[G] bool each: who reaches the sink in a block's original, copies between and last copy, as a lone block is."""
     gene, level = jnp.arange(genome.capacity, dtype=jnp.int32), blocks.level
     repeated = (repeats > 1)[level]

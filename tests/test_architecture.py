@@ -260,10 +260,3 @@ def test_json_that_is_no_architecture_gets_one_line(text, message):
     assert line.startswith(message)
     assert "\n" not in line
     assert len(line) < 250
-
-
-def test_json_over_capacity_is_refused():
-    text = document(CONV, CONV | {"inputs": [0]}, CONV | {"inputs": [1]})
-    assert len(from_json(text, capacity=3).layers) == 3
-    with refuses(ArchitectureError, "the architecture has 3 layers; at most 2 are accepted"):
-        from_json(text, capacity=2)

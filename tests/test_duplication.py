@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mutation_checks import CHAINS, SPEC, as_genome, assert_same_arrays, check, jit, p_value, pick, stack
 from reference_mutation import Network, conv, networks, obeys, read, to_network
 
-from eigen_jax.duplication import MAX_CANDIDATES, block_levels, duplicate, duplicates, repeat_blocks
+from eigen_jax.duplication import MAX_CANDIDATES, duplicate, duplicates, find_blocks, repeat_blocks
 from eigen_jax.genome import Genome, GenomeSpec, is_valid
 from eigen_jax.mutation import mutate
 
@@ -23,7 +23,7 @@ HAND = GenomeSpec(capacity=40, input_shape=(8, 8, 3))
 
 repeat = jit(repeat_blocks, static_argnames="spec")
 draw = jit(duplicates, static_argnames=("count", "spec", "max_repeats"))
-levels = jit(block_levels, static_argnames="spec")
+find = jit(find_blocks, static_argnames="spec")
 valid = jit(is_valid, static_argnames="spec")
 
 
@@ -106,7 +106,7 @@ def test_blocks_are_repeated_as_drawn_by_hand(text, often, drawn):
     ],
 )
 def test_the_blocks_that_can_be_repeated_by_hand(text, expected):
-    assert levels(as_genome(read(text), spec=HAND), spec=HAND).tolist() == expected
+    assert find(as_genome(read(text), spec=HAND), spec=HAND).repeatable.tolist() == expected
 
 
 def test_what_cannot_be_repeated_leaves_the_genome():
@@ -121,7 +121,7 @@ def test_what_cannot_be_repeated_leaves_the_genome():
 def test_a_strided_convolution_is_copied_only_where_and_as_the_search_space_has_a_stride_of_one():
     spec = GenomeSpec(capacity=9, strides=(2,), input_shape=(4, 4, 3))
     network = read("conv, concat 0 0, conv, pool 1, concat 2 3")
-    assert levels(as_genome(network, spec=spec), spec=spec).tolist() == [False, False, False]
+    assert find(as_genome(network, spec=spec), spec=spec).repeatable.tolist() == [False, False, False]
     assert not repeated(network, (1, 2, 1), spec=spec)[1]
     genome, fits = repeated(read("conv, pool, concat 1 1"), (1, 1, 2), spec=spec)
     assert (fits, to_network(genome)) == (True, read("conv, pool, concat 1 1, concat 2 2"))
@@ -136,7 +136,7 @@ def test_a_strided_convolution_is_copied_only_where_and_as_the_search_space_has_
 def test_random_networks_are_repeated_as_by_their_plain_python_transcription(network, data):
     blocks = reference.blocks_of(network, spec=SPEC)
     possible = [reference.can_repeat(network, block, spec=SPEC) for block in blocks]
-    assert levels(as_genome(network), spec=SPEC).tolist() == possible
+    assert find(as_genome(network), spec=SPEC).repeatable.tolist() == possible
     repeats = data.draw(st.tuples(*(st.integers(1, 4) if repeatable else st.just(1) for repeatable in possible)))
     expected = reference.repeat(network, repeats, spec=SPEC)
     ought_to_fit = len(expected) <= SPEC.capacity and obeys(expected, spec=SPEC)

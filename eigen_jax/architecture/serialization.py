@@ -32,12 +32,11 @@ def to_dict(architecture: Architecture) -> dict[str, Any]:
     return {"schema_version": SCHEMA_VERSION, "input_shape": list(architecture.input_shape), "layers": layers}
 
 
-def from_dict(content: Any, *, capacity: int = MAX_LAYERS) -> Architecture:
+def from_dict(content: Any) -> Architecture:
     """The architecture that a parsed JSON object describes, as `to_dict` writes it, layers in any topological order.
 
     Raises:
-        ArchitectureError: the content is no architecture, has an unknown schema version, or has
-            more layers than `capacity`.
+        ArchitectureError: the content is no architecture, has an unknown schema version, or too many layers.
     """
     _check_keys("an architecture", content, ("schema_version", "input_shape", "layers"))
     version, shape, entries = content["schema_version"], content["input_shape"], content["layers"]
@@ -47,8 +46,8 @@ def from_dict(content: Any, *, capacity: int = MAX_LAYERS) -> Architecture:
         )
     if not isinstance(entries, list):
         raise ArchitectureError(f"layers is {reprlib.repr(entries)}; it must be a list of layers")
-    if len(entries) > capacity:
-        raise ArchitectureError(f"the architecture has {len(entries)} layers; at most {capacity} are accepted")
+    if len(entries) > MAX_LAYERS:
+        raise ArchitectureError(f"the architecture has {len(entries)} layers; at most {MAX_LAYERS} are accepted")
     layers = tuple(_read_layer(position, entry) for position, entry in enumerate(entries))
     return Architecture(input_shape=tuple(shape) if isinstance(shape, list) else shape, layers=layers)
 
@@ -58,7 +57,7 @@ def to_json(architecture: Architecture) -> str:
     return json.dumps(to_dict(architecture))
 
 
-def from_json(text: str | bytes, *, capacity: int = MAX_LAYERS) -> Architecture:
+def from_json(text: str | bytes) -> Architecture:
     """The architecture that JSON text, in UTF-8 if bytes, describes; as `from_dict`, which see.
 
     Raises:
@@ -68,7 +67,7 @@ def from_json(text: str | bytes, *, capacity: int = MAX_LAYERS) -> Architecture:
         content = parse_json(text)
     except JSONError as error:
         raise ArchitectureError(f"the architecture is not valid JSON: {error}") from None
-    return from_dict(content, capacity=capacity)
+    return from_dict(content)
 
 
 def _read_layer(position: int, entry: Any) -> Layer:

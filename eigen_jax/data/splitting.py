@@ -5,15 +5,12 @@ import numpy as np
 from eigen_jax.data.types import DataError
 
 
-def stratified_split(
-    labels: np.ndarray, size: int, *, num_classes: int, seed: int, name: str = "validation_size"
-) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Holds `size` images out, each class in proportion to its number of images.
 
     Quotas are rounded by largest remainder, so classes of equal size differ by one image at most.
     The drawing uses NumPy's legacy generator, whose stream is frozen: the split of a seed (from 0 to
-    2**32 - 1) is the same with every version of NumPy. `labels` are [N] integers in [0, num_classes);
-    `name` is what an error calls `size`.
+    2**32 - 1) is the same with every version of NumPy. `labels` are [N] integers in [0, num_classes).
 
     Returns:
         The positions kept, [N - size], and held out, [size], each int64 and ascending.
@@ -29,7 +26,7 @@ def stratified_split(
     if (quotas < 1).any() or (quotas >= counts).any():
         least = -(-total // smallest)
         raise DataError(
-            f"{name} is {size} of {total} training images; with {num_classes} classes on both sides "
+            f"validation_size is {size} of {total} training images; with {num_classes} classes on both sides "
             f"it must be from {least} to {total - least}"
         )
     generator = np.random.RandomState(seed)

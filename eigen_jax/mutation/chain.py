@@ -114,20 +114,16 @@ def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpe
         block=zeros,
     )
     first, *wider = _windows(batch, spec.capacity)
-    if not wider:
-        chain = _run(keys, chain, first, 0, spec)
-    else:
-        chain = _run(keys, chain, first, batch // _STRAGGLERS, spec)
-        for window in [first, *wider]:
-            # The fewer, the wider the window: so a turn costs no more than a share of the batch's.
-            chain = _run_stragglers(keys, chain, window, max(1, batch * first // (_STRAGGLERS * window)), spec)
+    chain = _run(keys, chain, first, batch // _STRAGGLERS if wider else 0, spec)
+    for window in [first, *wider] if wider else []:
+        # The fewer, the wider the window: so a turn costs no more than a share of the batch's.
+        chain = _run_stragglers(keys, chain, window, max(1, batch * first // (_STRAGGLERS * window)), spec)
     children = jax.tree.map(lambda leaf, given: leaf.astype(given.dtype), _swap(chain.genome), genomes)
     return children, MutationTrace(counts=chain.counts)
 
 
 def _infer_batch(genomes: Genome, longest: Array, spec: GenomeSpec) -> Shapes:
-    infer = functools.partial(infer_shapes, spec=spec)
-    return jax.vmap(lambda genome, bound: infer(genome, bound=bound), (0, None))(genomes, longest)
+    return jax.vmap(lambda genome: infer_shapes(genome, spec=spec, bound=longest))(genomes)
 
 
 def _windows(batch: int, capacity: int) -> list[int]:
@@ -156,7 +152,9 @@ def _run_stragglers(keys: Array, chain: _Chain, window: int, few: int, spec: Gen
 
 def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) -> _Chain:
     """Runs the chains block by block, in a window of the genes, until at most `few` go on in it."""
-    narrow = dataclasses.replace(chain, genome=_cut(chain.genome, window), level=chain.level[:, :window])
+    genes = chain.genome, chain.level
+    genome, level = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else leaf[..., :window], genes)
+    narrow = dataclasses.replace(chain, genome=genome, level=level)
 
     def many_run(carry):
         return carry[1].sum(dtype=jnp.int32) > few
@@ -168,18 +166,13 @@ def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) ->
 
     narrow, _ = lax.while_loop(many_run, step, (narrow, _runnable(narrow, window, spec)))
     # Genes past the window belong to the chains that did not run in it.
-    genome = jax.tree.map(lambda whole, part: _paste(whole, part), chain.genome, narrow.genome)
-    return dataclasses.replace(narrow, genome=genome, level=_paste(chain.level, narrow.level))
+    genome, level = jax.tree.map(_paste, genes, (narrow.genome, narrow.level))
+    return dataclasses.replace(narrow, genome=genome, level=level)
 
 
 def _swap(genome: Genome) -> Genome:
     """Inputs as [2, G] between steps: a loop whose innermost axis is of length two is not vectorised. And back."""
     return dataclasses.replace(genome, inputs=jnp.swapaxes(genome.inputs, -1, -2))
-
-
-def _cut(genome: Genome, window: int) -> Genome:
-    genes = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else leaf[..., :window], genome)
-    return dataclasses.replace(genes, length=genome.length)
 
 
 def _paste(whole: Array, part: Array) -> Array:

@@ -56,7 +56,7 @@ class _Drawing:
 
 
 @styled
-def draw_architecture(architecture: Architecture, *, num_classes: int, title: str | None = None) -> Figure:
+def draw_architecture(architecture: Architecture, *, num_classes: int, title: str = "") -> Figure:
     """Draws the layers of a network and all edges between them (Figure 1); `save_figure` saves it.
 
     Columns of layers run from left to right and wrap into lines, so the picture grows with the
@@ -64,7 +64,7 @@ def draw_architecture(architecture: Architecture, *, num_classes: int, title: st
     Skip connections have colours, one a source; a dot marks where a wire branches, and wires that
     cross without one do not meet. The title is one line; the network's size is told in any case.
     """
-    return _draw_stacked([_lay_out(architecture, block_groups(architecture), num_classes, title or "")])
+    return _draw_stacked([_lay_out(architecture, block_groups(architecture), num_classes, title)])
 
 
 @styled
@@ -74,7 +74,7 @@ def draw_duplication(
     *,
     num_classes: int,
     repeats: Sequence[int] | None = None,
-    title: str | None = None,
+    title: str = "",
 ) -> Figure:
     """Draws a network over the one that gene duplication made of it (Figure 2); `title` is one line over both.
 
@@ -97,7 +97,7 @@ def draw_duplication(
         _lay_out(before, block_groups(before), num_classes, "Before", prefix="before-"),
         _lay_out(after, copies, num_classes, "After", prefix="after-"),
     ]
-    return _draw_stacked(drawings, title=title or "")
+    return _draw_stacked(drawings, title=title)
 
 
 def _lay_out(

@@ -54,7 +54,7 @@ def plot_step_sizes(
     curves: Mapping[int, Sequence[Sequence[float | None]]],
     *,
     panels: Sequence[Sequence[int]] = PANELS,
-    title: str | None = None,
+    title: str = "",
 ) -> Figure:
     """Figure 3: how fast searches get better with the number of mutations a child.
 
@@ -95,7 +95,7 @@ def plot_step_sizes(
 
 
 @styled
-def plot_progress(runs: Sequence[Sequence[Individual]], *, title: str | None = None) -> Figure:
+def plot_progress(runs: Sequence[Sequence[Individual]], *, title: str = "") -> Figure:
     """Figure 4: the test accuracy of the best by validation and the size of every network, by generation.
 
     The best is the individual that is best so far by validation, so its test accuracy can fall;
