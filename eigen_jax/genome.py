@@ -97,8 +97,9 @@ class Genome:
     """A network as arrays: a directed acyclic graph of layers in topological order.
 
     Gene i is live iff i < length, and dead genes are all zero. The last live gene is the one
-    sink: global average pooling and the classifier follow it and are not genes. Length 0 is the
-    paper's starting network, global pooling alone.
+    sink, which every live gene reaches: global average pooling and the classifier follow it and are not
+    genes. Length 0 is the paper's starting network, global pooling alone. A concatenation joins two
+    layers of one map size, and no 1 x 1 map is halved.
     """
 
     IMAGE: ClassVar[int] = -1  # as an input: the network's input image
@@ -213,51 +214,3 @@ def _rounded_down(bound: int, spec: GenomeSpec) -> float:
     # Integers below 2 ** 24 are exact in float32, and 2 ** 24 itself is what 2 ** 24 + 1 rounds to;
     # from there on each of a gene's two roundings can lose 2 ** -24 of the sum.
     return float(bound) if bound < 1 << 24 else bound * (1 - 2 * (spec.capacity + 2) * 2.0**-24)
-
-
-def is_valid(genome: Genome, *, spec: GenomeSpec) -> Array:
-    """Whether a genome keeps every rule of the search space; [] bool, jit- and vmap-able.
-
-    The rules: dead genes are all zero; every live gene is a layer whose inputs come before it and
-    whose choices the spec has; a concatenation joins two layers of one map size; no 1 x 1 map is
-    halved; no map has more than 2 ** 20 channels; every live gene reaches the sink; the bounds on
-    parameters and FLOPs hold.
-    """
-    gene = jnp.arange(genome.capacity, dtype=jnp.int32)
-    live = gene < genome.length
-    first, second = genome.inputs[:, 0].astype(jnp.int32), genome.inputs[:, 1].astype(jnp.int32)
-    is_conv, is_pool, is_concat = (genome.op == op for op in (Op.CONV, Op.POOL, Op.CONCAT))
-    genes = jnp.ones(genome.capacity, bool)
-    for name, values in choices(spec).items():
-        index = getattr(genome, name)
-        genes &= (index >= 0) & (index < jnp.where(is_conv, len(values), 1))
-    wired = jnp.where(
-        is_concat,
-        (first >= 0) & (first < gene) & (second >= 0) & (second < gene),
-        (first >= Genome.IMAGE) & (first < gene) & (second == Genome.UNUSED) & (is_conv | is_pool),
-    )
-    zero = (genome.op == Op.NONE) & (genome.inputs == 0).all(axis=1)
-    genes &= jnp.where(live, wired, zero)
-    shapes = infer_shapes(genome, spec=spec)
-    return (
-        (genome.length >= 0)
-        & (genome.length <= genome.capacity)
-        & genes.all()
-        & (reaches_sink(genome) == live).all()
-        & shapes.consistent
-        & within_bounds(shapes, spec=spec)
-    )
-
-
-def reaches_sink(genome: Genome) -> Array:
-    """Which genes lie on a path to the sink; [G] bool, False for dead genes."""
-
-    def visit(step, reached):
-        gene = genome.capacity - 1 - step
-        inputs = genome.inputs[gene].astype(jnp.int32)
-        # Inputs that are no genes are sent past the end, where `drop` loses them.
-        targets = jnp.where(reached[gene] & (inputs >= 0), inputs, genome.capacity)
-        return reached.at[targets].set(True, mode="drop")
-
-    sink = jnp.arange(genome.capacity, dtype=jnp.int32) == genome.length - 1
-    return lax.fori_loop(0, genome.capacity, visit, sink)

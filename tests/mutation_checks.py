@@ -6,12 +6,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from reference_mutation import Network, Op, to_genome, to_network
+from jax import Array, lax
+from reference_mutation import Network, to_genome, to_network
 from scipy import stats
 
 from eigen_jax.architecture import count_flops, count_parameters, decode, layer_shapes
 from eigen_jax.builder import build_network
-from eigen_jax.genome import Genome, GenomeSpec, infer_shapes, is_valid
+from eigen_jax.genome import Genome, GenomeSpec, Op, choices, infer_shapes, within_bounds
 
 # Maps of 5 x 3, 3 x 2, 2 x 1 and 1 x 1; genomes longer than a 32-bit word; bounds that bind.
 SPEC = GenomeSpec(
@@ -23,6 +24,54 @@ CHAINS = GenomeSpec(capacity=160, max_parameters=150_000, max_flops=20_000_000)
 
 # Compiling takes most of the time here, and little more than half as long without LLVM's optimisations.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def is_valid(genome: Genome, *, spec: GenomeSpec) -> Array:
+    """Whether a genome keeps every rule of the search space; [] bool, jit- and vmap-able.
+
+    The rules: dead genes are all zero; every live gene is a layer whose inputs come before it and
+    whose choices the spec has; a concatenation joins two layers of one map size; no 1 x 1 map is
+    halved; no map has more than 2 ** 20 channels; every live gene reaches the sink; the bounds on
+    parameters and FLOPs hold.
+    """
+    gene = jnp.arange(genome.capacity, dtype=jnp.int32)
+    live = gene < genome.length
+    first, second = genome.inputs[:, 0].astype(jnp.int32), genome.inputs[:, 1].astype(jnp.int32)
+    is_conv, is_pool, is_concat = (genome.op == op for op in (Op.CONV, Op.POOL, Op.CONCAT))
+    genes = jnp.ones(genome.capacity, bool)
+    for name, values in choices(spec).items():
+        index = getattr(genome, name)
+        genes &= (index >= 0) & (index < jnp.where(is_conv, len(values), 1))
+    wired = jnp.where(
+        is_concat,
+        (first >= 0) & (first < gene) & (second >= 0) & (second < gene),
+        (first >= Genome.IMAGE) & (first < gene) & (second == Genome.UNUSED) & (is_conv | is_pool),
+    )
+    zero = (genome.op == Op.NONE) & (genome.inputs == 0).all(axis=1)
+    genes &= jnp.where(live, wired, zero)
+    shapes = infer_shapes(genome, spec=spec)
+    return (
+        (genome.length >= 0)
+        & (genome.length <= genome.capacity)
+        & genes.all()
+        & (reaches_sink(genome) == live).all()
+        & shapes.consistent
+        & within_bounds(shapes, spec=spec)
+    )
+
+
+def reaches_sink(genome: Genome) -> Array:
+    """Which genes lie on a path to the sink; [G] bool, False for dead genes."""
+
+    def visit(step, reached):
+        gene = genome.capacity - 1 - step
+        inputs = genome.inputs[gene].astype(jnp.int32)
+        # Inputs that are no genes are sent past the end, where `drop` loses them.
+        targets = jnp.where(reached[gene] & (inputs >= 0), inputs, genome.capacity)
+        return reached.at[targets].set(True, mode="drop")
+
+    sink = jnp.arange(genome.capacity, dtype=jnp.int32) == genome.length - 1
+    return lax.fori_loop(0, genome.capacity, visit, sink)
 
 
 @partial(jit, static_argnames="spec")

@@ -15,7 +15,7 @@ from mutation_checks import CHAINS, SPEC, as_genome, assert_same_arrays, check, 
 from reference_mutation import Network, conv, networks, obeys, read, to_network
 
 from eigen_jax.duplication import MAX_CANDIDATES, duplicate, duplicates, find_blocks, repeat_blocks
-from eigen_jax.genome import Genome, GenomeSpec, is_valid
+from eigen_jax.genome import Genome, GenomeSpec
 from eigen_jax.mutation import mutate
 
 # Blocks at 8 x 8, 4 x 4, 2 x 2 and 1 x 1.
@@ -24,7 +24,7 @@ HAND = GenomeSpec(capacity=40, input_shape=(8, 8, 3))
 repeat = jit(repeat_blocks, static_argnames="spec")
 draw = jit(duplicates, static_argnames=("count", "spec", "max_repeats"))
 find = jit(find_blocks, static_argnames="spec")
-valid = jit(is_valid, static_argnames="spec")
+valid = jit(checks.is_valid, static_argnames="spec")
 
 
 def repeated(network: Network, repeats: tuple[int, ...], *, spec: GenomeSpec = HAND) -> tuple[Genome, bool]:

@@ -9,12 +9,12 @@ import pytest
 import reference_mutation as reference
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mutation_checks import assert_equal, assert_same_arrays, jit, stack
+from mutation_checks import assert_equal, assert_same_arrays, is_valid, jit, reaches_sink, stack
 from mutation_checks import check as check_all
 from reference_mutation import concat, conv, networks, pool
 
 from eigen_jax import genome as genomes
-from eigen_jax.genome import Genome, GenomeSpec, Op, infer_shapes, is_valid, minimal_genome, within_bounds
+from eigen_jax.genome import Genome, GenomeSpec, Op, infer_shapes, minimal_genome, within_bounds
 
 # A capacity that is no multiple of a 32-bit word's genes, and images that are not square.
 SPEC = GenomeSpec(capacity=37, channels=(16, 32, 48), kernels=(1, 3, 5), input_shape=(7, 4, 2), num_classes=3)
@@ -196,6 +196,6 @@ def test_each_broken_rule_makes_a_genome_invalid_alone_and_beside_some_that_keep
 
 def test_what_reaches_the_sink_is_found_through_every_input():
     genome = as_genome(conv(), conv(), pool(1), conv(0), concat(3, 0), conv(4))
-    reached = jit(genomes.reaches_sink)
+    reached = jit(reaches_sink)
     np.testing.assert_array_equal(reached(genome), [True, False, False, True, True, True] + [False] * 31)
     assert not np.any(reached(minimal_genome(SPEC)))
