@@ -46,31 +46,31 @@ class Geometry:
     panel_top: float  # room over them, within their panels
 
 
-@dataclasses.dataclass
 class _Tracks:
-    """Intervals asked for on lines that run side by side, and the track that each got."""
+    """Lines that wires run along side by side, and the track that each net got on each."""
 
-    asked: dict[Hashable, dict[Net, tuple[int, int]]] = dataclasses.field(default_factory=lambda: defaultdict(dict))
-    given: dict[tuple[Hashable, Net], int] = dataclasses.field(default_factory=dict)
-    counts: dict[Hashable, int] = dataclasses.field(default_factory=lambda: defaultdict(int))
+    def __init__(self) -> None:
+        self.asked: dict[Hashable, dict[Net, list[int]]] = defaultdict(lambda: defaultdict(list))
+        self.given: dict[tuple[Hashable, Net], int] = {}
+        self.counts: dict[Hashable, int] = defaultdict(int)
 
-    def ask(self, where: Hashable, net: Net, *places: int) -> None:
-        """Widens what a net covers here by these places."""
-        first, last = self.asked[where].get(net, (places[0], places[0]))
-        self.asked[where][net] = min(first, *places), max(last, *places)
+    def ask(self, line: Hashable, net: Net, *places: int) -> None:
+        """Has a net cover these places of a line."""
+        self.asked[line][net] += places
 
     def assign(self) -> None:
-        """Gives every interval the first track that is free along it, the shortest first, so that arcs nest."""
-        for where, nets in self.asked.items():
+        """Gives every net the first track that is free along it, the shortest first, so that arcs nest."""
+        for line, nets in self.asked.items():
+            spans = [(max(places) - min(places), net, min(places), max(places)) for net, places in nets.items()]
             taken: list[list[tuple[int, int]]] = []
-            for net, (first, last) in sorted(nets.items(), key=lambda item: (item[1][1] - item[1][0], item[0])):
-                free = (all(last < start or end < first for start, end in intervals) for intervals in taken)
+            for _, net, first, last in sorted(spans):
+                free = (all(last < start or end < first for start, end in others) for others in taken)
                 track = next((track for track, is_free in enumerate(free) if is_free), len(taken))
                 if track == len(taken):
                     taken.append([])
                 taken[track].append((first, last))
-                self.given[where, net] = track
-            self.counts[where] = len(taken)
+                self.given[line, net] = track
+            self.counts[line] = len(taken)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
