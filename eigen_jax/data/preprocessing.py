@@ -1,8 +1,10 @@
 """Preprocessing of whole data sets on the host, in float64; every statistic is of the training images alone."""
 
-import dataclasses
+from collections.abc import Callable
 
 import numpy as np
+
+Transform = Callable[[np.ndarray], np.ndarray]
 
 VERSION = 1  # part of every cache key: raise it whenever the same images would come out otherwise
 
@@ -22,24 +24,12 @@ def global_contrast_normalize(images: np.ndarray, *, scale: float = 55.0) -> np.
     return rows.reshape(images.shape)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Zca:
-    """A fitted ZCA whitening, x -> (x - mean) W."""
+def fit_zca(rows: np.ndarray, *, bias: float = 0.1) -> Transform:
+    """Fits a ZCA whitening to rows, [N, D] float64, and gives it as a function of such rows: x -> (x - mean) W.
 
-    mean: np.ndarray  # [D] float64
-    matrix: np.ndarray  # [D, D] float64, symmetric: W
-
-    def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Whitens [N, D] to [N, D] float64."""
-        return (rows - self.mean) @ self.matrix
-
-
-def fit_zca(rows: np.ndarray, *, bias: float = 0.1) -> Zca:
-    """Fits W = U diag(1 / sqrt(s + bias)) U^T, where U diag(s) U^T is the covariance of the rows, [N, D] float64.
-
-    All D components are kept; the bias bounds the gain of directions with little variance. The
-    covariance divides by N. Krizhevsky, "Learning multiple layers of features from tiny images" (2009),
-    Appendix A.
+    W = U diag(1 / sqrt(s + bias)) U^T, where U diag(s) U^T is the covariance, divided by N. All D components
+    are kept; the bias bounds the gain of directions with little variance. Krizhevsky, "Learning multiple
+    layers of features from tiny images" (2009), Appendix A.
     """
     mean = rows.mean(axis=0)
     covariance = np.zeros((rows.shape[1], rows.shape[1]))
@@ -48,7 +38,8 @@ def fit_zca(rows: np.ndarray, *, bias: float = 0.1) -> Zca:
         covariance += centred.T @ centred
     eigenvalues, vectors = np.linalg.eigh(covariance / len(rows))
     eigenvalues = np.maximum(eigenvalues, 0.0)  # rounding makes the null space slightly negative
-    return Zca(mean=mean, matrix=(vectors / np.sqrt(eigenvalues + bias)) @ vectors.T)
+    matrix = (vectors / np.sqrt(eigenvalues + bias)) @ vectors.T
+    return lambda rows: (rows - mean) @ matrix
 
 
 def gcn_zca(train: np.ndarray, *others: np.ndarray, scale: float = 55.0, bias: float = 0.1) -> list[np.ndarray]:
@@ -76,7 +67,7 @@ def standardize(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     return [_in_chunks(lambda images: (images - mean) / deviation, part) for part in (train, *others)]
 
 
-def _in_chunks(transform, images: np.ndarray) -> np.ndarray:
+def _in_chunks(transform: Transform, images: np.ndarray) -> np.ndarray:
     result = np.empty(images.shape, np.float32)
     for start in range(0, len(images), _CHUNK):
         result[start : start + _CHUNK] = transform(images[start : start + _CHUNK])

@@ -70,7 +70,7 @@ def block_groups(architecture: Architecture) -> tuple[Group, ...]:
         members[height, width].append(position)
     height, width, _ = architecture.input_shape
     groups = []
-    for halvings in range(1 + max(height, width).bit_length()):
+    for halvings in range(1 + max(height, width).bit_length()):  # down to 1 x 1
         if layers := members.pop((height, width), None):
             groups.append(Group(label=f"{height} {TIMES} {width}", block=halvings, layers=tuple(layers)))
         height, width = -(-height // 2), -(-width // 2)
