@@ -12,17 +12,13 @@ from eigen_jax.resumable import ShouldStop
 from eigen_jax.training import Teacher
 from experiments import compilation_cache
 from experiments.allocator import KEPT_ENVIRONMENT
+from experiments.machine import cores
 from experiments.settings import Settings, SettingsError
 
 _CPU_WORKERS = 2  # the most that are started where nobody said how many
 _DRIVER_SHARE = 0.1  # of a device's memory, which workers that share it leave to the driver
 
 _MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # of which one may be set
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

@@ -24,8 +24,9 @@ from eigen_jax.search import (
 from experiments.allocator import keep_freed_memory
 from experiments.command_line import parse
 from experiments.compilation_cache import keep_compiled
-from experiments.executors import cores, open_executor
+from experiments.executors import open_executor
 from experiments.interruption import Interrupted, held_off
+from experiments.machine import cores
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.progress import ConsoleObserver
 from experiments.screen import LostOutputError, guarded, make_console

@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import pytest
 
-from experiments import benchmark
-from experiments.benchmarks import measuring, plan
-from experiments.benchmarks.measuring import Effort, NotMeasured, Row, interleave, not_measured
-from experiments.benchmarks.table import COLUMNS, table
+from experiments.benchmark import __main__ as benchmark
+from experiments.benchmark import measuring
+from experiments.benchmark.measuring import NotMeasured, Plan, Row, compare, interleave, not_measured
+from experiments.benchmark.table import COLUMNS, table
+
+GROUPS = ["steps", "parts", "mimicry", "evolution", "compile", "search", "workers", "memory"]
 
 
 @pytest.fixture(autouse=True)
@@ -25,21 +27,21 @@ def changed(monkeypatch):
 @pytest.fixture
 def measured(monkeypatch):
     """What each group was asked for; it gives one row and takes no time."""
-    plans: dict[str, plan.Plan] = {}
+    plans: dict[str, Plan] = {}
 
     def measure(group, chosen, progress):
         progress("it")
         plans[group] = chosen
         yield Row(group=group, what="it", method="fast", values={"ms": 2.5})
 
-    monkeypatch.setattr(benchmark, "GROUPS", {group: functools.partial(measure, group) for group in plan.GROUPS})
+    monkeypatch.setattr(benchmark, "GROUPS", {group: functools.partial(measure, group) for group in benchmark.GROUPS})
     return plans
 
 
 def test_all_groups_are_measured_printed_and_written(measured, changed, tmp_path, capsys):
     path = tmp_path / "numbers.json"
     assert benchmark.main(["--json", str(path)]) == 0
-    assert list(measured) == ["steps", "parts", "mimicry", "evolution", "compile", "search", "workers", "memory"]
+    assert list(measured) == GROUPS
     assert {chosen.quick for chosen in measured.values()} == {False}
     assert changed == {"jax_enable_compilation_cache": False}
     shown = capsys.readouterr()
@@ -58,9 +60,9 @@ def test_all_groups_are_measured_printed_and_written(measured, changed, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "quick", "groups", "networks"),
     [
-        ([], False, list(plan.GROUPS), 300),
-        (["--quick"], True, list(plan.GROUPS), None),
-        (["--quick", "--memory", "40"], True, list(plan.GROUPS), 40),
+        ([], False, GROUPS, 300),
+        (["--quick"], True, GROUPS, None),
+        (["--quick", "--memory", "40"], True, GROUPS, 40),
         (["--quick", "--only", "memory", "steps"], True, ["steps", "memory"], 300),
         (["--memory", "40", "--only", "memory"], False, ["memory"], 40),
     ],
@@ -109,15 +111,31 @@ def clock(monkeypatch):
 
 def test_works_are_called_in_turns_and_the_first_call_counts_apart(clock):
     works = {"a": clock.preparing("a", [5, 1, 4, 2], preparation=10), "b": clock.preparing("b", [1] * 4)}
-    a: Any = interleave(works, Effort(rounds=3, seconds=60))["a"]
+    a: Any = interleave(works, Plan(rounds=3, seconds=60))["a"]
     assert clock.called == ["a", "b"] * 4
-    assert (a.first, a.seconds, a.median) == (15, (1, 4, 2), 2)
+    assert (a.first, a.seconds) == (15, [1, 4, 2])
+
+
+def test_a_work_is_held_against_the_medians_of_those_that_were_measured(clock):
+    def refuse():
+        raise NotMeasured("there is none")
+
+    def values(name, seconds):
+        return {"ms": 1e3 * seconds[name], **measuring.ratios(seconds, name, times_plain="a", times_pytorch="b")}
+
+    works = {"a": clock.preparing("a", [5, 1, 4, 2]), "b": refuse, "c": clock.preparing("c", [9, 4, 4, 4])}
+    rows = list(compare(works, Plan(rounds=3, seconds=60), values, group="g", what="w", tells_first=True))
+    assert [(row.method, row.note) for row in rows] == [("a", ""), ("b", "not measured: there is none"), ("c", "")]
+    assert [row.values for row in rows[::2]] == [
+        {"ms": 2_000, "times_plain": 1, "first_seconds": 5},
+        {"ms": 4_000, "times_plain": 2, "first_seconds": 9},
+    ]
 
 
 @pytest.mark.parametrize(("cost", "rounds"), [(1, range(10)), (4, (0, 2, 4, 6, 8)), (9, (0, 5)), (100, (0,))])
 def test_slow_works_are_called_in_fewer_rounds_at_even_distances_and_at_least_once(clock, cost, rounds):
     works = {"slow": clock.preparing("slow", [cost] * 11), "fast": clock.preparing("fast", [0] * 11)}
-    interleave(works, Effort(rounds=10, seconds=21))
+    interleave(works, Plan(rounds=10, seconds=21))
     turns = [["slow", "fast"] if turn in rounds else ["fast"] for turn in range(10)]
     assert clock.called == ["slow", "fast", *itertools.chain(*turns)]
 
@@ -130,10 +148,10 @@ def test_what_cannot_be_measured_says_why_and_the_others_go_on(clock):
         raise jax.errors.JaxRuntimeError("\n\n  RESOURCE_EXHAUSTED: out of memory \nwhile allocating")
 
     works = {"absent": refuse, "failing": lambda: refuse, "large": lambda: run_out, "fine": lambda: lambda: None}
-    results: Any = interleave(works, Effort(rounds=2, seconds=1))
+    results: Any = interleave(works, Plan(rounds=2, seconds=1))
     assert list(results) == list(works)
-    assert str(results["absent"]) == str(results["failing"]) == "there is none"
-    assert str(results["large"]) == "RESOURCE_EXHAUSTED: out of memory"
+    assert results["absent"] == results["failing"] == "there is none"
+    assert results["large"] == "RESOURCE_EXHAUSTED: out of memory"
     assert len(results["fine"].seconds) == 2
     assert measuring.one_line(ValueError()) == "ValueError"
 
@@ -142,7 +160,7 @@ def test_a_rate_is_the_median_of_runs_without_the_first(clock):
     def work(run):
         clock.now += [60, 2, 1, 4][run]
 
-    row = measuring.measure(work, group="calls", what="calls", method="plain", amount=8, runs=3)
+    row = measuring.rate_row(work, group="calls", what="calls", method="plain", amount=8, runs=3)
     assert row.values == {"per_second": 4, "slowest": 2, "fastest": 8, "first_seconds": 60}
 
 

@@ -11,11 +11,11 @@ from eigen_jax.architecture import IMAGE
 from eigen_jax.builder import build_network
 from eigen_jax.losses import cross_entropy
 from eigen_jax.training import TrainConfig, train_step
-from experiments.benchmarks import our_steps, steps, torch_steps
-from experiments.benchmarks.architectures import NUM_CLASSES, benchmark_architectures
+from experiments.benchmark import steps
+from experiments.benchmark.networks import NUM_CLASSES, benchmark_architectures
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; pip install -e '.[torch]'")
-networks = pytest.importorskip("experiments.benchmarks.torch_network", reason="PyTorch is not installed")
+pytorch = pytest.importorskip("experiments.benchmark.pytorch", reason="PyTorch is not installed")
 
 CONFIG = TrainConfig(batch_size=32, decay_steps=())
 FLOAT32 = 2e-4  # of the norm: what ours, computed in float32, may differ from PyTorch's in float64
@@ -34,9 +34,8 @@ TYPICAL = network(*benchmark_architectures()["typical"].layers, input_shape=(17,
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
-    monkeypatch.setattr(our_steps, "CONFIG", CONFIG)
-    for cached in (our_steps.initial_state, our_steps.noise_batch):
-        monkeypatch.setattr(our_steps, cached.__name__, functools.cache(cached.__wrapped__))
+    monkeypatch.setattr(steps, "CONFIG", CONFIG)
+    monkeypatch.setattr(steps, "untrained", functools.cache(steps.untrained.__wrapped__))
 
 
 def assert_close(theirs, ours, what: str) -> None:
@@ -49,7 +48,7 @@ def assert_close(theirs, ours, what: str) -> None:
 @pytest.mark.parametrize("architecture", [EVERY_KIND, TYPICAL], ids=["every kind", "typical"])
 def test_logits_loss_and_gradients_are_equal(architecture):
     module = build_network(architecture, num_classes=NUM_CLASSES)
-    state, batch = our_steps.initial_state(architecture), our_steps.noise_batch(architecture.input_shape)
+    state, batch = steps.untrained(architecture)
 
     def loss_of(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -58,11 +57,11 @@ def test_logits_loss_and_gradients_are_equal(architecture):
 
     run = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=QUICKLY)
     (loss, logits), gradients = run(state.params)
-    theirs = networks.TorchNetwork(architecture, num_classes=NUM_CLASSES)
-    networks.copy_variables(theirs, state.variables)
+    theirs = pytorch.TorchNetwork(architecture, num_classes=NUM_CLASSES)
+    pytorch.copy_variables(theirs, state.variables)
     theirs.double().to(memory_format=torch.channels_last).train()
-    their_logits = theirs(networks.as_images(batch.images).double())
-    their_loss = torch.nn.functional.cross_entropy(their_logits, torch_steps.as_labels(batch.labels, device="cpu"))
+    their_logits = theirs(pytorch.as_images(batch.images).double())
+    their_loss = torch.nn.functional.cross_entropy(their_logits, pytorch.as_labels(batch.labels))
     their_loss.backward()
     assert_close(their_logits, logits, "logits")
     assert their_loss.item() == pytest.approx(float(loss), rel=FLOAT32)
@@ -70,9 +69,10 @@ def test_logits_loss_and_gradients_are_equal(architecture):
     for position, layer in enumerate(architecture.layers):
         if layer.op == "conv":
             ours, other = gradients[f"layer_{position}"], theirs.layers[position]
-            assert_close(other.conv.conv.weight.grad.permute(2, 3, 1, 0), ours["conv"]["kernel"], f"kernel {position}")
-            assert_close(other.norm.weight.grad, ours["norm"]["scale"], f"scale {position}")
-            assert_close(other.norm.bias.grad, ours["norm"]["bias"], f"bias {position}")
+            *_, convolution, norm, _ = other
+            assert_close(convolution.weight.grad.permute(2, 3, 1, 0), ours["conv"]["kernel"], f"kernel {position}")
+            assert_close(norm.weight.grad, ours["norm"]["scale"], f"scale {position}")
+            assert_close(norm.bias.grad, ours["norm"]["bias"], f"bias {position}")
             compared += 3
     assert_close(theirs.classifier.weight.grad.T, gradients["classifier"]["kernel"], "classifier")
     assert_close(theirs.classifier.bias.grad, gradients["classifier"]["bias"], "classifier's bias")
@@ -83,7 +83,7 @@ def test_steps_lower_the_loss_as_ours_do():
     """SGD with momentum and weight decay, from the same weights; in bfloat16 about the same."""
     module = build_network(EVERY_KIND, num_classes=NUM_CLASSES)
     step = jax.jit(functools.partial(train_step, network=module, config=CONFIG), compiler_options=QUICKLY)
-    state, batch, losses = our_steps.initial_state(EVERY_KIND), our_steps.noise_batch(EVERY_KIND.input_shape), []
+    (state, batch), losses = steps.untrained(EVERY_KIND), []
     for _ in range(3):
         state, metrics = step(state, batch)
         losses.append(float(metrics.loss))

@@ -19,14 +19,13 @@ from report_data import individual
 from eigen_jax import checkpoint, lineage
 from eigen_jax.architecture import Architecture, Layer, to_json
 from eigen_jax.lineage import Individual, Landmark
-from experiments import chaos
-from experiments.chaos import DIFFERENT
-from experiments.disturbance import campaign
-from experiments.disturbance.command import digits_command
-from experiments.disturbance.comparison import compare_individuals, first_difference
-from experiments.disturbance.phases import Phase, phase_of, temporary_files
-from experiments.disturbance.processes import Child, Process, has_proc
-from experiments.disturbance.summary import Disturbance, describe, table
+from experiments.chaos import __main__ as chaos
+from experiments.chaos import campaign
+from experiments.chaos.__main__ import DIFFERENT, digits_command
+from experiments.chaos.comparison import compare_individuals, first_difference
+from experiments.chaos.phases import Phase, phase_of, temporary_files
+from experiments.chaos.processes import Child, Process, has_proc
+from experiments.chaos.summary import Disturbance, describe, table
 from experiments.runner import BAD_INPUT, INTERRUPTED
 
 needs_proc = pytest.mark.skipif(not has_proc(), reason="this system has no /proc/<pid>/task/*/children")

@@ -37,7 +37,8 @@ from eigen_jax.resumable import StoppedError
 from eigen_jax.search import RunFolderError, SearchResult, load_network
 from eigen_jax.teacher import read_teacher
 from eigen_jax.training import DivergedError
-from experiments import benchmark, describe, evaluate, retrain, runner, teacher
+from experiments import describe, evaluate, retrain, runner, teacher
+from experiments.benchmark import __main__ as benchmark
 from experiments.compilation_cache import environment, keep_compiled
 from experiments.executors import worker_environments
 from experiments.paper import command as paper_command

@@ -17,7 +17,9 @@ from eigen_jax.genome import GenomeSpec
 from eigen_jax.search import Care, SearchConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
-from experiments import benchmark, chaos, describe, draw, evaluate, retrain, runner
+from experiments import describe, draw, evaluate, retrain, runner
+from experiments.benchmark import __main__ as benchmark
+from experiments.chaos import __main__ as chaos
 from experiments.command_line import parse
 from experiments.paper import command as paper_command
 from experiments.presets import DEFAULT_PRESET, PRESETS

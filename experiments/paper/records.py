@@ -26,7 +26,7 @@ from eigen_jax.report import (
 from eigen_jax.report.summary import RESULT_VERSION
 from eigen_jax.search.folder import with_former_settings
 from eigen_jax.teacher import TeacherError, read_teacher
-from experiments.benchmarks.machine import describe_machine
+from experiments.machine import describe_machine
 from experiments.paper.plans import Choice, Plan, Retraining, Search
 from experiments.settings import Settings
 

@@ -1,20 +1,19 @@
 """Runs one search uninterrupted and then again and again under disturbances, and compares them."""
 
 import dataclasses
-import functools
 import random
 import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from experiments.disturbance.comparison import first_difference
-from experiments.disturbance.moments import MOST_KILLS, Awaits, Moment, Moments
-from experiments.disturbance.phases import COMPILED, RUN, Phase, phase_of, recorded_generation, temporary_files
-from experiments.disturbance.processes import Child, Process
-from experiments.disturbance.summary import Disturbance, describe
+from experiments.chaos.comparison import first_difference
+from experiments.chaos.moments import MOST_KILLS, Awaits, Moment, Moments
+from experiments.chaos.phases import COMPILED, RUN, Phase, phase_of, recorded_generation, temporary_files
+from experiments.chaos.processes import Child, Process
+from experiments.chaos.summary import Disturbance, describe
 
 Victim = Literal["run", "worker"]
 Kind = Literal["kill", "stop", "terminal"]  # SIGKILL; SIGSTOP, and later SIGCONT; the end of the terminal it runs on
@@ -31,13 +30,27 @@ _STOPS = (0.5, 5.0)  # seconds that a stop takes, from the shortest to the longe
 _HUNG_UP = 128 + signal.Signals.SIGHUP if hasattr(signal, "SIGHUP") else None  # exit code
 
 
-class DisturbedError(Exception):
+class DifferentError(Exception):
     """A run that did not come out as the uninterrupted one; one line."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Reference(NamedTuple):
+    """An uninterrupted run."""
+
+    folder: Path
+    start_seconds: float  # until it began to work
+    seconds: float
+    last_generation: int | None
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a run that does nothing is taken to hang."""
+        return max(_LEAST_PATIENCE, _PATIENCE * self.seconds)
+
+
+@dataclasses.dataclass(kw_only=True)
 class Campaign:
-    """What is done."""
+    """What is done, and what has happened."""
 
     command: Command
     folder: Path  # of all runs; there, and empty
@@ -46,26 +59,26 @@ class Campaign:
     victim: Victim
     kind: Kind
     tell: Callable[[str], None]  # takes a line of progress
+    disturbances: list[Disturbance] = dataclasses.field(default_factory=list)
+    runs: int = 0  # that were begun, the uninterrupted ones apart
 
-    def run(self) -> "Record":
+    def run(self) -> None:
         """Disturbs as often as is wanted, and lets the last run end.
 
         Raises:
-            DisturbedError: a run failed, did not end, came out otherwise, or left something behind.
+            DifferentError: a run failed, did not end, came out otherwise, or left something behind.
         """
         first, reference = self._uninterrupted("first"), self._uninterrupted("reference")
-        self.check_same(first.folder, reference.folder, "the second of two uninterrupted runs")
+        self._check_same(first.folder, reference.folder, "the second of two uninterrupted runs")
         moments = Moments(self.seed, start_seconds=reference.start_seconds, run_seconds=reference.seconds)
-        record = Record()
-        while len(record.disturbances) < self.times:
-            record.runs += 1
-            run = _DisturbedRun(self, record, reference, moments)
+        while len(self.disturbances) < self.times:
+            self.runs += 1
+            run = _DisturbedRun(self, reference, moments)
             run.to_its_end()
-            self.check_same(run.folder, reference.folder, f"run {record.runs}")
-            self.tell(f"run {record.runs} ended by itself, equal to the uninterrupted one")
-        return record
+            self._check_same(run.folder, reference.folder, run.name)
+            self.tell(f"{run.name} ended by itself, equal to the uninterrupted one")
 
-    def _uninterrupted(self, name: str) -> "_Reference":
+    def _uninterrupted(self, name: str) -> _Reference:
         """A whole run. The first one compiles what the others find compiled, so its times say little."""
         child = self.start(folder := self.make_folder(name))
         try:
@@ -76,14 +89,8 @@ class Campaign:
         finally:
             child.kill()
         check_ended_well(child, folder, f"the uninterrupted run ({name})")
-        last = recorded_generation(folder)
         self.tell(f"uninterrupted run ({name}): {seconds:.1f} s, {start_seconds:.1f} s of them until the teacher")
-        return _Reference(folder=folder, start_seconds=start_seconds, seconds=seconds, last_generation=last)
-
-    @property
-    def ends_driver(self) -> bool:
-        """Whether a disturbance ends the search's own process, so that its command is given again."""
-        return self.victim == "run" and self.kind != "stop"
+        return _Reference(folder, start_seconds, seconds, recorded_generation(folder))
 
     @property
     def cache(self) -> Path:
@@ -103,92 +110,65 @@ class Campaign:
         on_terminal = self.kind == "terminal"
         return Child(self.command(folder, self.cache), cwd=ROOT, output=folder / _OUTPUT, on_terminal=on_terminal)
 
-    def check_same(self, folder: Path, reference: Path, name: str) -> None:
-        """Checks that a run came out as another, and left nothing half-written.
-
-        Raises:
-            DisturbedError: it did not.
-        """
+    def _check_same(self, folder: Path, reference: Path, name: str) -> None:
+        """Checks that a run came out as another, and left nothing half-written."""
         if (difference := first_difference(reference, folder)) is not None:
-            raise DisturbedError(f"{name}: {difference}")
+            raise DifferentError(f"{name}: {difference}")
         for path, _ in temporary_files(self.cache):
-            raise DisturbedError(f"{name}: {path} was left behind")
-
-
-@dataclasses.dataclass(kw_only=True)
-class Record:
-    """What has happened."""
-
-    disturbances: list[Disturbance] = dataclasses.field(default_factory=list)
-    runs: int = 0  # that were begun
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Reference:
-    """An uninterrupted run."""
-
-    folder: Path
-    start_seconds: float  # until it began to work
-    seconds: float
-    last_generation: int | None
-
-    @property
-    def patience(self) -> float:
-        """Seconds after which a run that does nothing is taken to hang."""
-        return max(_LEAST_PATIENCE, _PATIENCE * self.seconds)
+            raise DifferentError(f"{name}: {path} was left behind")
 
 
 class _DisturbedRun:
-    """One run, disturbed until it ends by itself."""
+    """One run, disturbed until it ends by itself; what it raises are `DifferentError`s."""
 
-    def __init__(self, campaign: Campaign, record: Record, reference: _Reference, moments: Moments) -> None:
+    def __init__(self, campaign: Campaign, reference: _Reference, moments: Moments) -> None:
         self.campaign = campaign
-        self.record = record
         self.reference = reference
         self.moments = moments
-        self.number = record.runs
-        self.folder = campaign.make_folder(f"run-{self.number}")
-        self.chance = random.Random(f"{campaign.seed} {self.number}")  # of victims, and of how long stops take
+        self.name = f"run {campaign.runs}"
+        self.folder = campaign.make_folder(f"run-{campaign.runs}")
+        self.chance = random.Random(f"{campaign.seed} {campaign.runs}")  # of victims, and of how long stops take
         self.disturbed = 0  # times
         self.orphans: set[Process] = set()  # descendants of drivers that were ended
 
     def to_its_end(self) -> None:
-        """Starts it, disturbs it, starts it again where that has ended it.
-
-        Raises:
-            DisturbedError: it failed, or does not end.
-        """
+        """Starts it, disturbs it, gives its command again where that has ended it."""
+        ends_driver = self.campaign.victim == "run" and self.campaign.kind != "stop"
         child = self.campaign.start(self.folder)
         try:
             while self._is_disturbed(child):
-                if self.campaign.ends_driver:
+                if ends_driver:
                     child = self.campaign.start(self.folder)
         finally:
             child.kill()
-        check_ended_well(child, self.folder, f"run {self.number}")
+        check_ended_well(child, self.folder, self.name)
         deadline = time.monotonic() + _LINGER
         while lingering := [orphan for orphan in self.orphans if orphan.is_alive]:
             if time.monotonic() > deadline:
-                raise DisturbedError(
-                    f"run {self.number}: process {lingering[0].pid} ({' '.join(lingering[0].command.split())[:80]})"
-                    " outlived its driver"
-                )
+                command = " ".join(lingering[0].command.split())[:80]
+                raise DifferentError(f"{self.name}: process {lingering[0].pid} ({command}) outlived its driver")
             time.sleep(0.1)
 
     def _is_disturbed(self, child: Child) -> bool:
         """Waits for the next moment and disturbs; False where the run has ended, left alone or too quick."""
-        if self.disturbed >= MOST_KILLS or len(self.record.disturbances) >= self.campaign.times:
+        campaign = self.campaign
+        if self.disturbed >= MOST_KILLS or len(campaign.disturbances) >= campaign.times:
             self._let_end(child)
             return False
         before = self._temporary_files()
         if not self._wait(child, self.moments.draw(self.disturbed), before):
             return False
-        found = self._disturb(child, functools.partial(self._look, before, child.seconds))
-        if found is None:
+        seconds = child.seconds
+
+        def look() -> Disturbance:
+            written = sorted(path for path, _ in self._temporary_files() - before)
+            return Disturbance(campaign.runs, self._phase(), seconds, tuple(written))
+
+        if (found := self._disturb(child, look)) is None:
             return False
         self.disturbed += 1
-        self.record.disturbances.append(found)
-        self.campaign.tell(describe(found, len(self.record.disturbances), NOUNS[self.campaign.kind]))
+        campaign.disturbances.append(found)
+        campaign.tell(describe(found, len(campaign.disturbances), NOUNS[campaign.kind]))
         return True
 
     def _disturb(self, child: Child, look: Callable[[], Disturbance]) -> Disturbance | None:
@@ -203,10 +183,6 @@ class _DisturbedRun:
             return found if self._hang_up(child) else None
         killed = self._kill_driver(child) if self.campaign.victim == "run" else self._kill_worker(child)
         return look() if killed else None
-
-    def _look(self, before: frozenset[tuple[Path, int]], seconds: float) -> Disturbance:
-        written = sorted(path for path, _ in self._temporary_files() - before)
-        return Disturbance(run=self.number, phase=self._phase(), seconds=seconds, written=tuple(written))
 
     def _wait(self, child: Child, moment: Moment, before: frozenset[tuple[Path, int]]) -> bool:
         """Waits for a moment, counted from now; whether the process still runs."""
@@ -232,7 +208,7 @@ class _DisturbedRun:
                 return True
             if not child.sleeps(0.01):
                 return False
-        raise DisturbedError(f"run {self.number} has no worker that could be killed; choose another executor")
+        raise DifferentError(f"{self.name} has no worker that could be killed; choose another executor")
 
     def _hang_up(self, child: Child) -> bool:
         """Closes the terminal and waits for the end that follows from it; False where the run has ended by itself."""
@@ -240,17 +216,17 @@ class _DisturbedRun:
         is_working = child.handles(signal.SIGHUP)
         child.close_terminal()
         if child.sleeps(self.reference.patience):
-            raise DisturbedError(f"run {self.number} goes on without the terminal that it was started on")
+            raise DifferentError(f"{self.name} goes on without the terminal that it was started on")
         # Before it works and when it has finished, there is nothing to save.
         ends = {_HUNG_UP} if is_working and self._phase() is not Phase.ENDED else {_HUNG_UP, -signal.SIGHUP}
         if (code := child.exit_code) not in {0, *ends}:
-            raise DisturbedError(f"run {self.number} ended with code {code} when its terminal was closed")
+            raise DifferentError(f"{self.name} ended with code {code} when its terminal was closed")
         return code != 0
 
     def _let_end(self, child: Child) -> None:
         if child.sleeps(self.reference.patience):
-            raise DisturbedError(
-                f"run {self.number} was disturbed {self.disturbed} times, and did not end in"
+            raise DifferentError(
+                f"{self.name} was disturbed {self.disturbed} times, and did not end in"
                 f" {self.reference.patience:.0f} s when left alone; it stands in {self._phase()}"
             )
 
@@ -262,13 +238,9 @@ class _DisturbedRun:
 
 
 def check_ended_well(child: Child, folder: Path, name: str) -> None:
-    """Checks that a run that ended by itself says so.
-
-    Raises:
-        DisturbedError: it failed.
-    """
+    """Checks that a run that ended by itself says so, and raises `DifferentError` where it failed."""
     if child.exit_code == 0 and (folder / RUN / "result.json").exists():
         return
     lines = (folder / _OUTPUT).read_text(errors="replace").split("\n")
     said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-    raise DisturbedError(f"{name} ended with code {child.exit_code} and said: {said}")
+    raise DifferentError(f"{name} ended with code {child.exit_code} and said: {said}")

@@ -1,11 +1,20 @@
-"""The networks that are measured, and how much work they are.
+"""The networks that are measured, how much work they are, and the noise that they are given.
 
 All take images of 32 x 32 x 3 and tell ten classes apart.
 """
 
+import functools
+from collections.abc import Callable
 from importlib import resources
 
+import jax
+import jax.numpy as jnp
+from jax import Array
+
 from eigen_jax.architecture import IMAGE, Architecture, Layer, count_flops, from_json
+from eigen_jax.data import Dataset
+from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
+from eigen_jax.mutation import mutate
 
 NUM_CLASSES = 10
 
@@ -17,13 +26,13 @@ def benchmark_architectures() -> dict[str, Architecture]:
     of 256 children of 8 steps (keys 4 and 5). Parent became the child that was nearest to the layers
     asked for, at least 62 % of them convolutions, within bounds on FLOPs and parameters.
     """
-    folder = resources.files("experiments.benchmarks") / "genomes"
+    folder = resources.files("experiments.benchmark") / "genomes"
     evolved = {name: from_json((folder / f"{name}.json").read_text()) for name in ("typical", "large")}
     return {"small": eight_layers(), **evolved}
 
 
 def eight_layers() -> Architecture:
-    """Eight 3 x 3 convolutions of 32 to 96 channels, three of them halving; images of 32 x 32 x 3."""
+    """Eight 3 x 3 convolutions of 32 to 96 channels, three of them halving."""
     shapes = [(32, 1), (32, 1), (48, 2), (48, 1), (64, 2), (64, 1), (96, 2), (96, 1)]
     layers = [
         Layer(op="conv", inputs=(position - 1 if position else IMAGE,), channels=channels, kernel=3, stride=stride)
@@ -55,3 +64,23 @@ def convolution_flops(input_shape: tuple[int, int, int], layer: Layer) -> int:
     """Floating-point operations of one convolution of one image, forward."""
     alone = Architecture(input_shape=input_shape, layers=(layer,))
     return count_flops(alone, num_classes=NUM_CLASSES) - 2 * layer.channels * NUM_CLASSES
+
+
+def noise_images(seed: int, images: int, input_shape: tuple[int, int, int]) -> tuple[Array, Array]:
+    """Images of noise, [N, H, W, C] float32, and labels of all classes in turn, [N] int32."""
+    drawn = jax.random.normal(jax.random.key(seed), (images, *input_shape))
+    return drawn, jnp.arange(images, dtype=jnp.int32) % NUM_CLASSES
+
+
+def noise_dataset(images: int, input_shape: tuple[int, int, int]) -> Dataset:
+    """Images of noise to train on, the first eight of them to validate and to test."""
+    drawn, labels = noise_images(0, images, input_shape)
+    parts = (drawn, labels, drawn[:8], labels[:8], drawn[:8], labels[:8])
+    return Dataset(*parts, num_classes=NUM_CLASSES, name="", fingerprint="")
+
+
+def breeder(spec: GenomeSpec, *, steps: int) -> Callable[[Array], Genome]:
+    """Gives children [P] of the global-pooling network for keys [P], each mutated by so many steps."""
+    parent, count = minimal_genome(spec), jnp.asarray(steps, jnp.int32)
+    breed = jax.jit(jax.vmap(functools.partial(mutate, spec=spec), (0, None, None)))
+    return lambda keys: breed(keys, parent, count)[0]

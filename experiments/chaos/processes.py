@@ -1,7 +1,6 @@
 """Processes under test: started, watched, disturbed. What belongs to a process is told by Linux's /proc."""
 
 import contextlib
-import dataclasses
 import os
 import re
 import select
@@ -12,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 _PROC = Path("/proc")
 _POLL = 0.005  # seconds between two looks
@@ -26,8 +26,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 _RAY_SERVERS = ("gcs_server", "raylet")  # that a local cluster starts, in this order
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Process:
+class Process(NamedTuple):
     """A process of this machine; the time tells it from a later one of the same number."""
 
     pid: int
@@ -42,13 +41,11 @@ class Process:
 
     def kill(self) -> bool:
         """Kills it; whether it was there to be killed."""
-        if not self.is_alive:
-            return False
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return False
-        return True
+        if self.is_alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+                return True
+        return False
 
 
 class Child:
@@ -64,23 +61,13 @@ class Child:
             on_terminal: whether it has a terminal of its own; `close_terminal` closes it.
         """
         self._terminal = _Terminal(output) if on_terminal else None
-        if self._terminal is not None:
-            place = self._terminal.theirs
-            self._process = subprocess.Popen(
-                [sys.executable, "-S", "-c", _ON_TERMINAL, *command],
-                cwd=cwd,
-                env={**os.environ, "TERM": "xterm"},
-                stdin=place,
-                stdout=place,
-                stderr=place,
-                start_new_session=True,
-            )
-            os.close(place)
-        else:
+        if self._terminal is None:
             with open(output, "ab") as file:
-                self._process = subprocess.Popen(
-                    command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-                )
+                self._process = _start(command, cwd, subprocess.DEVNULL, file.fileno())
+        else:
+            wrapped = [sys.executable, "-S", "-c", _ON_TERMINAL, *command]
+            self._process = _start(wrapped, cwd, self._terminal.theirs, self._terminal.theirs, TERM="xterm")
+            os.close(self._terminal.theirs)
         self.began = time.monotonic()
 
     @property
@@ -96,7 +83,7 @@ class Child:
     def runs_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Waits until a condition holds, the time is over, or the process ends; whether it still runs."""
         deadline = time.monotonic() + timeout
-        while self._process.poll() is None:
+        while self.exit_code is None:
             if condition() or time.monotonic() >= deadline:
                 return True
             time.sleep(max(0.0, min(_POLL, deadline - time.monotonic())))
@@ -153,14 +140,23 @@ class Child:
 
         Between Ray's workers and the driver are processes of Ray's own, without which no cluster is left.
         """
-        descendants = self.descendants()
-        if any(server in process.command for process in descendants for server in _RAY_SERVERS):
-            return tuple(
-                process
-                for process in descendants
-                if process.command.startswith("ray::") and not process.command.startswith("ray::IDLE")
-            )
-        return tuple(process for process in map(_look_up, _children(self._process.pid)) if process)
+        everyone = self.descendants()
+        if not any(server in process.command for process in everyone for server in _RAY_SERVERS):
+            return tuple(_children(self._process.pid))
+        named = (process for process in everyone if process.command.startswith("ray::"))
+        return tuple(process for process in named if not process.command.startswith("ray::IDLE"))
+
+
+def _start(command: Sequence[str], cwd: Path, stdin: int, output: int, **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=os.environ | environment,
+        stdin=stdin,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
 
 
 class _Terminal:
@@ -199,19 +195,17 @@ def has_proc() -> bool:
 
 def _descendants(pid: int) -> Iterator[Process]:
     for child in _children(pid):
-        if (process := _look_up(child)) is not None:
-            yield process
-        yield from _descendants(child)
+        yield child
+        yield from _descendants(child.pid)
 
 
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
+def _children(pid: int) -> Iterator[Process]:
     for path in _PROC.glob(f"{pid}/task/*/children"):
         try:
-            found.extend(map(int, path.read_text().split()))
+            found = path.read_text().split()
         except OSError:  # it ended meanwhile
             continue
-    return found
+        yield from filter(None, map(_look_up, map(int, found)))
 
 
 def _look_up(pid: int) -> Process | None:
@@ -222,5 +216,4 @@ def _look_up(pid: int) -> Process | None:
         command = (_PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
         return None
-    state, started = fields[0], int(fields[19])
-    return None if state in "ZX" else Process(pid=pid, started=started, command=command)
+    return None if fields[0] in "ZX" else Process(pid=pid, started=int(fields[19]), command=command)

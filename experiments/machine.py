@@ -1,4 +1,4 @@
-"""What the numbers depend on."""
+"""The machine and the software that numbers depend on."""
 
 import importlib.metadata
 import os
@@ -7,33 +7,37 @@ from pathlib import Path
 
 import jax
 
-_VERSIONED = ("eigen_jax", "jax", "jaxlib", "flax", "optax", "numpy", "torch")
+from eigen_jax import surroundings
 
 
-def available_cores() -> int:
+def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def describe_machine() -> dict[str, str | int]:
-    """The processors."""
-    return {"cpu": _cpu_model(), "cores": available_cores(), "device": jax.devices()[0].device_kind}
-
-
-def describe_versions() -> dict[str, str]:
-    """Of the interpreter and of the packages that are installed."""
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in _VERSIONED:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def has_gpu() -> bool:
     """Whether JAX computes on something else than the CPU."""
     return jax.default_backend() != "cpu"
+
+
+def describe_machine() -> dict[str, str | int]:
+    """The processors."""
+    return {"cpu": _cpu_model(), "cores": cores(), "device": jax.devices()[0].device_kind}
+
+
+def describe_versions() -> dict[str, str]:
+    """Of the interpreter and of the packages that are installed."""
+    versions = surroundings.describe()["versions"]
+    del versions["device"]
+    try:
+        return {**versions, "torch": importlib.metadata.version("torch")}
+    except importlib.metadata.PackageNotFoundError:
+        return versions
+
+
+def heading() -> str:
+    """Machine and versions in one line."""
+    return ", ".join(f"{name}: {value}" for name, value in {**describe_machine(), **describe_versions()}.items())
 
 
 def _cpu_model() -> str:

@@ -1,17 +1,16 @@
 """The disturbances of a campaign as a table."""
 
 import collections
-import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-from experiments.disturbance.phases import Phase
+from experiments.chaos.phases import Phase
 
 _WRITTEN = "while a file was written"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Disturbance:
+class Disturbance(NamedTuple):
     """One kill, stop or hang-up."""
 
     run: int  # its number, from 1

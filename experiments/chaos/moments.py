@@ -1,8 +1,8 @@
 """When to kill: moments that reach every phase of a run, and the middle of writing files."""
 
-import dataclasses
 import enum
 import random
+from typing import NamedTuple
 
 MOST_KILLS = 40  # of one run; then it is left to end, so that no run is killed for ever
 
@@ -25,8 +25,7 @@ class Awaits(enum.Enum):
     TURN = enum.auto()  # the next phase begins; then the delay
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Moment:
+class Moment(NamedTuple):
     """When to kill a process."""
 
     delay: float  # seconds
@@ -37,13 +36,7 @@ class Moments:
     """Draws moments; what it draws is a function of the seed, of the two times and of the calls."""
 
     def __init__(self, seed: int, *, start_seconds: float, run_seconds: float) -> None:
-        """Makes it.
-
-        Args:
-            seed: of the generator.
-            start_seconds: what a process takes before it begins to work.
-            run_seconds: what a whole run takes.
-        """
+        """Takes the seconds that a process needs before it begins to work, and those of a whole run."""
         self._random = random.Random(seed)
         self._start = start_seconds
         self._mean = max(run_seconds - start_seconds, start_seconds) / _PARTS
@@ -57,13 +50,11 @@ class Moments:
         """
         scale = self._mean * _LONGER**kills
         share = self._random.random()
-        at_once = _AT_ONCE if kills else _FIRST_AT_ONCE
-        if share < at_once and not self._was_at_once:
-            self._was_at_once = True
-            return Moment(delay=self._random.uniform(0, self._start), awaits=Awaits.NOTHING)
-        self._was_at_once = False
+        self._was_at_once = not self._was_at_once and share < (_AT_ONCE if kills else _FIRST_AT_ONCE)
+        if self._was_at_once:
+            return Moment(self._random.uniform(0, self._start), Awaits.NOTHING)
         kind = self._random.random()
         if kind < _TURN:
-            return Moment(delay=self._random.uniform(0, scale / 2), awaits=Awaits.TURN)
+            return Moment(self._random.uniform(0, scale / 2), Awaits.TURN)
         delay = self._start + self._random.expovariate(1 / scale)
-        return Moment(delay=delay, awaits=Awaits.WRITING if kind < _TURN + _WRITING else Awaits.NOTHING)
+        return Moment(delay, Awaits.WRITING if kind < _TURN + _WRITING else Awaits.NOTHING)

@@ -10,7 +10,7 @@ import jax
 
 from eigen_jax import checkpoint, lineage, load_network
 from eigen_jax.lineage import Individual, without_times
-from experiments.disturbance.phases import RUN, TEACHER, temporary_files
+from experiments.chaos.phases import RUN, TEACHER, temporary_files
 
 _SHOWN = 60  # characters of a value in a message
 
@@ -31,31 +31,29 @@ def first_difference(reference: Path, other: Path) -> str | None:
 def compare_individuals(expected: tuple[Individual, ...], found: tuple[Individual, ...]) -> Iterator[str]:
     """Yields the differences of two records, times apart."""
     for wanted, got in zip(expected, found, strict=False):
-        wanted, got = without_times(wanted), without_times(got)
-        for field in dataclasses.fields(Individual):
-            one, two = getattr(wanted, field.name), getattr(got, field.name)
-            if one != two:
-                name = f"{wanted.generation}.{wanted.index}"
-                yield f"individual {name}: {field.name} is {_show(two)}, and {_show(one)} in the uninterrupted run"
+        yield from _compare_values(f"individual {wanted.generation}.{wanted.index}: ", *map(_fields, (wanted, got)))
     if len(expected) != len(found):
         yield f"the lineage has {len(found)} individuals, and {len(expected)} in the uninterrupted run"
 
 
+def _fields(individual: Individual) -> dict[str, Any]:
+    individual = without_times(individual)
+    return {field.name: getattr(individual, field.name) for field in dataclasses.fields(individual)}
+
+
 def _differences(reference: Path, other: Path) -> Iterator[str]:
-    records = [lineage.read(folder / RUN / "lineage.jsonl") for folder in (reference, other)]
-    yield from compare_individuals(*records)
-    results = [json.loads((folder / RUN / "result.json").read_text()) for folder in (reference, other)]
-    for result in results:
-        result.pop("seconds", None)
+    runs = reference / RUN, other / RUN
+    yield from compare_individuals(*(lineage.read(run / "lineage.jsonl") for run in runs))
+    results = [json.loads((run / "result.json").read_text()) | {"seconds": None} for run in runs]
     yield from _compare_values("result.json: ", *results)
-    yield from _compare_networks(reference / RUN, other / RUN)
+    yield from _compare_networks(*runs)
     yield from _leftovers(reference, other)
 
 
 def _compare_values(name: str, wanted: Any, got: Any) -> Iterator[str]:
     if isinstance(wanted, dict) and isinstance(got, dict):
         separator = "" if name.endswith(": ") else "."
-        for key in sorted(wanted.keys() | got.keys()):
+        for key in [*wanted, *(got.keys() - wanted.keys())]:
             yield from _compare_values(f"{name}{separator}{key}", wanted.get(key), got.get(key))
     elif wanted != got:
         yield f"{name} is {_show(got)}, and {_show(wanted)} in the uninterrupted run"
@@ -81,8 +79,8 @@ def _leftovers(reference: Path, other: Path) -> Iterator[str]:
         for path, _ in sorted(temporary_files(other / part)):
             yield f"{path} was left behind"
         wanted, got = ({path.name for path in (folder / part).glob("*")} for folder in (reference, other))
-        if extra := sorted(got - wanted):
-            yield f"{other / part / extra[0]} was left behind"
+        for name in sorted(got - wanted):
+            yield f"{other / part / name} was left behind"
 
 
 def _show(value: Any) -> str:

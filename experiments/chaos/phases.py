@@ -10,7 +10,6 @@ from typing import Any
 RUN, TEACHER = "run", "teacher"  # names in the folder of one run
 COMPILED = "compiled"  # name in the cache folder
 
-_PARTIAL = ".partial"
 _MANIFEST = "manifest.json"  # of a checkpoint, which has its name when all of it is written
 
 
@@ -39,23 +38,24 @@ def phase_of(folder: Path, *, last_generation: int | None = None) -> Phase:
         last_generation: the number of the last generation, where it is known. Without it, final
             training is told from its checkpoints alone.
     """
-    run = folder / RUN
+    run, teacher = folder / RUN, folder / TEACHER / "teacher.json"
     if not (run / "settings.json").exists():
-        return _phase_before_the_run(folder / TEACHER)
+        if not teacher.exists():
+            return Phase.START
+        return Phase.LOGITS if _read_object(teacher.read_text()).get("ensemble") is not None else Phase.TEACHER
     if (run / "result.json").exists():
         return Phase.ENDED
-    header = _json(_first_line(run / "generation.jsonl"))
-    if (name := header.get("phase")) in _GENERATIONS:
+    name = _read_object(_finished_lines(run / "generation.jsonl")[0]).get("phase")
+    if name in _GENERATIONS:
         return _GENERATIONS[name]
-    if (run / "final").exists():
-        return Phase.FINAL
     recorded = recorded_generation(folder)
-    return Phase.FINAL if recorded is not None and recorded == last_generation else Phase.BETWEEN
+    is_last = recorded is not None and recorded == last_generation
+    return Phase.FINAL if is_last or (run / "final").exists() else Phase.BETWEEN
 
 
 def recorded_generation(folder: Path) -> int | None:
     """The newest generation in a run's record; None where there is none yet."""
-    generation = _json(_last_line(folder / RUN / "lineage.jsonl")).get("generation")
+    generation = _read_object(_finished_lines(folder / RUN / "lineage.jsonl")[-1]).get("generation")
     return generation if isinstance(generation, int) else None
 
 
@@ -81,39 +81,22 @@ def _temporary(folder: str | Path) -> Iterator[tuple[Path, int]]:
         return
     for entry in entries:
         is_hidden = entry.name.startswith(".") and not entry.name.endswith(".lock")
-        if is_hidden or entry.name.endswith(_PARTIAL):
+        if is_hidden or entry.name.endswith(".partial"):
             try:
-                changed = entry.stat(follow_symlinks=False).st_ctime_ns
+                yield Path(entry.path), entry.stat(follow_symlinks=False).st_ctime_ns
             except FileNotFoundError:
                 continue
-            yield Path(entry.path), changed
         elif entry.is_dir(follow_symlinks=False) and entry.name != COMPILED:
             yield from _temporary(entry.path)
 
 
-def _phase_before_the_run(teacher: Path) -> Phase:
-    try:
-        text = (teacher / "teacher.json").read_text()
-    except FileNotFoundError:
-        return Phase.START
-    return Phase.TEACHER if _json(text).get("ensemble") is None else Phase.LOGITS
-
-
-def _json(text: str) -> dict[str, Any]:
-    """The object that a text describes; an empty one where it describes none."""
+def _read_object(text: str) -> dict[str, Any]:
+    """The object that a text of JSON describes; an empty one where it describes none."""
     try:
         content = json.loads(text)
     except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _first_line(path: Path) -> str:
-    return _finished_lines(path)[0]
-
-
-def _last_line(path: Path) -> str:
-    return _finished_lines(path)[-1]
 
 
 def _finished_lines(path: Path) -> list[str]:

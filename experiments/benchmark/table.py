@@ -1,9 +1,9 @@
 """The rows as one table of text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 
-from experiments.benchmarks.measuring import Row
+from experiments.benchmark.measuring import Row
 
 # What each column of `Row.values` is called in the table.
 COLUMNS = {
@@ -35,25 +35,16 @@ def table(rows: Sequence[Row]) -> str:
     what = max((len(text) for row in rows for text in (row.what, row.group)), default=0)
     method = max((len(row.method) for row in rows), default=0)
     lines = []
-    for group, members in groupby(rows, key=lambda row: row.group):
-        for name, how, numbers in _aligned(group, list(members)):
-            lines.append(f"{name:{what}}  {how:{method}}  {numbers}".rstrip())
+    for group, of_group in groupby(rows, key=lambda row: row.group):
+        members = list(of_group)
+        columns = [name for name in COLUMNS if any(name in row.values for row in members)]
+        cells = [[COLUMNS[name] for name in columns]]
+        cells += [[_show(name, row.values.get(name)) for name in columns] for row in members]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for row, texts in zip([Row(group=group, what=group.upper()), *members], cells, strict=True):
+            numbers = "  ".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
+            lines.append(f"{row.what:{what}}  {row.method:{method}}  {row.note or numbers}".rstrip())
     return "\n".join(lines)
-
-
-def _aligned(group: str, rows: Sequence[Row]) -> Iterator[tuple[str, str, str]]:
-    """The head and the lines of one group: what, method, and the numbers or the note."""
-    columns = [name for name in COLUMNS if any(name in row.values for row in rows)]
-    cells = [[_show(name, row.values.get(name)) for name in columns] for row in rows]
-    heads = [COLUMNS[name] for name in columns]
-    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
-
-    def join(texts: Sequence[str]) -> str:
-        return "  ".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
-
-    yield group.upper(), "", join(heads)
-    for row, texts in zip(rows, cells, strict=True):
-        yield row.what, row.method, row.note or join(texts)
 
 
 def _show(column: str, value: float | None) -> str:

@@ -1,0 +1,118 @@
+"""The command that measures, see `experiments.benchmark`."""
+
+import dataclasses
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import jax
+
+from eigen_jax.files import explain, write_json
+from eigen_jax.platforms import check_devices_are_there
+from experiments import benchmark
+from experiments.allocator import keep_freed_memory
+from experiments.benchmark.evolution import measure_evolution
+from experiments.benchmark.measuring import Plan, Progress, Row
+from experiments.benchmark.memory import measure_memory
+from experiments.benchmark.parts import measure_parts
+from experiments.benchmark.searches import measure_folder, measure_search, measure_workers
+from experiments.benchmark.steps import measure_compilation, measure_mimicry, measure_steps
+from experiments.benchmark.table import table
+from experiments.command_line import Parser, absolute_path, positive
+from experiments.machine import describe_machine, describe_versions, heading
+from experiments.runner import INTERRUPTED, run_command
+from experiments.screen import show
+from experiments.settings import SettingsError
+
+GROUPS: Mapping[str, Callable[[Plan, Progress], Iterator[Row]]] = {
+    "steps": measure_steps,
+    "parts": measure_parts,
+    "mimicry": measure_mimicry,
+    "evolution": measure_evolution,
+    "compile": measure_compilation,
+    "search": measure_search,
+    "workers": measure_workers,
+    "memory": measure_memory,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures, prints and writes; returns the exit code, see `run_command`."""
+
+    def command() -> int:
+        try:
+            _show_and_write(_parse(argv))
+        except KeyboardInterrupt:
+            print("interrupted; nothing was written", file=sys.stderr)
+            return INTERRUPTED
+        return 0
+
+    return run_command(command)
+
+
+def _parse(argv: Sequence[str] | None) -> Namespace:
+    about = (benchmark.__doc__ or "").partition("\n")[0]
+    parser = Parser(prog="python -m experiments.benchmark", description=about)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter measurements: two minutes on two cores")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of {', '.join(GROUPS)} [all]")
+    parser.add_argument(
+        "--memory", type=positive, metavar="N", help="different networks for the memory [300; none with --quick]"
+    )
+    parser.add_argument("--json", type=absolute_path, metavar="FILE", help="write the numbers to FILE, too")
+    parser.add_argument(
+        "--search",
+        type=absolute_path,
+        metavar="RUN_DIR",
+        help="measure nothing; show how much of a finished run was training",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        folder = arguments.json.parent
+        raise SettingsError(f"there is no folder {folder} to write {arguments.json.name} in; make it")
+    return arguments
+
+
+def _show_and_write(arguments: Namespace) -> None:
+    if arguments.search is not None:
+        rows = [measure_folder(arguments.search)]
+    else:
+        keep_freed_memory()
+        check_devices_are_there()
+        # A cache of compiled programs, which the environment can name, would hide what compilation costs.
+        jax.config.update("jax_enable_compilation_cache", False)
+        print(heading(), flush=True)
+        rows = _measure(arguments)
+    if (path := arguments.json) is not None:
+        content = {"machine": describe_machine(), "versions": describe_versions()}
+        try:
+            write_json(path, {**content, "rows": [dataclasses.asdict(row) for row in rows]})
+        except OSError as error:
+            raise SettingsError(f"cannot write {path}: {explain(error, 'name a file that can be written')}") from None
+    show(table(rows))
+
+
+def _measure(arguments: Namespace) -> list[Row]:
+    """All rows of the groups asked for, with a line on stderr for each thing that is measured."""
+    plan = _plan(arguments)
+    began = time.perf_counter()
+    rows: list[Row] = []
+    for group in (group for group in GROUPS if group in (arguments.only or GROUPS)):
+
+        def progress(what: str, group=group) -> None:
+            print(f"{time.perf_counter() - began:4.0f} s  {group}: {what}", file=sys.stderr, flush=True)
+
+        rows.extend(GROUPS[group](plan, progress))
+    return rows
+
+
+def _plan(arguments: Namespace) -> Plan:
+    """What a quick run leaves out is said here and by `Plan.quick`; memory is measured in one that asks for it."""
+    if not arguments.quick:
+        return Plan(memory=arguments.memory or Plan.memory)
+    memory = arguments.memory or (Plan.memory if "memory" in (arguments.only or ()) else None)
+    return Plan(quick=True, rounds=5, seconds=2, mutation_batches=(256,), runs=2, memory=memory)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""What ours is measured against, written as a PyTorch user would: training steps and their parts. Needs PyTorch.
+
+Dimension letters: B images, C x H x W their maps (in memory H, W, C: channels last), K classes.
+"""
+
+import functools
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from eigen_jax.architecture import IMAGE, Architecture, Layer, layer_shapes
+from eigen_jax.training import Batch, ComputeDtype, TrainConfig, TrainState
+from experiments.benchmark.measuring import NotMeasured, Work, one_line
+from experiments.benchmark.networks import NUM_CLASSES
+from experiments.benchmark.parts import Convolution
+from experiments.machine import cores, has_gpu
+
+PyTree = Any
+
+
+def set_up() -> None:
+    """Sets PyTorch up for this machine; raises `NotMeasured` where it cannot use the GPU that JAX uses."""
+    if has_gpu() and not torch.cuda.is_available():
+        raise NotMeasured("this PyTorch sees no GPU; install the build of it for CUDA")
+    torch.set_num_threads(cores())
+    torch.backends.cudnn.benchmark = True
+
+
+def training_steps(
+    architecture: Architecture, start: TrainState, batch: Batch, *, config: TrainConfig, compiles: bool, steps: int
+) -> Work:
+    """The training steps of `eigen_jax.training.train_step`, channels last.
+
+    A call takes so many steps with the same batch, in float32 or, by autocast, in bfloat16, and then
+    fetches the last loss. Where `torch.compile` fails, the first one raises `NotMeasured`.
+    """
+    network: Any = TorchNetwork(architecture, num_classes=NUM_CLASSES)
+    copy_variables(network, start.variables)
+    network = network.to(device=_device(), memory_format=torch.channels_last).train()
+    images, labels = as_images(batch.images).to(_device()), as_labels(batch.labels).to(_device())
+    optimizer = torch.optim.SGD(
+        network.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    if compiles:
+        from torch._inductor import config as inductor
+
+        # Kernels that an earlier run left on disk would hide what compilation costs.
+        inductor.force_disable_caches = True
+        warnings.filterwarnings("ignore", message="dynamo_pgo force disabled")
+        network = torch.compile(network)
+
+    def work() -> float:
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(_device(), dtype=torch.bfloat16, enabled=config.dtype == "bfloat16"):
+                loss = functional.cross_entropy(network(images), labels)
+            loss.backward()
+            optimizer.step()
+        return loss.item()
+
+    return functools.partial(_told, work) if compiles else work
+
+
+def _told(work: Work) -> float:
+    try:
+        return work()
+    except Exception as error:  # torch.compile raises many kinds: no C++ compiler, an operation it cannot lower
+        raise NotMeasured(f"torch.compile failed: {one_line(error)}") from None
+
+
+def product(size: int, dtype: ComputeDtype) -> Work:
+    """A product of two matrices."""
+    factor = torch.randn(size, size, device=_device()).to(getattr(torch, dtype))
+    return _waited(lambda: torch.matmul(factor, factor))
+
+
+def convolution(convolution: Convolution, name: str, batch: int, dtype: ComputeDtype) -> Work:
+    """One of `parts.PASSES`, over and over."""
+    module: Any = nn.Sequential(*_same_conv((convolution.size, convolution.size), convolution.read, convolution))
+    module = module.to(_device(), getattr(torch, dtype), memory_format=torch.channels_last)
+    x = _noise((batch, convolution.size, convolution.size, convolution.read), dtype)
+    if name == "forward":
+        return _waited(torch.no_grad()(lambda: module(x)))
+    x.requires_grad_(name == "input gradient")
+    module.requires_grad_(name == "kernel gradient")
+    y, inputs = module(x), [x] if name == "input gradient" else list(module.parameters())
+    gradient = torch.ones_like(y)
+    return _waited(lambda: torch.autograd.grad(y, inputs, gradient, retain_graph=True))
+
+
+def norm(shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
+    """Batch normalisation and ReLU, forward and backward."""
+    return _forward_and_backward(nn.Sequential(nn.BatchNorm2d(shape[-1]), nn.ReLU()).to(_device()), shape, dtype)
+
+
+def pool(shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
+    """Max pooling, forward and backward."""
+    return _forward_and_backward(nn.MaxPool2d(2, ceil_mode=True), shape, dtype)
+
+
+def _forward_and_backward(module: Any, shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
+    """With the gradient by every input and parameter."""
+    x = _noise(shape, dtype).requires_grad_()
+    inputs = [x, *module.parameters()]
+    gradient = torch.randn_like(module(x).detach())
+    return _waited(lambda: torch.autograd.grad(module(x), inputs, gradient))
+
+
+def _device() -> str:
+    """The one that JAX uses, too."""
+    return "cuda" if has_gpu() else "cpu"
+
+
+def _noise(shape: tuple[int, ...], dtype: ComputeDtype) -> Any:
+    """Maps [B, H, W, C] as PyTorch has them."""
+    batch, height, width, channels = shape
+    x = torch.randn(batch, channels, height, width, device=_device(), dtype=getattr(torch, dtype))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _waited(work: Work) -> Work:
+    """Waits for the device after each call."""
+
+    def waited() -> None:
+        work()
+        if has_gpu():
+            torch.cuda.synchronize()
+
+    return waited
+
+
+class TorchNetwork(nn.Module):
+    """The same network as `eigen_jax.builder.build_network` makes.
+
+    Logits and gradients are equal to ours; running statistics are not quite, because PyTorch
+    averages the unbiased variance.
+    """
+
+    def __init__(self, architecture: Architecture, *, num_classes: int) -> None:
+        super().__init__()
+        self.inputs = [layer.inputs for layer in architecture.layers]
+        shapes = {IMAGE: architecture.input_shape, **dict(enumerate(layer_shapes(architecture)))}
+        self.layers = nn.ModuleList(_layer(layer, shapes[layer.inputs[0]]) for layer in architecture.layers)
+        self.classifier = nn.Linear(shapes[len(self.layers) - 1][2], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] to logits [B, K]."""
+        maps = {IMAGE: images}
+        for position, (layer, inputs) in enumerate(zip(self.layers, self.inputs, strict=True)):
+            maps[position] = layer(*(maps[source] for source in inputs))
+        return self.classifier(maps[len(self.layers) - 1].mean(dim=(2, 3)))
+
+
+class Concat(nn.Module):
+    """Joins the channels of two maps."""
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Two of [B, C, H, W]."""
+        return torch.cat((first, second), dim=1)
+
+
+def _layer(layer: Layer, input_shape: tuple[int, int, int]) -> nn.Module:
+    if layer.op == "conv":
+        height, width, read = input_shape
+        norm = nn.BatchNorm2d(layer.channels, eps=1e-5, momentum=0.1)
+        return nn.Sequential(*_same_conv((height, width), read, layer), norm, nn.ReLU())
+    return nn.MaxPool2d(2, ceil_mode=True) if layer.op == "pool" else Concat()
+
+
+def _same_conv(size: tuple[int, int], read: int, wanted: Layer | Convolution) -> list[nn.Module]:
+    """Convolution without bias; an odd pixel of padding goes to the right and to the bottom, as in XLA."""
+
+    def padding(pixels: int) -> tuple[int, int]:
+        total = max((-(-pixels // wanted.stride) - 1) * wanted.stride + wanted.kernel - pixels, 0)
+        return total // 2, total - total // 2
+
+    (top, bottom), (left, right) = map(padding, size)
+    conv = functools.partial(nn.Conv2d, read, wanted.channels, wanted.kernel, wanted.stride, bias=False)
+    if (top, left) == (bottom, right):
+        return [conv(padding=(top, left))]
+    return [nn.ZeroPad2d((left, right, top, bottom)), conv()]
+
+
+@torch.no_grad()
+def copy_variables(network: TorchNetwork, variables: PyTree) -> None:
+    """Gives a network the weights and running statistics of ours, "params" and "batch_stats" of Flax."""
+    params, statistics = variables["params"], variables.get("batch_stats", {})
+    for position, layer in enumerate(network.layers):
+        if isinstance(layer, nn.Sequential):
+            name = f"layer_{position}"
+            ours, norm = params[name], {**params[name]["norm"], **statistics[name]["norm"]}
+            # Ours is [K, K, C, D], PyTorch's [D, C, K, K].
+            layer[-3].weight.copy_(_tensor(ours["conv"]["kernel"]).permute(3, 2, 0, 1))
+            names = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+            for theirs, name in names.items():
+                getattr(layer[-2], theirs).copy_(_tensor(norm[name]))
+    network.classifier.weight.copy_(_tensor(params["classifier"]["kernel"]).T)
+    network.classifier.bias.copy_(_tensor(params["classifier"]["bias"]))
+
+
+def as_images(images: Any) -> Tensor:
+    """[B, H, W, C] of JAX or NumPy to [B, C, H, W], channels last in memory."""
+    return _tensor(images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+
+
+def as_labels(labels: Any) -> Tensor:
+    """[B] labels of JAX or NumPy as PyTorch's."""
+    return _tensor(labels).long()
+
+
+def _tensor(array: Any) -> Tensor:
+    return torch.from_numpy(np.array(array))

@@ -1,0 +1,145 @@
+"""How much of a search's wall time is training steps, and what a generation takes by where it is trained."""
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from eigen_jax import lineage
+from eigen_jax.data import Dataset, load_dataset
+from eigen_jax.lineage import Individual
+from eigen_jax.search import RunFolderError, SearchObserver, run_search
+from experiments.benchmark.measuring import Plan, Progress, Row
+from experiments.executors import open_executor
+from experiments.presets import PRESETS
+from experiments.settings import Settings
+
+
+def short_search(
+    *, population: int, ranks: tuple[int, int], landmarks: tuple[int, int, int], generations: int = 1
+) -> Settings:
+    """A search on the digits, without a teacher, later phases or final training; `landmarks` as --t1, --t2, --t3.
+
+    It is short in generations, not in training steps: each individual is trained for about as long
+    as in a search that is meant.
+    """
+    return dataclasses.replace(
+        PRESETS["digits"]["small"],
+        teacher="none",
+        population=population,
+        p=ranks[0],
+        q=ranks[1],
+        t1=landmarks[0],
+        t2=landmarks[1],
+        t3=landmarks[2],
+        final_steps=0,
+        max_primary_generations=generations,
+        max_secondary_generations=0,
+        max_duplication_generations=0,
+    )
+
+
+def measure_search(plan: Plan, progress: Progress) -> Iterator[Row]:
+    """A search in a folder that is then removed.
+
+    The wall time is that of `run_search`: breeding, compiling, training, evaluating, saving, recording.
+    """
+    progress("a search on the digits")
+    if plan.quick:
+        settings = short_search(population=3, ranks=(2, 1), landmarks=(500, 500, 500))
+    else:
+        settings = short_search(population=4, ranks=(2, 1), landmarks=(500, 1_500, 2_000), generations=2)
+    dataset = load_dataset(settings.data_config("digits"))
+    config = settings.search_config(dataset)
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        run_search(config, dataset, folder)
+        wall = time.perf_counter() - began
+        individuals = lineage.read(Path(folder) / "lineage.jsonl")
+    steps = f"{config.landmarks[-1]:,} steps an individual"
+    yield _share_row(individuals, wall, what="search on the digits", method=steps)
+
+
+def measure_folder(folder: Path) -> Row:
+    """The same of a finished run, from what it left.
+
+    A run folder records no wall time. The search itself lasted from the writing of settings.json, its first
+    file, to that of the last generation in lineage.jsonl, told by the files' times; the final
+    training comes after it and is not counted. A run that was interrupted counts its pause as well.
+
+    Raises:
+        LineageError: the folder has no record of a run, or a damaged one.
+        RunFolderError: the run has not finished, or its files are copies that tell no times.
+    """
+    record, settings = folder / "lineage.jsonl", folder / "settings.json"
+    individuals = lineage.read(record)
+    if not (folder / "result.json").exists() or not settings.exists():
+        raise RunFolderError(f"{folder} is no folder of a finished run; name one with settings.json and result.json")
+    wall = record.stat().st_mtime - settings.stat().st_mtime
+    if wall <= 0 or wall < math.fsum(each.seconds_training for each in individuals):
+        raise RunFolderError(
+            f"the files in {folder} were written within {max(wall, 0):.0f} s, less than their run trained for, so they"
+            " are copies and tell no wall time; name the original folder"
+        )
+    method = "wall time: from settings.json to the last line of lineage.jsonl"
+    return _share_row(individuals, wall, what=str(folder), method=method)
+
+
+def _share_row(individuals: Sequence[Individual], wall: float, *, what: str, method: str) -> Row:
+    """The shares of training and of waiting for compilation in a search that took `wall` seconds."""
+    values = {
+        "seconds": wall,
+        "share_training": math.fsum(individual.seconds_training for individual in individuals) / wall,
+        "share_compiling": math.fsum(individual.seconds_compiling for individual in individuals) / wall,
+        "trained": sum(individual.same_as is None for individual in individuals),
+    }
+    return Row(group="time of a search", what=what, method=method, values=values)
+
+
+def measure_workers(plan: Plan, progress: Progress) -> Iterator[Row]:
+    """A generation, by where its individuals are trained; the ratio is to one worker process.
+
+    Each place has a cache of compiled programs of its own, empty at first, and workers that start with the
+    generation, as the first generation of a search has them.
+    """
+    if plan.quick:
+        settings = short_search(population=4, ranks=(2, 2), landmarks=(200, 200, 200))
+    else:
+        settings = short_search(population=8, ranks=(4, 2), landmarks=(200, 400, 400))
+    dataset = load_dataset(settings.data_config("digits"))
+    places = {
+        "inline": dataclasses.replace(settings, executor="inline"),
+        "1 worker process": dataclasses.replace(settings, executor="processes", workers=1),
+        "2 worker processes": dataclasses.replace(settings, executor="processes", workers=2),
+    }
+    seconds = {}
+    for name, place in places.items():
+        progress(f"a generation, {name}")
+        seconds[name] = _time_generation(place, dataset)
+    what = f"{settings.population} individuals, digits"
+    for name, taken in seconds.items():
+        values = {"seconds": taken, "times_one_worker": taken / seconds["1 worker process"]}
+        yield Row(group="time of a generation", what=what, method=name, values=values)
+
+
+class _Clock(SearchObserver):
+    def generation_started(self, **_: Any) -> None:
+        self.began = time.perf_counter()
+
+    def generation_ended(self, **_: Any) -> None:
+        self.taken = time.perf_counter() - self.began
+
+
+def _time_generation(settings: Settings, dataset: Dataset) -> float:
+    clock = _Clock()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "compiled").mkdir()
+        settings = dataclasses.replace(settings, cache_dir=folder)
+        executor = stack.enter_context(open_executor(settings, dataset, None, lambda: False))
+        run_search(settings.search_config(dataset), dataset, folder / "run", executor=executor, observer=clock)
+    return clock.taken

@@ -1,1 +1,0 @@
-"""What `experiments.benchmark` measures: a module for each group of rows, and what they share."""

@@ -1,0 +1,135 @@
+"""The command that disturbs, see `experiments.chaos`."""
+
+import contextlib
+import functools
+import shutil
+import sys
+import tempfile
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from experiments import chaos
+from experiments.chaos.campaign import NOUNS, Campaign, DifferentError
+from experiments.chaos.phases import RUN, TEACHER
+from experiments.chaos.processes import has_proc
+from experiments.chaos.summary import table
+from experiments.command_line import Parser, absolute_path, positive
+from experiments.machine import heading
+from experiments.runner import INTERRUPTED, run_command
+from experiments.settings import SettingsError
+
+DIFFERENT = 1  # exit code
+
+# A whole search on the digits, as small as one can be with all of its phases; of one seed whose networks have
+# blocks that can be duplicated.
+SETTINGS = (
+    *("--preset", "smoke", "--seed", "25", "--teacher-members", "2", "--teacher-epochs", "8"),
+    *("--max-primary-generations", "2", "--max-secondary-generations", "1", "--final-steps", "200"),
+)
+_SAVE_EVERY = 0.5  # seconds; so that trainings this short are saved on their way
+
+
+def digits_command(
+    folder: Path, cache: Path, *, executor: str, workers: int, settings: Sequence[str] = SETTINGS
+) -> list[str]:
+    """The command that runs the search in the folder of a run, or goes on with it."""
+    return [
+        *(sys.executable, "-m", "experiments.digits", *settings),
+        *("--run-dir", str(folder / RUN), "--teacher-dir", str(folder / TEACHER), "--cache-dir", str(cache)),
+        *("--executor", executor, "--workers", str(workers), "--save-every", str(_SAVE_EVERY)),
+    ]
+
+
+def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] = digits_command) -> int:
+    """Disturbs what `search` gives the command of, compares and prints.
+
+    Returns:
+        The exit code: 0, `DIFFERENT`, or one of `run_command`'s.
+    """
+
+    def command() -> int:
+        arguments = _parse(argv)
+        with _folder(arguments.folder) as folder:
+            try:
+                _disturb(arguments, folder, search)
+            except DifferentError as error:
+                print(f"different: {error}; the folders are kept in {folder}", file=sys.stderr)
+                return DIFFERENT
+            except KeyboardInterrupt:
+                print(f"interrupted; the folders are kept in {folder}", file=sys.stderr)
+                return INTERRUPTED
+            if arguments.folder is None:
+                shutil.rmtree(folder)
+        return 0
+
+    return run_command(command)
+
+
+def _parse(argv: Sequence[str] | None) -> Namespace:
+    parser = Parser(prog="python -m experiments.chaos", description=(chaos.__doc__ or "").partition("\n")[0])
+    add = parser.add_argument
+    add("--kills", type=positive, default=50, metavar="N", help="or other disturbances, in all runs together [50]")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the moments [0]")
+    add("--folder", type=absolute_path, metavar="PATH", help="keep the runs in this new folder [a temporary one]")
+    where = "where individuals train [inline; processes with --victim worker]"
+    add("--executor", choices=("inline", "processes", "ray"), help=where)
+    add("--workers", type=positive, default=2, metavar="N", help="of the executor [2]")
+    whom = "run: the search's own process; worker: one of its workers [run]"
+    add("--victim", choices=("run", "worker"), default="run", help=whom)
+    how = "kill: SIGKILL; stop: SIGSTOP, and SIGCONT some seconds later; terminal: its terminal is closed [kill]"
+    add("--disturbance", choices=NOUNS, default="kill", help=how)
+    arguments = parser.parse_args(argv)
+    kind, is_worker = arguments.disturbance, arguments.victim == "worker"
+    arguments.executor = arguments.executor or ("processes" if is_worker else "inline")
+    if is_worker and arguments.executor == "inline":
+        raise SettingsError("--victim is worker, and --executor inline has none; choose processes or ray")
+    if is_worker and not has_proc():
+        raise SettingsError("--victim is worker, and this system has no /proc to find workers in; choose run")
+    if is_worker and kind != "kill":
+        raise SettingsError(f"--disturbance is {kind}, which is done to whole runs; leave out --victim")
+    if kind == "terminal" and not has_proc():
+        raise SettingsError("--disturbance is terminal, and this system has no /proc to see signals in; choose another")
+    return arguments
+
+
+@contextlib.contextmanager
+def _folder(path: Path | None) -> Iterator[Path]:
+    """A new folder: the one asked for, or a temporary one."""
+    if path is None:
+        yield Path(tempfile.mkdtemp(prefix="eigen-chaos-"))
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(path.iterdir())
+    except OSError as error:
+        raise SettingsError(f"--folder is {path}, which cannot be used: {error.strerror}; choose another") from None
+    if not is_empty:
+        raise SettingsError(f"--folder is {path}, which is not empty; choose a new one")
+    yield path
+
+
+def _disturb(arguments: Namespace, folder: Path, search: Callable[..., list[str]]) -> None:
+    began = time.monotonic()
+    print(heading())
+    campaign = Campaign(
+        command=functools.partial(search, executor=arguments.executor, workers=arguments.workers),
+        folder=folder,
+        times=arguments.kills,
+        seed=arguments.seed,
+        victim=arguments.victim,
+        kind=arguments.disturbance,
+        tell=functools.partial(print, flush=True),
+    )
+    campaign.run()
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    noun, done, runs = NOUNS[campaign.kind], campaign.disturbances, campaign.runs
+    count = f"{len(done)} {noun}s of {'workers' if campaign.victim == 'worker' else 'runs'}"
+    print(f"\n{count} (executor {arguments.executor}), in {minutes} min {seconds} s\n")
+    print(table(done, noun))
+    print(f"\n{runs} of {runs} lineages equal, and so are the results and the networks")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
