@@ -21,11 +21,10 @@ from eigen_jax.architecture import Architecture, Layer, to_json
 from eigen_jax.lineage import Individual, Landmark
 from experiments.chaos import __main__ as chaos
 from experiments.chaos import campaign
-from experiments.chaos.__main__ import DIFFERENT, digits_command
-from experiments.chaos.comparison import compare_individuals, first_difference
-from experiments.chaos.phases import Phase, phase_of, temporary_files
+from experiments.chaos.__main__ import DIFFERENT, digits_command, table
+from experiments.chaos.campaign import Disturbance
+from experiments.chaos.folders import Phase, compare_individuals, first_difference, phase_of, temporary_files
 from experiments.chaos.processes import Child, Process, has_proc
-from experiments.chaos.summary import Disturbance, describe, table
 from experiments.runner import BAD_INPUT, INTERRUPTED
 
 needs_proc = pytest.mark.skipif(not has_proc(), reason="this system has no /proc/<pid>/task/*/children")
@@ -144,7 +143,7 @@ def test_the_table_counts_kills_by_phase_and_while_a_file_was_written():
     rows = [line.rsplit(maxsplit=2) for line in table(kills, "kill").split("\n")[1:]]
     assert [name for name, *_ in rows] == [*Phase, "all"]
     assert [row for row in rows if row[1:] != ["0", "0"]] == [["primary", "2", "1"], ["all", "2", "1"]]
-    assert describe(kills[0], 2, "kill") == "kill   2  run 1      7.2 s  primary, while .1.saving was written"
+    assert kills[0].describe(2, "kill") == "kill   2  run 1      7.2 s  primary, while .1.saving was written"
 
 
 def test_only_workers_are_killed_where_there_is_ray(monkeypatch, tmp_path):
@@ -154,8 +153,8 @@ def test_only_workers_are_killed_where_there_is_ray(monkeypatch, tmp_path):
     child = Child([sys.executable, "-c", "raise SystemExit(3)"], cwd=tmp_path, output=tmp_path / "output")
     assert [worker.command for worker in child.workers()] == ["ray::Worker.run"]
     assert not child.sleeps(60)
-    assert not child.kill()
-    assert child.exit_code == 3
+    assert not child.end()
+    assert child.returncode == 3
 
 
 # Is done in half a second, and goes on after a kill. `mode` makes it go wrong.
@@ -262,8 +261,8 @@ def test_what_is_on_a_terminal_is_that_terminals_own_and_what_it_prints_is_kept(
     program = "import os, sys; print(os.ttyname(2), sys.stdout.isatty()); open('/dev/tty').close(); print('end')"
     child = Child([sys.executable, "-c", program], cwd=tmp_path, output=tmp_path / "output", on_terminal=True)
     child.wait()
-    child.kill()
-    assert child.exit_code == 0
+    child.end()
+    assert child.returncode == 0
     assert re.fullmatch(rb"/dev/\S+ True\r\nend\r\n", (tmp_path / "output").read_bytes())
 
 
@@ -300,7 +299,7 @@ def test_ctrl_c_ends_the_child_with_a_line(capsys, tmp_path, fake, monkeypatch):
     monkeypatch.setattr(Child, "runs_until", interrupted)
     assert chaos.main(["--folder", str(tmp_path / "chaos")], search=fake("well")) == INTERRUPTED
     assert capsys.readouterr().err == f"interrupted; the folders are kept in {tmp_path / 'chaos'}\n"
-    assert [child.exit_code for child in children] == [-signal.SIGKILL]
+    assert [child.returncode for child in children] == [-signal.SIGKILL]
 
 
 def test_a_folder_that_is_not_empty_and_workers_that_there_are_not_are_refused(capsys, tmp_path):

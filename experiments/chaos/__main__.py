@@ -1,20 +1,19 @@
 """The command that disturbs, see `experiments.chaos`."""
 
-import contextlib
+import collections
 import functools
 import shutil
 import sys
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments import chaos
-from experiments.chaos.campaign import NOUNS, Campaign, DifferentError
-from experiments.chaos.phases import RUN, TEACHER
+from experiments.chaos.campaign import NOUNS, Campaign, DifferentError, Disturbance
+from experiments.chaos.folders import RUN, TEACHER, Phase
 from experiments.chaos.processes import has_proc
-from experiments.chaos.summary import table
 from experiments.command_line import Parser, absolute_path, positive
 from experiments.machine import heading
 from experiments.runner import INTERRUPTED, run_command
@@ -51,17 +50,17 @@ def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] 
 
     def command() -> int:
         arguments = _parse(argv)
-        with _folder(arguments.folder) as folder:
-            try:
-                _disturb(arguments, folder, search)
-            except DifferentError as error:
-                print(f"different: {error}; the folders are kept in {folder}", file=sys.stderr)
-                return DIFFERENT
-            except KeyboardInterrupt:
-                print(f"interrupted; the folders are kept in {folder}", file=sys.stderr)
-                return INTERRUPTED
-            if arguments.folder is None:
-                shutil.rmtree(folder)
+        folder = _make_folder(arguments.folder)
+        try:
+            _disturb(arguments, folder, search)
+        except DifferentError as error:
+            print(f"different: {error}; the folders are kept in {folder}", file=sys.stderr)
+            return DIFFERENT
+        except KeyboardInterrupt:
+            print(f"interrupted; the folders are kept in {folder}", file=sys.stderr)
+            return INTERRUPTED
+        if arguments.folder is None:
+            shutil.rmtree(folder)
         return 0
 
     return run_command(command)
@@ -94,12 +93,10 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     return arguments
 
 
-@contextlib.contextmanager
-def _folder(path: Path | None) -> Iterator[Path]:
+def _make_folder(path: Path | None) -> Path:
     """A new folder: the one asked for, or a temporary one."""
     if path is None:
-        yield Path(tempfile.mkdtemp(prefix="eigen-chaos-"))
-        return
+        return Path(tempfile.mkdtemp(prefix="eigen-chaos-"))
     try:
         path.mkdir(parents=True, exist_ok=True)
         is_empty = not any(path.iterdir())
@@ -107,7 +104,7 @@ def _folder(path: Path | None) -> Iterator[Path]:
         raise SettingsError(f"--folder is {path}, which cannot be used: {error.strerror}; choose another") from None
     if not is_empty:
         raise SettingsError(f"--folder is {path}, which is not empty; choose a new one")
-    yield path
+    return path
 
 
 def _disturb(arguments: Namespace, folder: Path, search: Callable[..., list[str]]) -> None:
@@ -129,6 +126,17 @@ def _disturb(arguments: Namespace, folder: Path, search: Callable[..., list[str]
     print(f"\n{count} (executor {arguments.executor}), in {minutes} min {seconds} s\n")
     print(table(done, noun))
     print(f"\n{runs} of {runs} lineages equal, and so are the results and the networks")
+
+
+def table(disturbances: Sequence[Disturbance], noun: str) -> str:
+    """The disturbances by phase, those among them that fell into the writing of a file, and the sums."""
+    by_phase = collections.Counter(one.phase for one in disturbances)
+    written = collections.Counter(one.phase for one in disturbances if one.written)
+    rows = [("phase", f"{noun}s", "while a file was written")]
+    rows += [(str(phase), str(by_phase[phase]), str(written[phase])) for phase in Phase]
+    rows.append(("all", str(by_phase.total()), str(written.total())))
+    name, count, during = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(f"{row[0]:{name}}  {row[1]:>{count}}  {row[2]:>{during}}" for row in rows)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from experiments.chaos.comparison import first_difference
+from experiments.chaos.folders import (
+    COMPILED,
+    RUN,
+    Phase,
+    first_difference,
+    phase_of,
+    recorded_generation,
+    temporary_files,
+)
 from experiments.chaos.moments import MOST_KILLS, Awaits, Moment, Moments
-from experiments.chaos.phases import COMPILED, RUN, Phase, phase_of, recorded_generation, temporary_files
 from experiments.chaos.processes import Child, Process
-from experiments.chaos.summary import Disturbance, describe
 
 Victim = Literal["run", "worker"]
 Kind = Literal["kill", "stop", "terminal"]  # SIGKILL; SIGSTOP, and later SIGCONT; the end of the terminal it runs on
@@ -32,6 +38,20 @@ _HUNG_UP = 128 + signal.Signals.SIGHUP if hasattr(signal, "SIGHUP") else None  #
 
 class DifferentError(Exception):
     """A run that did not come out as the uninterrupted one; one line."""
+
+
+class Disturbance(NamedTuple):
+    """One kill, stop or hang-up."""
+
+    run: int  # its number, from 1
+    phase: Phase  # of the run, as its disk told then
+    seconds: float  # after the start of the driver that was disturbed, or whose worker was
+    written: tuple[Path, ...]  # what was being written; empty for nothing
+
+    def describe(self, number: int, noun: str) -> str:
+        """The line that tells of it, such as a "kill"."""
+        written = f", while {self.written[0].name} was written" if self.written else ""
+        return f"{noun} {number:>3}  run {self.run:<3} {self.seconds:6.1f} s  {self.phase}{written}"
 
 
 class _Reference(NamedTuple):
@@ -87,8 +107,8 @@ class Campaign:
             child.wait()
             seconds = child.seconds
         finally:
-            child.kill()
-        check_ended_well(child, folder, f"the uninterrupted run ({name})")
+            child.end()
+        _check_ended_well(child, folder, f"the uninterrupted run ({name})")
         self.tell(f"uninterrupted run ({name}): {seconds:.1f} s, {start_seconds:.1f} s of them until the teacher")
         return _Reference(folder, start_seconds, seconds, recorded_generation(folder))
 
@@ -140,8 +160,8 @@ class _DisturbedRun:
                 if ends_driver:
                     child = self.campaign.start(self.folder)
         finally:
-            child.kill()
-        check_ended_well(child, self.folder, self.name)
+            child.end()
+        _check_ended_well(child, self.folder, self.name)
         deadline = time.monotonic() + _LINGER
         while lingering := [orphan for orphan in self.orphans if orphan.is_alive]:
             if time.monotonic() > deadline:
@@ -153,7 +173,10 @@ class _DisturbedRun:
         """Waits for the next moment and disturbs; False where the run has ended, left alone or too quick."""
         campaign = self.campaign
         if self.disturbed >= MOST_KILLS or len(campaign.disturbances) >= campaign.times:
-            self._let_end(child)
+            if child.sleeps(self.reference.patience):
+                waited = f"did not end in {self.reference.patience:.0f} s when left alone"
+                count, phase = self.disturbed, self._phase()
+                raise DifferentError(f"{self.name} was disturbed {count} times, and {waited}; it stands in {phase}")
             return False
         before = self._temporary_files()
         if not self._wait(child, self.moments.draw(self.disturbed), before):
@@ -168,7 +191,7 @@ class _DisturbedRun:
             return False
         self.disturbed += 1
         campaign.disturbances.append(found)
-        campaign.tell(describe(found, len(campaign.disturbances), NOUNS[campaign.kind]))
+        campaign.tell(found.describe(len(campaign.disturbances), NOUNS[campaign.kind]))
         return True
 
     def _disturb(self, child: Child, look: Callable[[], Disturbance]) -> Disturbance | None:
@@ -178,26 +201,24 @@ class _DisturbedRun:
                 found = look()
                 time.sleep(self.chance.uniform(*_STOPS) if was_there else 0)
             return found if was_there else None
-        if self.campaign.kind == "terminal":
-            found = look()
-            return found if self._hang_up(child) else None
-        killed = self._kill_driver(child) if self.campaign.victim == "run" else self._kill_worker(child)
-        return look() if killed else None
+        if self.campaign.victim == "worker":
+            return look() if self._kill_worker(child) else None
+        self.orphans.update(child.descendants())
+        if self.campaign.kind == "kill":
+            return look() if child.end() else None
+        found = look()
+        return found if self._hang_up(child) else None
 
     def _wait(self, child: Child, moment: Moment, before: frozenset[tuple[Path, int]]) -> bool:
         """Waits for a moment, counted from now; whether the process still runs."""
         if moment.awaits is Awaits.TURN:
             phase = self._phase()
-            turns = child.runs_until(lambda: self._phase() != phase, self.reference.patience)
-            return turns and child.sleeps(moment.delay)
+            patience = self.reference.patience
+            return child.runs_until(lambda: self._phase() != phase, patience) and child.sleeps(moment.delay)
         runs = child.sleeps(moment.delay)
         if runs and moment.awaits is Awaits.WRITING:
             return child.runs_until(lambda: bool(temporary_files(self.folder) - before), self.reference.patience)
         return runs
-
-    def _kill_driver(self, child: Child) -> bool:
-        self.orphans.update(child.descendants())
-        return child.kill()
 
     def _kill_worker(self, child: Child) -> bool:
         """Kills one of the workers, waiting until there is one; False where the run has ended before."""
@@ -212,23 +233,15 @@ class _DisturbedRun:
 
     def _hang_up(self, child: Child) -> bool:
         """Closes the terminal and waits for the end that follows from it; False where the run has ended by itself."""
-        self.orphans.update(child.descendants())
         is_working = child.handles(signal.SIGHUP)
         child.close_terminal()
         if child.sleeps(self.reference.patience):
             raise DifferentError(f"{self.name} goes on without the terminal that it was started on")
         # Before it works and when it has finished, there is nothing to save.
         ends = {_HUNG_UP} if is_working and self._phase() is not Phase.ENDED else {_HUNG_UP, -signal.SIGHUP}
-        if (code := child.exit_code) not in {0, *ends}:
-            raise DifferentError(f"{self.name} ended with code {code} when its terminal was closed")
-        return code != 0
-
-    def _let_end(self, child: Child) -> None:
-        if child.sleeps(self.reference.patience):
-            raise DifferentError(
-                f"{self.name} was disturbed {self.disturbed} times, and did not end in"
-                f" {self.reference.patience:.0f} s when left alone; it stands in {self._phase()}"
-            )
+        if child.returncode not in {0, *ends}:
+            raise DifferentError(f"{self.name} ended with code {child.returncode} when its terminal was closed")
+        return child.returncode != 0
 
     def _temporary_files(self) -> frozenset[tuple[Path, int]]:
         return temporary_files(self.folder, self.campaign.cache)
@@ -237,10 +250,10 @@ class _DisturbedRun:
         return phase_of(self.folder, last_generation=self.reference.last_generation)
 
 
-def check_ended_well(child: Child, folder: Path, name: str) -> None:
+def _check_ended_well(child: Child, folder: Path, name: str) -> None:
     """Checks that a run that ended by itself says so, and raises `DifferentError` where it failed."""
-    if child.exit_code == 0 and (folder / RUN / "result.json").exists():
+    if child.returncode == 0 and (folder / RUN / "result.json").exists():
         return
     lines = (folder / _OUTPUT).read_text(errors="replace").split("\n")
     said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-    raise DifferentError(f"{name} ended with code {child.exit_code} and said: {said}")
+    raise DifferentError(f"{name} ended with code {child.returncode} and said: {said}")

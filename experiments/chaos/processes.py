@@ -48,42 +48,32 @@ class Process(NamedTuple):
         return False
 
 
-class Child:
+class Child(subprocess.Popen[bytes]):
     """A command that runs as a child of this process, out of reach of the terminal's Ctrl-C."""
 
     def __init__(self, command: Sequence[str], *, cwd: Path, output: Path, on_terminal: bool = False) -> None:
-        """Starts it.
-
-        Args:
-            command: its arguments, the first of them the path of a program.
-            cwd: where it works.
-            output: the file that what it prints is added to.
-            on_terminal: whether it has a terminal of its own; `close_terminal` closes it.
-        """
+        """Starts it, adds what it prints to the file `output`, and gives it a terminal of its own if `on_terminal`."""
         self._terminal = _Terminal(output) if on_terminal else None
-        if self._terminal is None:
-            with open(output, "ab") as file:
-                self._process = _start(command, cwd, subprocess.DEVNULL, file.fileno())
-        else:
-            wrapped = [sys.executable, "-S", "-c", _ON_TERMINAL, *command]
-            self._process = _start(wrapped, cwd, self._terminal.theirs, self._terminal.theirs, TERM="xterm")
-            os.close(self._terminal.theirs)
-        self.began = time.monotonic()
+        self._began = time.monotonic()
+        environment = dict(os.environ)
+        if self._terminal is not None:
+            command = [sys.executable, "-S", "-c", _ON_TERMINAL, *command]
+            environment["TERM"] = "xterm"
+        with open(output, "ab") if self._terminal is None else self._terminal.theirs as place:
+            stdin = place if on_terminal else subprocess.DEVNULL
+            super().__init__(
+                command, cwd=cwd, env=environment, stdin=stdin, stdout=place, stderr=place, start_new_session=True
+            )
 
     @property
     def seconds(self) -> float:
         """Since its start."""
-        return time.monotonic() - self.began
-
-    @property
-    def exit_code(self) -> int | None:
-        """None while it runs; negative where a signal ended it."""
-        return self._process.poll()
+        return time.monotonic() - self._began
 
     def runs_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Waits until a condition holds, the time is over, or the process ends; whether it still runs."""
         deadline = time.monotonic() + timeout
-        while self.exit_code is None:
+        while self.poll() is None:
             if condition() or time.monotonic() >= deadline:
                 return True
             time.sleep(max(0.0, min(_POLL, deadline - time.monotonic())))
@@ -92,30 +82,26 @@ class Child:
     def sleeps(self, seconds: float) -> bool:
         """Waits so long, or until the process ends; whether it still runs."""
         try:
-            self._process.wait(max(0.0, seconds))
+            self.wait(max(0.0, seconds))
         except subprocess.TimeoutExpired:
             return True
         return False
 
-    def wait(self) -> None:
-        """Waits until it has ended."""
-        self._process.wait()
-
-    def kill(self) -> bool:
+    def end(self) -> bool:
         """Kills it and waits for its end; whether it was this that ended it."""
-        self._process.kill()
-        code = self._process.wait()
+        self.kill()
+        code = self.wait()
         self.close_terminal()
         return code == -signal.SIGKILL
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[bool]:
         """Stops it meanwhile; yields whether it was there to be stopped."""
-        self._process.send_signal(signal.SIGSTOP)
+        self.send_signal(signal.SIGSTOP)
         try:
-            yield self.exit_code is None
+            yield self.poll() is None
         finally:
-            self._process.send_signal(signal.SIGCONT)
+            self.send_signal(signal.SIGCONT)
 
     def close_terminal(self) -> None:
         """Closes its terminal, if it has one: it gets SIGHUP, and can neither read nor write there."""
@@ -125,7 +111,7 @@ class Child:
     def handles(self, number: signal.Signals) -> bool:
         """Whether it does something of its own at a signal, as it is now."""
         try:
-            status = (_PROC / str(self._process.pid) / "status").read_text()
+            status = (_PROC / str(self.pid) / "status").read_text()
         except OSError:  # it has ended
             return False
         found = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
@@ -133,7 +119,7 @@ class Child:
 
     def descendants(self) -> tuple[Process, ...]:
         """Its children, theirs, and so on."""
-        return tuple(_descendants(self._process.pid))
+        return tuple(_descendants(self.pid))
 
     def workers(self) -> tuple[Process, ...]:
         """Those of its descendants that train networks: on Ray those that it names so, else its children.
@@ -142,28 +128,17 @@ class Child:
         """
         everyone = self.descendants()
         if not any(server in process.command for process in everyone for server in _RAY_SERVERS):
-            return tuple(_children(self._process.pid))
+            return tuple(_children(self.pid))
         named = (process for process in everyone if process.command.startswith("ray::"))
         return tuple(process for process in named if not process.command.startswith("ray::IDLE"))
-
-
-def _start(command: Sequence[str], cwd: Path, stdin: int, output: int, **environment: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=os.environ | environment,
-        stdin=stdin,
-        stdout=output,
-        stderr=output,
-        start_new_session=True,
-    )
 
 
 class _Terminal:
     """A pseudo-terminal; what is printed there is added to a file."""
 
     def __init__(self, output: Path) -> None:
-        self._ours, self.theirs = os.openpty()
+        self._ours, theirs = os.openpty()
+        self.theirs = os.fdopen(theirs, "r+b", 0)
         self._is_closing = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
         self._reader.start()

@@ -1,0 +1,169 @@
+"""What lies in the folder of a run: where the run stands, what is half-written, in what it differs from another."""
+
+import dataclasses
+import enum
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from eigen_jax import checkpoint, lineage, load_network
+from eigen_jax.lineage import Individual, without_times
+
+RUN, TEACHER = "run", "teacher"  # names in the folder of one run
+COMPILED = "compiled"  # name in the cache folder
+
+_MANIFEST = "manifest.json"  # of a checkpoint, which has its name when all of it is written
+_SHOWN = 60  # characters of a value in a message
+
+
+class Phase(enum.StrEnum):
+    """What a run is in the middle of, in the order of a run."""
+
+    START = "start-up, data"
+    TEACHER = "teacher"
+    LOGITS = "teacher's logits"
+    BETWEEN = "between generations"  # no generation is under way, and more of them follow
+    PRIMARY = "primary"
+    SECONDARY = "secondary"
+    DUPLICATION = "duplication"
+    FINAL = "final training"
+    ENDED = "after the result"
+
+
+_GENERATIONS = {phase.value: phase for phase in (Phase.PRIMARY, Phase.SECONDARY, Phase.DUPLICATION)}
+
+
+def phase_of(folder: Path, *, last_generation: int | None = None) -> Phase:
+    """The phase that a run is in, told by what lies on disk; its process may be at work meanwhile.
+
+    Where the number of the last generation is not known, final training is told from its checkpoints alone.
+    """
+    run, teacher = folder / RUN, folder / TEACHER / "teacher.json"
+    if not (run / "settings.json").exists():
+        if not teacher.exists():
+            return Phase.START
+        return Phase.TEACHER if _read_object(teacher).get("ensemble") is None else Phase.LOGITS
+    if (run / "result.json").exists():
+        return Phase.ENDED
+    name = _read_object(run / "generation.jsonl", line=0).get("phase")
+    if name in _GENERATIONS:
+        return _GENERATIONS[name]
+    is_last = last_generation is not None and recorded_generation(folder) == last_generation
+    return Phase.FINAL if is_last or (run / "final").exists() else Phase.BETWEEN
+
+
+def recorded_generation(folder: Path) -> int | None:
+    """The newest generation in a run's record; None where there is none yet."""
+    generation = _read_object(folder / RUN / "lineage.jsonl", line=-1).get("generation")
+    return generation if isinstance(generation, int) else None
+
+
+def _read_object(path: Path, *, line: int | None = None) -> dict[str, Any]:
+    """The JSON object that a file is, or one of the lines of it that end; an empty one where there is none."""
+    try:
+        text = path.read_text(errors="replace")
+        content = json.loads(text if line is None else text.split("\n")[:-1][line])
+    except (FileNotFoundError, IndexError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def temporary_files(*folders: Path) -> frozenset[tuple[Path, int]]:
+    """What lies under hidden or partial names, as writers leave it in the middle of their work.
+
+    Whole checkpoints are not searched, nor compiled programs, which are JAX's to write.
+
+    Returns:
+        The path of each, with the time in ns at which it last changed: one that an earlier process
+        left, and that nobody touched, is equal to what it was before.
+    """
+    return frozenset(found for folder in folders for found in _temporary(folder))
+
+
+def _temporary(folder: str | Path) -> Iterator[tuple[Path, int]]:
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):  # gone since it was listed
+        return
+    if any(entry.name == _MANIFEST for entry in entries):
+        return
+    for entry in entries:
+        is_hidden = entry.name.startswith(".") and not entry.name.endswith(".lock")
+        if is_hidden or entry.name.endswith(".partial"):
+            try:
+                yield Path(entry.path), entry.stat(follow_symlinks=False).st_ctime_ns
+            except FileNotFoundError:
+                continue
+        elif entry.is_dir(follow_symlinks=False) and entry.name != COMPILED:
+            yield from _temporary(entry.path)
+
+
+def first_difference(reference: Path, other: Path) -> str | None:
+    """What a run differs in from the uninterrupted one, times apart, or has left behind; None where there is nothing.
+
+    Takes the folders of the uninterrupted run and of the other.
+    """
+    try:
+        return next(_differences(reference, other), None)
+    except (OSError, ValueError) as error:  # all of the library's own errors are ValueErrors
+        return " ".join(str(error).split())
+
+
+def _differences(reference: Path, other: Path) -> Iterator[str]:
+    runs = reference / RUN, other / RUN
+    yield from compare_individuals(*(lineage.read(run / "lineage.jsonl") for run in runs))
+    results = [json.loads((run / "result.json").read_text()) | {"seconds": None} for run in runs]
+    yield from _compare_values("result.json: ", *results)
+    yield from _compare_networks(*runs)
+    for part in (RUN, TEACHER):
+        for path, _ in sorted(temporary_files(other / part)):
+            yield f"{path} was left behind"
+        wanted, got = ({path.name for path in (folder / part).glob("*")} for folder in (reference, other))
+        for name in sorted(got - wanted):
+            yield f"{other / part / name} was left behind"
+
+
+def compare_individuals(expected: tuple[Individual, ...], found: tuple[Individual, ...]) -> Iterator[str]:
+    """Yields the differences of two records, times apart."""
+    for wanted, got in zip(expected, found, strict=False):
+        yield from _compare_values(f"individual {wanted.generation}.{wanted.index}: ", *map(_fields, (wanted, got)))
+    if len(expected) != len(found):
+        yield f"the lineage has {len(found)} individuals, and {len(expected)} in the uninterrupted run"
+
+
+def _fields(individual: Individual) -> dict[str, Any]:
+    individual = without_times(individual)
+    return {field.name: getattr(individual, field.name) for field in dataclasses.fields(individual)}
+
+
+def _compare_values(name: str, wanted: Any, got: Any) -> Iterator[str]:
+    if isinstance(wanted, dict) and isinstance(got, dict):
+        separator = "" if name.endswith(": ") else "."
+        for key in sorted(wanted.keys() | got.keys()):
+            yield from _compare_values(f"{name}{separator}{key}", wanted.get(key), got.get(key))
+    elif wanted != got:
+        yield f"{name} is {_show(got)}, and {_show(wanted)} in the uninterrupted run"
+
+
+def _show(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def _compare_networks(reference: Path, other: Path) -> Iterator[str]:
+    (architecture, variables), (other_architecture, other_variables) = load_network(reference), load_network(other)
+    if architecture != other_architecture:
+        yield "the network found has another architecture than that of the uninterrupted run"
+        return
+    wanted, got = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (variables, other_variables))
+    if wanted.keys() != got.keys():
+        yield "the weights of the network found have other names than those of the uninterrupted run"
+        return
+    for path, leaf in wanted.items():
+        if not checkpoint.is_same(leaf, got[path]):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            yield f"the weights {name} of the network found are not those of the uninterrupted run"
