@@ -120,15 +120,13 @@ def test_a_work_is_held_against_the_medians_of_those_that_were_measured(clock):
     def refuse():
         raise NotMeasured("there is none")
 
-    def values(name, seconds):
-        return {"ms": 1e3 * seconds[name], **measuring.ratios(seconds, name, times_plain="a", times_pytorch="b")}
-
     works = {"a": clock.preparing("a", [5, 1, 4, 2]), "b": refuse, "c": clock.preparing("c", [9, 4, 4, 4])}
-    rows = list(compare(works, Plan(rounds=3, seconds=60), values, group="g", what="w", tells_first=True))
+    wanted: Any = {"group": "g", "what": "w", "units": {"c": 2}, "flops": 10**10, "tells_first": True}
+    rows = list(compare(works, Plan(rounds=3, seconds=60), **wanted, times_plain="a", times_pytorch="b"))
     assert [(row.method, row.note) for row in rows] == [("a", ""), ("b", "not measured: there is none"), ("c", "")]
     assert [row.values for row in rows[::2]] == [
-        {"ms": 2_000, "times_plain": 1, "first_seconds": 5},
-        {"ms": 4_000, "times_plain": 2, "first_seconds": 9},
+        {"ms": 2_000, "times_plain": 1, "gflops_per_second": 5, "first_seconds": 5},
+        {"ms": 2_000, "times_plain": 1, "gflops_per_second": 5, "first_seconds": 9},
     ]
 
 

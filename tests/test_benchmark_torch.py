@@ -11,6 +11,7 @@ from eigen_jax.architecture import IMAGE
 from eigen_jax.builder import build_network
 from eigen_jax.losses import cross_entropy
 from eigen_jax.training import TrainConfig, train_step
+from experiments.benchmark import ours as our
 from experiments.benchmark import steps
 from experiments.benchmark.networks import NUM_CLASSES, benchmark_architectures
 
@@ -34,8 +35,8 @@ TYPICAL = network(*benchmark_architectures()["typical"].layers, input_shape=(17,
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
-    monkeypatch.setattr(steps, "CONFIG", CONFIG)
-    monkeypatch.setattr(steps, "untrained", functools.cache(steps.untrained.__wrapped__))
+    monkeypatch.setattr(our, "CONFIG", CONFIG)
+    monkeypatch.setattr(our, "untrained", functools.cache(our.untrained.__wrapped__))
 
 
 def assert_close(theirs, ours, what: str) -> None:
@@ -48,7 +49,7 @@ def assert_close(theirs, ours, what: str) -> None:
 @pytest.mark.parametrize("architecture", [EVERY_KIND, TYPICAL], ids=["every kind", "typical"])
 def test_logits_loss_and_gradients_are_equal(architecture):
     module = build_network(architecture, num_classes=NUM_CLASSES)
-    state, batch = steps.untrained(architecture)
+    state, batch = our.untrained(architecture)
 
     def loss_of(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -83,7 +84,7 @@ def test_steps_lower_the_loss_as_ours_do():
     """SGD with momentum and weight decay, from the same weights; in bfloat16 about the same."""
     module = build_network(EVERY_KIND, num_classes=NUM_CLASSES)
     step = jax.jit(functools.partial(train_step, network=module, config=CONFIG), compiler_options=QUICKLY)
-    (state, batch), losses = steps.untrained(EVERY_KIND), []
+    (state, batch), losses = our.untrained(EVERY_KIND), []
     for _ in range(3):
         state, metrics = step(state, batch)
         losses.append(float(metrics.loss))

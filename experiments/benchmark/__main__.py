@@ -15,9 +15,8 @@ from experiments.allocator import keep_freed_memory
 from experiments.benchmark.evolution import measure_evolution
 from experiments.benchmark.measuring import Plan, Progress, Row
 from experiments.benchmark.memory import measure_memory
-from experiments.benchmark.parts import measure_parts
 from experiments.benchmark.searches import measure_folder, measure_search, measure_workers
-from experiments.benchmark.steps import measure_compilation, measure_mimicry, measure_steps
+from experiments.benchmark.steps import measure_compilation, measure_mimicry, measure_parts, measure_steps
 from experiments.benchmark.table import table
 from experiments.command_line import Parser, absolute_path, positive
 from experiments.machine import describe_machine, describe_versions, heading

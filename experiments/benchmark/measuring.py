@@ -94,30 +94,40 @@ def _is_due(turn: int, taken: list[float], plan: Plan) -> bool:
 def compare(
     works: Mapping[str, Prepare],
     plan: Plan,
-    values: Callable[[str, Mapping[str, float]], dict[str, float]],
     *,
     group: str,
     what: str,
+    units: Mapping[str, int] | None = None,
+    flops: int = 0,
     tells_first: bool = False,
+    **against: str,
 ) -> Iterator[Row]:
-    """Times works in turns, and gives a row for each.
+    """Times works in turns, see `interleave`, and gives a row for each.
 
-    `values` gets the name of a work and, by name, the seconds that a call took of each work that was measured.
-    If `tells_first`, the seconds of the first call are a value, too.
+    Args:
+        works: by name.
+        plan: how long to measure.
+        group: of the rows.
+        what: is measured.
+        units: by name, of what a call does several of; the times are those of one.
+        flops: floating-point operations of one, where their rate is a value, too.
+        tells_first: whether the time of the first call is a value, too.
+        against: by column, a work whose time the others are multiples of; left out where it was not measured.
     """
-    results = interleave(works, plan)
-    seconds = {name: statistics.median(each.seconds) for name, each in results.items() if isinstance(each, Timing)}
-    for method, result in results.items():
-        if isinstance(result, Timing):
-            first = {"first_seconds": result.first} if tells_first else {}
-            yield Row(group=group, what=what, method=method, values=values(method, seconds) | first)
-        else:
-            yield not_measured(result, group=group, what=what, method=method)
-
-
-def ratios(seconds: Mapping[str, float], name: str, **others: str) -> dict[str, float]:
-    """By column: how many times as long as another work took, where that was measured."""
-    return {column: seconds[name] / seconds[other] for column, other in others.items() if other in seconds}
+    results, units = interleave(works, plan), units or {}
+    timings = {name: result for name, result in results.items() if isinstance(result, Timing)}
+    seconds = {name: statistics.median(each.seconds) / units.get(name, 1) for name, each in timings.items()}
+    for name, result in results.items():
+        if name not in timings:
+            yield not_measured(result, group=group, what=what, method=name)
+            continue
+        values = {column: seconds[name] / seconds[other] for column, other in against.items() if other in seconds}
+        values["ms"] = 1e3 * seconds[name]
+        if flops:
+            values["gflops_per_second"] = flops / seconds[name] / 1e9
+        if tells_first:
+            values["first_seconds"] = timings[name].first
+        yield Row(group=group, what=what, method=name, values=values)
 
 
 def rate_row(work: Callable[[int], object], *, group: str, what: str, method: str, amount: int, runs: int) -> Row:

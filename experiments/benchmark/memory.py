@@ -43,9 +43,7 @@ def measure_memory(plan: Plan, progress: Progress) -> Iterator[Row]:
     try:
         with ProcessPoolExecutor(1, mp_context=spawn, initializer=keep_freed_memory) as process:
             early, end = process.submit(train_networks, plan.memory).result()
-    except BrokenProcessPool:
-        yield not_measured("the process that trains them ended", group=GROUP, what=what)
-    except NotMeasured as reason:
+    except (BrokenProcessPool, NotMeasured) as reason:
         yield not_measured(reason, group=GROUP, what=what)
     else:
         yield Row(group=GROUP, what=what, values={"mib_early": early, "mib": end, "times_early": end / early})

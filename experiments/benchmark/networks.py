@@ -1,11 +1,13 @@
-"""The networks that are measured, how much work they are, and the noise that they are given.
+"""The networks and convolutions that are measured, how much work they are, and the noise that they are given.
 
-All take images of 32 x 32 x 3 and tell ten classes apart.
+All networks take images of 32 x 32 x 3 and tell ten classes apart.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from importlib import resources
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -56,14 +58,43 @@ def training_flops(architecture: Architecture) -> int:
     total = 3 * count_flops(architecture, num_classes=NUM_CLASSES)
     for layer in architecture.layers:
         if layer.op == "conv" and layer.inputs == (IMAGE,):
-            total -= convolution_flops(architecture.input_shape, layer)
+            total -= _convolution_flops(architecture.input_shape, layer)
     return total
 
 
-def convolution_flops(input_shape: tuple[int, int, int], layer: Layer) -> int:
-    """Floating-point operations of one convolution of one image, forward."""
+def _convolution_flops(input_shape: tuple[int, int, int], layer: Layer) -> int:
+    """Of one image, forward."""
     alone = Architecture(input_shape=input_shape, layers=(layer,))
     return count_flops(alone, num_classes=NUM_CLASSES) - 2 * layer.channels * NUM_CLASSES
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """A convolution of the search space."""
+
+    size: int  # pixels a side of the maps that come in
+    read: int  # channels
+    channels: int  # that go out
+    kernel: int = 3
+    stride: int = 1
+
+    PASSES: ClassVar = ("forward", "input gradient", "kernel gradient")
+
+    def __str__(self) -> str:
+        halving = ", stride 2" if self.stride == 2 else ""
+        widths = f"{self.read} to {self.channels}"
+        return f"conv {self.kernel} x {self.kernel}{halving}, {widths}, on {self.size} x {self.size}"
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """H x W x C."""
+        return self.size, self.size, self.read
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one image, forward."""
+        layer = Layer(op="conv", inputs=(IMAGE,), channels=self.channels, kernel=self.kernel, stride=self.stride)
+        return _convolution_flops(self.input_shape, layer)
 
 
 def noise_images(seed: int, images: int, input_shape: tuple[int, int, int]) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""What ours is measured against, written as a PyTorch user would: training steps and their parts. Needs PyTorch.
+"""What ours is measured against, written as a PyTorch user would; needs PyTorch.
 
 Dimension letters: B images, C x H x W their maps (in memory H, W, C: channels last), K classes.
 """
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eigen_jax.architecture import IMAGE, Architecture, Layer, layer_shapes
-from eigen_jax.training import Batch, ComputeDtype, TrainConfig, TrainState
+from eigen_jax.training import ComputeDtype
+from experiments.benchmark import ours
 from experiments.benchmark.measuring import NotMeasured, Work, one_line
-from experiments.benchmark.networks import NUM_CLASSES
-from experiments.benchmark.parts import Convolution
+from experiments.benchmark.networks import NUM_CLASSES, Convolution
 from experiments.machine import cores, has_gpu
 
 PyTree = Any
@@ -30,21 +30,19 @@ def set_up() -> None:
     torch.backends.cudnn.benchmark = True
 
 
-def training_steps(
-    architecture: Architecture, start: TrainState, batch: Batch, *, config: TrainConfig, compiles: bool, steps: int
-) -> Work:
-    """The training steps of `eigen_jax.training.train_step`, channels last.
+def training_steps(architecture: Architecture, dtype: ComputeDtype, steps: int, *, compiles: bool = False) -> Work:
+    """The same training as ours, channels last.
 
     A call takes so many steps with the same batch, in float32 or, by autocast, in bfloat16, and then
     fetches the last loss. Where `torch.compile` fails, the first one raises `NotMeasured`.
     """
+    start, batch = ours.untrained(architecture)
     network: Any = TorchNetwork(architecture, num_classes=NUM_CLASSES)
     copy_variables(network, start.variables)
     network = network.to(device=_device(), memory_format=torch.channels_last).train()
     images, labels = as_images(batch.images).to(_device()), as_labels(batch.labels).to(_device())
-    optimizer = torch.optim.SGD(
-        network.parameters(), lr=config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
+    rates = {"momentum": ours.CONFIG.momentum, "weight_decay": ours.CONFIG.weight_decay}
+    optimizer = torch.optim.SGD(network.parameters(), lr=ours.CONFIG.learning_rate, **rates)
     if compiles:
         from torch._inductor import config as inductor
 
@@ -56,7 +54,7 @@ def training_steps(
     def work() -> float:
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(_device(), dtype=torch.bfloat16, enabled=config.dtype == "bfloat16"):
+            with torch.autocast(_device(), dtype=torch.bfloat16, enabled=dtype == "bfloat16"):
                 loss = functional.cross_entropy(network(images), labels)
             loss.backward()
             optimizer.step()
@@ -78,16 +76,16 @@ def product(size: int, dtype: ComputeDtype) -> Work:
     return _waited(lambda: torch.matmul(factor, factor))
 
 
-def convolution(convolution: Convolution, name: str, batch: int, dtype: ComputeDtype) -> Work:
-    """One of `parts.PASSES`, over and over."""
-    module: Any = nn.Sequential(*_same_conv((convolution.size, convolution.size), convolution.read, convolution))
+def convolution(convolution: Convolution, part: str, batch: int, dtype: ComputeDtype) -> Work:
+    """One of `Convolution.PASSES`, over and over."""
+    module: Any = nn.Sequential(*_same_conv(convolution.input_shape, convolution))
     module = module.to(_device(), getattr(torch, dtype), memory_format=torch.channels_last)
-    x = _noise((batch, convolution.size, convolution.size, convolution.read), dtype)
-    if name == "forward":
+    x = _noise((batch, *convolution.input_shape), dtype)
+    if part == "forward":
         return _waited(torch.no_grad()(lambda: module(x)))
-    x.requires_grad_(name == "input gradient")
-    module.requires_grad_(name == "kernel gradient")
-    y, inputs = module(x), [x] if name == "input gradient" else list(module.parameters())
+    x.requires_grad_(part == "input gradient")
+    module.requires_grad_(part == "kernel gradient")
+    y, inputs = module(x), [x] if part == "input gradient" else list(module.parameters())
     gradient = torch.ones_like(y)
     return _waited(lambda: torch.autograd.grad(y, inputs, gradient, retain_graph=True))
 
@@ -165,20 +163,20 @@ class Concat(nn.Module):
 
 def _layer(layer: Layer, input_shape: tuple[int, int, int]) -> nn.Module:
     if layer.op == "conv":
-        height, width, read = input_shape
         norm = nn.BatchNorm2d(layer.channels, eps=1e-5, momentum=0.1)
-        return nn.Sequential(*_same_conv((height, width), read, layer), norm, nn.ReLU())
+        return nn.Sequential(*_same_conv(input_shape, layer), norm, nn.ReLU())
     return nn.MaxPool2d(2, ceil_mode=True) if layer.op == "pool" else Concat()
 
 
-def _same_conv(size: tuple[int, int], read: int, wanted: Layer | Convolution) -> list[nn.Module]:
+def _same_conv(input_shape: tuple[int, int, int], wanted: Layer | Convolution) -> list[nn.Module]:
     """Convolution without bias; an odd pixel of padding goes to the right and to the bottom, as in XLA."""
 
     def padding(pixels: int) -> tuple[int, int]:
         total = max((-(-pixels // wanted.stride) - 1) * wanted.stride + wanted.kernel - pixels, 0)
         return total // 2, total - total // 2
 
-    (top, bottom), (left, right) = map(padding, size)
+    height, width, read = input_shape
+    (top, bottom), (left, right) = padding(height), padding(width)
     conv = functools.partial(nn.Conv2d, read, wanted.channels, wanted.kernel, wanted.stride, bias=False)
     if (top, left) == (bottom, right):
         return [conv(padding=(top, left))]

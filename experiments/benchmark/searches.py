@@ -1,6 +1,5 @@
 """How much of a search's wall time is training steps, and what a generation takes by where it is trained."""
 
-import contextlib
 import dataclasses
 import math
 import tempfile
@@ -68,8 +67,7 @@ def measure_folder(folder: Path) -> Row:
     """The same of a finished run, from what it left.
 
     A run folder records no wall time. The search itself lasted from the writing of settings.json, its first
-    file, to that of the last generation in lineage.jsonl, told by the files' times; the final
-    training comes after it and is not counted. A run that was interrupted counts its pause as well.
+    file, to that of the last generation in lineage.jsonl, told by the files' times. A pause of the run counts.
 
     Raises:
         LineageError: the folder has no record of a run, or a damaged one.
@@ -136,10 +134,10 @@ class _Clock(SearchObserver):
 
 def _time_generation(settings: Settings, dataset: Dataset) -> float:
     clock = _Clock()
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         (folder / "compiled").mkdir()
         settings = dataclasses.replace(settings, cache_dir=folder)
-        executor = stack.enter_context(open_executor(settings, dataset, None, lambda: False))
-        run_search(settings.search_config(dataset), dataset, folder / "run", executor=executor, observer=clock)
+        with open_executor(settings, dataset, None, lambda: False) as executor:
+            run_search(settings.search_config(dataset), dataset, folder / "run", executor=executor, observer=clock)
     return clock.taken

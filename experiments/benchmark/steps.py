@@ -1,8 +1,10 @@
-"""Training steps of three networks, ours beside PyTorch's, how long ours take to compile, and what mimicry adds."""
+"""Training steps of three networks and the parts of a step, ours beside PyTorch's; compilation; mimicry.
+
+The parts show what a step could cost at least.
+"""
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,11 +16,10 @@ from eigen_jax.architecture import Architecture
 from eigen_jax.builder import build_network
 from eigen_jax.data import num_views
 from eigen_jax.teacher import CachedLogits
-from eigen_jax.training import Batch, ComputeDtype, Teacher, TrainConfig, TrainState
-from eigen_jax.training.programs import compiled
-from experiments.benchmark import measuring, networks
-from experiments.benchmark.measuring import NotMeasured, Plan, Prepare, Progress, Row, Work, compare, ratios
-from experiments.benchmark.networks import NUM_CLASSES, benchmark_architectures, describe
+from eigen_jax.training import ComputeDtype, Teacher
+from experiments.benchmark import measuring, networks, ours
+from experiments.benchmark.measuring import Plan, Prepare, Progress, Row, Work, compare
+from experiments.benchmark.networks import Convolution, benchmark_architectures, describe
 from experiments.machine import has_gpu
 
 GROUP = "training steps, batch 128"
@@ -26,9 +27,14 @@ COMPILATION_GROUP = "compilation of a training step"
 REFERENCE = "PyTorch eager float32"
 DTYPES: tuple[ComputeDtype, ...] = ("float32", "bfloat16")
 LEFT_OUT = "left out by --quick"
-
-# The paper's (Section 4.1), at a constant rate.
-CONFIG = TrainConfig(decay_steps=())
+BATCH = 128  # of the parts
+CONVOLUTIONS = (
+    Convolution(32, 32, 32),
+    Convolution(32, 3, 32),
+    Convolution(32, 32, 48, stride=2),
+    Convolution(8, 96, 96),
+    Convolution(32, 32, 64, kernel=1),
+)
 
 _CPU_CHUNK = 8  # steps of one program on the CPU, where training itself calls for each
 _GPU_CALLS = 20  # steps before the loss is fetched on a GPU, which would stand idle if each waited for it
@@ -36,13 +42,30 @@ _MIMICRY_IMAGES = 5_000  # 162 views of each are cached
 _MIMICRY_STEPS = 4  # of each call
 
 
-class Way(NamedTuple):
-    """One way to take training steps."""
+def _best_dtype() -> ComputeDtype:
+    """What the platform is for."""
+    return "bfloat16" if has_gpu() else "float32"
 
-    prepare: Prepare
-    dtype: ComputeDtype
-    steps: int  # in a call of what is prepared
-    single: str = ""  # the way that calls for each step, where this one takes many in one program
+
+def _sides(function: str, *arguments: Any) -> dict[str, Prepare]:
+    """Ours and PyTorch's: of a function that both modules have."""
+    return {
+        "ours": lambda: getattr(ours, function)(*arguments),
+        "PyTorch": lambda: getattr(measuring.require_pytorch(), function)(*arguments),
+    }
+
+
+def measure_parts(plan: Plan, progress: Progress) -> Iterator[Row]:
+    """Convolutions, pass by pass; normalisation and pooling, forward and backward together."""
+    progress("convolutions, normalisation, pooling")
+    dtype, shape = _best_dtype(), (BATCH, 32, 32, 32)
+    versus = functools.partial(compare, plan=plan, group="parts of a step, batch 128", times_pytorch="PyTorch")
+    for each in CONVOLUTIONS:
+        for part in Convolution.PASSES:
+            sides = _sides("convolution", each, part, BATCH, dtype)
+            yield from versus(sides, what=f"{each}: {part}", flops=BATCH * each.flops)
+    for name, function in (("batch norm and ReLU", "norm"), ("max pooling", "pool")):
+        yield from versus(_sides(function, shape, dtype), what=f"{name}, 32 on 32 x 32: forward and backward")
 
 
 def measure_steps(plan: Plan, progress: Progress) -> Iterator[Row]:
@@ -67,19 +90,40 @@ def measure_peak(plan: Plan, *, size: int | None = None) -> tuple[dict[ComputeDt
     size = size or (8_192 if has_gpu() else 2_048)
     rates: dict[ComputeDtype, float] = {}
     rows: list[Row] = []
-
-    def values(name: str, seconds: Mapping[str, float]) -> dict[str, float]:
-        rate = 2 * size**3 / seconds[name]
-        rates[dtype] = max(rates.get(dtype, 0), rate)
-        return {"ms": 1e3 * seconds[name], "gflops_per_second": rate / 1e9}
-
     for dtype in DTYPES if has_gpu() else DTYPES[:1]:
-        works: dict[str, Prepare] = {
-            f"ours {dtype}": functools.partial(_our_product, size, dtype),
-            f"PyTorch {dtype}": functools.partial(_their_product, size, dtype),
-        }
-        rows += compare(works, plan, values, group="hardware", what=f"matrix product, {size:,} x {size:,}")
+        works = {f"{side} {dtype}": prepare for side, prepare in _sides("product", size, dtype).items()}
+        what = f"matrix product, {size:,} x {size:,}"
+        found = list(compare(works, plan, group="hardware", what=what, flops=2 * size**3))
+        rates[dtype] = 1e9 * max(row.values.get("gflops_per_second", 0) for row in found)
+        rows += found
     return {dtype: rates.get(dtype, rates["float32"]) for dtype in DTYPES}, rows
+
+
+class Way(NamedTuple):
+    """One way to take training steps."""
+
+    prepare: Prepare
+    dtype: ComputeDtype
+    steps: int  # in a call of what is prepared
+    single: str = ""  # the way that calls for each step, where this one takes many in one program
+
+
+def ways(architecture: Architecture) -> dict[str, Way]:
+    """All ways to take training steps of a network, by name."""
+    calls = _GPU_CALLS if has_gpu() else 1
+    sides: dict[str, Callable[..., Work]] = {
+        "PyTorch eager": lambda *arguments: measuring.require_pytorch().training_steps(*arguments),
+        "torch.compile": lambda *arguments: measuring.require_pytorch().training_steps(*arguments, compiles=True),
+        "ours": ours.training_steps,
+    }
+    found = {
+        f"{side} {dtype}": Way(functools.partial(prepare, architecture, dtype, calls), dtype, calls)
+        for side, prepare in sides.items()
+        for dtype in DTYPES
+    }
+    best, chunk = _best_dtype(), platforms.current().steps_per_call if has_gpu() else _CPU_CHUNK
+    many = functools.partial(ours.training_steps, architecture, best, 1, chunk)
+    return found | {f"ours {best}, {chunk} in one call": Way(many, best, chunk, single=f"ours {best}")}
 
 
 def measure_network(
@@ -87,38 +131,19 @@ def measure_network(
 ) -> Iterator[Row]:
     """The training step of one network, all ways in turns; `peak` is that of `measure_peak`."""
     found = ways(architecture)
-
-    def values(way: str, calls: Mapping[str, float]) -> dict[str, float]:
-        seconds = {each: call / found[each].steps for each, call in calls.items()}
-        images = CONFIG.batch_size / seconds[way]
-        return {
-            "ms": 1e3 * seconds[way],
-            "images_per_second": images,
-            "share_of_peak": networks.training_flops(architecture) * images / peak[found[way].dtype],
-            **ratios(seconds, way, times_pytorch=REFERENCE, times_single=found[way].single),
-        }
-
     works = {way: _left_out if plan.quick and _is_slow(name, way) else each.prepare for way, each in found.items()}
-    return compare(works, plan, values, group=GROUP, what=describe(name, architecture), tells_first=True)
-
-
-def ways(architecture: Architecture) -> dict[str, Way]:
-    """All ways to take training steps of a network, by name."""
-    calls = _GPU_CALLS if has_gpu() else 1
-    sides: dict[str, Callable[..., Work]] = {
-        "PyTorch eager": functools.partial(_their_steps, compiles=False),
-        "torch.compile": functools.partial(_their_steps, compiles=True),
-        "ours": our_steps,
-    }
-    found = {
-        f"{side} {dtype}": Way(functools.partial(prepare, architecture, dtype, calls), dtype, calls)
-        for side, prepare in sides.items()
-        for dtype in DTYPES
-    }
-    # In what each platform is for.
-    best, chunk = (DTYPES[1], platforms.current().steps_per_call) if has_gpu() else (DTYPES[0], _CPU_CHUNK)
-    many = functools.partial(our_steps, architecture, best, 1, chunk)
-    return found | {f"ours {best}, {chunk} in one call": Way(many, best, chunk, single=f"ours {best}")}
+    units, what = {way: each.steps for way, each in found.items()}, describe(name, architecture)
+    compared = compare(works, plan, group=GROUP, what=what, units=units, tells_first=True, times_pytorch=REFERENCE)
+    rows = {row.method: row for row in compared}
+    times = {way: row.values["ms"] for way, row in rows.items() if not row.note}
+    for way, ms in times.items():
+        images = 1e3 * ours.CONFIG.batch_size / ms
+        flops = networks.training_flops(architecture) * images
+        values = {**rows[way].values, "images_per_second": images, "share_of_peak": flops / peak[found[way].dtype]}
+        if found[way].single in times:
+            values["times_single"] = ms / times[found[way].single]
+        rows[way] = dataclasses.replace(rows[way], values=values)
+    yield from rows.values()
 
 
 def _is_slow(name: str, way: str) -> bool:
@@ -128,7 +153,7 @@ def _is_slow(name: str, way: str) -> bool:
 
 
 def _left_out() -> Work:
-    raise NotMeasured(LEFT_OUT)
+    raise measuring.NotMeasured(LEFT_OUT)
 
 
 def measure_compilation(plan: Plan, progress: Progress) -> Iterator[Row]:
@@ -139,7 +164,7 @@ def measure_compilation(plan: Plan, progress: Progress) -> Iterator[Row]:
             yield measuring.not_measured(LEFT_OUT, group=COMPILATION_GROUP, what=what)
             continue
         progress(what)
-        seconds = compile_steps(architecture, "float32", None).seconds
+        seconds = ours.compile_steps(architecture, "float32", None).seconds
         values = {"seconds": seconds, "seconds_per_layer": seconds / len(architecture.layers)}
         yield Row(group=COMPILATION_GROUP, what=what, method="ours float32", values=values)
 
@@ -147,89 +172,19 @@ def measure_compilation(plan: Plan, progress: Progress) -> Iterator[Row]:
 def measure_mimicry(plan: Plan, progress: Progress) -> Iterator[Row]:
     """Training without a teacher, and with one whose logits are cached; it draws its batches, as a search does."""
     progress("training with and without a teacher")
-    architecture = networks.eight_layers()
+    architecture, config = networks.eight_layers(), ours.CONFIG
     dataset = networks.noise_dataset(_MIMICRY_IMAGES, architecture.input_shape)
-    views = num_views(CONFIG.pad)
-    logits = jax.random.normal(jax.random.key(2), (_MIMICRY_IMAGES, views, NUM_CLASSES), jnp.float16)
+    views = num_views(config.pad)
+    logits = jax.random.normal(jax.random.key(2), (_MIMICRY_IMAGES, views, networks.NUM_CLASSES), jnp.float16)
     teacher = CachedLogits(logits=logits, slots=jnp.arange(views, dtype=jnp.int32), fingerprint="")
-    state, _ = untrained(architecture)
-    network = build_network(architecture, num_classes=NUM_CLASSES)
+    state, _ = ours.untrained(architecture)
+    network = build_network(architecture, num_classes=networks.NUM_CLASSES)
 
     def prepare(mimicked: Teacher | None) -> Work:
-        train = functools.partial(training.train_to, network=network, config=CONFIG, teacher=mimicked)
+        train = functools.partial(training.train_to, network=network, config=config, teacher=mimicked)
         return lambda: jax.block_until_ready(train(jax.random.key(1), state, dataset, _MIMICRY_STEPS)[0])
 
-    def values(name: str, seconds: Mapping[str, float]) -> dict[str, float]:
-        return {"ms": 1e3 * seconds[name] / _MIMICRY_STEPS, **ratios(seconds, name, times_plain="plain")}
-
     works = {"plain": functools.partial(prepare, None), "mimicking cached logits": functools.partial(prepare, teacher)}
-    what = f"training, batch {CONFIG.batch_size}, {len(architecture.layers)} layers"
-    yield from compare(works, plan, values, group="mimicry", what=what, tells_first=True)
-
-
-class CompiledSteps(NamedTuple):
-    """A program of one or more training steps."""
-
-    run: Callable[..., Any]  # of a state, which it donates, and a batch, or a stack of them
-    batch: Batch
-    seconds: float  # of tracing and compiling
-
-
-@functools.cache
-def compile_steps(architecture: Architecture, dtype: ComputeDtype, steps: int | None) -> CompiledSteps:
-    """Compiles, once a process, so many steps in one program by `train_steps`; for None, one by `train_step`."""
-    network = build_network(architecture, num_classes=NUM_CLASSES, dtype=dtype)
-    state, batch = untrained(architecture)
-    function: Callable[..., Any] = training.train_step
-    if steps is not None:
-        function = training.train_steps
-        batch = jax.block_until_ready(jax.tree.map(lambda leaf: jnp.stack([leaf] * steps), batch))
-    began = time.perf_counter()
-    config = dataclasses.replace(CONFIG, dtype=dtype)
-    run = compiled(function, (state, batch), donate=(0,), network=network, config=config)
-    return CompiledSteps(run, batch, time.perf_counter() - began)
-
-
-def our_steps(architecture: Architecture, dtype: ComputeDtype, calls: int, steps: int | None = None) -> Work:
-    """Training from the untrained network on, in so many calls of the program of `compile_steps` at a time."""
-    program = compile_steps(architecture, dtype, steps)
-    state = jax.tree.map(jnp.copy, untrained(architecture)[0])
-
-    def work() -> float:
-        nonlocal state
-        for _ in range(calls):
-            state, metrics = program.run(state, program.batch)
-        return float(metrics.loss.ravel()[-1])
-
-    return work
-
-
-def _their_steps(architecture: Architecture, dtype: ComputeDtype, steps: int, *, compiles: bool) -> Work:
-    config = dataclasses.replace(CONFIG, dtype=dtype)
-    state, batch = untrained(architecture)
-    pytorch = measuring.require_pytorch()
-    return pytorch.training_steps(architecture, state, batch, config=config, compiles=compiles, steps=steps)
-
-
-@functools.cache
-def untrained(architecture: Architecture) -> tuple[TrainState, Batch]:
-    """A network before training, and images of noise with labels of all classes; the same for all that are timed."""
-    network = build_network(architecture, num_classes=NUM_CLASSES)
-    state = training.init_state(jax.random.key(0), network=network, config=CONFIG, input_shape=architecture.input_shape)
-    images, labels = networks.noise_images(1, CONFIG.batch_size, architecture.input_shape)
-    return jax.block_until_ready((state, Batch(images=images, labels=labels)))
-
-
-def _our_product(size: int, dtype: ComputeDtype) -> Work:
-    factor = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
-    return ready(jnp.matmul, factor, factor)
-
-
-def _their_product(size: int, dtype: ComputeDtype) -> Work:
-    return measuring.require_pytorch().product(size, dtype)
-
-
-def ready(function: Callable[..., Any], *arguments: Any) -> Work:
-    """Calls of the compiled function, each waited for."""
-    program = compiled(function, arguments)
-    return lambda: jax.block_until_ready(program(*arguments))
+    units = dict.fromkeys(works, _MIMICRY_STEPS)
+    what = f"training, batch {config.batch_size}, {len(architecture.layers)} layers"
+    yield from compare(works, plan, group="mimicry", what=what, units=units, tells_first=True, times_plain="plain")

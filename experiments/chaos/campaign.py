@@ -9,15 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from experiments.chaos.folders import (
-    COMPILED,
-    RUN,
-    Phase,
-    first_difference,
-    phase_of,
-    recorded_generation,
-    temporary_files,
-)
+from experiments.chaos import folders
+from experiments.chaos.folders import Phase
 from experiments.chaos.moments import MOST_KILLS, Awaits, Moment, Moments
 from experiments.chaos.processes import Child, Process
 
@@ -102,7 +95,7 @@ class Campaign:
         """A whole run. The first one compiles what the others find compiled, so its times say little."""
         child = self.start(folder := self.make_folder(name))
         try:
-            child.runs_until(lambda: phase_of(folder) != Phase.START, _LEAST_PATIENCE)
+            child.runs_until(lambda: folders.phase_of(folder) != Phase.START, _LEAST_PATIENCE)
             start_seconds = child.seconds
             child.wait()
             seconds = child.seconds
@@ -110,7 +103,7 @@ class Campaign:
             child.end()
         _check_ended_well(child, folder, f"the uninterrupted run ({name})")
         self.tell(f"uninterrupted run ({name}): {seconds:.1f} s, {start_seconds:.1f} s of them until the teacher")
-        return _Reference(folder, start_seconds, seconds, recorded_generation(folder))
+        return _Reference(folder, start_seconds, seconds, folders.recorded_generation(folder))
 
     @property
     def cache(self) -> Path:
@@ -120,7 +113,7 @@ class Campaign:
     def make_folder(self, name: str) -> Path:
         """The folder of a new run, which finds the programs that others have compiled, and nothing else of theirs."""
         for entry in self.cache.glob("*"):
-            if entry.name != COMPILED:
+            if entry.name != folders.COMPILED:
                 shutil.rmtree(entry)
         (folder := self.folder / name).mkdir()
         return folder
@@ -132,9 +125,9 @@ class Campaign:
 
     def _check_same(self, folder: Path, reference: Path, name: str) -> None:
         """Checks that a run came out as another, and left nothing half-written."""
-        if (difference := first_difference(reference, folder)) is not None:
+        if (difference := folders.first_difference(reference, folder)) is not None:
             raise DifferentError(f"{name}: {difference}")
-        for path, _ in temporary_files(self.cache):
+        for path, _ in folders.temporary_files(self.cache):
             raise DifferentError(f"{name}: {path} was left behind")
 
 
@@ -217,7 +210,9 @@ class _DisturbedRun:
             return child.runs_until(lambda: self._phase() != phase, patience) and child.sleeps(moment.delay)
         runs = child.sleeps(moment.delay)
         if runs and moment.awaits is Awaits.WRITING:
-            return child.runs_until(lambda: bool(temporary_files(self.folder) - before), self.reference.patience)
+            return child.runs_until(
+                lambda: bool(folders.temporary_files(self.folder) - before), self.reference.patience
+            )
         return runs
 
     def _kill_worker(self, child: Child) -> bool:
@@ -244,15 +239,15 @@ class _DisturbedRun:
         return child.returncode != 0
 
     def _temporary_files(self) -> frozenset[tuple[Path, int]]:
-        return temporary_files(self.folder, self.campaign.cache)
+        return folders.temporary_files(self.folder, self.campaign.cache)
 
     def _phase(self) -> Phase:
-        return phase_of(self.folder, last_generation=self.reference.last_generation)
+        return folders.phase_of(self.folder, last_generation=self.reference.last_generation)
 
 
 def _check_ended_well(child: Child, folder: Path, name: str) -> None:
     """Checks that a run that ended by itself says so, and raises `DifferentError` where it failed."""
-    if child.returncode == 0 and (folder / RUN / "result.json").exists():
+    if child.returncode == 0 and (folder / folders.RUN / "result.json").exists():
         return
     lines = (folder / _OUTPUT).read_text(errors="replace").split("\n")
     said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
