@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import jax.numpy as jnp
 
-from eigen_jax.evolution import EvolutionConfig, evolution_step, initial_state
+from eigen_jax.evolution import EvolutionConfig, EvolutionState, evolution_step, initial_state
 from eigen_jax.genome import GenomeSpec
 from experiments.benchmark.measuring import Plan, Progress, Row, rate_row
 from experiments.benchmark.networks import breeder
@@ -32,7 +32,8 @@ def measure_evolution(plan: Plan, progress: Progress) -> Iterator[Row]:
                 yield rate(work, what=f"children of {MUTATION_STEPS} steps", method=method, amount=share * threads)
     progress("evolution steps")
     method = f"population {CONFIG.population_size}, {GENERATIONS} generations"
-    yield rate(_generations, what="evolution steps", method=method, amount=GENERATIONS)
+    fitness = jnp.tile(jnp.linspace(0.1, 0.9, CONFIG.population_size, dtype=jnp.float32)[:, None], (1, 3))
+    yield rate(functools.partial(_generations, fitness), what="evolution steps", method=method, amount=GENERATIONS)
 
 
 def _breeding(pool: ThreadPoolExecutor, threads: int, share: int, *, runs: int) -> Callable[[int], object]:
@@ -43,9 +44,8 @@ def _breeding(pool: ThreadPoolExecutor, threads: int, share: int, *, runs: int) 
     return lambda run: list(pool.map(lambda part: jax.block_until_ready(breed(part)), keys[run]))
 
 
-def _generations(run: int) -> object:
+def _generations(fitness: jax.Array, run: int) -> EvolutionState:
     """Generations of the primary succession: extinction, selection, and new children."""
-    fitness = jnp.tile(jnp.linspace(0.1, 0.9, CONFIG.population_size, dtype=jnp.float32)[:, None], (1, 3))
     state = initial_state(jax.random.key(run), spec=SPEC, config=CONFIG)
     for generation in range(1, GENERATIONS):
         # Rising, so that the search does not saturate.

@@ -114,9 +114,9 @@ def compare(
         tells_first: whether the time of the first call is a value, too.
         against: by column, a work whose time the others are multiples of; left out where it was not measured.
     """
-    results, units = interleave(works, plan), units or {}
+    results = interleave(works, plan)
     timings = {name: result for name, result in results.items() if isinstance(result, Timing)}
-    seconds = {name: statistics.median(each.seconds) / units.get(name, 1) for name, each in timings.items()}
+    seconds = {name: statistics.median(each.seconds) / (units or {}).get(name, 1) for name, each in timings.items()}
     for name, result in results.items():
         if name not in timings:
             yield not_measured(result, group=group, what=what, method=name)

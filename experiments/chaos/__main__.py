@@ -117,7 +117,6 @@ def _disturb(arguments: Namespace, folder: Path, search: Callable[..., list[str]
         seed=arguments.seed,
         victim=arguments.victim,
         kind=arguments.disturbance,
-        tell=functools.partial(print, flush=True),
     )
     campaign.run()
     minutes, seconds = divmod(round(time.monotonic() - began), 60)

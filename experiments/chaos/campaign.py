@@ -1,6 +1,7 @@
 """Runs one search uninterrupted and then again and again under disturbances, and compares them."""
 
 import dataclasses
+import functools
 import random
 import shutil
 import signal
@@ -26,6 +27,7 @@ _PATIENCE = 20.0  # uninterrupted runs that one may take, or wait for something 
 _LEAST_PATIENCE = 300.0  # seconds of the same
 _LINGER = 60.0  # seconds that workers have to notice that their driver is dead
 _STOPS = (0.5, 5.0)  # seconds that a stop takes, from the shortest to the longest
+_tell = functools.partial(print, flush=True)
 _HUNG_UP = 128 + signal.Signals.SIGHUP if hasattr(signal, "SIGHUP") else None  # exit code
 
 
@@ -53,12 +55,8 @@ class _Reference(NamedTuple):
     folder: Path
     start_seconds: float  # until it began to work
     seconds: float
+    patience: float  # seconds after which a run that does nothing is taken to hang
     last_generation: int | None
-
-    @property
-    def patience(self) -> float:
-        """Seconds after which a run that does nothing is taken to hang."""
-        return max(_LEAST_PATIENCE, _PATIENCE * self.seconds)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -71,7 +69,6 @@ class Campaign:
     seed: int  # of the moments
     victim: Victim
     kind: Kind
-    tell: Callable[[str], None]  # takes a line of progress
     disturbances: list[Disturbance] = dataclasses.field(default_factory=list)
     runs: int = 0  # that were begun, the uninterrupted ones apart
 
@@ -89,7 +86,7 @@ class Campaign:
             run = _DisturbedRun(self, reference, moments)
             run.to_its_end()
             self._check_same(run.folder, reference.folder, run.name)
-            self.tell(f"{run.name} ended by itself, equal to the uninterrupted one")
+            _tell(f"{run.name} ended by itself, equal to the uninterrupted one")
 
     def _uninterrupted(self, name: str) -> _Reference:
         """A whole run. The first one compiles what the others find compiled, so its times say little."""
@@ -102,8 +99,9 @@ class Campaign:
         finally:
             child.end()
         _check_ended_well(child, folder, f"the uninterrupted run ({name})")
-        self.tell(f"uninterrupted run ({name}): {seconds:.1f} s, {start_seconds:.1f} s of them until the teacher")
-        return _Reference(folder, start_seconds, seconds, folders.recorded_generation(folder))
+        _tell(f"uninterrupted run ({name}): {seconds:.1f} s, {start_seconds:.1f} s of them until the teacher")
+        patience = max(_LEAST_PATIENCE, _PATIENCE * seconds)
+        return _Reference(folder, start_seconds, seconds, patience, folders.recorded_generation(folder))
 
     @property
     def cache(self) -> Path:
@@ -184,7 +182,7 @@ class _DisturbedRun:
             return False
         self.disturbed += 1
         campaign.disturbances.append(found)
-        campaign.tell(found.describe(len(campaign.disturbances), NOUNS[campaign.kind]))
+        _tell(found.describe(len(campaign.disturbances), NOUNS[campaign.kind]))
         return True
 
     def _disturb(self, child: Child, look: Callable[[], Disturbance]) -> Disturbance | None:
