@@ -65,7 +65,7 @@ def parse(
     preset = arguments.pop("preset", default)
     if preset not in presets:
         raise SettingsError(
-            f"there is no preset {preset!r}; {_did_you_mean(preset, presets)}choose from {', '.join(presets)}"
+            f"there is no preset {preset!r}; {did_you_mean(preset, presets)}choose from {', '.join(presets)}"
         )
     if arguments.pop("help", False):
         _build_parser(program, presets, preset, about).print_help()
@@ -96,7 +96,7 @@ def parse_with_dataset(argv: Sequence[str], *, program: str, about: str) -> tupl
         elif given.dataset is None:
             raise SettingsError(f"--dataset is missing; choose from {', '.join(names)}")
         else:
-            hint = _did_you_mean(given.dataset, names)
+            hint = did_you_mean(given.dataset, names)
             raise SettingsError(f"there is no data set {given.dataset!r}; {hint}choose from {', '.join(names)}")
     name: DatasetName = given.dataset
     return name, parse(rest, program=program, presets=PRESETS[name], default=DEFAULT_PRESET[name], about=about)
@@ -191,7 +191,7 @@ def _convert(flag: str, text: Any, kind: Any) -> Any:
     if get_origin(kind) is Literal:
         if text not in get_args(kind):
             known = ", ".join(get_args(kind))
-            raise SettingsError(f"{flag} is {text!r}; {_did_you_mean(text, get_args(kind))}choose from {known}")
+            raise SettingsError(f"{flag} is {text!r}; {did_you_mean(text, get_args(kind))}choose from {known}")
         return text
     if get_origin(kind) in (Union, types.UnionType):
         kind = get_args(kind)[0]
@@ -228,6 +228,7 @@ def _refuse(unknown: Sequence[str]) -> NoReturn:
     raise SettingsError(f"there is no setting {argument!r}; {hint}--help shows them all")
 
 
-def _did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question that names what a word is close to, with a space behind it; empty where it is close to nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean {close[0]}? " if close else ""

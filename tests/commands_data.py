@@ -21,7 +21,7 @@ from eigen_jax.architecture import Architecture, Layer, to_json
 from eigen_jax.builder import Network
 from eigen_jax.lineage import Individual
 from experiments import evaluate, retrain, runner, teacher
-from experiments.paper import command as paper_command
+from experiments.reproduce import command as reproduce_command
 from experiments.runner import BAD_INPUT
 
 NETWORK = Architecture(input_shape=(8, 8, 1), layers=(Layer(op="conv", inputs=(-1,), channels=4, kernel=3, stride=1),))
@@ -39,7 +39,7 @@ TRAINING = (*SIZES, "--dataset", "digits", "--t1", "1", "--t2", "1", "--t3", "1"
 
 def leave_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands set up neither logging nor JAX: the process is that of the tests. To be a module's fixture."""
-    for module in (evaluate, retrain, teacher, paper_command):
+    for module in (evaluate, retrain, teacher, reproduce_command):
         monkeypatch.setattr(module, "configure", lambda settings: settings)
     monkeypatch.setattr(runner, "configure_logging", lambda: None)
     monkeypatch.setattr(runner, "keep_compiled", lambda cache_dir: None)

@@ -21,11 +21,12 @@ from eigen_jax.files import write_json
 from eigen_jax.lineage import Individual, Landmark, Reference
 from eigen_jax.report import NOT_MEASURED
 from eigen_jax.teacher import DataRecord, EnsembleRecord, MemberRecord, TeacherConfig, TeacherRecord
-from experiments.paper import command
-from experiments.paper.catalogue import EXPERIMENTS
-from experiments.paper.command import main
-from experiments.paper.request import Request, read_request
-from experiments.paper.running import Makers
+from experiments.reproduce import command
+from experiments.reproduce.catalogue import EXPERIMENTS
+from experiments.reproduce.command import main
+from experiments.reproduce.making import Makers
+from experiments.reproduce.request import Request, read_request
+from experiments.reproduce.study import Study
 from experiments.settings import Settings
 
 
@@ -193,7 +194,7 @@ def run(folder: Path, *argv: str, names=ALL, makers: FakeMakers | None = None, d
     """A command on fake runs, in a folder of its own."""
     fake = makers or FakeMakers()
     options = ["--dataset", dataset, *places(folder), *argv]
-    return main(names, "About it.", options, makers=Makers(search=fake.search, train=fake.train))
+    return main([*names, *options], makers=Makers(search=fake.search, train=fake.train))
 
 
 def places(folder: Path) -> tuple[str, ...]:
@@ -203,7 +204,11 @@ def places(folder: Path) -> tuple[str, ...]:
 
 
 def request_of(*argv: str, dataset: str = "digits") -> Request:
-    return read_request(["--dataset", dataset, *argv], program="it", about="", experiments=ALL)[0]
+    return read_request(["--dataset", dataset, *argv], about="")
+
+
+def study_of(*argv: str, dataset: str = "digits") -> Study:
+    return Study(request=request_of(*argv, dataset=dataset))
 
 
 def lines_of(path: Path) -> list[dict[str, str]]:

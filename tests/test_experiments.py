@@ -41,7 +41,7 @@ from experiments import describe, evaluate, retrain, runner, teacher
 from experiments.benchmark import __main__ as benchmark
 from experiments.compilation_cache import environment, keep_compiled
 from experiments.executors import worker_environments
-from experiments.paper import command as paper_command
+from experiments.reproduce import command as reproduce_command
 from experiments.runner import BAD_INPUT, INTERRUPTED, configure, main, run_command
 from experiments.settings import Settings
 
@@ -184,10 +184,9 @@ def test_without_a_device_every_command_ends_with_one_line_before_anything_else_
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(jax, "devices", Mock(side_effect=raised))
-    for module in (evaluate, retrain, teacher, paper_command):
+    for module in (evaluate, retrain, teacher, reproduce_command):
         monkeypatch.setattr(module, "configure", configure)
     training = ["--dataset", "digits", "--preset", "smoke", *places(tmp_path)]
-    table2 = functools.partial(paper_command.main, ["table2"], "about")
     line = f"JAX finds no device{told} JAX_PLATFORMS=cpu to compute on the CPU"
     for command, argv in (
         (digits, ["--preset", "smoke", *places(tmp_path)]),
@@ -195,7 +194,10 @@ def test_without_a_device_every_command_ends_with_one_line_before_anything_else_
         (teacher.main, training),
         (evaluate.main, [str(tmp_path)]),
         (benchmark.main, ["--quick"]),
-        (table2, [*training[:4], f"--runs-dir={tmp_path / 'runs'}", f"--cache-dir={tmp_path / 'cache'}"]),
+        (
+            reproduce_command.main,
+            ["table2", *training[:4], f"--runs-dir={tmp_path / 'runs'}", f"--cache-dir={tmp_path / 'cache'}"],
+        ),
     ):
         assert refused(capsys, command, *argv) == line
     assert list(tmp_path.iterdir()) == []

@@ -26,7 +26,7 @@ from eigen_jax.search import RunFolder, RunFolderError, check_run_folder, load_n
 from eigen_jax.teacher import TeacherError, read_teacher
 from experiments import evaluate
 from experiments.networks import read_architecture
-from experiments.paper import records
+from experiments.reproduce import folders
 from experiments.settings import Settings, SettingsError
 
 EXAMPLES = 7 * settings().max_examples  # of each of settings, genome and lineage: 2,100 in all, fewer in haste
@@ -229,7 +229,7 @@ def test_settings(tmp_path: Path) -> None:
         lambda: check_run_folder(run.path, short),
         lambda: open_run(chosen),
         lambda: evaluate._read_settings(run.path, arguments),
-        lambda: records._read_settings(run.path),
+        lambda: folders.read_settings(run.path),
     ]
     errors = (RunFolderError, SettingsError, ReportError)
     outcomes: Counter[int] = Counter()

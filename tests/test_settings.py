@@ -21,8 +21,8 @@ from experiments import describe, draw, evaluate, retrain, runner
 from experiments.benchmark import __main__ as benchmark
 from experiments.chaos import __main__ as chaos
 from experiments.command_line import parse
-from experiments.paper import command as paper_command
 from experiments.presets import DEFAULT_PRESET, PRESETS
+from experiments.reproduce import command as reproduce_command
 from experiments.settings import Settings, SettingsError, flag, with_flags
 from experiments.teaching import check_settings, teacher_config
 
@@ -265,7 +265,7 @@ COMMANDS = {
     "describe": (describe.main, ["genome"]),
     "chaos": (chaos.main, ["--folder"]),
     "benchmark": (benchmark.main, ["--json", "--search"]),
-    "table 1": (functools.partial(paper_command.main, ["table1"], ""), ["--runs-dir", "--output"]),
+    "reproduce": (reproduce_command.main, ["--runs-dir", "--output"]),
     "digits": (
         functools.partial(runner.main, "digits"),
         ["--run-dir", "--data-dir", "--cache-dir", "--teacher-dir", "--teacher-logits"],

@@ -4,8 +4,8 @@ import csv
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
-from typing import Any
 from unittest.mock import ANY, Mock
 
 import jax
@@ -17,6 +17,7 @@ from paper_runs import (
     ALL,
     CAUSE,
     FIGURE3,
+    SEEDS,
     FakeMakers,
     leave_paper_alone,
     lines_of,
@@ -24,16 +25,17 @@ from paper_runs import (
     refused,
     request_of,
     run,
+    study_of,
     values,
 )
 
-from eigen_jax.report import NOT_MEASURED, NOTHING, Quoted, to_csv
+from eigen_jax.report import NOT_MEASURED, NOTHING, to_csv
 from eigen_jax.report.figures import PANELS
-from experiments import paper
-from experiments.paper.command import main
-from experiments.paper.published import is_comparable
-from experiments.paper.records import DataFacts
-from experiments.paper.tables import System, table_of_systems
+from experiments import reproduce
+from experiments.reproduce.command import main, read_names
+from experiments.reproduce.folders import DataFacts
+from experiments.reproduce.published import is_comparable
+from experiments.reproduce.tables import Row, table_of_systems
 from experiments.runner import BAD_INPUT
 
 no_global_settings = pytest.fixture(leave_paper_alone, autouse=True)
@@ -59,28 +61,52 @@ def test_the_papers_numbers_stand_beside_the_papers_experiment_alone(dataset, ar
     assert is_comparable(request, data) is expected
 
 
-def test_other_systems_are_rows_of_table_1():
-    nothing: dict[str, Any] = {name: {} for name in ("parameters", "search_seconds", "final_seconds")}
-    other = System(
-        **nothing,
-        name="another",
-        dataset="cifar100",
-        test_accuracy={0: 0.7, 1: 0.8},
-        teacher_seconds={"teacher": NOTHING, "logits": NOTHING},
-        published={"test_accuracy": Quoted(value=0.77), "parameters": "", "seconds": ""},
-    )
-    table = table_of_systems(request_of(dataset="cifar100"), [other, dataclasses.replace(other, name="a third")])
-    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
+def test_other_systems_are_rows_of_table_1(tmp_path):
+    assert run(tmp_path, *SEEDS, names=["table1"]) == 0
+    study = study_of(*places(tmp_path), *SEEDS)
+    searches = {search.seed: search for search in study.eigen}
+    rows = [Row(title=title, searches=searches, networks={}) for title in ("another", "a third")]
+    lines = list(csv.DictReader(io.StringIO(to_csv(table_of_systems(study, rows)))))
     assert {line["system"] for line in lines} == {"another", "a third"}
     assert lines[0]["test accuracy (fraction)"] == "0.7"
-    assert "test accuracy, paper (CIFAR-100, paper's schedule) (fraction)" in lines[0]
+    assert lines[0]["data set"] == "digits"
+    assert {line["parameters"] for line in lines} == {NOT_MEASURED}
 
 
-@pytest.mark.parametrize("name", [*ALL, "reproduce"])
-def test_a_command_without_runs_says_what_it_cannot_tell_of(tmp_path, capsys, monkeypatch, name):
-    assert ran(monkeypatch, name, "--dataset", "digits", "--draw-only", *places(tmp_path)) == BAD_INPUT
-    told_of = ", ".join(ALL) if name == "reproduce" else name
+@pytest.mark.parametrize("names", [[], *([name] for name in ALL), ["table3", "figure4"]])
+def test_a_command_without_runs_says_what_it_cannot_tell_of(tmp_path, capsys, monkeypatch, names):
+    argv = [*names, "--dataset", "digits", "--draw-only", *places(tmp_path)]
+    assert ran(monkeypatch, "reproduce", *argv) == BAD_INPUT
+    told_of = ", ".join(name for name in ALL if name in names or not names)
     assert f"; {told_of} cannot be told of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "names", "options"),
+    [
+        ("figure4 table3 --dataset digits", ("figure4", "table3"), "--dataset digits"),
+        ("--dataset digits table3 figure4", ("figure4", "table3"), "--dataset digits"),
+        ("table1 --seeds 0 1 figure3 --t1 7 table1", ("table1", "figure3"), "--seeds 0 1 --t1 7"),
+        ("--draw-only table2 --seeds 1", ("table2",), "--draw-only --seeds 1"),
+        ("--output=x table2", ("table2",), "--output=x"),
+        ("--dataset digits --output table2", ALL, "--dataset digits --output table2"),
+    ],
+)
+def test_names_stand_wherever_they_are_no_value(argv, names, options):
+    assert read_names(argv.split()) == (names, options.split())
+
+
+def test_the_help_tells_of_all_tables_and_figures(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in ALL:
+        (about,) = re.findall(rf"(?<= ){name}: .*?Cost: ", text)
+        assert len(about) > 60
+    assert "EIGEN: 94.6 %, 2.6 M parameters, 48 hours of a P100 and 78.1 %, 11.8 M parameters, 120 hours" in text
+    for row in ("primary alone: 93.3 % and 74.7 %", "without mimicry: 92.4 % and 74.8 %"):
+        assert row in text
 
 
 def test_drawing_alone_keeps_the_papers_numbers_beside_the_papers_experiment(tmp_path, monkeypatch):
@@ -88,7 +114,7 @@ def test_drawing_alone_keeps_the_papers_numbers_beside_the_papers_experiment(tmp
         fingerprint = "f"
         train_images, validation_images, test_images = np.zeros(45_000), np.zeros(5_000), np.zeros(10_000)
 
-    monkeypatch.setattr(paper.command, "load_dataset", lambda config: Loaded())
+    monkeypatch.setattr(reproduce.command, "load_dataset", lambda config: Loaded())
     makers = FakeMakers(data_fingerprint="f")
 
     def tell(*argv: str) -> int:
@@ -147,7 +173,7 @@ def test_logits_whose_cost_the_cache_does_not_tell_were_not_measured(tmp_path):
 
 
 def test_a_training_that_diverged_has_a_note_and_no_accuracy(tmp_path, capsys):
-    assert run(tmp_path, "--only", "table1", "table4", "table5", makers=FakeMakers(diverges=True)) == 0
+    assert run(tmp_path, names=["table1", "table4", "table5"], makers=FakeMakers(diverges=True)) == 0
     assert f"the network found trained with mimicry, seed 0: the training diverged ({CAUSE})" in capsys.readouterr().out
     for name, column in (("table4", "test accuracy, trained again"), ("table5", "test accuracy")):
         page = (tmp_path / "results" / f"{name}.md").read_text()
@@ -221,7 +247,7 @@ def test_figure_2_tells_where_the_one_search_that_it_draws_came_from(tmp_path):
 )
 def test_figure_3_has_a_panel_for_sizes_that_are_compared(tmp_path, monkeypatch, sizes, panels):
     plot = Mock(return_value=Figure())
-    monkeypatch.setattr(paper.figures, "plot_step_sizes", plot)
+    monkeypatch.setattr(reproduce.figures, "plot_step_sizes", plot)
     assert run(tmp_path, "--step-sizes", *map(str, sizes), "--generations", "1", names=["figure3"]) == 0
     plot.assert_called_once_with(ANY, panels=panels, title=ANY)
     assert set(plot.call_args.args[0]) == set(sizes)
@@ -234,7 +260,7 @@ def test_drawing_alone_says_what_is_missing_and_draws_what_has_finished(tmp_path
     assert "--draw-only" in line
     assert run(tmp_path, names=["figure1"]) == 0
     (tmp_path / "results" / "figure1.png").unlink()
-    line = refused(capsys, tmp_path, "--draw-only", "--only", "figure1", "table3", "figure4")
+    line = refused(capsys, tmp_path, "--draw-only", names=["figure1", "table3", "figure4"])
     assert line.startswith("1 of 2 runs have not finished, the first is EIGEN without mimicry, seed 0 in ")
     assert {path.name for path in (tmp_path / "results").iterdir()} > {"figure1.png", "figure4.png"}
     assert not (tmp_path / "results" / "table3.md").exists()
@@ -242,7 +268,7 @@ def test_drawing_alone_says_what_is_missing_and_draws_what_has_finished(tmp_path
 
 def test_without_a_duplicate_figure_2_says_so_and_the_rest_is_made(tmp_path, capsys):
     makers = FakeMakers(without_duplicates=True)
-    line = refused(capsys, tmp_path, "--only", "figure2", "table4", "table1", makers=makers)
+    line = refused(capsys, tmp_path, names=["figure2", "table4", "table1"], makers=makers)
     assert line.startswith("figure2: no search of seeds 0 measured a duplicate, so there is none to draw")
     assert {path.stem for path in (tmp_path / "results").glob("*.csv")} == {"table4", "table1"}
     assert values(tmp_path, "table4", "the best duplicate", "validation accuracy") == []
@@ -265,19 +291,19 @@ def test_a_search_in_which_nothing_survived_is_told_of(tmp_path, capsys):
     ("argv", "part"),
     [
         (("--seeds",), "--seeds is empty"),
-        (("--seeds", "-1"), "--seeds has -1; each must be at least 0"),
+        (("--seeds", "-1"), "seed is -1; it must be from 0"),
         (("--seeds", "1", "0", "1"), "--seeds has 1 twice"),
         (("--seeds", str(2**32)), "seed is 4294967296"),
         (("--seeds", "a"), "--seeds"),
         (("--seed", "1"), "--seed is for a single search; use --seeds"),
         (("--run-dir=x",), "--run-dir is for a single search; use --runs-dir"),
         (("--preset", "large"), "there is no preset 'large'"),
-        (("--only", "table6"), "--only is 'table6'; choose from figure1"),
+        (("table6",), "'table6' belongs to no setting"),
         (("--populaton", "3"), "did you mean --population?"),
         (("--t1", "0"), "t1 is 0"),
-        (("--step-sizes", "0"), "--step-sizes has 0; each must be at least 1"),
+        (("--step-sizes", "0"), "--step-sizes: is '0'; it must be a whole number of at least 1"),
         (("--step-sizes",), "--step-sizes is empty"),
-        (("--generations", "0"), "--generations is 0"),
+        (("--generations", "0"), "--generations: is '0'; it must be a whole number of at least 1"),
         (("--teacher", "none"), "--teacher is none"),
         (("--final-steps", "0"), "--final-steps is 0"),
         (("--max-duplication-generations", "0"), "--max-duplication-generations is 0"),
@@ -289,9 +315,17 @@ def test_a_wrong_command_line_gets_one_line(tmp_path, capsys, argv, part):
     assert not makers.searched
 
 
-@pytest.mark.parametrize(("argv", "part"), [([], "--dataset is missing"), (["--dataset", "mnist"], "is 'mnist'")])
+def test_a_table_that_there_is_not_gets_one_line(capsys):
+    assert main(["table1", "tabel3", "--dataset", "digits"]) == BAD_INPUT
+    error = "error: there is no table or figure 'tabel3'; did you mean table3? choose from figure1, figure2, "
+    assert capsys.readouterr().err.startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"), [([], "--dataset is missing"), (["--dataset", "mnist"], "no data set 'mnist'")]
+)
 def test_the_data_set_must_be_one_that_there_is(capsys, argv, part):
-    assert main(["table1"], "", argv) == BAD_INPUT
+    assert main(["table1", *argv]) == BAD_INPUT
     assert part in capsys.readouterr().err
 
 
@@ -311,12 +345,12 @@ def test_changed_settings_do_not_overwrite_the_results_of_a_preset():
 def test_a_real_run_is_made_and_told_of(tmp_path, capsys):
     logits = write_logits(tmp_path, 1_200)
     argv = ["--dataset", "digits", *places(tmp_path), *SEARCH, "--seeds", str(SEED), "--teacher-logits", str(logits)]
-    argv += ["--max-duplication-generations", "0", "--only", "table5", "figure4"]
-    assert main(ALL, "", argv) == 0
+    argv += ["--max-duplication-generations", "0", "table5", "figure4"]
+    assert main(argv) == 0
     shown = capsys.readouterr().out
     assert f"Run 1 of 3: EIGEN, seed {SEED}" in shown
     assert f"Run 3 of 3: the network found trained with mimicry, seed {SEED}" in shown
     (accuracy,) = values(tmp_path, "table5", "with mimicry", "test accuracy")
     assert accuracy * 360 == pytest.approx(round(accuracy * 360), abs=1e-6)  # of the digits' test images
     assert f"jax {jax.__version__}" in (tmp_path / "results" / "table5.md").read_text()
-    assert main(ALL, "", [*argv, "--draw-only"]) == 0
+    assert main([*argv, "--draw-only"]) == 0

@@ -21,18 +21,20 @@ from paper_runs import (
     places,
     request_of,
     run,
+    study_of,
     values,
 )
 
 from eigen_jax.data.types import DatasetName
 from eigen_jax.report import NOT_COMPARABLE, NOTHING
-from experiments import paper
-from experiments.paper.catalogue import EXPERIMENTS
-from experiments.paper.plans import Choice, Plan, eigen_searches, plain_searches, retrainings, step_size_searches
-from experiments.paper.published import published
-from experiments.paper.request import digest, read_request
-from experiments.paper.running import Makers, RunMaker, Runs
+from experiments import reproduce
 from experiments.presets import PRESETS
+from experiments.reproduce.catalogue import EXPERIMENTS
+from experiments.reproduce.command import read_names
+from experiments.reproduce.making import Makers, RunMaker
+from experiments.reproduce.published import published
+from experiments.reproduce.request import digest, read_request
+from experiments.reproduce.runs import Choice, Run
 from experiments.runner import INTERRUPTED
 
 no_global_settings = pytest.fixture(leave_paper_alone, autouse=True)
@@ -54,18 +56,17 @@ def results(reproduced) -> Path:
 
 
 def test_a_run_that_several_experiments_need_has_one_folder():
-    request = request_of(*SEEDS)
-    base = set(eigen_searches(request))
+    study = study_of(*SEEDS, "--step-sizes", "1")
+    base = set(study.eigen)
     for name in ("table1", "table2", "table3", "table4", "table5", "figure2", "figure4"):
-        assert base <= set(EXPERIMENTS[name].plans(request)), name
-    assert set(EXPERIMENTS["figure1"].plans(request)) < base
-    folders = [plan.settings.run_dir for plan in (*base, *plain_searches(request), *step_size_searches(request, 1))]
-    assert len(set(folders)) == 9
+        assert base <= set(EXPERIMENTS[name].runs(study)), name
+    assert set(EXPERIMENTS["figure1"].runs(study)) < base
+    assert len({search.folder for search in (*base, *study.plain, *study.step_sizes[1])}) == 9
 
 
 def test_a_folder_is_named_by_all_that_the_outcome_depends_on():
     def folders(*argv: str) -> list[str]:
-        return [plan.settings.run_dir.name for plan in eigen_searches(request_of(*argv))]
+        return [search.folder.name for search in study_of(*argv).eigen]
 
     assert folders(*SEEDS)[1:] == folders("--seeds", "2", "1")
     assert folders("--cache-dir", "elsewhere", "--teacher-dir", "there") == folders()
@@ -83,8 +84,8 @@ def test_a_setting_that_older_runs_do_not_name_leaves_their_folder_its_name():
 
 
 def test_runs_differ_from_the_base_run_in_what_they_are_for_alone():
-    request = request_of("--generations", "4", "--seeds", "3")
-    (base,), (plain,), (small,) = eigen_searches(request), plain_searches(request), step_size_searches(request, 10)
+    study = study_of("--generations", "4", "--seeds", "3")
+    (base,), (plain,), (small,) = study.eigen, study.plain, study.step_sizes[10]
     was = base.settings.outcome()
 
     def changes(now: dict) -> dict:
@@ -95,8 +96,8 @@ def test_runs_differ_from_the_base_run_in_what_they_are_for_alone():
     none = ("max_secondary_generations", "max_duplication_generations", "saturation_gain", "final_steps")
     expected = dict.fromkeys(none, 0) | {"primary_steps": 10, "max_primary_generations": 4}
     assert changes(small.settings.outcome()) == expected
-    (with_mimicry,) = retrainings(request, Choice.FOUND, mimicry=True)
-    (without,) = retrainings(request, Choice.FOUND, mimicry=False)
+    (with_mimicry,) = study.retrainings(Choice.FOUND, mimicry=True)
+    (without,) = study.retrainings(Choice.FOUND, mimicry=False)
     assert changes(with_mimicry.settings_for(PARENT).outcome()) == {}
     assert changes(without.settings_for(PARENT).outcome()) == {"teacher": "none"}
 
@@ -148,16 +149,16 @@ def test_an_interrupted_command_goes_on(tmp_path, capsys):
 
 
 def test_the_time_left_is_that_of_the_runs_before(tmp_path):
-    request = request_of("--runs-dir", str(tmp_path), *SEEDS)
-    plans: list[Plan] = [*eigen_searches(request), *retrainings(request, Choice.FOUND, mimicry=True)]
+    study = study_of("--runs-dir", str(tmp_path), *SEEDS)
+    needed: list[Run] = [*study.eigen, *study.retrainings(Choice.FOUND, mimicry=True)]
     lines: list[str] = []
     fake = FakeMakers()
 
     def clock() -> float:
         return 100.0 * len(fake.searched) + 10.0 * len(fake.trained)
 
-    makers, runs = Makers(search=fake.search, train=fake.train), Runs(data=None)
-    RunMaker(runs=runs, needed=plans, dataset="digits", makers=makers, tell=lines.append, clock=clock).make(plans)
+    makers = Makers(search=fake.search, train=fake.train)
+    RunMaker(study=study, needed=needed, makers=makers, tell=lines.append, clock=clock).make(needed)
     heads = [line.strip().partition(": ")[0] + " (" + line.partition(" (")[2] for line in lines]
     assert heads == [
         "Run 1 of 6 (0 s so far)",
@@ -231,8 +232,8 @@ UNITS = {"test accuracy": ("(fraction)", 100), "parameters": ("", 1e-6), "comput
 @pytest.mark.parametrize("column", [0, 1], ids=["cifar10", "cifar100"])
 def test_the_papers_figures_stand_beside_the_rows_that_are_comparable(reproduced, tmp_path, monkeypatch, column):
     dataset: DatasetName = "cifar100" if column else "cifar10"
-    monkeypatch.setattr(paper.tables, "is_comparable", lambda *_: True)
-    monkeypatch.setattr(paper.tables, "published", lambda table, row, _: published(table, row, dataset))
+    monkeypatch.setattr(reproduce.tables, "is_comparable", lambda *_: True)
+    monkeypatch.setattr(reproduce.tables, "published", lambda table, row, _: published(table, row, dataset))
     shutil.copytree(reproduced, tmp_path, dirs_exist_ok=True)
     assert run(tmp_path, *SEEDS, "--draw-only", names=[f"table{number}" for number in range(1, 6)]) == 0
     for (table, row), figures in PAPERS.items():
@@ -307,8 +308,10 @@ def test_the_page_tells_how_to_make_it_again(reproduced, results):
         page = (results / f"{name}.md").read_text()
         (command,) = re.findall(r"- Command: `(.*)`", page)
         start, module, *argv = shlex.split(command)[1:]
-        assert (start, module) == ("-m", f"experiments.{name}")
-        asked = read_request(argv, program="it", about="", experiments=[name])[0]
+        assert (start, module) == ("-m", "experiments.reproduce")
+        names, options = read_names(argv)
+        assert names == (name,)
+        asked = read_request(options, about="")
         made = request_of(*places(reproduced), *SEEDS, *own)
         made = dataclasses.replace(made, arguments=asked.arguments, figure3_arguments=asked.figure3_arguments)
         assert asked == made
@@ -324,7 +327,7 @@ def test_the_page_tells_how_to_make_it_again(reproduced, results):
 
 
 def test_drawing_alone_loads_nothing_and_makes_nothing(reproduced, results, tmp_path, monkeypatch):
-    monkeypatch.setattr(paper.command, "load_dataset", lambda config: pytest.fail("the data were loaded"))
+    monkeypatch.setattr(reproduce.command, "load_dataset", lambda config: pytest.fail("the data were loaded"))
     makers = FakeMakers()
     assert run(reproduced, "--output", str(tmp_path), *SEEDS, *FIGURE3, "--draw-only", makers=makers) == 0
     assert not makers.searched

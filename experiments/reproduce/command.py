@@ -1,0 +1,125 @@
+"""The command: finds and makes the runs, then writes tables and pictures."""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Sequence
+
+from eigen_jax.data import load_dataset
+from eigen_jax.report import ReportError, Table, to_markdown
+from experiments import reproduce
+from experiments.command_line import did_you_mean
+from experiments.reproduce.catalogue import EXPERIMENTS, describe_experiments
+from experiments.reproduce.folders import DataFacts
+from experiments.reproduce.making import Makers, RunMaker, describe_runs
+from experiments.reproduce.output import check_keeps_more, check_writable, write
+from experiments.reproduce.request import Request, read_request
+from experiments.reproduce.runs import check_together, distinct, state, unfinished
+from experiments.reproduce.study import Study
+from experiments.retrain import retrain
+from experiments.runner import configure, run_command, search
+from experiments.settings import SettingsError
+
+
+def main(argv: Sequence[str] | None = None, *, makers: Makers | None = None) -> int:
+    """Makes tables and figures of the paper.
+
+    Args:
+        argv: the command line's arguments; those of the process by default.
+        makers: make the runs; by default, searches and trainings in this process.
+
+    Returns:
+        The exit code, see `run_command`.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+
+    def command() -> None:
+        names, options = read_names(argv)
+        request = read_request(options, about=f"{reproduce.__doc__}\n{describe_experiments()}")
+        for name in names:
+            for check in EXPERIMENTS[name].checks:
+                check(request.settings)
+        check_writable(request.output)
+        request = dataclasses.replace(request, settings=configure(request.settings))
+        make(request, names, makers=makers or Makers(search=search, train=retrain))
+
+    return run_command(command)
+
+
+def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The names of the experiments that a command line asks for, all by default, and its options.
+
+    Names stand before the options, or among them where they cannot be the value of one.
+
+    Returns:
+        The names, in the order in which the experiments are made; and all other arguments.
+
+    Raises:
+        SettingsError: a name that there is not.
+    """
+    first = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    for name in first:
+        if name not in EXPERIMENTS:
+            known = ", ".join(sorted(EXPERIMENTS))
+            hint = did_you_mean(name, EXPERIMENTS)
+            raise SettingsError(f"there is no table or figure {name!r}; {hint}choose from {known}")
+    named, options = set(first), []
+    for before, word in itertools.pairwise(["", *argv[len(first) :]]):
+        is_value = before.startswith("-") and "=" not in before and before != "--draw-only"
+        if word in EXPERIMENTS and not is_value:
+            named.add(word)
+        else:
+            options.append(word)
+    return tuple(name for name in EXPERIMENTS if name in named or not named), options
+
+
+def make(request: Request, names: Sequence[str], *, makers: Makers) -> None:
+    """Makes what is missing of the runs, and tells of each experiment as soon as its runs have finished.
+
+    Raises:
+        ReportError: the runs of some experiments have not finished and are not to be made, or do not
+            show what these tell of, such as a duplicate where none was bred; all others are made before.
+        EigenError, Interrupted.
+    """
+    study = Study(request=request)
+    if not request.draw_only:
+        study.data = DataFacts.of(load_dataset(request.settings.data_config(request.dataset)))
+    runs_of = {name: EXPERIMENTS[name].runs(study) for name in names}
+    for name, runs in runs_of.items():
+        check_keeps_more(name, request=request, runs=runs)
+    needed = distinct(itertools.chain(*runs_of.values()))
+    for line in describe_runs(needed):
+        _tell(line)
+    # Before any other is made.
+    finished = [run for run in needed if state(run) == "finished"]
+    check_together(finished, study.data)
+    study.data = study.data or next((run.origin.data for run in finished if run.origin.data), None)
+    maker = RunMaker(study=study, needed=needed, makers=makers, tell=_tell)
+    failures, untold = [], []
+    for name, runs in runs_of.items():
+        if request.draw_only and unfinished(runs):
+            untold.append(name)
+            continue
+        maker.make(distinct(runs))
+        try:
+            check_together((run for run in runs if run.folder is not None), study.data)
+            told = EXPERIMENTS[name].tell(study)
+        except ReportError as error:
+            failures.append(f"{name}: {error}")
+            continue
+        paths = write(told, name, study=study, runs=runs)
+        _tell(f"\n{to_markdown(told) if isinstance(told, Table) else told.caption}".rstrip())
+        _tell("\n".join(f"wrote {path}" for path in paths))
+    if untold:
+        left = unfinished(needed)
+        where = f" in {left[0].folder}" if left[0].folder else ""
+        failures.append(
+            f"{len(left)} of {len(needed)} runs have not finished, the first is {left[0].label}{where};"
+            f" {', '.join(untold)} cannot be told of: make the runs with the same command without --draw-only"
+        )
+    if failures:
+        raise ReportError("; ".join(failures))
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)

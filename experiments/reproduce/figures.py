@@ -1,0 +1,243 @@
+"""Figures 1 to 4: pictures of finished runs, and the numbers that they show."""
+
+import csv
+import dataclasses
+import io
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from eigen_jax.architecture import Architecture, Layer, count_parameters, layer_shapes
+from eigen_jax.lineage import Individual
+from eigen_jax.report import (
+    ReportError,
+    best_so_far,
+    draw_architecture,
+    draw_duplication,
+    find_individual,
+    mean_and_deviation,
+    plot_progress,
+    plot_step_sizes,
+)
+from eigen_jax.report.figures import PANELS
+from experiments.reproduce.runs import Run, Search
+from experiments.reproduce.study import Study
+
+_CURVE = ("statistic", "seed", "generation")  # columns
+_SHAPE = ("height", "width", "maps")  # of what a layer puts out
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure, and the numbers that it shows."""
+
+    figure: Figure
+    caption: str  # one line
+    numbers: Mapping[str, str]  # ending of the file's name, such as "" or "-networks", to CSV
+    notes: tuple[str, ...] = ()
+    runs: tuple[Run, ...] | None = None  # that it shows; None: all that its experiment needs
+
+
+def figure1(study: Study) -> Picture:
+    """A drawing of the network found with the first seed, its layers and blocks.
+
+    Cost: the first search of Table 1.
+    """
+    search = study.eigen[0]
+    found = search.found
+    if found is None:
+        raise ReportError(f"{search.label} found no network to draw; its result.json says so")
+    drawn = f"network found on {study.request.title}, seed {search.seed}"
+    return Picture(
+        figure=draw_architecture(found.architecture, num_classes=_classes(study), title=f"The {drawn}"),
+        caption=f"Figure 1: the {drawn}",
+        numbers={"": _layers_csv({"found": found.architecture})},
+        notes=(_describe(found, study),),
+    )
+
+
+def figure2(study: Study) -> Picture:
+    """A network before and after gene duplication.
+
+    It is the best duplicate of the first seed that has one, over the network whose blocks it repeats; the
+    text beside it says whether it is the network found. Without any duplicate, within the bounds on size,
+    nothing is drawn, and the exit code is 2.
+
+    Cost: the searches of Table 1.
+    """
+    search, duplicate = _first_duplicate(study)
+    assert duplicate.parent is not None, "a duplicate repeats the blocks of an individual"
+    parent = find_individual(search.individuals, duplicate.parent)
+    is_found = search.found is not None and search.found.reference == duplicate.reference
+    title = study.request.title
+    figure = draw_duplication(
+        parent.architecture,
+        duplicate.architecture,
+        num_classes=_classes(study),
+        repeats=duplicate.repeats,
+        title=f"Gene duplication on {title}, seed {search.seed}, blocks repeated {_repeats(duplicate)} times:"
+        f" {'the network found' if is_found else 'the best duplicate, not the network found'}",
+    )
+    which = "the network found." if is_found else "the best duplicate; the network found is another one."
+    return Picture(
+        figure=figure,
+        caption=f"Figure 2: a network found on {title} before and after gene duplication, seed {search.seed}",
+        numbers={"": _layers_csv({"before": parent.architecture, "after": duplicate.architecture})},
+        notes=(f"Before: {_describe(parent, study)}", f"After: {_describe(duplicate, study)}", f"After is {which}"),
+        runs=(search,),
+    )
+
+
+def figure3(study: Study) -> Picture:
+    """How the step size of the primary succession changes how fast it gets better.
+
+    The paper compares step sizes, the most mutations a child, of 1, 2, 10 and 100, and of 50, 100 and
+    200: the best test accuracy a generation, mean and one standard deviation over five experiments.
+
+    Cost: a primary succession a step size and seed, 18 for three seeds.
+    """
+    request = study.request
+    curves = {
+        size: [_best_curve(search, lambda best: best.t3.fitness) for search in searches]
+        for size, searches in study.step_sizes.items()
+    }
+    name = "best_validation_accuracy"
+    rows = [
+        {"step_size": size, **row}
+        for size, of_seeds in curves.items()
+        for row in _curve_rows(of_seeds, request.seeds, name=name)
+    ]
+    title = f"Primary succession on {request.title}"
+    return Picture(
+        figure=plot_step_sizes(curves, panels=_panels(request.step_sizes), title=title),
+        caption=f"Figure 3: step sizes of the primary succession on {request.title}, mean and one standard deviation",
+        numbers={"": _csv(rows, columns=("step_size", *_CURVE, name))},
+        notes=(
+            "Primary succession alone, never ended by saturation, without final training.",
+            f"Step sizes: {', '.join(map(str, request.step_sizes))}",
+            f"Generations of each search: {request.generations}",
+            "Accuracies are those of the best so far on validation images.",
+        ),
+    )
+
+
+def figure4(study: Study) -> Picture:
+    """A search, generation by generation.
+
+    The paper shows the best test accuracy a generation, the parameters of every individual as dots, and
+    where the primary succession ends. Here the best is the best by validation, so its test accuracy can
+    fall.
+
+    Cost: a search a seed, those of Table 1.
+    """
+    searches, title = study.eigen, study.request.title
+    curves = [_best_curve(search, lambda best: best.test_accuracy) for search in searches]
+    name = "best_test_accuracy"
+    networks = [
+        {
+            "seed": search.seed,
+            "generation": each.generation,
+            "index": each.index,
+            "phase": each.phase,
+            "parameters": each.parameters,
+            "validation_accuracy": each.t3.fitness,
+            "test_accuracy": each.test_accuracy,
+            "fate": each.fate.value,
+        }
+        for search in searches
+        for each in search.individuals
+    ]
+    return Picture(
+        figure=plot_progress([search.individuals for search in searches], title=f"EIGEN on {title}"),
+        caption=f"Figure 4: the search on {title}, generation by generation",
+        numbers={
+            "": _csv(_curve_rows(curves, study.request.seeds, name=name), columns=(*_CURVE, name)),
+            "-networks": _csv(networks, columns=tuple(networks[0])),
+        },
+        notes=(
+            "Test accuracy is that of the individual that is best so far by validation, with the weights of the"
+            " search; selection does not see it.",
+            "A search that ended before others stays at its last value in the mean.",
+            "Dots of one generation stand side by side, a place a seed.",
+        ),
+    )
+
+
+def _layers_csv(networks: Mapping[str, Architecture]) -> str:
+    """The layers of networks, a line each; inputs are layers' numbers, -1 the image."""
+    rows = [
+        {
+            **dataclasses.asdict(layer),
+            "network": name,
+            "layer": number,
+            "inputs": " ".join(map(str, layer.inputs)),
+            **dict(zip(_SHAPE, shape, strict=True)),
+        }
+        for name, architecture in networks.items()
+        for number, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True))
+    ]
+    fields = (field.name for field in dataclasses.fields(Layer))
+    return _csv(rows, columns=("network", "layer", *fields, *_SHAPE))
+
+
+def _csv(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str]) -> str:
+    """Rows as CSV, numbers in full, what is None left empty."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _best_curve(search: Search, number: Callable[[Individual], float | None]) -> list[float | None]:
+    """Of the best so far, a value a generation."""
+    return [None if best is None else number(best) for best in best_so_far(search.individuals)]
+
+
+def _curve_rows(
+    curves: Sequence[Sequence[float | None]], seeds: Sequence[int], *, name: str
+) -> Iterator[dict[str, Any]]:
+    """Values of each seed a generation, then their mean and standard deviation (n - 1)."""
+    for seed, curve in zip(seeds, curves, strict=True):
+        for generation, value in enumerate(curve):
+            yield {"statistic": "value", "seed": seed, "generation": generation, name: value}
+    for statistic, values in zip(("mean", "sd"), mean_and_deviation(curves), strict=True):
+        for generation, value in enumerate(values.tolist()):
+            if value == value:  # not NaN: a seed has no value yet, or there is one seed
+                yield {"statistic": statistic, "seed": None, "generation": generation, name: value}
+
+
+def _first_duplicate(study: Study) -> tuple[Search, Individual]:
+    for search in study.eigen:
+        if search.best_duplicate is not None:
+            return search, search.best_duplicate
+    raise ReportError(
+        f"no search of seeds {', '.join(map(str, study.request.seeds))} measured a duplicate, so there is none to"
+        " draw: within the bounds on size, no block could be repeated"
+    )
+
+
+def _panels(sizes: Sequence[int]) -> Sequence[Sequence[int]]:
+    """The paper's two panels; one of all sizes where some are in neither, or a panel would compare less than two."""
+    is_papers = set(sizes) <= set(itertools.chain(*PANELS))
+    compares = all(len(set(panel) & set(sizes)) >= 2 for panel in PANELS)
+    return PANELS if is_papers and compares else (tuple(sorted(sizes)),)
+
+
+def _describe(individual: Individual, study: Study) -> str:
+    parameters = count_parameters(individual.architecture, num_classes=_classes(study))
+    repeats = f", blocks repeated {_repeats(individual)} times" if individual.repeats else ""
+    return (
+        f"individual {individual.generation}.{individual.index}, {len(individual.architecture.layers)} layers,"
+        f" {parameters:,} parameters{repeats}."
+    )
+
+
+def _repeats(individual: Individual) -> str:
+    return "-".join(map(str, individual.repeats or ()))
+
+
+def _classes(study: Study) -> int:
+    return 100 if study.request.dataset == "cifar100" else 10

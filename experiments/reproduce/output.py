@@ -1,0 +1,149 @@
+"""Writes tables and pictures, with all that is needed to make them again."""
+
+import dataclasses
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from eigen_jax.report import ReportError, Table, provenance_notes, save_figure, write_table
+from eigen_jax.report.files import write_text
+from experiments.reproduce.figures import Picture
+from experiments.reproduce.folders import DataFacts, Machine
+from experiments.reproduce.request import Request
+from experiments.reproduce.runs import Run
+from experiments.reproduce.study import Study
+from experiments.settings import SettingsError
+
+_NOT_NOTED = "not noted"
+_VERSIONS = ("python", "jax", "jaxlib", "flax", "optax", "numpy", "eigen_jax")
+
+# What a page notes of how much it tells of.
+_GENERATIONS = "Generations of each search"
+_EXTENT = re.compile(rf"^- (Seeds|Step sizes|{_GENERATIONS}): ([\d, ]+)$", re.MULTILINE)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder, and checks that files can be written there.
+
+    Raises:
+        ReportError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ReportError(f"cannot write {folder}: {error.strerror}; choose another --output") from None
+
+
+def check_keeps_more(name: str, *, request: Request, runs: Sequence[Run]) -> None:
+    """Checks that what was told of more seeds, or for Figure 3 of more besides, is not overwritten.
+
+    Args:
+        name: of the experiment.
+        request: what is asked for.
+        runs: that it will be told of.
+
+    Raises:
+        SettingsError: a page is there that tells of all that is asked for and of more.
+        ReportError: the page that is there cannot be read.
+    """
+    page = request.output / f"{name}.md"
+    try:
+        text = page.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ReportError(f"cannot read {page}: {error.strerror}; choose another --output") from None
+    noted = {label: {int(number) for number in re.findall(r"\d+", numbers)} for label, numbers in _EXTENT.findall(text)}
+    asked = {"Seeds": {run.seed for run in runs}}
+    if name == "figure3":
+        asked |= {"Step sizes": set(request.step_sizes), _GENERATIONS: {request.generations}}
+    if not noted.keys() >= asked.keys():
+        return
+    there, wanted = _extent(noted, asked), _extent(asked, asked)
+    if there > wanted:
+        told = "; ".join(f"{label.lower()} {', '.join(map(str, sorted(noted[label])))}" for label in asked)
+        raise SettingsError(f"{page} tells of more than is asked for ({told}); choose another --output to keep it")
+
+
+def write(told: Table | Picture, name: str, *, study: Study, runs: Sequence[Run]) -> tuple[Path, ...]:
+    """Writes what is told of an experiment's runs into the request's output folder.
+
+    Args:
+        told: the table, or the picture.
+        name: of the experiment.
+        study: what was asked for.
+        runs: that it is told of, which have finished.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        ReportError: they cannot be written.
+    """
+    shown = runs if isinstance(told, Table) or told.runs is None else told.runs
+    notes = (*told.notes, *_origin_notes(name, study=study, runs=shown))
+    stem = study.request.output / name
+    if isinstance(told, Table):
+        return write_table(dataclasses.replace(told, notes=notes), stem)
+    lines = "\n".join(f"- {note}" for note in notes)
+    texts = {stem.with_name(f"{name}{ending}.csv"): numbers for ending, numbers in told.numbers.items()}
+    texts[stem.with_name(f"{name}.md")] = f"**{told.caption}**\n\n![{told.caption}]({name}.png)\n\n{lines}\n"
+    pictures = save_figure(told.figure, stem)
+    for path, text in texts.items():
+        write_text(path, text)
+    return (*pictures, *texts)
+
+
+def _extent(numbers: Mapping[str, set[int]], labels: Iterable[str]) -> set[tuple[str, int]]:
+    """All that is told of; generations count up to the last."""
+    counted = {
+        label: range(max(numbers[label], default=0)) if label == _GENERATIONS else numbers[label] for label in labels
+    }
+    return {(label, number) for label, own in counted.items() for number in own}
+
+
+def _origin_notes(name: str, *, study: Study, runs: Sequence[Run]) -> tuple[str, ...]:
+    different = {run.folder: run for run in runs if run.folder is not None}.values()
+    origins = [run.origin for run in different]
+    provenance = provenance_notes(
+        command=study.request.command(name),
+        machine=_join(_describe_machine(origin.machine) for origin in origins),
+        versions={each: _join(origin.versions.get(each, _NOT_NOTED) for origin in origins) for each in _VERSIONS},
+        seeds=sorted({run.seed for run in runs}),
+        compute=_compute(different),
+    )
+    prints = _join(origin.fingerprints.data_fingerprint[:12] for origin in origins)
+    return (f"Data: {_describe_data(study.data)}fingerprint {prints}", *provenance)
+
+
+def _compute(runs: Iterable[Run]) -> Mapping[str, float | None]:
+    """Seconds of each part of the work; the teacher counts once, however many runs mimic it."""
+    own: dict[str, float] = {}
+    teacher: dict[str, float | None] = {}
+    for run in runs:
+        for part, seconds in run.seconds.items():
+            own[part] = own.get(part, 0.0) + (seconds or 0.0)
+        for part, seconds in run.teacher_seconds.items():
+            teacher[part] = seconds if teacher.get(part) is None else teacher[part]
+    return {**{part: seconds for part, seconds in own.items() if seconds}, **teacher}
+
+
+def _describe_data(data: DataFacts | None) -> str:
+    if data is None:
+        return ""
+    return f"{data.train:,} images to train on, {data.validation:,} to validate, {data.test:,} to test; "
+
+
+def _describe_machine(machine: Machine | None) -> str:
+    if machine is None:
+        return _NOT_NOTED
+    cores = f"{machine.cpu}, {machine.cores} cores"
+    return cores if machine.device == "cpu" else f"{machine.accelerators} x {machine.device}; {cores}"
+
+
+def _join(values: Iterable[str]) -> str:
+    """Different values, in their order."""
+    return " and ".join(dict.fromkeys(values)) or _NOT_NOTED

@@ -1,0 +1,183 @@
+"""What a command line asks for: data set, settings, seeds, folders."""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from eigen_jax.data.types import DatasetName
+from eigen_jax.search.folder import FORMER_SETTINGS
+from experiments.command_line import Parser, absolute_path, parse_with_dataset, positive
+from experiments.presets import DEFAULT_PRESET, PRESETS
+from experiments.settings import Settings, SettingsError, flag
+
+STEP_SIZES = (1, 2, 10, 50, 100, 200)  # of Figure 3, both of its panels
+GENERATIONS = 20  # of a search of Figure 3, where the preset does not end earlier
+
+_TITLES: dict[DatasetName, str] = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits"}
+_PROGRAM = "python -m experiments.reproduce"
+_RUNS_DIR = Path("runs/paper")
+_RESULTS = Path("experiments/results")
+
+# What a run gets from its plan, and what the command line says in place of it.
+_PLANNED = {"seed": "--seeds", "run_dir": "--runs-dir"}
+
+# What a trained teacher depends on besides the data set, as `Settings.outcome` names it: the teacher's folder too.
+_OF_TEACHER = (
+    *("validation_size", "split_seed", "preprocessing", "pad", "flip", "teacher_members", "teacher_depth"),
+    *("teacher_growth", "teacher_stem_stride", "teacher_epochs", "teacher_batch_size", "teacher_learning_rate"),
+    *("teacher_dtype", "teacher_seed"),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """A command line, but for the names of tables and figures."""
+
+    dataset: DatasetName
+    preset: str
+    settings: Settings  # of every run, up to what its plan changes
+    is_changed: bool  # whether a setting that outcomes depend on is not the preset's
+    seeds: tuple[int, ...]
+    runs_dir: Path  # the runs' folders lie in it
+    output: Path  # the folder of tables and pictures
+    draw_only: bool  # whether only runs that have finished are told of, and none is made
+    step_sizes: tuple[int, ...]  # of Figure 3
+    generations: int  # of each search of Figure 3
+    arguments: tuple[str, ...]  # the command line in one order, without --draw-only and what follows here
+    figure3_arguments: tuple[str, ...]  # what it says of Figure 3 alone
+
+    @property
+    def title(self) -> str:
+        """What people call the data set."""
+        return _TITLES[self.dataset]
+
+    def command(self, experiment: str) -> str:
+        """The command that makes one table or figure."""
+        own = self.figure3_arguments if experiment == "figure3" else ()
+        return f"{_PROGRAM} {experiment} {shlex.join((*self.arguments, *own))}"
+
+
+def read_request(argv: Sequence[str], *, about: str) -> Request:
+    """Reads a command line without the names; prints the help and raises SystemExit where that is asked for.
+
+    Args:
+        argv: the arguments.
+        about: what the help says of the program.
+
+    Raises:
+        SettingsError: an option or a value that cannot be.
+    """
+    given, rest = _build_parser(about).parse_known_args(argv)
+    for name, instead in _PLANNED.items():
+        if _is_typed(name, rest):
+            raise SettingsError(f"{flag(name)} is for a single search; use {instead} here")
+    choice = [f"--{name}={value}" for name in ("dataset", "preset") if (value := getattr(given, name)) is not None]
+    dataset, settings = parse_with_dataset([*choice, *rest], program=_PROGRAM, about=about)
+    preset = given.preset or DEFAULT_PRESET[dataset]
+    outcome = settings.outcome()
+    if not _is_typed("teacher_dir", rest):
+        key = digest({name: outcome[name] for name in _OF_TEACHER})
+        settings = dataclasses.replace(settings, teacher_dir=given.runs_dir / f"{dataset}-{preset}-teacher-{key}")
+    seeds = tuple(sorted(_distinct("--seeds", given.seeds)))
+    for seed in seeds:
+        dataclasses.replace(settings, seed=seed).check(dataset)
+    # Of the places that settings name, the logits' alone decides the outcome and has no settings of its own.
+    is_changed = outcome != PRESETS[dataset][preset].outcome() or settings.teacher_logits is not None
+    own = f"-{digest({**outcome, 'teacher_logits': settings.teacher_logits})}" if is_changed else ""
+    return Request(
+        dataset=dataset,
+        preset=preset,
+        settings=settings,
+        is_changed=is_changed,
+        seeds=seeds,
+        runs_dir=given.runs_dir,
+        output=given.output or _RESULTS / f"{dataset}-{preset}{own}",
+        draw_only=given.draw_only,
+        step_sizes=STEP_SIZES if given.step_sizes is None else _distinct("--step-sizes", given.step_sizes),
+        generations=given.generations or min(settings.max_primary_generations, GENERATIONS),
+        arguments=_arguments(given, dataset, preset, seeds, rest),
+        figure3_arguments=_figure3_arguments(given),
+    )
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Eight characters that tell one set of settings from another.
+
+    A setting that older runs do not name counts only where it is not what it was in them, so that their folders
+    keep their names.
+    """
+    named = {name: value for name, value in values.items() if (name, value) not in FORMER_SETTINGS.items()}
+    text = json.dumps(named, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _build_parser(about: str) -> argparse.ArgumentParser:
+    parser = Parser(
+        prog=_PROGRAM,
+        usage=f"{_PROGRAM} [NAME ...] --dataset NAME [--OPTION VALUE ...] [--SETTING VALUE ...]",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Every setting can be changed, as in --t1 500; `python -m experiments.cifar10 --help` shows them.",
+    )
+    add = parser.add_argument
+    add("--dataset", metavar="NAME", help=f"one of {', '.join(get_args(DatasetName))}")
+    add("--preset", metavar="NAME", help="the settings to start from: paper, small or smoke")
+    add("--seeds", nargs="*", type=int, default=[0], metavar="N", help="a run for each [0]")
+    add(
+        "--runs-dir",
+        type=absolute_path,
+        default=str(_RUNS_DIR),
+        metavar="PATH",
+        help=f"folder of all runs [{_RUNS_DIR}]",
+    )
+    output = f"folder of tables and pictures [{_RESULTS}/DATASET-PRESET]"
+    add("--output", type=absolute_path, metavar="PATH", help=output)
+    add(
+        "--draw-only", action="store_true", help="make no run: tell of those that have finished, or say what is missing"
+    )
+    sizes = f"of Figure 3 [{' '.join(map(str, STEP_SIZES))}]"
+    add("--step-sizes", nargs="*", type=positive, metavar="M", help=sizes)
+    generations = f"of each search of Figure 3 [the preset's of primary succession, at most {GENERATIONS}]"
+    add("--generations", type=positive, metavar="N", help=generations)
+    return parser
+
+
+def _arguments(
+    given: argparse.Namespace, dataset: str, preset: str, seeds: Sequence[int], rest: Sequence[str]
+) -> tuple[str, ...]:
+    """The command line in one order, with what decides the outcome written out."""
+    words = ["--dataset", dataset, "--preset", preset, "--seeds", *map(str, seeds)]
+    if given.runs_dir != _RUNS_DIR.absolute():
+        words += ["--runs-dir", _shown(given.runs_dir)]
+    if given.output is not None:
+        words += ["--output", _shown(given.output)]
+    return (*words, *rest)
+
+
+def _figure3_arguments(given: argparse.Namespace) -> tuple[str, ...]:
+    sizes = () if given.step_sizes is None else ("--step-sizes", *map(str, given.step_sizes))
+    generations = () if given.generations is None else ("--generations", str(given.generations))
+    return (*sizes, *generations)
+
+
+def _shown(path: Path) -> str:
+    """A path from where the command is given, so that a published command holds nobody's home folder."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _is_typed(name: str, argv: Sequence[str]) -> bool:
+    return any(word.partition("=")[0] == flag(name) for word in argv)
+
+
+def _distinct(option: str, values: Sequence[int]) -> tuple[int, ...]:
+    if not values:
+        raise SettingsError(f"{option} is empty; give at least one number")
+    for value in values:
+        if values.count(value) > 1:
+            raise SettingsError(f"{option} has {value} twice; give each once")
+    return tuple(values)

@@ -1,0 +1,310 @@
+"""The runs that experiments need: what each is, the folder that it has, and what it left there.
+
+A run's folder is named by what it is and by all settings that its outcome depends on. Two experiments
+that need the same run so name the same folder: it is made once and found again. What a run left is
+read when it is first asked for, which raises ReportError where the run has not finished, its folder
+is another run's, or a file is damaged.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eigen_jax.architecture import Architecture, fingerprint
+from eigen_jax.data.types import DatasetName
+from eigen_jax.files import read_json
+from eigen_jax.lineage import Fate, Individual, Reference
+from eigen_jax.report import (
+    PhaseSummary,
+    ReportError,
+    find_individual,
+    is_duplicate,
+    read_record,
+    read_result,
+    summarise_phases,
+)
+from eigen_jax.teacher import TeacherError, read_teacher
+from experiments.reproduce.folders import (
+    DataFacts,
+    Origin,
+    TrainingResult,
+    is_begun,
+    is_finished,
+    read_origin,
+    read_training_result,
+)
+from experiments.reproduce.request import digest
+from experiments.settings import Settings
+
+TEACHER_PARTS = ("teacher", "teacher's logits")  # the work on a teacher, which all runs that mimic it share
+
+
+class Choice(enum.Enum):
+    """A network of a finished search; the value says it to people."""
+
+    FOUND = "the network found"
+    BEFORE_DUPLICATION = "the best network before duplication"
+    BEST_DUPLICATE = "the best duplicate"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """A whole search."""
+
+    dataset: DatasetName
+    what: str  # for people, without the seed
+    settings: Settings  # with its own seed and run folder
+
+    @property
+    def seed(self) -> int:
+        """Of the search."""
+        return self.settings.seed
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"{self.what}, seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return self.settings.run_dir
+
+    @cached_property
+    def result(self) -> Mapping[str, Any]:
+        """How it ended, as `eigen_jax.report.read_result` gives it."""
+        return read_result(self.folder)
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Where it was made."""
+        return read_origin(self.settings)
+
+    @cached_property
+    def individuals(self) -> tuple[Individual, ...]:
+        """In the record's order."""
+        return read_record(self.folder)
+
+    def read(self) -> None:
+        """Reads all that it left."""
+        _ = self.result, self.origin, self.individuals
+
+    @cached_property
+    def phases(self) -> tuple[PhaseSummary, ...]:
+        """In the order in which the search went through them."""
+        return summarise_phases(self.individuals)
+
+    def phases_until(self, name: str) -> tuple[PhaseSummary, ...] | None:
+        """The phases up to the end of one; None where the search never came to it."""
+        names = [phase.phase for phase in self.phases]
+        return self.phases[: names.index(name) + 1] if name in names else None
+
+    @property
+    def found(self) -> Individual | None:
+        """The network that the search found; None where nothing survived."""
+        network = self.result["network"]
+        return None if network is None else find_individual(self.individuals, Reference(**network["individual"]))
+
+    @property
+    def duplicates(self) -> tuple[Individual, ...]:
+        """All individuals that repeat a block of their parent."""
+        return tuple(filter(is_duplicate, self.individuals))
+
+    @property
+    def best_duplicate(self) -> Individual | None:
+        """The duplicate that came furthest, the most accurate of those, the earliest of equals; None without any."""
+        measured = [each for each in self.duplicates if each.fate is not Fate.FAILED and each.t1.fitness is not None]
+        return max(measured, key=_how_far, default=None)
+
+    def chosen(self, choice: Choice) -> Individual | None:
+        """The individual whose network a choice means; None where the search has none."""
+        if choice is Choice.FOUND:
+            return self.found
+        if choice is Choice.BEST_DUPLICATE:
+            return self.best_duplicate
+        bests = [phase.best for phase in self.phases if phase.phase != "duplication"]
+        return bests[-1] if bests else None
+
+    @property
+    def seconds(self) -> Mapping[str, float | None]:
+        """Of the parts of its own: None for a final training that did not take place."""
+        own = self.result["seconds"]
+        return {"search": own["search"], "final training": own["final"]}
+
+    @property
+    def teacher_seconds(self) -> Mapping[str, float | None]:
+        """Of the `TEACHER_PARTS` that it needed: None where they were not measured."""
+        mimicry = self.result["mimicry"]
+        if mimicry is None:
+            return {}
+        teacher, logits = TEACHER_PARTS
+        trained = {teacher: _seconds_of_training(self.settings)}
+        is_live = self.settings.teacher == "live"
+        return trained if is_live else trained | {logits: _seconds_of_logits(self.settings, mimicry["teacher"])}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """The training of a network of a search, from scratch, for as long as a search's final training."""
+
+    search: Search
+    choice: Choice
+    mimicry: bool
+
+    @property
+    def seed(self) -> int:
+        """Of the search, and of the training."""
+        return self.search.seed
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"{self.choice.value} trained {'with' if self.mimicry else 'without'} mimicry, seed {self.seed}"
+
+    @property
+    def network(self) -> Architecture | None:
+        """What is trained; None where its search has not finished, or has no such network."""
+        individual = self.search.chosen(self.choice) if is_finished(self.search.folder) else None
+        return None if individual is None else individual.architecture
+
+    @property
+    def settings(self) -> Settings | None:
+        """Of the training, with the run folder; None without a network."""
+        return None if self.network is None else self.settings_for(self.network)
+
+    def settings_for(self, network: Architecture) -> Settings:
+        """The settings where this is the network: the run folder depends on it."""
+        search = self.search
+        settings = search.settings if self.mimicry else dataclasses.replace(search.settings, teacher="none")
+        kind, key = "mimicry" if self.mimicry else "plain", outcome_key(search.dataset, settings)
+        name = f"{search.dataset}-trained-{fingerprint(network)[:12]}-{kind}-seed{self.seed}-{key}"
+        return dataclasses.replace(settings, run_dir=search.folder.parent / name)
+
+    @property
+    def folder(self) -> Path | None:
+        """Of the run; None without a network."""
+        return None if self.settings is None else self.settings.run_dir
+
+    @cached_property
+    def result(self) -> TrainingResult:
+        """How it ended."""
+        assert self.folder is not None
+        return read_training_result(self.folder)
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Where it was made."""
+        assert self.settings is not None
+        assert self.network is not None
+        origin = read_origin(self.settings)
+        recorded, expected = origin.fingerprints.retrained, fingerprint(self.network)
+        if recorded != expected:
+            raise ReportError(
+                f"{self.folder} belongs to the training of another network ({recorded!r:.14}, expected"
+                f" {expected[:12]!r}); remove it, or choose another --runs-dir"
+            )
+        return origin
+
+    def read(self) -> None:
+        """Reads all that it left."""
+        _ = self.result, self.origin
+
+    @property
+    def seconds(self) -> Mapping[str, float | None]:
+        """Of the parts of its own."""
+        return {"training again": self.result.seconds.final}
+
+    @property
+    def teacher_seconds(self) -> Mapping[str, float | None]:
+        """None that its search does not tell."""
+        return {}
+
+
+Run = Search | Retraining
+
+
+def state(run: Run) -> str:
+    """What there is of a run: "finished", "begun", "missing", or "not needed" where there is nothing to train."""
+    if run.folder is None:
+        return "not needed" if isinstance(run, Retraining) and is_finished(run.search.folder) else "missing"
+    if is_finished(run.folder):
+        return "finished"
+    return "begun" if is_begun(run.folder) else "missing"
+
+
+def unfinished(runs: Iterable[Run]) -> list[Run]:
+    """Those that are still to be made, or to be made to their end."""
+    return [run for run in runs if state(run) in ("begun", "missing")]
+
+
+def distinct(runs: Iterable[Run]) -> list[Run]:
+    """The runs without those that have another's folder, searches first: trainings wait for them."""
+    by_place: dict[object, Run] = {}
+    for run in sorted(runs, key=lambda run: isinstance(run, Retraining)):
+        by_place.setdefault(run.folder or run, run)
+    return list(by_place.values())
+
+
+def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
+    """Reads finished runs, and checks that they were made with the same data, and mimicked one teacher if any.
+
+    Args:
+        runs: that are told of together.
+        data: those that the command line names; None where they were not loaded.
+
+    Raises:
+        ReportError: they were not, or one of them cannot be read.
+    """
+    expected = data.fingerprint if data else None
+    first: tuple[str, str] | None = None
+    for run in runs:
+        run.read()
+        prints = run.origin.fingerprints
+        own, teacher = prints.data_fingerprint, prints.teacher_fingerprint
+        expected = expected or own
+        if own != expected:
+            raise ReportError(
+                f"{run.label} was made with other data (fingerprint {own[:12]}, expected {expected[:12]});"
+                " choose another --runs-dir, or the data of before"
+            )
+        if teacher is None:
+            continue
+        first = first or (run.label, teacher)
+        if teacher != first[1]:
+            raise ReportError(
+                f"{run.label} mimicked another teacher (fingerprint {teacher[:12]}) than {first[0]}"
+                f" ({first[1][:12]}); choose another --runs-dir"
+            )
+
+
+def outcome_key(dataset: DatasetName, settings: Settings) -> str:
+    """Tells apart runs of different outcome, but for the data and a trained teacher: `check_together` tells those."""
+    logits = None if settings.teacher == "none" else settings.teacher_logits
+    return digest({"dataset": dataset, "teacher_logits": logits and logits.absolute(), **settings.outcome()})
+
+
+def _seconds_of_training(settings: Settings) -> float | None:
+    """What the training of a run's teacher took, all members together; None for logits from a file."""
+    if settings.teacher_logits is not None:
+        return None
+    try:
+        members = read_teacher(settings.teacher_dir).members
+    except TeacherError:
+        return None
+    return sum(each.train_seconds + each.compile_seconds for each in members)
+
+
+def _seconds_of_logits(settings: Settings, teacher: str) -> float | None:
+    """What computing a teacher's logits took; None where the cache does not say it."""
+    try:
+        return float(read_json(settings.cache_folder() / "teacher-logits" / f"{teacher}.json")["seconds"])
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _how_far(individual: Individual) -> tuple[int, float]:
+    fitness = [each.fitness for each in (individual.t1, individual.t2, individual.t3) if each.fitness is not None]
+    return len(fitness), fitness[-1]
