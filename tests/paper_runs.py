@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import commands_data
 import pytest
@@ -24,7 +25,6 @@ from eigen_jax.teacher import DataRecord, EnsembleRecord, MemberRecord, TeacherC
 from experiments.reproduce import command
 from experiments.reproduce.catalogue import EXPERIMENTS
 from experiments.reproduce.command import main
-from experiments.reproduce.making import Makers
 from experiments.reproduce.request import Request, read_request
 from experiments.reproduce.study import Study
 from experiments.settings import Settings
@@ -194,7 +194,8 @@ def run(folder: Path, *argv: str, names=ALL, makers: FakeMakers | None = None, d
     """A command on fake runs, in a folder of its own."""
     fake = makers or FakeMakers()
     options = ["--dataset", dataset, *places(folder), *argv]
-    return main([*names, *options], makers=Makers(search=fake.search, train=fake.train))
+    with mock.patch.multiple(command, search=fake.search, retrain=fake.train):
+        return main([*names, *options])
 
 
 def places(folder: Path) -> tuple[str, ...]:

@@ -31,10 +31,10 @@ from experiments import reproduce
 from experiments.presets import PRESETS
 from experiments.reproduce.catalogue import EXPERIMENTS
 from experiments.reproduce.command import read_names
-from experiments.reproduce.making import Makers, RunMaker
-from experiments.reproduce.published import published
 from experiments.reproduce.request import digest, read_request
 from experiments.reproduce.runs import Choice, Run
+from experiments.reproduce.study import RunMaker, Study
+from experiments.reproduce.tables import published
 from experiments.runner import INTERRUPTED
 
 no_global_settings = pytest.fixture(leave_paper_alone, autouse=True)
@@ -148,18 +148,17 @@ def test_an_interrupted_command_goes_on(tmp_path, capsys):
     assert not set(first.searched) & set(second.searched)
 
 
-def test_the_time_left_is_that_of_the_runs_before(tmp_path):
+def test_the_time_left_is_that_of_the_runs_before(tmp_path, capsys):
     study = study_of("--runs-dir", str(tmp_path), *SEEDS)
     needed: list[Run] = [*study.eigen, *study.retrainings(Choice.FOUND, mimicry=True)]
-    lines: list[str] = []
     fake = FakeMakers()
 
     def clock() -> float:
         return 100.0 * len(fake.searched) + 10.0 * len(fake.trained)
 
-    makers = Makers(search=fake.search, train=fake.train)
-    RunMaker(study=study, needed=needed, makers=makers, tell=lines.append, clock=clock).make(needed)
-    heads = [line.strip().partition(": ")[0] + " (" + line.partition(" (")[2] for line in lines]
+    RunMaker(study=study, needed=needed, search=fake.search, train=fake.train, clock=clock).make(needed)
+    lines = capsys.readouterr().out.split("\n\n")
+    heads = [line.strip().partition(": ")[0] + " (" + line.strip().partition(" (")[2] for line in lines]
     assert heads == [
         "Run 1 of 6 (0 s so far)",
         "Run 2 of 6 (1 min 40 s so far)",
@@ -232,7 +231,7 @@ UNITS = {"test accuracy": ("(fraction)", 100), "parameters": ("", 1e-6), "comput
 @pytest.mark.parametrize("column", [0, 1], ids=["cifar10", "cifar100"])
 def test_the_papers_figures_stand_beside_the_rows_that_are_comparable(reproduced, tmp_path, monkeypatch, column):
     dataset: DatasetName = "cifar100" if column else "cifar10"
-    monkeypatch.setattr(reproduce.tables, "is_comparable", lambda *_: True)
+    monkeypatch.setattr(Study, "is_papers", True)
     monkeypatch.setattr(reproduce.tables, "published", lambda table, row, _: published(table, row, dataset))
     shutil.copytree(reproduced, tmp_path, dirs_exist_ok=True)
     assert run(tmp_path, *SEEDS, "--draw-only", names=[f"table{number}" for number in range(1, 6)]) == 0
@@ -304,7 +303,7 @@ def test_every_experiment_leaves_its_files(results):
 
 
 def test_the_page_tells_how_to_make_it_again(reproduced, results):
-    for name, own in (("table3", ()), ("figure3", FIGURE3)):
+    for name in ("table3", "figure3"):
         page = (results / f"{name}.md").read_text()
         (command,) = re.findall(r"- Command: `(.*)`", page)
         start, module, *argv = shlex.split(command)[1:]
@@ -312,8 +311,8 @@ def test_the_page_tells_how_to_make_it_again(reproduced, results):
         names, options = read_names(argv)
         assert names == (name,)
         asked = read_request(options, about="")
-        made = request_of(*places(reproduced), *SEEDS, *own)
-        made = dataclasses.replace(made, arguments=asked.arguments, figure3_arguments=asked.figure3_arguments)
+        made = request_of(*places(reproduced), *SEEDS, *FIGURE3)
+        made = dataclasses.replace(made, arguments=asked.arguments)
         assert asked == made
         assert "- Seeds: 0, 1, 2" in page
         assert "python 3.11.7, jax 0.10.2" in page

@@ -34,8 +34,8 @@ from eigen_jax.report.figures import PANELS
 from experiments import reproduce
 from experiments.reproduce.command import main, read_names
 from experiments.reproduce.folders import DataFacts
-from experiments.reproduce.published import is_comparable
-from experiments.reproduce.tables import Row, table_of_systems
+from experiments.reproduce.study import Study
+from experiments.reproduce.tables import table_of_systems
 from experiments.runner import BAD_INPUT
 
 no_global_settings = pytest.fixture(leave_paper_alone, autouse=True)
@@ -57,20 +57,18 @@ WHOLE = DataFacts(fingerprint="f", train=45_000, validation=5_000, test=10_000)
     ],
 )
 def test_the_papers_numbers_stand_beside_the_papers_experiment_alone(dataset, argv, data, expected):
-    request = request_of(*argv, dataset=dataset)
-    assert is_comparable(request, data) is expected
+    assert Study(request=request_of(*argv, dataset=dataset), data=data).is_papers is expected
 
 
 def test_other_systems_are_rows_of_table_1(tmp_path):
     assert run(tmp_path, *SEEDS, names=["table1"]) == 0
     study = study_of(*places(tmp_path), *SEEDS)
-    searches = {search.seed: search for search in study.eigen}
-    rows = [Row(title=title, searches=searches, networks={}) for title in ("another", "a third")]
-    lines = list(csv.DictReader(io.StringIO(to_csv(table_of_systems(study, rows)))))
+    table = table_of_systems(study, {"another": study.eigen, "a third": study.eigen[1:]})
+    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
     assert {line["system"] for line in lines} == {"another", "a third"}
-    assert lines[0]["test accuracy (fraction)"] == "0.7"
-    assert lines[0]["data set"] == "digits"
-    assert {line["parameters"] for line in lines} == {NOT_MEASURED}
+    assert {line["data set"] for line in lines} == {"digits"}
+    accuracies = [line["test accuracy (fraction)"] for line in lines if line["statistic"] == "value"]
+    assert accuracies == ["0.7", "0.71", "0.72", "0.71", "0.72"]
 
 
 @pytest.mark.parametrize("names", [[], *([name] for name in ALL), ["table3", "figure4"]])
@@ -192,7 +190,7 @@ def the_eigen(folder: Path, name: str) -> Path:
 def test_a_run_that_is_foreign_or_damaged_is_refused(tmp_path, capsys):
     assert run(tmp_path, names=["table5"]) == 0
     for kind, setting, value, part in (
-        ("trained", "retrained", "0" * 64, "belongs to the training of another network ('000000000000"),
+        ("trained", "retrained", "0" * 64, "belongs to a run with other settings: retrained was '0000000000000000"),
         ("eigen", "t1", 61, "belongs to a run with other settings: --t1 was 61 and is now 60"),
         ("eigen", "data_fingerprint", "0" * 64, "seed 0 was made with other data (fingerprint 000000000000, expected "),
     ):
@@ -247,7 +245,7 @@ def test_figure_2_tells_where_the_one_search_that_it_draws_came_from(tmp_path):
 )
 def test_figure_3_has_a_panel_for_sizes_that_are_compared(tmp_path, monkeypatch, sizes, panels):
     plot = Mock(return_value=Figure())
-    monkeypatch.setattr(reproduce.figures, "plot_step_sizes", plot)
+    monkeypatch.setattr(reproduce.figures.report, "plot_step_sizes", plot)
     assert run(tmp_path, "--step-sizes", *map(str, sizes), "--generations", "1", names=["figure3"]) == 0
     plot.assert_called_once_with(ANY, panels=panels, title=ANY)
     assert set(plot.call_args.args[0]) == set(sizes)

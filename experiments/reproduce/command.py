@@ -9,50 +9,37 @@ from eigen_jax.data import load_dataset
 from eigen_jax.report import ReportError, Table, to_markdown
 from experiments import reproduce
 from experiments.command_line import did_you_mean
-from experiments.reproduce.catalogue import EXPERIMENTS, describe_experiments
+from experiments.reproduce.catalogue import EXPERIMENTS, check_compares, describe_experiments
 from experiments.reproduce.folders import DataFacts
-from experiments.reproduce.making import Makers, RunMaker, describe_runs
 from experiments.reproduce.output import check_keeps_more, check_writable, write
 from experiments.reproduce.request import Request, read_request
 from experiments.reproduce.runs import check_together, distinct, state, unfinished
-from experiments.reproduce.study import Study
+from experiments.reproduce.study import RunMaker, Study, describe_runs
 from experiments.retrain import retrain
 from experiments.runner import configure, run_command, search
 from experiments.settings import SettingsError
 
 
-def main(argv: Sequence[str] | None = None, *, makers: Makers | None = None) -> int:
-    """Makes tables and figures of the paper.
-
-    Args:
-        argv: the command line's arguments; those of the process by default.
-        makers: make the runs; by default, searches and trainings in this process.
-
-    Returns:
-        The exit code, see `run_command`.
-    """
+def main(argv: Sequence[str] | None = None) -> int:
+    """Makes tables and figures of the paper; returns the exit code, see `run_command`."""
     argv = sys.argv[1:] if argv is None else argv
 
     def command() -> None:
         names, options = read_names(argv)
         request = read_request(options, about=f"{reproduce.__doc__}\n{describe_experiments()}")
         for name in names:
-            for check in EXPERIMENTS[name].checks:
-                check(request.settings)
+            check_compares(name, request.settings)
         check_writable(request.output)
         request = dataclasses.replace(request, settings=configure(request.settings))
-        make(request, names, makers=makers or Makers(search=search, train=retrain))
+        make(request, names)
 
     return run_command(command)
 
 
 def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The names of the experiments that a command line asks for, all by default, and its options.
+    """The names of the experiments that a command line asks for, in the order of the catalogue, and its options.
 
-    Names stand before the options, or among them where they cannot be the value of one.
-
-    Returns:
-        The names, in the order in which the experiments are made; and all other arguments.
+    Names stand before the options, or among them where they cannot be the value of one. Without any, all are meant.
 
     Raises:
         SettingsError: a name that there is not.
@@ -73,7 +60,7 @@ def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     return tuple(name for name in EXPERIMENTS if name in named or not named), options
 
 
-def make(request: Request, names: Sequence[str], *, makers: Makers) -> None:
+def make(request: Request, names: Sequence[str]) -> None:
     """Makes what is missing of the runs, and tells of each experiment as soon as its runs have finished.
 
     Raises:
@@ -89,12 +76,12 @@ def make(request: Request, names: Sequence[str], *, makers: Makers) -> None:
         check_keeps_more(name, request=request, runs=runs)
     needed = distinct(itertools.chain(*runs_of.values()))
     for line in describe_runs(needed):
-        _tell(line)
+        print(line, flush=True)
     # Before any other is made.
     finished = [run for run in needed if state(run) == "finished"]
     check_together(finished, study.data)
     study.data = study.data or next((run.origin.data for run in finished if run.origin.data), None)
-    maker = RunMaker(study=study, needed=needed, makers=makers, tell=_tell)
+    maker = RunMaker(study=study, needed=needed, search=search, train=retrain)
     failures, untold = [], []
     for name, runs in runs_of.items():
         if request.draw_only and unfinished(runs):
@@ -108,8 +95,8 @@ def make(request: Request, names: Sequence[str], *, makers: Makers) -> None:
             failures.append(f"{name}: {error}")
             continue
         paths = write(told, name, study=study, runs=runs)
-        _tell(f"\n{to_markdown(told) if isinstance(told, Table) else told.caption}".rstrip())
-        _tell("\n".join(f"wrote {path}" for path in paths))
+        print(f"\n{to_markdown(told) if isinstance(told, Table) else told.caption}".rstrip(), flush=True)
+        print("\n".join(f"wrote {path}" for path in paths), flush=True)
     if untold:
         left = unfinished(needed)
         where = f" in {left[0].folder}" if left[0].folder else ""
@@ -119,7 +106,3 @@ def make(request: Request, names: Sequence[str], *, makers: Makers) -> None:
         )
     if failures:
         raise ReportError("; ".join(failures))
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)

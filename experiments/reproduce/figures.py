@@ -1,4 +1,7 @@
-"""Figures 1 to 4: pictures of finished runs, and the numbers that they show."""
+"""Figures 1 to 4: pictures of finished runs, and the numbers that they show.
+
+The docstring of each figure is what the help says of it.
+"""
 
 import csv
 import dataclasses
@@ -9,24 +12,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from eigen_jax import report
 from eigen_jax.architecture import Architecture, Layer, count_parameters, layer_shapes
 from eigen_jax.lineage import Individual
-from eigen_jax.report import (
-    ReportError,
-    best_so_far,
-    draw_architecture,
-    draw_duplication,
-    find_individual,
-    mean_and_deviation,
-    plot_progress,
-    plot_step_sizes,
-)
+from eigen_jax.report import ReportError
 from eigen_jax.report.figures import PANELS
 from experiments.reproduce.runs import Run, Search
 from experiments.reproduce.study import Study
 
 _CURVE = ("statistic", "seed", "generation")  # columns
-_SHAPE = ("height", "width", "maps")  # of what a layer puts out
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +45,7 @@ def figure1(study: Study) -> Picture:
         raise ReportError(f"{search.label} found no network to draw; its result.json says so")
     drawn = f"network found on {study.request.title}, seed {search.seed}"
     return Picture(
-        figure=draw_architecture(found.architecture, num_classes=_classes(study), title=f"The {drawn}"),
+        figure=report.draw_architecture(found.architecture, num_classes=_classes(study), title=f"The {drawn}"),
         caption=f"Figure 1: the {drawn}",
         numbers={"": _layers_csv({"found": found.architecture})},
         notes=(_describe(found, study),),
@@ -64,15 +58,14 @@ def figure2(study: Study) -> Picture:
     It is the best duplicate of the first seed that has one, over the network whose blocks it repeats; the
     text beside it says whether it is the network found. Without any duplicate, within the bounds on size,
     nothing is drawn, and the exit code is 2.
-
     Cost: the searches of Table 1.
     """
     search, duplicate = _first_duplicate(study)
     assert duplicate.parent is not None, "a duplicate repeats the blocks of an individual"
-    parent = find_individual(search.individuals, duplicate.parent)
+    parent = report.find_individual(search.individuals, duplicate.parent)
     is_found = search.found is not None and search.found.reference == duplicate.reference
     title = study.request.title
-    figure = draw_duplication(
+    figure = report.draw_duplication(
         parent.architecture,
         duplicate.architecture,
         num_classes=_classes(study),
@@ -95,7 +88,6 @@ def figure3(study: Study) -> Picture:
 
     The paper compares step sizes, the most mutations a child, of 1, 2, 10 and 100, and of 50, 100 and
     200: the best test accuracy a generation, mean and one standard deviation over five experiments.
-
     Cost: a primary succession a step size and seed, 18 for three seeds.
     """
     request = study.request
@@ -103,17 +95,12 @@ def figure3(study: Study) -> Picture:
         size: [_best_curve(search, lambda best: best.t3.fitness) for search in searches]
         for size, searches in study.step_sizes.items()
     }
-    name = "best_validation_accuracy"
-    rows = [
-        {"step_size": size, **row}
-        for size, of_seeds in curves.items()
-        for row in _curve_rows(of_seeds, request.seeds, name=name)
-    ]
+    rows = [(size, *row) for size, of_seeds in curves.items() for row in _curve_rows(of_seeds, request.seeds)]
     title = f"Primary succession on {request.title}"
     return Picture(
-        figure=plot_step_sizes(curves, panels=_panels(request.step_sizes), title=title),
+        figure=report.plot_step_sizes(curves, panels=_panels(request.step_sizes), title=title),
         caption=f"Figure 3: step sizes of the primary succession on {request.title}, mean and one standard deviation",
-        numbers={"": _csv(rows, columns=("step_size", *_CURVE, name))},
+        numbers={"": _csv(("step_size", *_CURVE, "best_validation_accuracy"), rows)},
         notes=(
             "Primary succession alone, never ended by saturation, without final training.",
             f"Step sizes: {', '.join(map(str, request.step_sizes))}",
@@ -129,32 +116,22 @@ def figure4(study: Study) -> Picture:
     The paper shows the best test accuracy a generation, the parameters of every individual as dots, and
     where the primary succession ends. Here the best is the best by validation, so its test accuracy can
     fall.
-
-    Cost: a search a seed, those of Table 1.
+    Cost: the searches of Table 1.
     """
     searches, title = study.eigen, study.request.title
     curves = [_best_curve(search, lambda best: best.test_accuracy) for search in searches]
-    name = "best_test_accuracy"
-    networks = [
-        {
-            "seed": search.seed,
-            "generation": each.generation,
-            "index": each.index,
-            "phase": each.phase,
-            "parameters": each.parameters,
-            "validation_accuracy": each.t3.fitness,
-            "test_accuracy": each.test_accuracy,
-            "fate": each.fate.value,
-        }
-        for search in searches
-        for each in search.individuals
-    ]
+    columns = ("seed", "generation", "index", "phase", "parameters", "validation_accuracy", "test_accuracy", "fate")
+    networks = []
+    for search in searches:
+        for each in search.individuals:
+            made = (search.seed, each.generation, each.index, each.phase, each.parameters)
+            networks.append((*made, each.t3.fitness, each.test_accuracy, each.fate.value))
     return Picture(
-        figure=plot_progress([search.individuals for search in searches], title=f"EIGEN on {title}"),
+        figure=report.plot_progress([search.individuals for search in searches], title=f"EIGEN on {title}"),
         caption=f"Figure 4: the search on {title}, generation by generation",
         numbers={
-            "": _csv(_curve_rows(curves, study.request.seeds, name=name), columns=(*_CURVE, name)),
-            "-networks": _csv(networks, columns=tuple(networks[0])),
+            "": _csv((*_CURVE, "best_test_accuracy"), _curve_rows(curves, study.request.seeds)),
+            "-networks": _csv(columns, networks),
         },
         notes=(
             "Test accuracy is that of the individual that is best so far by validation, with the weights of the"
@@ -167,46 +144,36 @@ def figure4(study: Study) -> Picture:
 
 def _layers_csv(networks: Mapping[str, Architecture]) -> str:
     """The layers of networks, a line each; inputs are layers' numbers, -1 the image."""
-    rows = [
-        {
-            **dataclasses.asdict(layer),
-            "network": name,
-            "layer": number,
-            "inputs": " ".join(map(str, layer.inputs)),
-            **dict(zip(_SHAPE, shape, strict=True)),
-        }
-        for name, architecture in networks.items()
-        for number, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True))
-    ]
-    fields = (field.name for field in dataclasses.fields(Layer))
-    return _csv(rows, columns=("network", "layer", *fields, *_SHAPE))
+    fields = [field.name for field in dataclasses.fields(Layer)]
+    rows = []
+    for name, architecture in networks.items():
+        for number, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
+            told = dataclasses.asdict(layer) | {"inputs": " ".join(map(str, layer.inputs))}
+            rows.append((name, number, *(told[field] for field in fields), *shape))
+    return _csv(("network", "layer", *fields, "height", "width", "maps"), rows)
 
 
-def _csv(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str]) -> str:
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Rows as CSV, numbers in full, what is None left empty."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    csv.writer(buffer, lineterminator="\n").writerows([columns, *rows])
     return buffer.getvalue()
 
 
 def _best_curve(search: Search, number: Callable[[Individual], float | None]) -> list[float | None]:
     """Of the best so far, a value a generation."""
-    return [None if best is None else number(best) for best in best_so_far(search.individuals)]
+    return [None if best is None else number(best) for best in report.best_so_far(search.individuals)]
 
 
-def _curve_rows(
-    curves: Sequence[Sequence[float | None]], seeds: Sequence[int], *, name: str
-) -> Iterator[dict[str, Any]]:
-    """Values of each seed a generation, then their mean and standard deviation (n - 1)."""
+def _curve_rows(curves: Sequence[Sequence[float | None]], seeds: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """Values of each seed a generation, then their mean and standard deviation (n - 1), as `_CURVE` has them."""
     for seed, curve in zip(seeds, curves, strict=True):
         for generation, value in enumerate(curve):
-            yield {"statistic": "value", "seed": seed, "generation": generation, name: value}
-    for statistic, values in zip(("mean", "sd"), mean_and_deviation(curves), strict=True):
+            yield "value", seed, generation, value
+    for statistic, values in zip(("mean", "sd"), report.mean_and_deviation(curves), strict=True):
         for generation, value in enumerate(values.tolist()):
             if value == value:  # not NaN: a seed has no value yet, or there is one seed
-                yield {"statistic": statistic, "seed": None, "generation": generation, name: value}
+                yield statistic, None, generation, value
 
 
 def _first_duplicate(study: Study) -> tuple[Search, Individual]:

@@ -1,7 +1,9 @@
 """What the folder of a run says: whether it has finished, how it ended, and where it was made."""
 
 import dataclasses
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,8 +12,7 @@ import msgspec
 
 from eigen_jax.data import Dataset
 from eigen_jax.files import JSONError, read_json
-from eigen_jax.report import ReportError
-from eigen_jax.report.files import write_text
+from eigen_jax.report.files import ReportError, write_text
 from eigen_jax.report.summary import RESULT_VERSION
 from eigen_jax.search.folder import with_former_settings
 from experiments.benchmarks.machine import describe_machine
@@ -51,35 +52,19 @@ class Machine:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Fingerprints:
-    """What settings.json holds of a run among its settings."""
+class Origin:
+    """Where a run was made, as settings.json and machine.json say."""
 
     data_fingerprint: str
     teacher_fingerprint: str | None = None  # of the teacher, as networks asked it; None without mimicry
-    retrained: str | None = None  # of the network; None for a search
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recorded:
-    """settings.json, as far as it is told of."""
-
-    settings: dict[str, Any]
-    versions: dict[str, str]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where a run was made."""
-
-    fingerprints: Fingerprints
     versions: dict[str, str]  # package to version
-    machine: Machine | None  # None where it was not noted
+    machine: Machine | None = None  # None where it was not noted
 
     @property
     def data(self) -> DataFacts | None:
         """None where they were not noted, or are not the run's."""
         data = self.machine and self.machine.data
-        return data if data and data.fingerprint == self.fingerprints.data_fingerprint else None
+        return data if data and data.fingerprint == self.data_fingerprint else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,48 +89,49 @@ def is_finished(folder: Path) -> bool:
     return (folder / "result.json").exists()
 
 
-def is_begun(folder: Path) -> bool:
-    """Whether a run has left anything there."""
-    return folder.is_dir() and any(folder.iterdir())
-
-
-def read_origin(settings: Settings) -> Origin:
-    """Where the run of these settings was made.
+def read_origin(settings: Settings, **more: str) -> Origin:
+    """Where the run of these settings, and of what settings.json holds besides them, was made.
 
     Raises:
         ReportError: its folder is missing, damaged, or that of a run with other settings.
     """
     folder = settings.run_dir
-    recorded, fingerprints = read_settings(folder)
-    now = json.loads(json.dumps(settings.outcome(), default=str))
-    then = with_former_settings(recorded.settings, now)
+    recorded, origin = read_settings(folder)
+    now = json.loads(json.dumps({**settings.outcome(), **more}, default=str))
+    then = with_former_settings(recorded, now)
     for name, value in now.items():
         if then.get(name) != value:
             raise ReportError(
                 f"{folder} belongs to a run with other settings: {name} was {then.get(name)!r:.40} and is now"
                 f" {value!r:.40}; choose another --runs-dir"
             )
-    machine = _read(folder / _MACHINE, Machine) if (folder / _MACHINE).exists() else None
-    return Origin(fingerprints=fingerprints, versions=recorded.versions, machine=machine)
+    path = folder / _MACHINE
+    if not path.exists():
+        return origin
+    return dataclasses.replace(origin, machine=_read(path, functools.partial(msgspec.convert, type=Machine)))
 
 
-def read_settings(folder: Path) -> tuple[Recorded, Fingerprints]:
+def read_settings(folder: Path) -> tuple[dict[str, Any], Origin]:
     """What a run's settings.json records; raises ReportError where it is missing or damaged."""
-    path = folder / "settings.json"
-    recorded = _read(path, Recorded)
-    return recorded, _convert(path, recorded.settings, Fingerprints)
+
+    def convert(content: Any) -> tuple[dict[str, Any], Origin]:
+        settings = content["settings"]
+        return settings, msgspec.convert({**settings, "versions": content["versions"]}, Origin)
+
+    return _read(folder / "settings.json", convert)
 
 
 def read_training_result(folder: Path) -> TrainingResult:
     """How a training ended; raises ReportError where its result.json is missing, damaged, or of another version."""
     path = folder / "result.json"
-    content = _read(path, dict[str, Any])
-    version = content.get("schema_version")
-    if type(version) is not int or version != RESULT_VERSION:
-        raise ReportError(
-            f"{path} has schema version {version!r:.40}; this version of eigen_jax reads {RESULT_VERSION}"
-        )
-    return _convert(path, content, TrainingResult)
+
+    def convert(content: Any) -> TrainingResult:
+        if (version := content["schema_version"]) != RESULT_VERSION:
+            known = f"this version of eigen_jax reads {RESULT_VERSION}"
+            raise ReportError(f"{path} has schema version {version!r:.40}; {known}")
+        return msgspec.convert(content, TrainingResult)
+
+    return _read(path, convert)
 
 
 def note_machine(folder: Path, data: DataFacts | None) -> None:
@@ -158,17 +144,11 @@ def note_machine(folder: Path, data: DataFacts | None) -> None:
     write_text(folder / _MACHINE, json.dumps(noted, indent=2) + "\n")
 
 
-def _read(path: Path, kind: type[T]) -> T:
+def _read(path: Path, convert: Callable[[Any], T]) -> T:
+    """What a JSON file holds; `convert` may raise what it meets in content of another shape."""
     try:
-        return _convert(path, read_json(path), kind)
+        return convert(read_json(path))
     except OSError as error:
         raise ReportError(f"cannot read {path}: {error.strerror}; make the run with this command again") from None
-    except JSONError:
-        raise ReportError(f"{path} is damaged; put back the run's own file") from None
-
-
-def _convert(path: Path, content: Any, kind: type[T]) -> T:
-    try:
-        return msgspec.convert(content, kind)
-    except msgspec.ValidationError:
+    except (JSONError, msgspec.ValidationError, KeyError, TypeError):
         raise ReportError(f"{path} is damaged; put back the run's own file") from None

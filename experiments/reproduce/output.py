@@ -11,7 +11,7 @@ from eigen_jax.report.files import write_text
 from experiments.reproduce.figures import Picture
 from experiments.reproduce.folders import DataFacts, Machine
 from experiments.reproduce.request import Request
-from experiments.reproduce.runs import Run
+from experiments.reproduce.runs import Run, Search
 from experiments.reproduce.study import Study
 from experiments.settings import SettingsError
 
@@ -40,11 +40,6 @@ def check_writable(folder: Path) -> None:
 def check_keeps_more(name: str, *, request: Request, runs: Sequence[Run]) -> None:
     """Checks that what was told of more seeds, or for Figure 3 of more besides, is not overwritten.
 
-    Args:
-        name: of the experiment.
-        request: what is asked for.
-        runs: that it will be told of.
-
     Raises:
         SettingsError: a page is there that tells of all that is asked for and of more.
         ReportError: the page that is there cannot be read.
@@ -69,16 +64,7 @@ def check_keeps_more(name: str, *, request: Request, runs: Sequence[Run]) -> Non
 
 
 def write(told: Table | Picture, name: str, *, study: Study, runs: Sequence[Run]) -> tuple[Path, ...]:
-    """Writes what is told of an experiment's runs into the request's output folder.
-
-    Args:
-        told: the table, or the picture.
-        name: of the experiment.
-        study: what was asked for.
-        runs: that it is told of, which have finished.
-
-    Returns:
-        The paths of the files.
+    """Writes what is told of an experiment's runs, which have finished; returns the paths of the files.
 
     Raises:
         ReportError: they cannot be written.
@@ -115,7 +101,7 @@ def _origin_notes(name: str, *, study: Study, runs: Sequence[Run]) -> tuple[str,
         seeds=sorted({run.seed for run in runs}),
         compute=_compute(different),
     )
-    prints = _join(origin.fingerprints.data_fingerprint[:12] for origin in origins)
+    prints = _join(origin.data_fingerprint[:12] for origin in origins)
     return (f"Data: {_describe_data(study.data)}fingerprint {prints}", *provenance)
 
 
@@ -126,8 +112,8 @@ def _compute(runs: Iterable[Run]) -> Mapping[str, float | None]:
     for run in runs:
         for part, seconds in run.seconds.items():
             own[part] = own.get(part, 0.0) + (seconds or 0.0)
-        for part, seconds in run.teacher_seconds.items():
-            teacher[part] = seconds if teacher.get(part) is None else teacher[part]
+        if isinstance(run, Search):
+            teacher |= {part: seconds for part, seconds in run.teacher_seconds.items() if teacher.get(part) is None}
     return {**{part: seconds for part, seconds in own.items() if seconds}, **teacher}
 
 

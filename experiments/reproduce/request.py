@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -48,8 +48,7 @@ class Request:
     draw_only: bool  # whether only runs that have finished are told of, and none is made
     step_sizes: tuple[int, ...]  # of Figure 3
     generations: int  # of each search of Figure 3
-    arguments: tuple[str, ...]  # the command line in one order, without --draw-only and what follows here
-    figure3_arguments: tuple[str, ...]  # what it says of Figure 3 alone
+    arguments: tuple[str, ...]  # in one order, with what decides the outcome written out, without --draw-only
 
     @property
     def title(self) -> str:
@@ -58,16 +57,11 @@ class Request:
 
     def command(self, experiment: str) -> str:
         """The command that makes one table or figure."""
-        own = self.figure3_arguments if experiment == "figure3" else ()
-        return f"{_PROGRAM} {experiment} {shlex.join((*self.arguments, *own))}"
+        return f"{_PROGRAM} {experiment} {shlex.join(self.arguments)}"
 
 
 def read_request(argv: Sequence[str], *, about: str) -> Request:
     """Reads a command line without the names; prints the help and raises SystemExit where that is asked for.
-
-    Args:
-        argv: the arguments.
-        about: what the help says of the program.
 
     Raises:
         SettingsError: an option or a value that cannot be.
@@ -100,8 +94,7 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
         draw_only=given.draw_only,
         step_sizes=STEP_SIZES if given.step_sizes is None else _distinct("--step-sizes", given.step_sizes),
         generations=given.generations or min(settings.max_primary_generations, GENERATIONS),
-        arguments=_arguments(given, dataset, preset, seeds, rest),
-        figure3_arguments=_figure3_arguments(given),
+        arguments=("--dataset", dataset, "--preset", preset, "--seeds", *map(str, seeds), *_own(given), *rest),
     )
 
 
@@ -147,22 +140,16 @@ def _build_parser(about: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _arguments(
-    given: argparse.Namespace, dataset: str, preset: str, seeds: Sequence[int], rest: Sequence[str]
-) -> tuple[str, ...]:
-    """The command line in one order, with what decides the outcome written out."""
-    words = ["--dataset", dataset, "--preset", preset, "--seeds", *map(str, seeds)]
+def _own(given: argparse.Namespace) -> Iterator[str]:
+    """What the command line says of places and of Figure 3."""
     if given.runs_dir != _RUNS_DIR.absolute():
-        words += ["--runs-dir", _shown(given.runs_dir)]
+        yield from ("--runs-dir", _shown(given.runs_dir))
     if given.output is not None:
-        words += ["--output", _shown(given.output)]
-    return (*words, *rest)
-
-
-def _figure3_arguments(given: argparse.Namespace) -> tuple[str, ...]:
-    sizes = () if given.step_sizes is None else ("--step-sizes", *map(str, given.step_sizes))
-    generations = () if given.generations is None else ("--generations", str(given.generations))
-    return (*sizes, *generations)
+        yield from ("--output", _shown(given.output))
+    if given.step_sizes is not None:
+        yield from ("--step-sizes", *map(str, given.step_sizes))
+    if given.generations is not None:
+        yield from ("--generations", str(given.generations))
 
 
 def _shown(path: Path) -> str:

@@ -13,29 +13,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from eigen_jax import report
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data.types import DatasetName
 from eigen_jax.files import read_json
 from eigen_jax.lineage import Fate, Individual, Reference
-from eigen_jax.report import (
-    PhaseSummary,
-    ReportError,
-    find_individual,
-    is_duplicate,
-    read_record,
-    read_result,
-    summarise_phases,
-)
+from eigen_jax.report import PhaseSummary, ReportError
 from eigen_jax.teacher import TeacherError, read_teacher
-from experiments.reproduce.folders import (
-    DataFacts,
-    Origin,
-    TrainingResult,
-    is_begun,
-    is_finished,
-    read_origin,
-    read_training_result,
-)
+from experiments.reproduce import folders
+from experiments.reproduce.folders import DataFacts, Origin, TrainingResult, is_finished
 from experiments.reproduce.request import digest
 from experiments.settings import Settings
 
@@ -55,18 +41,13 @@ class Search:
     """A whole search."""
 
     dataset: DatasetName
-    what: str  # for people, without the seed
+    label: str  # what people call it
     settings: Settings  # with its own seed and run folder
 
     @property
     def seed(self) -> int:
         """Of the search."""
         return self.settings.seed
-
-    @property
-    def label(self) -> str:
-        """What people call it."""
-        return f"{self.what}, seed {self.seed}"
 
     @property
     def folder(self) -> Path:
@@ -76,26 +57,22 @@ class Search:
     @cached_property
     def result(self) -> Mapping[str, Any]:
         """How it ended, as `eigen_jax.report.read_result` gives it."""
-        return read_result(self.folder)
+        return report.read_result(self.folder)
 
     @cached_property
     def origin(self) -> Origin:
         """Where it was made."""
-        return read_origin(self.settings)
+        return folders.read_origin(self.settings)
 
     @cached_property
     def individuals(self) -> tuple[Individual, ...]:
         """In the record's order."""
-        return read_record(self.folder)
-
-    def read(self) -> None:
-        """Reads all that it left."""
-        _ = self.result, self.origin, self.individuals
+        return report.read_record(self.folder)
 
     @cached_property
     def phases(self) -> tuple[PhaseSummary, ...]:
         """In the order in which the search went through them."""
-        return summarise_phases(self.individuals)
+        return report.summarise_phases(self.individuals)
 
     def phases_until(self, name: str) -> tuple[PhaseSummary, ...] | None:
         """The phases up to the end of one; None where the search never came to it."""
@@ -106,12 +83,12 @@ class Search:
     def found(self) -> Individual | None:
         """The network that the search found; None where nothing survived."""
         network = self.result["network"]
-        return None if network is None else find_individual(self.individuals, Reference(**network["individual"]))
+        return None if network is None else report.find_individual(self.individuals, Reference(**network["individual"]))
 
     @property
     def duplicates(self) -> tuple[Individual, ...]:
         """All individuals that repeat a block of their parent."""
-        return tuple(filter(is_duplicate, self.individuals))
+        return tuple(filter(report.is_duplicate, self.individuals))
 
     @property
     def best_duplicate(self) -> Individual | None:
@@ -192,35 +169,19 @@ class Retraining:
     def result(self) -> TrainingResult:
         """How it ended."""
         assert self.folder is not None
-        return read_training_result(self.folder)
+        return folders.read_training_result(self.folder)
 
     @cached_property
     def origin(self) -> Origin:
         """Where it was made."""
         assert self.settings is not None
         assert self.network is not None
-        origin = read_origin(self.settings)
-        recorded, expected = origin.fingerprints.retrained, fingerprint(self.network)
-        if recorded != expected:
-            raise ReportError(
-                f"{self.folder} belongs to the training of another network ({recorded!r:.14}, expected"
-                f" {expected[:12]!r}); remove it, or choose another --runs-dir"
-            )
-        return origin
-
-    def read(self) -> None:
-        """Reads all that it left."""
-        _ = self.result, self.origin
+        return folders.read_origin(self.settings, retrained=fingerprint(self.network))
 
     @property
     def seconds(self) -> Mapping[str, float | None]:
         """Of the parts of its own."""
         return {"training again": self.result.seconds.final}
-
-    @property
-    def teacher_seconds(self) -> Mapping[str, float | None]:
-        """None that its search does not tell."""
-        return {}
 
 
 Run = Search | Retraining
@@ -232,7 +193,7 @@ def state(run: Run) -> str:
         return "not needed" if isinstance(run, Retraining) and is_finished(run.search.folder) else "missing"
     if is_finished(run.folder):
         return "finished"
-    return "begun" if is_begun(run.folder) else "missing"
+    return "begun" if run.folder.is_dir() and any(run.folder.iterdir()) else "missing"
 
 
 def unfinished(runs: Iterable[Run]) -> list[Run]:
@@ -251,32 +212,27 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
     """Reads finished runs, and checks that they were made with the same data, and mimicked one teacher if any.
 
-    Args:
-        runs: that are told of together.
-        data: those that the command line names; None where they were not loaded.
-
     Raises:
-        ReportError: they were not, or one of them cannot be read.
+        ReportError: they were not, not with `data` where those are known, or one of them cannot be read.
     """
     expected = data.fingerprint if data else None
-    first: tuple[str, str] | None = None
+    mimics: Run | None = None
     for run in runs:
-        run.read()
-        prints = run.origin.fingerprints
-        own, teacher = prints.data_fingerprint, prints.teacher_fingerprint
-        expected = expected or own
-        if own != expected:
+        _ = run.result, run if isinstance(run, Retraining) else run.individuals
+        origin = run.origin
+        expected = expected or origin.data_fingerprint
+        if origin.data_fingerprint != expected:
             raise ReportError(
-                f"{run.label} was made with other data (fingerprint {own[:12]}, expected {expected[:12]});"
-                " choose another --runs-dir, or the data of before"
+                f"{run.label} was made with other data (fingerprint {origin.data_fingerprint[:12]}, expected"
+                f" {expected[:12]}); choose another --runs-dir, or the data of before"
             )
-        if teacher is None:
+        if (teacher := origin.teacher_fingerprint) is None:
             continue
-        first = first or (run.label, teacher)
-        if teacher != first[1]:
+        mimics = mimics or run
+        if (other := mimics.origin.teacher_fingerprint or "") != teacher:
             raise ReportError(
-                f"{run.label} mimicked another teacher (fingerprint {teacher[:12]}) than {first[0]}"
-                f" ({first[1][:12]}); choose another --runs-dir"
+                f"{run.label} mimicked another teacher (fingerprint {teacher[:12]}) than {mimics.label}"
+                f" ({other[:12]}); choose another --runs-dir"
             )
 
 

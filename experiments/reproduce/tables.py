@@ -1,156 +1,170 @@
-"""Tables 1 to 5: what each says of finished runs. Numbers of one row are one a seed."""
+"""Tables 1 to 5: what each says of finished runs, and what the paper reports (Ren et al., CVPR 2019).
 
-import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+Numbers of one row are one a seed. The paper's stand beside ours where data set and schedule are the
+paper's. The docstring of each table is what the help says of it.
+"""
 
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from eigen_jax import report
+from eigen_jax.data.types import DatasetName
 from eigen_jax.lineage import Individual
-from eigen_jax.report import (
-    NOT_MEASURED,
-    NOTHING,
-    Cell,
-    Column,
-    PhaseSummary,
-    Shared,
-    Table,
-    Unit,
-    gain,
-    measured,
-    paper_cell,
-    paper_column,
-)
-from experiments.reproduce.published import is_comparable, published
+from eigen_jax.report import NOT_MEASURED, NOTHING, Cell, Column, Table, Unit
 from experiments.reproduce.runs import TEACHER_PARTS, Choice, Retraining, Search
 from experiments.reproduce.study import Study
 
 S = TypeVar("S")
 T = TypeVar("T")
+Values = Mapping[int, float | None]  # seed to number; None where the seed has none
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """What a row tells of, by seed."""
-
-    title: str
-    searches: Mapping[int, Search]
-    networks: Mapping[int, Individual | None]  # of the searches
-    phases: Mapping[int, Sequence[PhaseSummary] | None] = dataclasses.field(default_factory=dict)  # of the searches
-    trainings: Mapping[int, Retraining | None] = dataclasses.field(default_factory=dict)  # of the networks
+_HOUR = 3_600.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Quantity:
-    """What a column tells of each row."""
+class Published(NamedTuple):
+    """A row of a table of the paper, on one data set; None where the table does not say it."""
 
-    column: Column
-    cell: Callable[[Row], Cell]
+    test_accuracy: float | None = None  # a fraction
+    parameters: float | None = None
+    seconds: float | None = None  # of one P100 GPU
 
 
-# The numbers of a row, one a seed; None where the seed has none.
-Numbers = Callable[[Row], Mapping[int, float | None]]
+def _alone(cifar10: float, cifar100: float) -> tuple[Published, Published]:
+    """A row that has the test accuracy alone, in %."""
+    return Published(cifar10 / 100), Published(cifar100 / 100)
+
+
+# By the table of the paper and the row of ours that it stands beside: on CIFAR-10 and on CIFAR-100.
+_ROWS = {
+    ("table1", "EIGEN"): (Published(0.946, 2.6e6, 48 * _HOUR), Published(0.781, 11.8e6, 120 * _HOUR)),
+    ("table2", "primary alone"): _alone(93.3, 74.7),
+    ("table2", "primary and secondary"): _alone(93.7, 76.9),
+    # Both without gene duplication.
+    ("table3", "without mimicry"): _alone(92.4, 74.8),
+    ("table3", "with mimicry"): _alone(93.7, 76.9),
+    ("table4", "without duplication"): (Published(0.937, 1.2e6), Published(0.769, 6.1e6)),
+    ("table4", "with duplication"): (Published(0.946, 2.6e6), Published(0.781, 11.8e6)),
+    ("table5", "without mimicry"): _alone(93.3, 73.9),
+    ("table5", "with mimicry"): _alone(94.6, 78.1),
+}
+
+
+def published(table: str, row: str, dataset: DatasetName) -> Published:
+    """What the paper's table, such as "table1", has on a data set for a row of ours; empty where it has no such row."""
+    if dataset == "digits":
+        return Published()
+    cifar10, cifar100 = _ROWS.get((table, row), (Published(), Published()))
+    return cifar10 if dataset == "cifar10" else cifar100
+
+
+def describe_published(table: str) -> str:
+    """What the paper's table reports on CIFAR-10 and CIFAR-100, a line a row; empty for a figure."""
+    rows = [(row, map(_describe, both)) for (name, row), both in _ROWS.items() if name == table]
+    return "\n".join(f"The paper, {row}: {' and '.join(both)}." for row, both in rows)
+
+
+def _describe(row: Published) -> str:
+    parts = [None if row.test_accuracy is None else f"{100 * row.test_accuracy:.1f} %"]
+    parts.append(None if row.parameters is None else f"{row.parameters / 1e6:.1f} M parameters")
+    parts.append(None if row.seconds is None else f"{row.seconds / _HOUR:.0f} hours of a P100")
+    return ", ".join(filter(None, parts))
+
+
+class Entry(NamedTuple):
+    """What a row has in a column."""
+
+    heading: str
+    unit: Unit
+    value: Values | Cell  # numbers by seed, of which a gain is that on the first row; or the cell as it is
+    absent: str = NOT_MEASURED  # the cell where no seed has a number
+
+
+Row = tuple[str, list[Entry]]  # title and entries, of the same columns in every row of a table
 
 
 def table1(study: Study) -> Table:
     """EIGEN's test accuracy, parameters and compute on a data set.
 
-    Compute is told apart: search, teacher, final training.
-
-    Cost: a search a seed, and a teacher for all. The other experiments find these searches again.
+    Compute is told apart: search, teacher, final training. Cost: a search a seed, and a teacher for all.
+    The other experiments find these searches again.
     """
-    return table_of_systems(study, [_row("EIGEN", study.eigen)])
+    return table_of_systems(study, {"EIGEN": study.eigen})
 
 
-def table_of_systems(study: Study, rows: Sequence[Row]) -> Table:
-    """Table 1 of any systems, a row each."""
-    quantities = (
-        Quantity(Column(heading="data set"), lambda row: study.request.title),
-        _accuracy("test accuracy", _of_searches(lambda search: search.result["test_accuracy"])),
-        _PARAMETERS,
-        *_COMPUTE,
-        *_paper(study, "table1", columns=3),
-    )
+def table_of_systems(study: Study, systems: Mapping[str, Sequence[Search]]) -> Table:
+    """Table 1 of any systems: the searches of each, one a seed."""
+    rows: list[Row] = []
+    for name, searches in systems.items():
+        data, test = Entry("data set", Unit.TEXT, study.request.title), _results(searches, "test_accuracy")
+        own = [data, Entry("test accuracy", Unit.ACCURACY, test), _parameters(_chosen(searches, Choice.FOUND))]
+        rows.append((name, [*own, *_compute(searches), *_paper(study, "table1", name, columns=3)]))
     notes = (
         "Test accuracy: of the network found, trained from scratch after the search (final training).",
         _SECONDS_NOTE,
-        *_final_notes(rows),
+        *_final_notes(search for searches in systems.values() for search in searches),
     )
-    return _table(f"Table 1: systems on {study.request.title}", "system", quantities, rows, notes)
+    return _table(f"Table 1: systems on {study.request.title}", "system", rows, notes)
 
 
 def table2(study: Study) -> Table:
     """Primary succession alone against primary and secondary succession.
 
     The paper reports the accuracy when each succession has ended. Both are in the record of one search,
-    with the networks trained and the compute until then.
-
-    Cost: a search a seed, those of Table 1.
+    with the networks trained and the compute until then. Cost: the searches of Table 1.
     """
-    rows = []
-    for title, phase in (("primary alone", "primary"), ("primary and secondary", "secondary")):
-        searches = _row(title, study.eigen).searches
-        phases = {seed: search.phases_until(phase) for seed, search in searches.items()}
-        best = _each(phases, lambda until: until[-1].best)
-        rows.append(Row(title=title, searches=searches, networks=best, phases=phases))
-    test = _of_networks(lambda network: network.test_accuracy)
-    quantities = (
-        _accuracy("validation accuracy", _of_networks(lambda network: network.t3.fitness)),
-        _accuracy("test accuracy", test),
-        _gained(test, rows[0]),
-        _PARAMETERS,
-        _measured("networks trained", Unit.COUNT, _of_phases(lambda phase: phase.trained)),
-        _measured("compute", Unit.SECONDS, _of_phases(lambda phase: phase.seconds)),
-        *_paper(study, "table2"),
-    )
+    rows: list[Row] = []
+    for title, name in (("primary alone", "primary"), ("primary and secondary", "secondary")):
+        until = {search.seed: search.phases_until(name) for search in study.eigen}
+        best = _each(until, lambda phases: phases[-1].best)
+        test = _tests(best)
+        entries = [
+            Entry("validation accuracy", Unit.ACCURACY, _each(best, lambda network: network.t3.fitness)),
+            Entry("test accuracy", Unit.ACCURACY, test),
+            Entry("test accuracy gained", Unit.GAIN, test),
+            _parameters(best),
+            Entry("networks trained", Unit.COUNT, _each(until, lambda phases: sum(each.trained for each in phases))),
+            Entry("compute", Unit.SECONDS, _each(until, lambda phases: sum(each.seconds for each in phases))),
+        ]
+        rows.append((title, [*entries, *_paper(study, "table2", title)]))
     notes = (
         "Of the network that is best by validation when the succession ends, with the weights of the search.",
         "Networks trained and compute: from the start of the search on; compiling and training, without evaluation.",
     )
-    title = f"Table 2: primary against secondary succession on {study.request.title}"
-    return _table(title, "succession", quantities, rows, notes)
+    caption = f"Table 2: primary against secondary succession on {study.request.title}"
+    return _table(caption, "succession", rows, notes)
 
 
 def table3(study: Study) -> Table:
     """EIGEN with mimicry against EIGEN without, all else the same.
 
-    The paper reports the accuracy of both without gene duplication. So the best networks before
-    duplication stand beside those found. Without mimicry means: neither in the search nor in the final
-    training.
-
+    Without mimicry means: neither in the search nor in the final training. The paper reports the accuracy
+    of both without gene duplication, so the best networks before duplication stand beside those found.
     Cost: the searches of Table 1, and one more a seed without a teacher.
     """
-    rows = (
-        _row("without mimicry", study.plain),
-        _row("with mimicry", study.eigen),
-    )
-
-    def before_duplication(row: Row) -> Mapping[int, float | None]:
-        networks = _each(row.searches, lambda search: search.chosen(Choice.BEFORE_DUPLICATION))
-        return _each(networks, lambda network: network.test_accuracy)
-
-    test = _of_searches(lambda search: search.result["test_accuracy"])
-    quantities = (
-        _accuracy("validation accuracy", _of_searches(lambda search: search.result["validation_accuracy"])),
-        _accuracy("test accuracy before duplication, weights of the search", before_duplication),
-        _accuracy(
-            "test accuracy, weights of the search", _of_searches(lambda search: search.result["search_test_accuracy"])
-        ),
-        _accuracy("test accuracy, final training", test),
-        _gained(test, rows[0]),
-        _PARAMETERS,
-        _measured("networks trained", Unit.COUNT, _of_searches(lambda search: search.result["trained"])),
-        *_COMPUTE,
-        *_paper(study, "table3"),
-    )
+    rows: list[Row] = []
+    for title, searches in (("without mimicry", study.plain), ("with mimicry", study.eigen)):
+        before, test = _chosen(searches, Choice.BEFORE_DUPLICATION), _results(searches, "test_accuracy")
+        searched = _results(searches, "search_test_accuracy")
+        entries = [
+            Entry("validation accuracy", Unit.ACCURACY, _results(searches, "validation_accuracy")),
+            Entry("test accuracy before duplication, weights of the search", Unit.ACCURACY, _tests(before)),
+            Entry("test accuracy, weights of the search", Unit.ACCURACY, searched),
+            Entry("test accuracy, final training", Unit.ACCURACY, test),
+            Entry("test accuracy gained", Unit.GAIN, test),
+            _parameters(_chosen(searches, Choice.FOUND)),
+            Entry("networks trained", Unit.COUNT, _results(searches, "trained")),
+            *_compute(searches),
+        ]
+        rows.append((title, [*entries, *_paper(study, "table3", title)]))
     notes = (
         "Of the network found. Without mimicry: in the search and in the final training.",
         "Gained: after final training, each seed against its own.",
         "The paper compares without gene duplication: with ours before duplication.",
         _SECONDS_NOTE,
-        *_final_notes(rows),
+        *_final_notes((*study.plain, *study.eigen)),
     )
-    title = f"Table 3: with and without mimicry on {study.request.title}"
-    return _table(title, "search", quantities, rows, notes)
+    return _table(f"Table 3: with and without mimicry on {study.request.title}", "search", rows, notes)
 
 
 def table4(study: Study) -> Table:
@@ -159,36 +173,35 @@ def table4(study: Study) -> Table:
     The paper reports accuracy and parameters before duplication and after. Here stand the best network
     of both successions, the best duplicate even where it lost, and the network found; each is trained
     again from scratch, so that they are compared on equal terms.
-
     Cost: the searches of Table 1, and up to two final trainings a seed.
     """
-    rows = [
-        _row(title, study.eigen, choice, study.retrainings(choice, mimicry=True))
-        for title, choice in (
-            ("without duplication", Choice.BEFORE_DUPLICATION),
-            ("the best duplicate", Choice.BEST_DUPLICATE),
-            ("with duplication", Choice.FOUND),
-        )
-    ]
-    test = _of_trainings(lambda training: training.result.test_accuracy)
-    quantities = (
-        _accuracy("validation accuracy", _of_networks(lambda network: network.t3.fitness)),
-        _accuracy("test accuracy, weights of the search", _of_networks(lambda network: network.test_accuracy)),
-        _accuracy("test accuracy, trained again", test),
-        _gained(test, rows[0]),
-        _PARAMETERS,
-        _measured("layers", Unit.COUNT, _of_networks(lambda network: len(network.architecture.layers))),
-        *_paper(study, "table4", columns=2),
-    )
+    rows: list[Row] = []
+    trainings: list[Retraining | None] = []
+    for title, choice in (
+        ("without duplication", Choice.BEFORE_DUPLICATION),
+        ("the best duplicate", Choice.BEST_DUPLICATE),
+        ("with duplication", Choice.FOUND),
+    ):
+        networks, again = _chosen(study.eigen, choice), _retrained(study, choice, mimicry=True)
+        trainings += again.values()
+        test = _each(again, lambda training: training.result.test_accuracy)
+        entries = [
+            Entry("validation accuracy", Unit.ACCURACY, _each(networks, lambda network: network.t3.fitness)),
+            Entry("test accuracy, weights of the search", Unit.ACCURACY, _tests(networks)),
+            Entry("test accuracy, trained again", Unit.ACCURACY, test),
+            Entry("test accuracy gained", Unit.GAIN, test),
+            _parameters(networks),
+            Entry("layers", Unit.COUNT, _each(networks, lambda network: len(network.architecture.layers))),
+        ]
+        rows.append((title, [*entries, *_paper(study, "table4", title, columns=2)]))
     notes = (
         "With duplication: the network found, a duplicate or not, as validation has it.",
         "Trained again: from scratch with mimicry, as long as the final training of a search; gained: by that.",
         _TRAINED_AGAIN_NOTE,
-        *map(_describe_duplicates, rows[0].searches.values()),
-        *_failure_notes(rows),
+        *map(_describe_duplicates, study.eigen),
+        *_failure_notes(trainings),
     )
-    title = f"Table 4: with and without gene duplication on {study.request.title}"
-    return _table(title, "network", quantities, rows, notes)
+    return _table(f"Table 4: with and without gene duplication on {study.request.title}", "network", rows, notes)
 
 
 def table5(study: Study) -> Table:
@@ -196,132 +209,31 @@ def table5(study: Study) -> Table:
 
     The paper reports the test accuracy of the network found. Here each seed has its own network, and both
     trainings of it start from the same weights.
-
     Cost: the searches of Table 1, and two final trainings a seed.
     """
-    rows = [
-        _row(title, study.eigen, Choice.FOUND, study.retrainings(Choice.FOUND, mimicry=mimicry))
-        for title, mimicry in (("without mimicry", False), ("with mimicry", True))
-    ]
-    test = _of_trainings(lambda training: training.result.test_accuracy)
-    quantities = (
-        _accuracy("validation accuracy", _of_trainings(lambda training: training.result.final_validation_accuracy)),
-        _accuracy("test accuracy", test),
-        _gained(test, rows[0]),
-        _PARAMETERS,
-        _measured("training", Unit.SECONDS, _of_trainings(lambda training: training.result.seconds.final)),
-        *_paper(study, "table5"),
-    )
+    rows: list[Row] = []
+    trainings: list[Retraining | None] = []
+    for title, mimicry in (("without mimicry", False), ("with mimicry", True)):
+        again = _retrained(study, Choice.FOUND, mimicry=mimicry)
+        trainings += again.values()
+        validation = _each(again, lambda training: training.result.final_validation_accuracy)
+        test = _each(again, lambda training: training.result.test_accuracy)
+        entries = [
+            Entry("validation accuracy", Unit.ACCURACY, validation),
+            Entry("test accuracy", Unit.ACCURACY, test),
+            Entry("test accuracy gained", Unit.GAIN, test),
+            _parameters(_chosen(study.eigen, Choice.FOUND)),
+            Entry("training", Unit.SECONDS, _each(again, lambda training: training.result.seconds.final)),
+        ]
+        rows.append((title, [*entries, *_paper(study, "table5", title)]))
     notes = (
         "One network a seed, that of EIGEN's search, trained twice from the same initial weights.",
         _TRAINED_AGAIN_NOTE,
-        *_failure_notes(rows),
+        *_failure_notes(trainings),
     )
-    title = f"Table 5: the network found, trained with and without mimicry, on {study.request.title}"
-    return _table(title, "training of the network found", quantities, rows, notes)
+    caption = f"Table 5: the network found, trained with and without mimicry, on {study.request.title}"
+    return _table(caption, "training of the network found", rows, notes)
 
-
-def _table(
-    caption: str, subject: str, quantities: Sequence[Quantity], rows: Sequence[Row], notes: tuple[str, ...]
-) -> Table:
-    """A table whose first column, under the heading `subject`, holds the rows' titles."""
-    return Table(
-        caption=caption,
-        columns=(Column(heading=subject), *(quantity.column for quantity in quantities)),
-        rows=tuple((row.title, *(quantity.cell(row) for quantity in quantities)) for row in rows),
-        notes=notes,
-    )
-
-
-def _row(
-    title: str,
-    searches: Sequence[Search],
-    choice: Choice = Choice.FOUND,
-    trainings: Sequence[Retraining] = (),
-) -> Row:
-    return Row(
-        title=title,
-        searches={search.seed: search for search in searches},
-        networks={search.seed: search.chosen(choice) for search in searches},
-        trainings={training.seed: training if training.network else None for training in trainings},
-    )
-
-
-def _each(items: Mapping[int, T | None], what: Callable[[T], S | None]) -> dict[int, S | None]:
-    return {seed: None if item is None else what(item) for seed, item in items.items()}
-
-
-def _of_searches(number: Callable[[Search], float | None]) -> Numbers:
-    return lambda row: _each(row.searches, number)
-
-
-def _of_networks(number: Callable[[Individual], float | None]) -> Numbers:
-    return lambda row: _each(row.networks, number)
-
-
-def _of_trainings(number: Callable[[Retraining], float | None]) -> Numbers:
-    return lambda row: _each(row.trainings, number)
-
-
-def _of_phases(number: Callable[[PhaseSummary], float]) -> Numbers:
-    return lambda row: _each(row.phases, lambda phases: sum(map(number, phases)))
-
-
-def _measured(heading: str, unit: Unit, numbers: Numbers, *, absent: str = NOT_MEASURED) -> Quantity:
-    return Quantity(Column(heading=heading, unit=unit), lambda row: measured(numbers(row), absent=absent))
-
-
-def _accuracy(heading: str, numbers: Numbers) -> Quantity:
-    return _measured(heading, Unit.ACCURACY, numbers)
-
-
-def _gained(numbers: Numbers, first: Row) -> Quantity:
-    """What a row gained on the first, which gained nothing."""
-    column = Column(heading="test accuracy gained", unit=Unit.GAIN)
-    return Quantity(column, lambda row: "" if row is first else gain(numbers(row), numbers(first)))
-
-
-def _shared(part: str) -> Quantity:
-    """Seconds of a part of the work on a teacher, which was done once, however many runs mimic it."""
-
-    def cell(row: Row) -> Cell:
-        parts = [search.teacher_seconds[part] for search in row.searches.values() if part in search.teacher_seconds]
-        if not parts:
-            return NOTHING
-        return next((Shared(value=seconds) for seconds in parts if seconds is not None), NOT_MEASURED)
-
-    return Quantity(Column(heading=part, unit=Unit.SECONDS), cell)
-
-
-def _paper(study: Study, table: str, *, columns: int = 1) -> list[Quantity]:
-    """What the paper's table has for each row: the first columns of `_QUOTED`."""
-    request = study.request
-    paper = "CIFAR-100" if request.dataset == "cifar100" else "CIFAR-10"
-    comparable = is_comparable(request, study.data)
-
-    def cell(row: Row, place: int) -> Cell:
-        return paper_cell(published(table, row.title, request.dataset)[place], comparable=comparable)
-
-    return [
-        Quantity(paper_column(heading, unit, dataset=paper), functools.partial(cell, place=place))
-        for place, (heading, unit) in enumerate(_QUOTED[:columns])
-    ]
-
-
-# The fields of `Published`.
-_QUOTED = (
-    ("test accuracy", Unit.ACCURACY),
-    ("parameters", Unit.PARAMETERS),
-    ("compute of one P100", Unit.SECONDS),
-)
-_PARAMETERS = _measured("parameters", Unit.PARAMETERS, _of_networks(lambda network: network.parameters))
-_COMPUTE = (
-    _measured("search", Unit.SECONDS, _of_searches(lambda search: search.seconds["search"])),
-    *map(_shared, TEACHER_PARTS),
-    _measured(
-        "final training", Unit.SECONDS, _of_searches(lambda search: search.seconds["final training"]), absent=NOTHING
-    ),
-)
 
 _SECONDS_NOTE = (
     "Search, teacher and final training: compiling and training, one after another, without evaluation; the"
@@ -333,22 +245,88 @@ _TRAINED_AGAIN_NOTE = (
 )
 
 
-def _final_notes(rows: Sequence[Row]) -> Iterator[str]:
+def _table(caption: str, subject: str, rows: Sequence[Row], notes: tuple[str, ...]) -> Table:
+    """A table whose first column, under the heading `subject`, holds the rows' titles."""
+    _, first = rows[0]
+    columns = [Column(heading=entry.heading, unit=entry.unit) for entry in first]
+    return Table(
+        caption=caption,
+        columns=(Column(heading=subject), *columns),
+        rows=tuple((title, *map(_cell, entries, first)) for title, entries in rows),
+        notes=notes,
+    )
+
+
+def _cell(entry: Entry, first: Entry) -> Cell:
+    """The cell of an entry; `first` is that of the first row, which gained nothing."""
+    if not isinstance(entry.value, Mapping):
+        return entry.value
+    if entry.unit is not Unit.GAIN:
+        return report.measured(entry.value, absent=entry.absent)
+    assert isinstance(first.value, Mapping)
+    return "" if entry is first else report.gain(entry.value, first.value)
+
+
+def _each(items: Mapping[int, T | None], of: Callable[[T], S | None]) -> dict[int, S | None]:
+    return {seed: None if item is None else of(item) for seed, item in items.items()}
+
+
+def _results(searches: Iterable[Search], name: str) -> Values:
+    return {search.seed: search.result[name] for search in searches}
+
+
+def _chosen(searches: Iterable[Search], choice: Choice) -> dict[int, Individual | None]:
+    return {search.seed: search.chosen(choice) for search in searches}
+
+
+def _retrained(study: Study, choice: Choice, *, mimicry: bool) -> dict[int, Retraining | None]:
+    trainings = study.retrainings(choice, mimicry=mimicry)
+    return {training.seed: training if training.network else None for training in trainings}
+
+
+def _tests(networks: Mapping[int, Individual | None]) -> Values:
+    """Test accuracies with the weights of the search."""
+    return _each(networks, lambda network: network.test_accuracy)
+
+
+def _parameters(networks: Mapping[int, Individual | None]) -> Entry:
+    return Entry("parameters", Unit.PARAMETERS, _each(networks, lambda network: network.parameters))
+
+
+def _compute(searches: Iterable[Search]) -> Iterator[Entry]:
+    """Of searches, apart from one another; the work on a teacher was done once, however many runs mimic it."""
+    own = {search.seed: search.seconds for search in searches}
+    yield Entry("search", Unit.SECONDS, _each(own, lambda seconds: seconds["search"]))
+    for part in TEACHER_PARTS:
+        shared = [search.teacher_seconds[part] for search in searches if part in search.teacher_seconds]
+        known = (report.Shared(value=seconds) for seconds in shared if seconds is not None)
+        yield Entry(part, Unit.SECONDS, next(known, NOT_MEASURED) if shared else NOTHING)
+    yield Entry("final training", Unit.SECONDS, _each(own, lambda seconds: seconds["final training"]), absent=NOTHING)
+
+
+def _paper(study: Study, table: str, row: str, *, columns: int = 1) -> Iterator[Entry]:
+    """What the paper's table has for a row: the first columns of accuracy, parameters and compute."""
+    dataset = study.request.dataset
+    units = {"test accuracy": Unit.ACCURACY, "parameters": Unit.PARAMETERS, "compute of one P100": Unit.SECONDS}
+    for (quantity, unit), value in list(zip(units.items(), published(table, row, dataset), strict=True))[:columns]:
+        column = report.paper_column(quantity, unit, dataset="CIFAR-100" if dataset == "cifar100" else "CIFAR-10")
+        yield Entry(column.heading, unit, report.paper_cell(value, comparable=study.is_papers))
+
+
+def _final_notes(searches: Iterable[Search]) -> Iterator[str]:
     """Says where a test accuracy is not that of a final training."""
-    for search in (search for row in rows for search in row.searches.values()):
-        label = search.label
+    for search in searches:
         if search.found is None:
-            yield f"{label}: no network survived all landmarks."
+            yield f"{search.label}: no network survived all landmarks."
         elif search.settings.final_steps == 0:
-            yield f"{label}: without final training, the weights of the search were tested."
+            yield f"{search.label}: without final training, the weights of the search were tested."
         elif cause := search.result.get("final_cause"):
-            yield f"{label}: the final training failed ({cause}), the weights of the search were tested."
+            yield f"{search.label}: the final training failed ({cause}), the weights of the search were tested."
 
 
-def _failure_notes(rows: Sequence[Row]) -> Iterator[str]:
+def _failure_notes(trainings: Iterable[Retraining | None]) -> Iterator[str]:
     """Says which trainings have no accuracy, each once."""
-    trainings = [training for row in rows for training in row.trainings.values() if training is not None]
-    for training in {training.folder: training for training in trainings}.values():
+    for training in {each.folder: each for each in trainings if each is not None}.values():
         if (cause := training.result.final_cause) is not None:
             yield f"{training.label}: the training failed ({cause}), so it has no accuracy."
 
@@ -356,8 +334,7 @@ def _failure_notes(rows: Sequence[Row]) -> Iterator[str]:
 def _describe_duplicates(search: Search) -> str:
     """How duplication went in a search."""
     duplicates, best, found = search.duplicates, search.best_duplicate, search.found
-    count = f"{len(duplicates)} {'duplicate' if len(duplicates) == 1 else 'duplicates'}"
-    start = f"Seed {search.seed}: {count}"
+    start = f"Seed {search.seed}: {len(duplicates)} {'duplicate' if len(duplicates) == 1 else 'duplicates'}"
     if best is None or found is None:
         return f"{start}, none was measured."
     to_end = sum(each.t3.fitness is not None for each in duplicates)
