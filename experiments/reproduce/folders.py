@@ -15,7 +15,7 @@ from eigen_jax.files import JSONError, read_json
 from eigen_jax.report.files import ReportError, write_text
 from eigen_jax.report.summary import RESULT_VERSION
 from eigen_jax.search.folder import with_former_settings
-from experiments.benchmarks.machine import describe_machine
+from experiments.machine import describe_machine
 from experiments.settings import Settings
 
 T = TypeVar("T")
