@@ -15,7 +15,7 @@ from matplotlib.path import Path as Outline
 from eigen_jax.architecture import Architecture, count_flops, count_parameters
 from eigen_jax.report.files import ReportError
 from eigen_jax.report.layout import BOX_HEIGHT, BOX_WIDTH, LANE_PITCH, Grid, Group, block_groups, copy_groups, place
-from eigen_jax.report.routing import PANEL_BOTTOM, PANEL_TOP, Geometry, Point, Wire, route
+from eigen_jax.report.routing import PANEL_BOTTOM, PANEL_TOP, Geometry, Point, Wire
 from eigen_jax.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, styled
 from eigen_jax.report.tables import format_flops, format_parameters
 
@@ -110,7 +110,7 @@ def _lay_out(
     flops = format_flops(count_flops(architecture, num_classes=num_classes))
     return _Drawing(
         grid=grid,
-        geometry=route(grid, panel_top=_COPY_PANEL_TOP if has_copies else PANEL_TOP),
+        geometry=Geometry(grid, panel_top=_COPY_PANEL_TOP if has_copies else PANEL_TOP),
         title=title,
         size=f"{layers} {'layer' if layers == 1 else 'layers'}, {parameters} parameters, {flops} FLOPs an image",
         prefix=prefix,
@@ -160,26 +160,30 @@ def _add_axes(figure: Figure, *, top: float, height: float) -> Axes:
 def _draw_panels(ax: Axes, drawing: _Drawing) -> None:
     """A panel behind each group, in each line that the group has columns in; the label in the first says whose."""
     grid, geometry = drawing.grid, drawing.geometry
-    lefts = {(box.line, box.place): geometry.corners[node][0] for node, box in grid.boxes.items()}
-    for number, group in enumerate(grid.groups):
-        for part, (line, (first, last)) in enumerate(grid.columns_of(number).items()):
-            left, right = lefts[line, first] - _PAD, lefts[line, last] + BOX_WIDTH + _PAD
-            top = geometry.line_tops[line] - geometry.panel_top
-            bottom = geometry.line_tops[line] + BOX_HEIGHT + (grid.lanes[line] - 1) * LANE_PITCH + PANEL_BOTTOM
-            panel = FancyBboxPatch(
-                (left, top),
-                right - left,
-                bottom - top,
-                boxstyle="round,pad=0,rounding_size=0.08",
-                facecolor=_PANELS[group.block % len(_PANELS)],
-                edgecolor="#C9C9C9",
-                linewidth=0.6,
-                zorder=0,
-                gid=f"{drawing.prefix}panel-{number}-{part}",
-            )
-            ax.add_patch(panel)
-            label = f"{group.label} …" if part else group.label
-            ax.text(left + _PAD, top + 0.04, label, fontsize=7.5, color="#444444", va="top", linespacing=1.1, zorder=5)
+    lefts: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for node, box in grid.boxes.items():
+        if box.group is not None:
+            lefts[box.group, box.line].append(geometry.corners[node][0])
+    first_lines: dict[int, int] = {}
+    for (number, line), own in sorted(lefts.items()):
+        group, part = grid.groups[number], line - first_lines.setdefault(number, line)
+        left, right = min(own) - _PAD, max(own) + BOX_WIDTH + _PAD
+        top = geometry.line_tops[line] - geometry.panel_top
+        bottom = geometry.line_tops[line] + BOX_HEIGHT + (grid.lanes[line] - 1) * LANE_PITCH + PANEL_BOTTOM
+        panel = FancyBboxPatch(
+            (left, top),
+            right - left,
+            bottom - top,
+            boxstyle="round,pad=0,rounding_size=0.08",
+            facecolor=_PANELS[group.block % len(_PANELS)],
+            edgecolor="#C9C9C9",
+            linewidth=0.6,
+            zorder=0,
+            gid=f"{drawing.prefix}panel-{number}-{part}",
+        )
+        ax.add_patch(panel)
+        label = f"{group.label} …" if part else group.label
+        ax.text(left + _PAD, top + 0.04, label, fontsize=7.5, color="#444444", va="top", linespacing=1.1, zorder=5)
 
 
 def _draw_boxes(ax: Axes, drawing: _Drawing) -> None:

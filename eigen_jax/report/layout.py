@@ -53,15 +53,6 @@ class Grid:
     lanes: tuple[int, ...]  # of each line
     columns: int  # of the longest line
 
-    def columns_of(self, group: int) -> dict[int, tuple[int, int]]:
-        """Line to (first, last) place of the group's columns in it."""
-        found: dict[int, tuple[int, int]] = {}
-        for box in self.boxes.values():
-            if box.group == group:
-                first, last = found.get(box.line, (box.place, box.place))
-                found[box.line] = min(first, box.place), max(last, box.place)
-        return dict(sorted(found.items()))
-
 
 def block_groups(architecture: Architecture) -> tuple[Group, ...]:
     """The blocks of a network, largest maps first: all layers of one H x W each."""

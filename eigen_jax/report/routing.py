@@ -10,7 +10,7 @@ those of two sources never lie on one another. No wire has to cross a box.
 import dataclasses
 import itertools
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 
 from eigen_jax.report.layout import BOX_HEIGHT, BOX_WIDTH, LANE_PITCH, Box, Grid
 
@@ -32,18 +32,6 @@ class Wire:
     target: int
     skips: bool  # does not lead to the next column
     points: tuple[Point, ...]  # horizontal and vertical pieces, from the source's right to the target's left
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """Where everything lies, in inches from the top left corner."""
-
-    width: float
-    height: float
-    corners: Mapping[int, Point]  # node to the top left corner of its box
-    wires: tuple[Wire, ...]
-    line_tops: tuple[float, ...]  # y of the boxes in each line's first lane
-    panel_top: float  # room over them, within their panels
 
 
 class _Tracks:
@@ -85,39 +73,34 @@ class _Edge:
     port: float  # where it enters, from the middle of the box's left side, downwards; at 0 it runs straight
 
 
-def route(grid: Grid, *, panel_top: float = PANEL_TOP) -> Geometry:
-    """Places the boxes of a grid, under room for the labels of panels in each line, and the wires between them."""
-    return _Router(grid, panel_top).route()
+class Geometry:
+    """Where the boxes of a grid and the wires between them lie, in inches from the top left corner.
 
+    Attributes:
+        width, height: of all.
+        corners: node to the top left corner of its box.
+        wires: one an edge.
+        line_tops: y of the boxes in each line's first lane.
+        panel_top: room over them, for the labels of panels.
+    """
 
-class _Router:
-    """The steps of `route`: who runs where, on which track, and so how wide gaps and channels are."""
-
-    def __init__(self, grid: Grid, panel_top: float):
-        self.grid, self.panel_top = grid, panel_top
-        self.edges = _edges(grid)
-        self.gaps, self.channels, self.margin = _Tracks(), _Tracks(), _Tracks()
+    def __init__(self, grid: Grid, *, panel_top: float = PANEL_TOP):
+        self.panel_top = panel_top
         # From the top, channels and lanes counted: that of each line's channel; its lanes follow.
-        self.levels = list(itertools.accumulate((1 + lanes for lanes in grid.lanes), initial=0))
-
-    def route(self) -> Geometry:
-        for edge in self.edges:
+        self._levels = list(itertools.accumulate((1 + lanes for lanes in grid.lanes), initial=0))
+        self._gaps, self._channels, self._margin = _Tracks(), _Tracks(), _Tracks()
+        edges = _edges(grid)
+        for edge in edges:
             if edge.port:
                 self._ask(edge)
-        for tracks in (self.gaps, self.channels, self.margin):
+        for tracks in (self._gaps, self._channels, self._margin):
             tracks.assign()
-        self._measure()
-        return Geometry(
-            width=self.width,
-            height=self.height,
-            corners={node: (self._left(box), self._top(box)) for node, box in self.grid.boxes.items()},
-            wires=tuple(
-                Wire(source=edge.before.node, target=edge.after.node, skips=edge.net[1], points=self._points(edge))
-                for edge in self.edges
-            ),
-            line_tops=tuple(self.line_tops),
-            panel_top=self.panel_top,
-        )
+        self._measure(grid)
+        self.corners = {node: (self._left(box), self._top(box)) for node, box in grid.boxes.items()}
+        self.wires = [
+            Wire(source=edge.before.node, target=edge.after.node, skips=edge.net[1], points=self._points(edge))
+            for edge in edges
+        ]
 
     def _ask(self, edge: _Edge) -> None:
         """Asks for the tracks that an edge needs.
@@ -126,35 +109,35 @@ class _Router:
         the line over a channel and from the line under it meet there.
         """
         before, after, net, channel = edge.before, edge.after, edge.net, edge.channel
-        start, end = (self.levels[box.line] + 1 + box.lane for box in (before, after))
+        start, end = (self._levels[box.line] + 1 + box.lane for box in (before, after))
         if edge.is_next:
-            self.gaps.ask(after.place, net, start, end)
+            self._gaps.ask(after.place, net, start, end)
             return
-        self.gaps.ask(before.place + 1, net, start, self.levels[channel])
-        self.gaps.ask(after.place, net, end, self.levels[after.line])
+        self._gaps.ask(before.place + 1, net, start, self._levels[channel])
+        self._gaps.ask(after.place, net, end, self._levels[after.line])
         if channel == after.line:
-            self.channels.ask(channel, net, before.place + 1, after.place)
+            self._channels.ask(channel, net, before.place + 1, after.place)
             return
-        self.channels.ask(channel, net, before.place + 1, -1)
-        self.channels.ask(after.line, net, after.place, -1)
-        self.margin.ask(0, net, channel, after.line)
+        self._channels.ask(channel, net, before.place + 1, -1)
+        self._channels.ask(after.line, net, after.place, -1)
+        self._margin.ask(0, net, channel, after.line)
 
-    def _measure(self) -> None:
+    def _measure(self, grid: Grid) -> None:
         """Where columns and lines start, now that the tracks of gaps and channels are counted."""
-        self.margin_width = CHANNEL_PAD + self.margin.counts[0] * TRACK_PITCH
-        self.gap_starts, self.lefts = [], []
-        x = self.margin_width
-        for place in range(self.grid.columns + 1):
-            gap = GAP_LEFT + max(self.gaps.counts[place] - 1, 0) * TRACK_PITCH + GAP_RIGHT
-            self.gap_starts.append(x)
-            self.lefts.append(x + gap)
+        self._margin_width = CHANNEL_PAD + self._margin.counts[0] * TRACK_PITCH
+        self._gap_starts, self._lefts = [], []
+        x = self._margin_width
+        for place in range(grid.columns + 1):
+            gap = GAP_LEFT + max(self._gaps.counts[place] - 1, 0) * TRACK_PITCH + GAP_RIGHT
+            self._gap_starts.append(x)
+            self._lefts.append(x + gap)
             x += gap + BOX_WIDTH
         self.width = x - BOX_WIDTH + CHANNEL_PAD
-        self.line_tops, self.channel_bottoms = [], []
+        self.line_tops, self._channel_bottoms = [], []
         y = 0.0
-        for line, lanes in enumerate(self.grid.lanes):
-            y += 2 * CHANNEL_PAD + self.channels.counts[line] * TRACK_PITCH
-            self.channel_bottoms.append(y - CHANNEL_PAD)
+        for line, lanes in enumerate(grid.lanes):
+            y += 2 * CHANNEL_PAD + self._channels.counts[line] * TRACK_PITCH
+            self._channel_bottoms.append(y - CHANNEL_PAD)
             y += self.panel_top
             self.line_tops.append(y)
             y += BOX_HEIGHT + (lanes - 1) * LANE_PITCH + PANEL_BOTTOM
@@ -174,21 +157,21 @@ class _Router:
         y, end_y = self._channel_y(channel, net), self._channel_y(after.line, net)
         middle: list[Point] = []
         if channel != after.line:
-            margin_x = self.margin_width - (1 + self.margin.given[0, net]) * TRACK_PITCH
+            margin_x = self._margin_width - (1 + self._margin.given[0, net]) * TRACK_PITCH
             middle = [(margin_x, y), (margin_x, end_y)]
         return _tidy([start, (x, start[1]), (x, y), *middle, (end_x, end_y), (end_x, end[1]), end])
 
     def _left(self, box: Box) -> float:
-        return self.lefts[box.place]
+        return self._lefts[box.place]
 
     def _top(self, box: Box) -> float:
         return self.line_tops[box.line] + box.lane * LANE_PITCH
 
     def _gap_x(self, gap: int, net: Net) -> float:
-        return self.gap_starts[gap] + GAP_LEFT + self.gaps.given[gap, net] * TRACK_PITCH
+        return self._gap_starts[gap] + GAP_LEFT + self._gaps.given[gap, net] * TRACK_PITCH
 
     def _channel_y(self, channel: int, net: Net) -> float:
-        return self.channel_bottoms[channel] - (0.5 + self.channels.given[channel, net]) * TRACK_PITCH
+        return self._channel_bottoms[channel] - (0.5 + self._channels.given[channel, net]) * TRACK_PITCH
 
 
 def _edges(grid: Grid) -> list[_Edge]:
