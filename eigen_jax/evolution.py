@@ -196,14 +196,9 @@ def is_child(state: EvolutionState) -> Array:
 
 
 def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> Population:
-    """Mutates a parent into P children, each by a number of steps drawn uniformly from {1, ..., m}.
+    """Mutates a parent, [G] genes, into P children, each by steps drawn uniformly from {1, ..., m = `most_steps`}.
 
-    Args:
-        key: of the generation; child i draws from `fold_in(key, i)`.
-        parent: [G] genes.
-        most_steps: [] int32, m.
-        spec: the search space.
-        config: the population's size.
+    Child i draws from `fold_in(key, i)`; the key is the generation's.
     """
 
     def child(index):

@@ -2,11 +2,6 @@
 
 The one-way door between the two arms of the package: `decode` turns a genome, which is arrays,
 into an `Architecture`, which the training arm builds, compiles, caches and records.
-
-An architecture is canonical from its construction. Layers are numbered in depth-first post-order
-from the sink, inputs in order, so that graphs that differ only in the numbering of their layers are
-equal values. Post-order keeps the identity of layers: one layer that two others share and two
-equal layers in parallel are different networks, and stay so.
 """
 
 from eigen_jax.architecture.codec import decode, encode

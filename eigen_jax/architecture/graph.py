@@ -45,8 +45,10 @@ class Architecture:
     the same layer twice. SAME padding is used throughout, so a pool and a convolution of stride 2
     halve a map to ceil(size / 2). Without layers, the network is global pooling of the image alone.
 
-    Layers may be given in any topological order; they are stored in canonical order. Equality,
-    the hash and `fingerprint` are of the canonical form.
+    Layers may be given in any topological order; they are stored in depth-first post-order from the
+    sink, inputs in order, so that graphs that differ only in the numbering of their layers are equal
+    values, of one hash and one `fingerprint`. One layer that two others share and two equal layers in
+    parallel stay different networks.
 
     Raises:
         ArchitectureError: a value is out of range, a layer reads itself, a later layer or none at
