@@ -23,7 +23,7 @@ from eigen_jax.training import TrainConfig
 from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import evolution, measuring, memory, networks, ours, searches, steps
 from experiments.benchmark.measuring import NotMeasured, Plan, Timing
-from experiments.benchmark.networks import Convolution, benchmark_architectures, eight_layers, training_flops
+from experiments.benchmark.networks import benchmark_architectures, convolution, eight_layers, training_flops
 
 ONCE = Plan(rounds=1, seconds=0, runs=1)
 QUICK = dataclasses.replace(ONCE, quick=True)
@@ -138,7 +138,7 @@ def test_the_peak_is_that_of_the_faster_side(times):
 
 def test_every_part_is_held_against_pytorch(times, monkeypatch):
     times |= {"ours": 0.5, "PyTorch": 0.25}
-    monkeypatch.setattr(steps, "CONVOLUTIONS", (Convolution(5, 2, 3, stride=2),))
+    monkeypatch.setattr(steps, "CONVOLUTIONS", (convolution(5, 2, 3, stride=2),))
     monkeypatch.setattr(steps, "BATCH", 2)
     rows = list(steps.measure_parts(ONCE, print))
     assert [row.what for row in rows[:6:2]] == [
@@ -154,7 +154,7 @@ def test_every_part_is_held_against_pytorch(times, monkeypatch):
 
 @pytest.mark.slow
 def test_matrix_products_parts_and_mimicry_run(no_noise, small_mimicry, monkeypatch):
-    monkeypatch.setattr(steps, "CONVOLUTIONS", (Convolution(5, 2, 3, stride=2),))
+    monkeypatch.setattr(steps, "CONVOLUTIONS", (convolution(5, 2, 3, stride=2),))
     monkeypatch.setattr(steps, "BATCH", 2)
     rows = [*steps.measure_peak(ONCE, size=8)[1], *steps.measure_parts(ONCE, print)]
     assert [row.note for row in rows] == ["", TORCH_NOTE] * 6

@@ -1,6 +1,7 @@
 """The command that measures, see `experiments.benchmark`."""
 
 import dataclasses
+import functools
 import sys
 import time
 from argparse import Namespace
@@ -93,24 +94,21 @@ def _show_and_write(arguments: Namespace) -> None:
 
 def _measure(arguments: Namespace) -> list[Row]:
     """All rows of the groups asked for, with a line on stderr for each thing that is measured."""
-    plan = _plan(arguments)
+    # A quick run measures the memory where it is asked to.
+    is_left_out = arguments.quick and not arguments.only
+    plan = Plan(memory=arguments.memory or (None if is_left_out else Plan.memory))
+    if arguments.quick:
+        plan = dataclasses.replace(plan, quick=True, rounds=5, seconds=2, mutation_batches=(256,), runs=2)
     began = time.perf_counter()
+
+    def progress(group: str, what: str) -> None:
+        print(f"{time.perf_counter() - began:4.0f} s  {group}: {what}", file=sys.stderr, flush=True)
+
     rows: list[Row] = []
-    for group in (group for group in GROUPS if group in (arguments.only or GROUPS)):
-
-        def progress(what: str, group=group) -> None:
-            print(f"{time.perf_counter() - began:4.0f} s  {group}: {what}", file=sys.stderr, flush=True)
-
-        rows.extend(GROUPS[group](plan, progress))
+    for group, measure in GROUPS.items():
+        if group in (arguments.only or GROUPS):
+            rows.extend(measure(plan, functools.partial(progress, group)))
     return rows
-
-
-def _plan(arguments: Namespace) -> Plan:
-    """What a quick run leaves out is said here and by `Plan.quick`; memory is measured in one that asks for it."""
-    if not arguments.quick:
-        return Plan(memory=arguments.memory or Plan.memory)
-    memory = arguments.memory or (Plan.memory if "memory" in (arguments.only or ()) else None)
-    return Plan(quick=True, rounds=5, seconds=2, mutation_batches=(256,), runs=2, memory=memory)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@
 All networks take images of 32 x 32 x 3 and tell ten classes apart.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from importlib import resources
-from typing import ClassVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,43 +57,32 @@ def training_flops(architecture: Architecture) -> int:
     total = 3 * count_flops(architecture, num_classes=NUM_CLASSES)
     for layer in architecture.layers:
         if layer.op == "conv" and layer.inputs == (IMAGE,):
-            total -= _convolution_flops(architecture.input_shape, layer)
+            total -= Convolution(architecture.input_shape, layer).flops
     return total
 
 
-def _convolution_flops(input_shape: tuple[int, int, int], layer: Layer) -> int:
-    """Of one image, forward."""
-    alone = Architecture(input_shape=input_shape, layers=(layer,))
-    return count_flops(alone, num_classes=NUM_CLASSES) - 2 * layer.channels * NUM_CLASSES
+class Convolution(NamedTuple):
+    """A convolution alone."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Convolution:
-    """A convolution of the search space."""
-
-    size: int  # pixels a side of the maps that come in
-    read: int  # channels
-    channels: int  # that go out
-    kernel: int = 3
-    stride: int = 1
-
-    PASSES: ClassVar = ("forward", "input gradient", "kernel gradient")
+    input_shape: tuple[int, int, int]  # H x W x C
+    layer: Layer
 
     def __str__(self) -> str:
-        halving = ", stride 2" if self.stride == 2 else ""
-        widths = f"{self.read} to {self.channels}"
-        return f"conv {self.kernel} x {self.kernel}{halving}, {widths}, on {self.size} x {self.size}"
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """H x W x C."""
-        return self.size, self.size, self.read
+        (size, _, read), layer = self
+        halving = ", stride 2" if layer.stride == 2 else ""
+        return f"conv {layer.kernel} x {layer.kernel}{halving}, {read} to {layer.channels}, on {size} x {size}"
 
     @property
     def flops(self) -> int:
         """Floating-point operations of one image, forward."""
-        layer = Layer(op="conv", inputs=(IMAGE,), channels=self.channels, kernel=self.kernel, stride=self.stride)
-        return _convolution_flops(self.input_shape, layer)
+        alone = Architecture(input_shape=self.input_shape, layers=(self.layer,))
+        return count_flops(alone, num_classes=NUM_CLASSES) - 2 * self.layer.channels * NUM_CLASSES
+
+
+def convolution(size: int, read: int, channels: int, *, kernel: int = 3, stride: int = 1) -> Convolution:
+    """From `read` to so many channels, on maps of `size` x `size`."""
+    layer = Layer(op="conv", inputs=(IMAGE,), channels=channels, kernel=kernel, stride=stride)
+    return Convolution((size, size, read), layer)
 
 
 def noise_images(seed: int, images: int, input_shape: tuple[int, int, int]) -> tuple[Array, Array]:

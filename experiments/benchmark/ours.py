@@ -78,9 +78,9 @@ def product(size: int, dtype: ComputeDtype) -> Work:
 
 
 def convolution(convolution: Convolution, part: str, batch: int, dtype: ComputeDtype) -> Work:
-    """One of `Convolution.PASSES`."""
-    initializer = nn.initializers.he_normal()
-    module = Conv(convolution.channels, convolution.kernel, convolution.stride, kernel_init=initializer)
+    """One of `steps.PASSES`."""
+    layer = convolution.layer
+    module = Conv(layer.channels, layer.kernel, layer.stride, kernel_init=nn.initializers.he_normal())
     x = _noise(0, (batch, *convolution.input_shape), dtype)
     params = module.init(jax.random.key(1), x)
     if part == "forward":

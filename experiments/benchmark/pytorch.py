@@ -77,8 +77,8 @@ def product(size: int, dtype: ComputeDtype) -> Work:
 
 
 def convolution(convolution: Convolution, part: str, batch: int, dtype: ComputeDtype) -> Work:
-    """One of `Convolution.PASSES`, over and over."""
-    module: Any = nn.Sequential(*_same_conv(convolution.input_shape, convolution))
+    """One of `steps.PASSES`, over and over."""
+    module: Any = nn.Sequential(*_same_conv(*convolution))
     module = module.to(_device(), getattr(torch, dtype), memory_format=torch.channels_last)
     x = _noise((batch, *convolution.input_shape), dtype)
     if part == "forward":
@@ -168,16 +168,16 @@ def _layer(layer: Layer, input_shape: tuple[int, int, int]) -> nn.Module:
     return nn.MaxPool2d(2, ceil_mode=True) if layer.op == "pool" else Concat()
 
 
-def _same_conv(input_shape: tuple[int, int, int], wanted: Layer | Convolution) -> list[nn.Module]:
+def _same_conv(input_shape: tuple[int, int, int], layer: Layer) -> list[nn.Module]:
     """Convolution without bias; an odd pixel of padding goes to the right and to the bottom, as in XLA."""
 
     def padding(pixels: int) -> tuple[int, int]:
-        total = max((-(-pixels // wanted.stride) - 1) * wanted.stride + wanted.kernel - pixels, 0)
+        total = max((-(-pixels // layer.stride) - 1) * layer.stride + layer.kernel - pixels, 0)
         return total // 2, total - total // 2
 
     height, width, read = input_shape
     (top, bottom), (left, right) = padding(height), padding(width)
-    conv = functools.partial(nn.Conv2d, read, wanted.channels, wanted.kernel, wanted.stride, bias=False)
+    conv = functools.partial(nn.Conv2d, read, layer.channels, layer.kernel, layer.stride, bias=False)
     if (top, left) == (bottom, right):
         return [conv(padding=(top, left))]
     return [nn.ZeroPad2d((left, right, top, bottom)), conv()]

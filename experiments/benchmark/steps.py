@@ -19,7 +19,7 @@ from eigen_jax.teacher import CachedLogits
 from eigen_jax.training import ComputeDtype, Teacher
 from experiments.benchmark import measuring, networks, ours
 from experiments.benchmark.measuring import Plan, Prepare, Progress, Row, Work, compare
-from experiments.benchmark.networks import Convolution, benchmark_architectures, describe
+from experiments.benchmark.networks import benchmark_architectures, convolution, describe
 from experiments.machine import has_gpu
 
 GROUP = "training steps, batch 128"
@@ -29,12 +29,13 @@ DTYPES: tuple[ComputeDtype, ...] = ("float32", "bfloat16")
 LEFT_OUT = "left out by --quick"
 BATCH = 128  # of the parts
 CONVOLUTIONS = (
-    Convolution(32, 32, 32),
-    Convolution(32, 3, 32),
-    Convolution(32, 32, 48, stride=2),
-    Convolution(8, 96, 96),
-    Convolution(32, 32, 64, kernel=1),
+    convolution(32, 32, 32),
+    convolution(32, 3, 32),
+    convolution(32, 32, 48, stride=2),
+    convolution(8, 96, 96),
+    convolution(32, 32, 64, kernel=1),
 )
+PASSES = ("forward", "input gradient", "kernel gradient")
 
 _CPU_CHUNK = 8  # steps of one program on the CPU, where training itself calls for each
 _GPU_CALLS = 20  # steps before the loss is fetched on a GPU, which would stand idle if each waited for it
@@ -61,7 +62,7 @@ def measure_parts(plan: Plan, progress: Progress) -> Iterator[Row]:
     dtype, shape = _best_dtype(), (BATCH, 32, 32, 32)
     versus = functools.partial(compare, plan=plan, group="parts of a step, batch 128", times_pytorch="PyTorch")
     for each in CONVOLUTIONS:
-        for part in Convolution.PASSES:
+        for part in PASSES:
             sides = _sides("convolution", each, part, BATCH, dtype)
             yield from versus(sides, what=f"{each}: {part}", flops=BATCH * each.flops)
     for name, function in (("batch norm and ReLU", "norm"), ("max pooling", "pool")):

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from experiments.chaos import folders
 from experiments.chaos.folders import Phase
-from experiments.chaos.moments import MOST_KILLS, Awaits, Moment, Moments
+from experiments.chaos.moments import MOST_KILLS, Moment, Moments
 from experiments.chaos.processes import Child, Process
 
 Victim = Literal["run", "worker"]
@@ -202,12 +202,12 @@ class _DisturbedRun:
 
     def _wait(self, child: Child, moment: Moment, before: frozenset[tuple[Path, int]]) -> bool:
         """Waits for a moment, counted from now; whether the process still runs."""
-        if moment.awaits is Awaits.TURN:
+        if moment.awaits == "turn":
             phase = self._phase()
             patience = self.reference.patience
             return child.runs_until(lambda: self._phase() != phase, patience) and child.sleeps(moment.delay)
         runs = child.sleeps(moment.delay)
-        if runs and moment.awaits is Awaits.WRITING:
+        if runs and moment.awaits == "writing":
             return child.runs_until(
                 lambda: bool(folders.temporary_files(self.folder) - before), self.reference.patience
             )

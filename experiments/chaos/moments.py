@@ -1,8 +1,7 @@
 """When to kill: moments that reach every phase of a run, and the middle of writing files."""
 
-import enum
 import random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 MOST_KILLS = 40  # of one run; then it is left to end, so that no run is killed for ever
 
@@ -17,19 +16,13 @@ _PARTS = 6  # a run would be disturbed about so many times, if none of its work 
 _LONGER = 1.05  # delays grow by this with each kill of a run
 
 
-class Awaits(enum.Enum):
-    """What a moment comes after, besides its delay."""
-
-    NOTHING = enum.auto()  # the delay counts from the start of the process
-    WRITING = enum.auto()  # the same; then the first file that is being written
-    TURN = enum.auto()  # the next phase begins; then the delay
-
-
 class Moment(NamedTuple):
     """When to kill a process."""
 
     delay: float  # seconds
-    awaits: Awaits
+    # turn: the delay counts from the beginning of the next phase, else from the start of the process;
+    # writing: after it, the first file that is being written is waited for.
+    awaits: Literal["nothing", "writing", "turn"]
 
 
 class Moments:
@@ -52,9 +45,9 @@ class Moments:
         share = self._random.random()
         self._was_at_once = not self._was_at_once and share < (_AT_ONCE if kills else _FIRST_AT_ONCE)
         if self._was_at_once:
-            return Moment(self._random.uniform(0, self._start), Awaits.NOTHING)
+            return Moment(self._random.uniform(0, self._start), "nothing")
         kind = self._random.random()
         if kind < _TURN:
-            return Moment(self._random.uniform(0, scale / 2), Awaits.TURN)
+            return Moment(self._random.uniform(0, scale / 2), "turn")
         delay = self._start + self._random.expovariate(1 / scale)
-        return Moment(delay, Awaits.WRITING if kind < _TURN + _WRITING else Awaits.NOTHING)
+        return Moment(delay, "writing" if kind < _TURN + _WRITING else "nothing")
