@@ -83,8 +83,8 @@ def test_a_setting_that_older_runs_do_not_name_leaves_their_folder_its_name():
     assert digest(then) != digest({"t1": 60, "decay_steps": (350, 480)})
 
 
-def test_runs_differ_from_the_base_run_in_what_they_are_for_alone():
-    study = study_of("--generations", "4", "--seeds", "3")
+def test_runs_differ_from_the_base_run_in_what_they_are_for_alone(tmp_path):
+    study = study_of("--generations", "4", "--seeds", "3", *places(tmp_path))
     (base,), (plain,), (small,) = study.eigen, study.plain, study.step_sizes[10]
     was = base.settings.outcome()
 
@@ -98,8 +98,12 @@ def test_runs_differ_from_the_base_run_in_what_they_are_for_alone():
     assert changes(small.settings.outcome()) == expected
     (with_mimicry,) = study.retrainings(Choice.FOUND, mimicry=True)
     (without,) = study.retrainings(Choice.FOUND, mimicry=False)
-    assert changes(with_mimicry.settings_for(PARENT).outcome()) == {}
-    assert changes(without.settings_for(PARENT).outcome()) == {"teacher": "none"}
+    assert with_mimicry.settings is without.settings is None
+    FakeMakers().search("digits", base.settings)
+    assert with_mimicry.network == without.network == PARENT
+    for training in (with_mimicry, without):
+        assert training.settings is not None
+        assert changes(training.settings.outcome()) == ({} if training.mimicry else {"teacher": "none"})
 
 
 def test_the_teacher_has_a_folder_for_what_it_depends_on():

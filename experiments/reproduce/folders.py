@@ -39,6 +39,9 @@ class DataFacts:
         train, validation, test = (part.shape[0] for part in parts)
         return cls(fingerprint=dataset.fingerprint, train=train, validation=validation, test=test)
 
+    def __str__(self) -> str:
+        return f"{self.train:,} images to train on, {self.validation:,} to validate, {self.test:,} to test"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -49,6 +52,10 @@ class Machine:
     device: str
     accelerators: int
     data: DataFacts | None = None
+
+    def __str__(self) -> str:
+        cores = f"{self.cpu}, {self.cores} cores"
+        return cores if self.device == "cpu" else f"{self.accelerators} x {self.device}; {cores}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

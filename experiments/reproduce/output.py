@@ -9,7 +9,6 @@ from pathlib import Path
 from eigen_jax.report import ReportError, Table, provenance_notes, save_figure, write_table
 from eigen_jax.report.files import write_text
 from experiments.reproduce.figures import Picture
-from experiments.reproduce.folders import DataFacts, Machine
 from experiments.reproduce.request import Request
 from experiments.reproduce.runs import Run, Search
 from experiments.reproduce.study import Study
@@ -96,13 +95,14 @@ def _origin_notes(name: str, *, study: Study, runs: Sequence[Run]) -> tuple[str,
     origins = [run.origin for run in different]
     provenance = provenance_notes(
         command=study.request.command(name),
-        machine=_join(_describe_machine(origin.machine) for origin in origins),
+        machine=_join(str(origin.machine or _NOT_NOTED) for origin in origins),
         versions={each: _join(origin.versions.get(each, _NOT_NOTED) for origin in origins) for each in _VERSIONS},
         seeds=sorted({run.seed for run in runs}),
         compute=_compute(different),
     )
+    images = "" if study.data is None else f"{study.data}; "
     prints = _join(origin.data_fingerprint[:12] for origin in origins)
-    return (f"Data: {_describe_data(study.data)}fingerprint {prints}", *provenance)
+    return (f"Data: {images}fingerprint {prints}", *provenance)
 
 
 def _compute(runs: Iterable[Run]) -> Mapping[str, float | None]:
@@ -115,19 +115,6 @@ def _compute(runs: Iterable[Run]) -> Mapping[str, float | None]:
         if isinstance(run, Search):
             teacher |= {part: seconds for part, seconds in run.teacher_seconds.items() if teacher.get(part) is None}
     return {**{part: seconds for part, seconds in own.items() if seconds}, **teacher}
-
-
-def _describe_data(data: DataFacts | None) -> str:
-    if data is None:
-        return ""
-    return f"{data.train:,} images to train on, {data.validation:,} to validate, {data.test:,} to test; "
-
-
-def _describe_machine(machine: Machine | None) -> str:
-    if machine is None:
-        return _NOT_NOTED
-    cores = f"{machine.cpu}, {machine.cores} cores"
-    return cores if machine.device == "cpu" else f"{machine.accelerators} x {machine.device}; {cores}"
 
 
 def _join(values: Iterable[str]) -> str:

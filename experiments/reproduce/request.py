@@ -121,18 +121,10 @@ def _build_parser(about: str) -> argparse.ArgumentParser:
     add("--dataset", metavar="NAME", help=f"one of {', '.join(get_args(DatasetName))}")
     add("--preset", metavar="NAME", help="the settings to start from: paper, small or smoke")
     add("--seeds", nargs="*", type=int, default=[0], metavar="N", help="a run for each [0]")
-    add(
-        "--runs-dir",
-        type=absolute_path,
-        default=str(_RUNS_DIR),
-        metavar="PATH",
-        help=f"folder of all runs [{_RUNS_DIR}]",
-    )
+    add("--runs-dir", type=absolute_path, default=str(_RUNS_DIR), metavar="PATH", help="folder of runs [%(default)s]")
     output = f"folder of tables and pictures [{_RESULTS}/DATASET-PRESET]"
     add("--output", type=absolute_path, metavar="PATH", help=output)
-    add(
-        "--draw-only", action="store_true", help="make no run: tell of those that have finished, or say what is missing"
-    )
+    add("--draw-only", action="store_true", help="make no run: tell of the finished ones, or say what is missing")
     sizes = f"of Figure 3 [{' '.join(map(str, STEP_SIZES))}]"
     add("--step-sizes", nargs="*", type=positive, metavar="M", help=sizes)
     generations = f"of each search of Figure 3 [the preset's of primary succession, at most {GENERATIONS}]"

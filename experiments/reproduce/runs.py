@@ -149,15 +149,13 @@ class Retraining:
 
     @property
     def settings(self) -> Settings | None:
-        """Of the training, with the run folder; None without a network."""
-        return None if self.network is None else self.settings_for(self.network)
-
-    def settings_for(self, network: Architecture) -> Settings:
-        """The settings where this is the network: the run folder depends on it."""
+        """Of the training, with the run folder, which depends on the network; None without a network."""
+        if self.network is None:
+            return None
         search = self.search
         settings = search.settings if self.mimicry else dataclasses.replace(search.settings, teacher="none")
         kind, key = "mimicry" if self.mimicry else "plain", outcome_key(search.dataset, settings)
-        name = f"{search.dataset}-trained-{fingerprint(network)[:12]}-{kind}-seed{self.seed}-{key}"
+        name = f"{search.dataset}-trained-{fingerprint(self.network)[:12]}-{kind}-seed{self.seed}-{key}"
         return dataclasses.replace(settings, run_dir=search.folder.parent / name)
 
     @property
@@ -215,25 +213,20 @@ def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
     Raises:
         ReportError: they were not, not with `data` where those are known, or one of them cannot be read.
     """
-    expected = data.fingerprint if data else None
-    mimics: Run | None = None
+    known = {} if data is None else {"other data": (data.fingerprint, "this command's")}
     for run in runs:
-        _ = run.result, run if isinstance(run, Retraining) else run.individuals
+        # Read as well, so that damage shows before more is made.
+        _ = run.result, run.individuals if isinstance(run, Search) else None
         origin = run.origin
-        expected = expected or origin.data_fingerprint
-        if origin.data_fingerprint != expected:
-            raise ReportError(
-                f"{run.label} was made with other data (fingerprint {origin.data_fingerprint[:12]}, expected"
-                f" {expected[:12]}); choose another --runs-dir, or the data of before"
-            )
-        if (teacher := origin.teacher_fingerprint) is None:
-            continue
-        mimics = mimics or run
-        if (other := mimics.origin.teacher_fingerprint or "") != teacher:
-            raise ReportError(
-                f"{run.label} mimicked another teacher (fingerprint {teacher[:12]}) than {mimics.label}"
-                f" ({other[:12]}); choose another --runs-dir"
-            )
+        for what, own in (("other data", origin.data_fingerprint), ("another teacher", origin.teacher_fingerprint)):
+            if own is None:
+                continue
+            expected, whose = known.setdefault(what, (own, f"that of {run.label}"))
+            if own != expected:
+                raise ReportError(
+                    f"{run.label} was made with {what} (fingerprint {own[:12]}, {whose} is {expected[:12]});"
+                    " choose another --runs-dir, or the data and teacher of before"
+                )
 
 
 def outcome_key(dataset: DatasetName, settings: Settings) -> str:

@@ -5,7 +5,7 @@ paper's. The docstring of each table is what the help says of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from eigen_jax import report
 from eigen_jax.data.types import DatasetName
@@ -17,7 +17,6 @@ from experiments.reproduce.study import Study
 S = TypeVar("S")
 T = TypeVar("T")
 Values = Mapping[int, float | None]  # seed to number; None where the seed has none
-
 
 _HOUR = 3_600.0
 
@@ -96,9 +95,13 @@ def table_of_systems(study: Study, systems: Mapping[str, Sequence[Search]]) -> T
     """Table 1 of any systems: the searches of each, one a seed."""
     rows: list[Row] = []
     for name, searches in systems.items():
-        data, test = Entry("data set", Unit.TEXT, study.request.title), _results(searches, "test_accuracy")
-        own = [data, Entry("test accuracy", Unit.ACCURACY, test), _parameters(_chosen(searches, Choice.FOUND))]
-        rows.append((name, [*own, *_compute(searches), *_paper(study, "table1", name, columns=3)]))
+        entries = [
+            Entry("data set", Unit.TEXT, study.request.title),
+            Entry("test accuracy", Unit.ACCURACY, _results(searches, lambda result: result["test_accuracy"])),
+            _parameters(_chosen(searches, Choice.FOUND)),
+            *_compute(searches),
+        ]
+        rows.append((name, [*entries, *_paper(study, "table1", name, columns=3)]))
     notes = (
         "Test accuracy: of the network found, trained from scratch after the search (final training).",
         _SECONDS_NOTE,
@@ -117,11 +120,9 @@ def table2(study: Study) -> Table:
     for title, name in (("primary alone", "primary"), ("primary and secondary", "secondary")):
         until = {search.seed: search.phases_until(name) for search in study.eigen}
         best = _each(until, lambda phases: phases[-1].best)
-        test = _tests(best)
         entries = [
             Entry("validation accuracy", Unit.ACCURACY, _each(best, lambda network: network.t3.fitness)),
-            Entry("test accuracy", Unit.ACCURACY, test),
-            Entry("test accuracy gained", Unit.GAIN, test),
+            *_compared("test accuracy", _tests(best)),
             _parameters(best),
             Entry("networks trained", Unit.COUNT, _each(until, lambda phases: sum(each.trained for each in phases))),
             Entry("compute", Unit.SECONDS, _each(until, lambda phases: sum(each.seconds for each in phases))),
@@ -144,16 +145,17 @@ def table3(study: Study) -> Table:
     """
     rows: list[Row] = []
     for title, searches in (("without mimicry", study.plain), ("with mimicry", study.eigen)):
-        before, test = _chosen(searches, Choice.BEFORE_DUPLICATION), _results(searches, "test_accuracy")
-        searched = _results(searches, "search_test_accuracy")
+        before = _tests(_chosen(searches, Choice.BEFORE_DUPLICATION))
+        validation = _results(searches, lambda result: result["validation_accuracy"])
+        searched = _results(searches, lambda result: result["search_test_accuracy"])
+        test = _results(searches, lambda result: result["test_accuracy"])
         entries = [
-            Entry("validation accuracy", Unit.ACCURACY, _results(searches, "validation_accuracy")),
-            Entry("test accuracy before duplication, weights of the search", Unit.ACCURACY, _tests(before)),
+            Entry("validation accuracy", Unit.ACCURACY, validation),
+            Entry("test accuracy before duplication, weights of the search", Unit.ACCURACY, before),
             Entry("test accuracy, weights of the search", Unit.ACCURACY, searched),
-            Entry("test accuracy, final training", Unit.ACCURACY, test),
-            Entry("test accuracy gained", Unit.GAIN, test),
+            *_compared("test accuracy, final training", test),
             _parameters(_chosen(searches, Choice.FOUND)),
-            Entry("networks trained", Unit.COUNT, _results(searches, "trained")),
+            Entry("networks trained", Unit.COUNT, _results(searches, lambda result: result["trained"])),
             *_compute(searches),
         ]
         rows.append((title, [*entries, *_paper(study, "table3", title)]))
@@ -184,12 +186,10 @@ def table4(study: Study) -> Table:
     ):
         networks, again = _chosen(study.eigen, choice), _retrained(study, choice, mimicry=True)
         trainings += again.values()
-        test = _each(again, lambda training: training.result.test_accuracy)
         entries = [
             Entry("validation accuracy", Unit.ACCURACY, _each(networks, lambda network: network.t3.fitness)),
             Entry("test accuracy, weights of the search", Unit.ACCURACY, _tests(networks)),
-            Entry("test accuracy, trained again", Unit.ACCURACY, test),
-            Entry("test accuracy gained", Unit.GAIN, test),
+            *_compared("test accuracy, trained again", _each(again, lambda training: training.result.test_accuracy)),
             _parameters(networks),
             Entry("layers", Unit.COUNT, _each(networks, lambda network: len(network.architecture.layers))),
         ]
@@ -217,11 +217,9 @@ def table5(study: Study) -> Table:
         again = _retrained(study, Choice.FOUND, mimicry=mimicry)
         trainings += again.values()
         validation = _each(again, lambda training: training.result.final_validation_accuracy)
-        test = _each(again, lambda training: training.result.test_accuracy)
         entries = [
             Entry("validation accuracy", Unit.ACCURACY, validation),
-            Entry("test accuracy", Unit.ACCURACY, test),
-            Entry("test accuracy gained", Unit.GAIN, test),
+            *_compared("test accuracy", _each(again, lambda training: training.result.test_accuracy)),
             _parameters(_chosen(study.eigen, Choice.FOUND)),
             Entry("training", Unit.SECONDS, _each(again, lambda training: training.result.seconds.final)),
         ]
@@ -271,8 +269,8 @@ def _each(items: Mapping[int, T | None], of: Callable[[T], S | None]) -> dict[in
     return {seed: None if item is None else of(item) for seed, item in items.items()}
 
 
-def _results(searches: Iterable[Search], name: str) -> Values:
-    return {search.seed: search.result[name] for search in searches}
+def _results(searches: Iterable[Search], number: Callable[[Mapping[str, Any]], float | None]) -> Values:
+    return {search.seed: number(search.result) for search in searches}
 
 
 def _chosen(searches: Iterable[Search], choice: Choice) -> dict[int, Individual | None]:
@@ -287,6 +285,11 @@ def _retrained(study: Study, choice: Choice, *, mimicry: bool) -> dict[int, Retr
 def _tests(networks: Mapping[int, Individual | None]) -> Values:
     """Test accuracies with the weights of the search."""
     return _each(networks, lambda network: network.test_accuracy)
+
+
+def _compared(heading: str, accuracies: Values) -> Iterator[Entry]:
+    yield Entry(heading, Unit.ACCURACY, accuracies)
+    yield Entry("test accuracy gained", Unit.GAIN, accuracies)
 
 
 def _parameters(networks: Mapping[int, Individual | None]) -> Entry:
