@@ -76,7 +76,6 @@ class Entry(NamedTuple):
     heading: str
     unit: Unit
     value: Values | Cell  # numbers by seed, of which a gain is that on the first row; or the cell as it is
-    absent: str = NOT_MEASURED  # the cell where no seed has a number
 
 
 Row = tuple[str, list[Entry]]  # title and entries, of the same columns in every row of a table
@@ -260,7 +259,7 @@ def _cell(entry: Entry, first: Entry) -> Cell:
     if not isinstance(entry.value, Mapping):
         return entry.value
     if entry.unit is not Unit.GAIN:
-        return report.measured(entry.value, absent=entry.absent)
+        return report.measured(entry.value)
     assert isinstance(first.value, Mapping)
     return "" if entry is first else report.gain(entry.value, first.value)
 
@@ -298,13 +297,13 @@ def _parameters(networks: Mapping[int, Individual | None]) -> Entry:
 
 def _compute(searches: Iterable[Search]) -> Iterator[Entry]:
     """Of searches, apart from one another; the work on a teacher was done once, however many runs mimic it."""
-    own = {search.seed: search.seconds for search in searches}
-    yield Entry("search", Unit.SECONDS, _each(own, lambda seconds: seconds["search"]))
+    yield Entry("search", Unit.SECONDS, {search.seed: search.seconds["search"] for search in searches})
     for part in TEACHER_PARTS:
         shared = [search.teacher_seconds[part] for search in searches if part in search.teacher_seconds]
         known = (report.Shared(value=seconds) for seconds in shared if seconds is not None)
         yield Entry(part, Unit.SECONDS, next(known, NOT_MEASURED) if shared else NOTHING)
-    yield Entry("final training", Unit.SECONDS, _each(own, lambda seconds: seconds["final training"]), absent=NOTHING)
+    final = {search.seed: search.seconds["final training"] for search in searches}
+    yield Entry("final training", Unit.SECONDS, report.measured(final, absent=NOTHING))
 
 
 def _paper(study: Study, table: str, row: str, *, columns: int = 1) -> Iterator[Entry]:
