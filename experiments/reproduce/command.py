@@ -40,9 +40,7 @@ def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """The names of the experiments that a command line asks for, in the order of the catalogue, and its options.
 
     Names stand before the options, or among them where they cannot be the value of one. Without any, all are meant.
-
-    Raises:
-        SettingsError: a name that there is not.
+    Raises SettingsError for a name that there is not.
     """
     first = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
     for name in first:

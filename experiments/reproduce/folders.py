@@ -142,11 +142,7 @@ def read_training_result(folder: Path) -> TrainingResult:
 
 
 def note_machine(folder: Path, data: DataFacts | None) -> None:
-    """Writes down beside a run which machine finished it, and how much data it was made with.
-
-    Raises:
-        ReportError: it cannot be written.
-    """
+    """Writes down beside a run what finished it, and with how much data; raises ReportError where it cannot."""
     noted = {**describe_machine(), "accelerators": len(jax.devices()), "data": data and dataclasses.asdict(data)}
     write_text(folder / _MACHINE, json.dumps(noted, indent=2) + "\n")
 

@@ -23,11 +23,7 @@ _EXTENT = re.compile(rf"^- (Seeds|Step sizes|{_GENERATIONS}): ([\d, ]+)$", re.MU
 
 
 def check_writable(folder: Path) -> None:
-    """Makes a folder, and checks that files can be written there.
-
-    Raises:
-        ReportError: they cannot.
-    """
+    """Makes a folder, and checks that files can be written there; raises ReportError where they cannot."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -63,11 +59,7 @@ def check_keeps_more(name: str, *, request: Request, runs: Sequence[Run]) -> Non
 
 
 def write(told: Table | Picture, name: str, *, study: Study, runs: Sequence[Run]) -> tuple[Path, ...]:
-    """Writes what is told of an experiment's runs, which have finished; returns the paths of the files.
-
-    Raises:
-        ReportError: they cannot be written.
-    """
+    """Writes what is told of finished runs; gives the files' paths, or raises ReportError where they cannot be."""
     shown = runs if isinstance(told, Table) or told.runs is None else told.runs
     notes = (*told.notes, *_origin_notes(name, study=study, runs=shown))
     stem = study.request.output / name

@@ -63,8 +63,7 @@ class Request:
 def read_request(argv: Sequence[str], *, about: str) -> Request:
     """Reads a command line without the names; prints the help and raises SystemExit where that is asked for.
 
-    Raises:
-        SettingsError: an option or a value that cannot be.
+    Raises SettingsError for an option or a value that cannot be.
     """
     given, rest = _build_parser(about).parse_known_args(argv)
     for name, instead in _PLANNED.items():

@@ -104,11 +104,7 @@ class RunMaker:
         self.began = self.clock()
 
     def make(self, runs: Iterable[Run]) -> None:
-        """Makes those of these runs that have not finished; trainings come after the searches of their networks.
-
-        Raises:
-            EigenError, Interrupted.
-        """
+        """Makes those of these runs that have not finished; trainings come after the searches of their networks."""
         for run in runs:
             # Asked one by one: two trainings may turn out to be of one network.
             if unfinished([run]):
@@ -133,8 +129,6 @@ class RunMaker:
         assert settings is not None, "a training without a network is not needed"
         if isinstance(run, Search):
             self.search(dataset, settings)
-        else:
-            assert run.network is not None, "as above"
-            if cause := self.train(dataset, settings, run.network):
-                print(f"{run.label}: the training diverged ({cause})", flush=True)
+        elif run.network and (cause := self.train(dataset, settings, run.network)):
+            print(f"{run.label}: the training diverged ({cause})", flush=True)
         note_machine(settings.run_dir, self.study.data)
