@@ -24,7 +24,8 @@ class Experiment(NamedTuple):
 def describe_experiments() -> str:
     """What each experiment is, what it costs, and what the paper reports: for the help."""
     texts = {name: inspect.getdoc(experiment.tell) for name, experiment in sorted(EXPERIMENTS.items())}
-    return "\n\n".join(f"{name}: {text}\n{describe_published(name)}".rstrip() for name, text in texts.items())
+    paragraphs = [f"{name}: {text}\n{describe_published(name)}".rstrip() for name, text in texts.items()]
+    return "\n\n".join(text.replace("\n\n", "\n").replace("\n", "\n  ") for text in paragraphs)
 
 
 def check_compares(name: str, settings: Settings) -> None:

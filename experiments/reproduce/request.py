@@ -18,7 +18,7 @@ from experiments.settings import Settings, SettingsError, flag
 STEP_SIZES = (1, 2, 10, 50, 100, 200)  # of Figure 3, both of its panels
 GENERATIONS = 20  # of a search of Figure 3, where the preset does not end earlier
 
-_TITLES: dict[DatasetName, str] = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits"}
+_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits"}
 _PROGRAM = "python -m experiments.reproduce"
 _RUNS_DIR = Path("runs/paper")
 _RESULTS = Path("experiments/results")
@@ -39,6 +39,7 @@ class Request:
     """A command line, but for the names of tables and figures."""
 
     dataset: DatasetName
+    title: str  # what people call the data set
     preset: str
     settings: Settings  # of every run, up to what its plan changes
     is_changed: bool  # whether a setting that outcomes depend on is not the preset's
@@ -49,11 +50,6 @@ class Request:
     step_sizes: tuple[int, ...]  # of Figure 3
     generations: int  # of each search of Figure 3
     arguments: tuple[str, ...]  # in one order, with what decides the outcome written out, without --draw-only
-
-    @property
-    def title(self) -> str:
-        """What people call the data set."""
-        return _TITLES[self.dataset]
 
     def command(self, experiment: str) -> str:
         """The command that makes one table or figure."""
@@ -84,6 +80,7 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
     own = f"-{digest({**outcome, 'teacher_logits': settings.teacher_logits})}" if is_changed else ""
     return Request(
         dataset=dataset,
+        title=_TITLES[dataset],
         preset=preset,
         settings=settings,
         is_changed=is_changed,

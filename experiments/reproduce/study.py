@@ -52,11 +52,11 @@ class Study:
             saturation_gain=0.0,
             final_steps=0,
         )
-        sizes = {size: dataclasses.replace(alone, primary_steps=size) for size in self.request.step_sizes}
-        return {
-            size: self._searches(settings, what=f"step size {size}", slug=f"steps{size}")
-            for size, settings in sizes.items()
-        }
+        searches = {}
+        for size in self.request.step_sizes:
+            settings = dataclasses.replace(alone, primary_steps=size)
+            searches[size] = self._searches(settings, what=f"step size {size}", slug=f"steps{size}")
+        return searches
 
     def retrainings(self, choice: Choice, *, mimicry: bool) -> tuple[Retraining, ...]:
         """Trainings of a network of each of EIGEN's searches."""

@@ -57,8 +57,11 @@ def published(table: str, row: str, dataset: DatasetName) -> Published:
 
 def describe_published(table: str) -> str:
     """What the paper's table reports on CIFAR-10 and CIFAR-100, a line a row; empty for a figure."""
-    rows = [(row, map(_describe, both)) for (name, row), both in _ROWS.items() if name == table]
-    return "\n".join(f"The paper, {row}: {' and '.join(both)}." for row, both in rows)
+    return "\n".join(
+        f"The paper, {row}: {_describe(cifar10)} on CIFAR-10; {_describe(cifar100)} on CIFAR-100."
+        for (name, row), (cifar10, cifar100) in _ROWS.items()
+        if name == table
+    )
 
 
 def _describe(row: Published) -> str:
@@ -82,8 +85,8 @@ Row = tuple[str, list[Entry]]  # title and entries, of the same columns in every
 def table1(study: Study) -> Table:
     """EIGEN's test accuracy, parameters and compute on a data set.
 
-    Compute is told apart: search, teacher, final training. Cost: a search a seed, and a teacher for all.
-    The other experiments find these searches again.
+    Compute is told apart: search, teacher, final training.
+    Cost: a search a seed, and a teacher for all. The other experiments find these searches again.
     """
     return table_of_systems(study, {"EIGEN": study.eigen})
 
@@ -111,7 +114,8 @@ def table2(study: Study) -> Table:
     """Primary succession alone against primary and secondary succession.
 
     The paper reports the accuracy when each succession has ended. Both are in the record of one search,
-    with the networks trained and the compute until then. Cost: the searches of Table 1.
+    with the networks trained and the compute until then.
+    Cost: the searches of Table 1.
     """
     rows: list[Row] = []
     for title, name in (("primary alone", "primary"), ("primary and secondary", "secondary")):
