@@ -265,12 +265,12 @@ def test_searches_evolution_mutation_and_memory_run(monkeypatch, tmp_path):
 def test_memory_is_read_early_and_at_the_end_of_training(monkeypatch):
     read, trained = iter([0.0, 100.0, 110.0]), []
 
-    def run_job(job, dataset):
-        trained.append((job.until, job.architecture))
-        return SimpleNamespace(cause=None)
+    def run(jobs):
+        trained.append((jobs[0].until, jobs[0].architecture))
+        return [(0, SimpleNamespace(cause=None))]
 
     networks = list(benchmark_architectures().values())
-    monkeypatch.setattr(memory, "run_job", run_job)
+    monkeypatch.setattr(memory, "InlineExecutor", lambda dataset: SimpleNamespace(run=run))
     monkeypatch.setattr(memory, "_resident_mib", lambda: next(read))
     monkeypatch.setattr(memory, "EARLY", 1)
     monkeypatch.setattr(memory, "different_architectures", lambda: iter(networks))

@@ -158,7 +158,7 @@ def test_a_training_that_is_interrupted_after_a_save_goes_on_to_the_same_bits(
     monkeypatch.setattr(checkpoint, "save", save_and_die)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train(noise, tmp_path, config=CONFIG, save_every=0.0)
+            train(noise, tmp_path, config=CONFIG, care=Care(save_every=0.0))
     trained = train(noise, tmp_path, config=UNMINDFUL, teacher=(teacher := Recording()))
     assert saved == [*range(1, 9), 10]
     assert len(teacher.asked) == 2, "only what was left is trained"

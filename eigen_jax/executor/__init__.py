@@ -10,16 +10,3 @@ from eigen_jax.executor.interface import Executor, ExecutorError, JobProgress
 from eigen_jax.executor.jobs import Job, Outcome, prepare_job, run_job
 from eigen_jax.executor.pool import PoolExecutor
 from eigen_jax.executor.processes import ProcessWorkers
-
-__all__ = [
-    "Executor",
-    "ExecutorError",
-    "InlineExecutor",
-    "Job",
-    "JobProgress",
-    "Outcome",
-    "PoolExecutor",
-    "ProcessWorkers",
-    "prepare_job",
-    "run_job",
-]

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
+from typing import Self
 
 from eigen_jax.executor.interface import JobProgress
 from eigen_jax.executor.jobs import Job, Outcome
@@ -23,6 +24,16 @@ class InlineExecutor:
         """
         self.session = Session(dataset, teacher)
         self.should_stop = should_stop
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drops the compiled programs."""
+        self.session.close()
 
     def run(self, jobs: Sequence[Job], *, on_progress: JobProgress | None = None) -> Iterator[tuple[int, Outcome]]:
         """See `Executor`. While a job runs, the programs of the next one are compiled."""

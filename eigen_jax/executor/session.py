@@ -1,5 +1,6 @@
 """What runs jobs one after the other in one process: the data and the teacher, and what is kept between jobs."""
 
+import dataclasses
 import math
 import traceback
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from eigen_jax.executor.interface import Finished, Overdue, Ready, Refused, Stop
 from eigen_jax.executor.jobs import Job, Outcome, prepare_job, run_job
 from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import ShouldStop, StoppedError, never
-from eigen_jax.training import Batch, Dataset, ProgressCallback, Teacher, TrainConfig, batch_shapes
+from eigen_jax.training import Batch, Dataset, Programs, ProgressCallback, Teacher, TrainConfig, batch_shapes
 
 # No fault of an individual: the disk is full or was taken away, or a setting does not fit the machine.
 _REFUSALS = (OSError, CheckpointError, ConfigError)
@@ -26,7 +27,7 @@ GRACE = 60.0  # seconds of work beyond its bound that a job has to notice it; a 
 
 
 class Session:
-    """The jobs of one process."""
+    """The jobs of one process. It holds compiled programs: to be closed after the last job."""
 
     def __init__(
         self,
@@ -48,13 +49,14 @@ class Session:
         self.teacher = teacher
         self.is_held = is_held
         self.grace = grace
+        self.programs = Programs()
         self._shapes: dict[TrainConfig, Batch] = {}
 
     def prepare(self, job: Job) -> None:
         """Compiles in the background what a job will ask for."""
         if job.config not in self._shapes:
             self._shapes[job.config] = batch_shapes(job.key, self.dataset, config=job.config, teacher=self.teacher)
-        prepare_job(job, self.dataset, self._shapes[job.config])
+        prepare_job(job, self.dataset, self._shapes[job.config], programs=self.programs)
 
     def run(
         self,
@@ -68,11 +70,11 @@ class Session:
 
         Args:
             job: what to run.
-            should_stop: see `run_job`.
+            should_stop: whether to save the job and to leave it.
             on_progress: see `run_job`.
             on_overdue: called from another thread, at most once.
         """
-        limit = math.inf if job.time_limit is None else job.time_limit
+        limit = math.inf if job.care.time_limit is None else job.care.time_limit
 
         def alarm(seconds: float) -> None:
             cause = f"training took more than {limit:g} s, and did not end by itself {self.grace:g} s later"
@@ -82,14 +84,15 @@ class Session:
             clock.wait_while_held()
             return should_stop()
 
+        job = dataclasses.replace(job, care=dataclasses.replace(job.care, should_stop=hold_or_stop))
         with WorkClock(is_held=self.is_held, alarm_at=limit + self.grace, alarm=alarm) as clock:
             return run_job(
                 job,
                 self.dataset,
                 teacher=self.teacher,
-                should_stop=hold_or_stop,
                 on_progress=on_progress,
                 clock=clock,
+                programs=self.programs,
             )
 
     def answer(
@@ -115,6 +118,10 @@ class Session:
             # A mistake of the program, not of the individual: it must be seen, and must not be bred around.
             traceback.print_exc()
             return Refused(f"a worker failed with {type(error).__name__}, whose traceback is in its output; report it")
+
+    def close(self) -> None:
+        """Drops the programs."""
+        self.programs.close()
 
 
 def readiness() -> Ready | Refused:

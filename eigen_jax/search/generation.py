@@ -20,15 +20,29 @@ from eigen_jax.evolution import EvolutionState, Phase, Survival, children, survi
 from eigen_jax.executor import Executor, Job, Outcome
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import Operator
-from eigen_jax.resumable import SAVE_EVERY, Seconds
+from eigen_jax.resumable import Care, Seconds, never
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.folder import RunFolder, told_as_folder_error
 from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
+from eigen_jax.training import Teacher, TrainState
 
 PyTree = Any
 
 _LAST = 2  # the landmark T1 + T2 + T3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Context:
+    """What stays the same through a search."""
+
+    config: SearchConfig
+    dataset: Dataset
+    teacher: Teacher | None
+    run: RunFolder
+    executor: Executor  # where individuals are trained
+    care: Care
+    observer: SearchObserver
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -38,50 +52,45 @@ class Candidate:
     index: int
     architecture: Architecture
     key: Array
-    same_as: Reference | None = None  # whose measurements these are
-    fitness: list[float] = dataclasses.field(default_factory=lambda: [math.nan] * 3)  # at the landmarks
-    cause: str | None = None
-    test_accuracy: float | None = None  # of survivors only
-    seconds: Seconds = dataclasses.field(default_factory=Seconds)
+    trained: list[Outcome] = dataclasses.field(default_factory=list)  # of its own jobs, one a landmark
+    same_as: Reference | None = None  # an equal individual, whose outcomes count in place of its own
+    taken: list[Outcome] | None = None  # the outcomes of that one
 
-    def record(self, landmark: int, outcome: Outcome) -> None:
-        """Takes over what became of the training to a landmark."""
-        self.fitness[landmark] = outcome.fitness
-        self.cause, self.test_accuracy = outcome.cause, outcome.test_accuracy
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What was measured at the landmarks so far."""
+        return self.trained if self.taken is None else self.taken
+
+    @property
+    def cause(self) -> str | None:
+        """Why it failed."""
+        return self.outcomes[-1].cause if self.outcomes else None
+
+    @property
+    def seconds(self) -> Seconds:
+        """What its own jobs took."""
+        *before, last = self.trained or [Outcome(fitness=math.nan)]
         # What a job that failed says it took, it took after the landmark before.
-        self.seconds = outcome.seconds if outcome.cause is None else self.seconds + outcome.seconds
+        return before[-1].seconds + last.seconds if before and last.cause is not None else last.seconds
 
+    def fitness(self, landmark: int) -> float:
+        """NaN where there is none."""
+        return self.outcomes[landmark].fitness if landmark < len(self.outcomes) else math.nan
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Care:
-    """How individuals are looked after while they train; no outcome depends on it but that of a time limit."""
-
-    save_every: float = SAVE_EVERY  # seconds between two saves of an individual
-    time_limit: float | None = None  # seconds that an individual may take, compiling included; None: no limit
+    def take_over(self, same_as: Reference, outcomes: list[Outcome]) -> None:
+        """Counts what an equal individual measured, and measures from here on."""
+        self.same_as, self.taken = same_as, outcomes
 
 
 class GenerationTrainer:
     """Trains the generations of one search, and remembers what it measured."""
 
-    def __init__(
-        self,
-        key: Array,
-        config: SearchConfig,
-        dataset: Dataset,
-        run: RunFolder,
-        executor: Executor,
-        observer: SearchObserver,
-        care: Care,
-    ) -> None:
+    def __init__(self, key: Array, context: Context) -> None:
         self.key = key
-        self.config = config
-        self.dataset = dataset
-        self.run = run
-        self.executor = executor
-        self.observer = observer
-        self.care = care
+        self.context = context
+        self.config = context.config
+        self.run = context.run
         self.measured: dict[Architecture, Individual] = {}  # whose training gave an architecture's fitness
-        self.tested: dict[Reference, float] = {}  # test accuracy of those that survived
 
     def remember(self, individuals: Iterable[Individual]) -> None:
         """Lets later individuals of the same architectures take the measurements over."""
@@ -90,8 +99,6 @@ class GenerationTrainer:
             # One that went extinct is trained anew as a duplicate, and is then known to the end.
             if individual.same_as is None and (known is None or known.t3.fitness is None):
                 self.measured[individual.architecture] = individual
-            if individual.test_accuracy is not None:
-                self.tested[individual.same_as or individual.reference] = individual.test_accuracy
 
     def candidates(self, evolution: EvolutionState) -> list[Candidate]:
         """The generation's individuals; what is known of equal architectures is taken over."""
@@ -105,10 +112,7 @@ class GenerationTrainer:
             candidate = Candidate(index=index, architecture=architecture, key=jax.random.fold_in(key, index))
             known = self.measured.get(architecture)
             if known is not None and self._is_enough(known, to_the_end=spared):
-                candidate.same_as = known.reference
-                landmarks = (known.t1, known.t2, known.t3)
-                candidate.fitness = [math.nan if each.fitness is None else each.fitness for each in landmarks]
-                candidate.cause = known.cause
+                candidate.take_over(known.reference, _outcomes_of(known))
             candidates.append(candidate)
         return candidates
 
@@ -131,23 +135,23 @@ class GenerationTrainer:
             if landmark < _LAST:
                 survives = (survival.survives_first, survival.survives_second)[landmark]
                 threshold = (survival.thresholds.first, survival.thresholds.second)[landmark]
-                self.observer.individuals_extinct(
+                self.context.observer.individuals_extinct(
                     landmark=landmark,
                     indices=np.flatnonzero(alive & ~survives).tolist(),
                     threshold=lineage.landmark(None, float(threshold)).threshold,
                 )
                 alive = survives
-        self._remember_tests(generation, candidates, survival)
         return survival
 
     def fitness(self, candidates: Sequence[Candidate]) -> Array:
         """[P, 3] float32; -inf where there is none, as in slots without a child."""
-        fitness = np.full((self.config.evolution.population_size, 3), -np.inf, np.float32)
-        fitness[: len(candidates)] = [candidate.fitness for candidate in candidates]
+        fitness = np.full((self.config.evolution.population_size, _LAST + 1), -np.inf, np.float32)
+        for candidate in candidates:
+            fitness[candidate.index] = [candidate.fitness(landmark) for landmark in range(_LAST + 1)]
         # On the device, a NaN is a fault, which JAX_DEBUG_NANS is to find.
         return jnp.asarray(np.where(np.isnan(fitness), -np.inf, fitness))
 
-    def variables(self, generation: int, candidate: Candidate, abstract: PyTree) -> PyTree:
+    def variables(self, generation: int, candidate: Candidate, abstract: TrainState) -> PyTree:
         """The weights of a candidate that was trained to the end.
 
         Args:
@@ -163,7 +167,7 @@ class GenerationTrainer:
             return checkpoint.restore(folder, "state", abstract=abstract).variables
         except CheckpointError:
             # Damaged, or lost with the folder, after it was measured.
-            list(self.executor.run([self._job(generation, _LAST, candidate)]))
+            list(self.context.executor.run([self._job(generation, _LAST, candidate)]))
             return checkpoint.restore(folder, "state", abstract=abstract).variables
 
     def clear(self, *, but: int | None = None) -> None:
@@ -184,17 +188,6 @@ class GenerationTrainer:
                 if self.run.individuals.exists():
                     self.run.individuals.rmdir()
 
-    def _remember_tests(self, generation: int, candidates: list[Candidate], survival: Survival) -> None:
-        """Notes the survivors' test accuracy, for the record only: nothing is selected by it."""
-        for index in np.flatnonzero(survival.survives).tolist():
-            candidate = candidates[index]
-            if candidate.same_as is not None:
-                # It has survived before, or earlier in this generation: thresholds never fall.
-                candidate.test_accuracy = self.tested[candidate.same_as]
-            else:
-                assert candidate.test_accuracy is not None, "who survives was trained to the end"
-                self.tested[Reference(generation=generation, index=index)] = candidate.test_accuracy
-
     def _measure(
         self, generation: int, landmark: int, candidates: list[Candidate], alive: np.ndarray, journal: Journal
     ) -> None:
@@ -208,8 +201,8 @@ class GenerationTrainer:
         for twin in twins:
             original = first[twin.architecture]
             if original.cause is not None or not self.config.reevaluate:
-                twin.same_as = original.same_as or Reference(generation=generation, index=original.index)
-                twin.fitness, twin.cause = original.fitness, original.cause
+                place = Reference(generation=generation, index=original.index)
+                twin.take_over(original.same_as or place, original.outcomes)
         self._train(generation, landmark, [twin for twin in twins if twin.same_as is None], journal)
         for candidate in living:
             if candidate.same_as is not None:
@@ -223,11 +216,11 @@ class GenerationTrainer:
             if outcome is None:
                 to_train.append(candidate)
             else:
-                candidate.record(landmark, outcome)
+                candidate.trained.append(outcome)
                 self._tell(landmark, candidate)
 
         def on_progress(position: int, step: int, loss: float, steps_per_second: float) -> None:
-            self.observer.training_progress(
+            self.context.observer.training_progress(
                 index=to_train[position].index,
                 landmark=landmark,
                 step=step,
@@ -237,15 +230,15 @@ class GenerationTrainer:
             )
 
         jobs = [self._job(generation, landmark, candidate) for candidate in to_train]
-        for position, outcome in self.executor.run(jobs, on_progress=on_progress):
+        for position, outcome in self.context.executor.run(jobs, on_progress=on_progress):
             candidate = to_train[position]
             journal.add(candidate.index, landmark, outcome)
-            candidate.record(landmark, outcome)
+            candidate.trained.append(outcome)
             self._tell(landmark, candidate)
 
     def _tell(self, landmark: int, candidate: Candidate) -> None:
-        fitness = candidate.fitness[landmark]
-        self.observer.individual_measured(
+        fitness = candidate.fitness(landmark)
+        self.context.observer.individual_measured(
             index=candidate.index,
             landmark=landmark,
             fitness=fitness if math.isfinite(fitness) else None,
@@ -262,12 +255,22 @@ class GenerationTrainer:
             config=self.config.train,
             folder=self._folder(generation, candidate),
             tested=landmark == _LAST,
-            save_every=self.care.save_every,
-            time_limit=self.care.time_limit,
+            # The executor asks its own, and a worker in another process could not ask this one.
+            care=dataclasses.replace(self.context.care, should_stop=never),
         )
 
     def _folder(self, generation: int, candidate: Candidate) -> Path:
         return self.run.individuals.absolute() / f"{generation}-{candidate.index}"
+
+
+def _outcomes_of(known: Individual) -> list[Outcome]:
+    """What the record says that an individual measured, as its jobs said it."""
+    # Thresholds never fall: who survives now and was measured to the end before survived then, and was tested.
+    landmarks = ((known.t1, None), (known.t2, None), (known.t3, known.test_accuracy))
+    outcomes = [
+        Outcome(fitness=each.fitness, test_accuracy=tested) for each, tested in landmarks if each.fitness is not None
+    ]
+    return outcomes if known.cause is None else [*outcomes, Outcome(fitness=math.nan, cause=known.cause)]
 
 
 def individuals_of(
@@ -287,21 +290,20 @@ def individuals_of(
         survival: who lives.
         num_classes: K.
     """
+    generation = int(evolution.generation)
     duplicated = evolution.phase == Phase.DUPLICATION
     counts = np.asarray(evolution.population.operators).tolist()
     repeats = np.asarray(evolution.population.repeats).tolist()
-    next_parent = [int(part) for part in following.parent_id]
     first_threshold, second_threshold = float(survival.thresholds.first), float(survival.thresholds.second)
     individuals = []
     for index, candidate in enumerate(candidates):
         survived_first = bool(survival.survives_first[index])
         survived_second = bool(survival.survives_second[index])
-        first, second, last = candidate.fitness
-        is_parent = [int(evolution.generation), index] == next_parent
         operators = {op.name.lower(): count for op, count in zip(Operator, counts[index], strict=True)}
+        is_parent = reference(following.parent_id) == Reference(generation=generation, index=index)
         individuals.append(
             Individual(
-                generation=int(evolution.generation),
+                generation=generation,
                 phase=Phase(int(evolution.phase)).name.lower(),
                 index=index,
                 parent=reference(evolution.parent_id),
@@ -310,10 +312,10 @@ def individuals_of(
                 architecture=candidate.architecture,
                 parameters=count_parameters(candidate.architecture, num_classes=num_classes),
                 flops=count_flops(candidate.architecture, num_classes=num_classes),
-                t1=lineage.landmark(first, first_threshold),
-                t2=lineage.landmark(second, second_threshold) if survived_first else lineage.Landmark(),
-                t3=lineage.landmark(last if survived_second else None),
-                test_accuracy=candidate.test_accuracy,
+                t1=lineage.landmark(candidate.fitness(0), first_threshold),
+                t2=lineage.landmark(candidate.fitness(1), second_threshold) if survived_first else lineage.Landmark(),
+                t3=lineage.landmark(candidate.fitness(_LAST) if survived_second else None),
+                test_accuracy=candidate.outcomes[_LAST].test_accuracy if survival.survives[index] else None,
                 fate=_fate(candidate, survived_first, survived_second, is_parent),
                 cause=candidate.cause,
                 same_as=candidate.same_as,

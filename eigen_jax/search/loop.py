@@ -1,11 +1,12 @@
 """The loop: breed, train to the landmarks, extinguish, select, record, save; then the final training."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.evolution import EvolutionState, Phase, evolution_step, genesis
 from eigen_jax.executor import Executor, InlineExecutor
 from eigen_jax.lineage import Fate, Individual
-from eigen_jax.resumable import ShouldStop, StoppedError, never
+from eigen_jax.resumable import Care, StoppedError
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.final import evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder, RunFolderError
-from eigen_jax.search.generation import Care, GenerationTrainer, individuals_of, reference
+from eigen_jax.search.generation import Context, GenerationTrainer, individuals_of, reference
 from eigen_jax.search.observer import SearchObserver, SearchResult
 from eigen_jax.search.results import describe_search
-from eigen_jax.training import DivergedError, Teacher, TrainState, abstract_state
+from eigen_jax.training import DivergedError, Programs, Teacher, TrainState, abstract_state
 from eigen_jax.training.programs import compiled
 
 PyTree = Any
@@ -58,7 +59,6 @@ def run_search(
     settings: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
     observer: SearchObserver | None = None,
-    should_stop: ShouldStop = never,
 ) -> SearchResult:
     """Searches through all phases and trains the network found, or goes on with a search that was interrupted.
 
@@ -75,42 +75,40 @@ def run_search(
             that follow the training images.
         executor: where individuals are trained, with this data set and teacher; by default, one after
             the other in this process.
-        care: how often individuals are saved, and how long they may take.
+        care: how often networks in training are saved, how long individuals may take, and when to
+            save what is under way and to leave, for which an executor that is given has its own.
         settings: what settings.json says of the run, and what must be the same for it to go on;
             all of `config` by default.
         notes: what else settings.json says of it.
         observer: who is told of what happens.
-        should_stop: whether to save what is under way and to leave; the executor has its own.
 
     Raises:
         StoppedError: it was asked to stop; the same call goes on.
         BarrenSearchError: nothing survived the first generations.
         ExecutorError: individuals cannot be trained, for a reason that lies in none of them.
-        ConfigError: the config is not for this data set.
+        ConfigError: the config is not for this data set, or a batch is larger than the training set.
         RunFolderError: the folder cannot be written, is in use, belongs to another run (another
             teacher makes it another run), or has lost its checkpoints.
-        ConfigError: a batch is larger than the training set.
         LineageError, CheckpointError: a file of the run is damaged or cannot be written.
         FinalTrainingError: the final training failed for a reason that can pass.
     """
     check_data(config, dataset)
-    observer = observer or SearchObserver()
+    care, observer = care or Care(), observer or SearchObserver()
     described = {
         **(_described(config) if settings is None else settings),
         "dataset": dataset.name,
         "data_fingerprint": dataset.fingerprint,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
     }
-    with RunFolder.open(folder, described, notes or {}) as run:
-        executor = executor or InlineExecutor(dataset, teacher=teacher, should_stop=should_stop)
-        search = _Search(config, dataset, teacher, run, executor, care or Care(), observer, should_stop)
-        progress = search.resume()
-        observer.search_started(generation=int(progress.evolution.generation))
-        while progress.evolution.phase != Phase.CONVERGED:
-            search.check_goes_on(progress)
-            progress = search.run_generation(progress)
-            search.save(progress)
-        result = search.finish(progress)
+    with contextlib.ExitStack() as owned:
+        run = owned.enter_context(RunFolder.open(folder, described, notes or {}))
+        programs = owned.enter_context(Programs())
+        if executor is None:
+            executor = owned.enter_context(InlineExecutor(dataset, teacher=teacher, should_stop=care.should_stop))
+        context = Context(
+            config=config, dataset=dataset, teacher=teacher, run=run, executor=executor, care=care, observer=observer
+        )
+        result = _Search(context, programs).run()
     observer.search_ended(result=result)
     return result
 
@@ -142,42 +140,40 @@ def check_data(config: SearchConfig, dataset: Dataset) -> None:
 
 
 class _Search:
-    """What stays the same through a search, and the steps that need it."""
+    """A search in its run folder."""
 
-    def __init__(
-        self,
-        config: SearchConfig,
-        dataset: Dataset,
-        teacher: Teacher | None,
-        run: RunFolder,
-        executor: Executor,
-        care: Care,
-        observer: SearchObserver,
-        should_stop: ShouldStop,
-    ) -> None:
-        self.config = config
-        self.dataset = dataset
-        self.teacher = teacher
-        self.run = run
-        self.care = care
-        self.observer = observer
-        self.should_stop = should_stop
-        self.evolution_key, training_key, self.final_key = jax.random.split(jax.random.key(config.seed), 3)
-        self.step: Callable | None = None  # of evolution
-        self.trainer = GenerationTrainer(training_key, config, dataset, run, executor, observer, care)
+    def __init__(self, context: Context, programs: Programs) -> None:
+        self.context = context
+        self.config = context.config
+        self.dataset = context.dataset
+        self.folder = context.run
+        self.observer = context.observer
+        self.programs = programs
+        self.evolution_key, training_key, self.final_key = jax.random.split(jax.random.key(self.config.seed), 3)
+        self.trainer = GenerationTrainer(training_key, context)
 
-    def resume(self) -> _Progress:
+    def run(self) -> SearchResult:
+        """Goes through all that is left of the search."""
+        progress = self._resume()
+        self.observer.search_started(generation=int(progress.evolution.generation))
+        while progress.evolution.phase != Phase.CONVERGED:
+            self._check_goes_on(progress)
+            progress = self._run_generation(progress)
+            self._save(progress)
+        return self._finish(progress)
+
+    def _resume(self) -> _Progress:
         """The search after the last generation that was saved, or its start."""
         before, nobody = genesis(spec=self.config.genome, config=self.config.evolution)
-        step = checkpoint.latest_step(self.run.checkpoints)
+        step = checkpoint.latest_step(self.folder.checkpoints)
         if step is None:
             self._check_nothing_is_lost()
-        lineage.truncate(self.run.lineage, step or 0)
+        lineage.truncate(self.folder.lineage, step or 0)
         self.trainer.clear(but=step or 0)
         if step is None:
             return _Progress(evolution=self._evolve(before, nobody), variables=None)
-        self.trainer.remember(lineage.read(self.run.lineage))
-        restore = functools.partial(checkpoint.restore, self.run.checkpoints, step=step)
+        self.trainer.remember(lineage.read(self.folder.lineage))
+        restore = functools.partial(checkpoint.restore, self.folder.checkpoints, step=step)
         evolution = restore("evolution", abstract=jax.eval_shape(lambda: before))
         if not math.isfinite(evolution.best_fitness):
             return _Progress(evolution=evolution, variables=None)
@@ -190,32 +186,32 @@ class _Search:
 
     def _check_nothing_is_lost(self) -> None:
         """Without a checkpoint, the record holds at most the generation that was killed before the first."""
-        recorded = lineage.read(self.run.lineage) if self.run.lineage.exists() else ()
+        recorded = lineage.read(self.folder.lineage) if self.folder.lineage.exists() else ()
         if recorded and recorded[-1].generation > 0:
             raise RunFolderError(
-                f"{self.run.path} has a record of {recorded[-1].generation + 1} generations and no intact checkpoint;"
-                " put its checkpoints back, or choose another folder"
+                f"{self.folder.path} has a record of {recorded[-1].generation + 1} generations and no intact"
+                " checkpoint; put its checkpoints back, or choose another folder"
             )
 
-    def save(self, progress: _Progress) -> None:
+    def _save(self, progress: _Progress) -> None:
         """Saves the search after a generation; its record is on disk already."""
         items = {"evolution": progress.evolution}
         if progress.variables is not None:
             items["variables"] = progress.variables
-        checkpoint.save(self.run.checkpoints, int(progress.evolution.generation), items)
+        checkpoint.save(self.folder.checkpoints, int(progress.evolution.generation), items)
         self.trainer.clear()
 
-    def check_goes_on(self, progress: _Progress) -> None:
+    def _check_goes_on(self, progress: _Progress) -> None:
         """Checks that the next generation is wanted, and has a chance.
 
         Raises:
             StoppedError, BarrenSearchError: see `run_search`.
         """
-        if self.should_stop():
+        if self.context.care.should_stop():
             raise StoppedError("the search was stopped between two generations")
         if math.isfinite(progress.evolution.best_fitness) or int(progress.evolution.generation) < BARREN:
             return
-        individuals = lineage.read(self.run.lineage)
+        individuals = lineage.read(self.folder.lineage)
         causes = collections.Counter(each.cause for each in individuals if each.fate is Fate.FAILED)
         (cause, count), *_ = causes.most_common(1)
         raise BarrenSearchError(
@@ -224,7 +220,7 @@ class _Search:
             " start in a new run folder"
         )
 
-    def run_generation(self, progress: _Progress) -> _Progress:
+    def _run_generation(self, progress: _Progress) -> _Progress:
         """Trains, extinguishes, selects and records one generation."""
         evolution = progress.evolution
         generation = int(evolution.generation)
@@ -237,7 +233,7 @@ class _Search:
         survival = self.trainer.train_to_landmarks(evolution, candidates)
         following = self._evolve(evolution, self.trainer.fitness(candidates))
         individuals = individuals_of(evolution, following, candidates, survival, num_classes=self.dataset.num_classes)
-        lineage.append(self.run.lineage, individuals)
+        lineage.append(self.folder.lineage, individuals)
         self.trainer.remember(individuals)
         self.observer.generation_ended(
             individuals=individuals,
@@ -256,20 +252,19 @@ class _Search:
         arguments = (jax.random.fold_in(self.evolution_key, evolution.generation + 1), evolution, fitness)
         # Compiled even for people who step through training: operation by operation, it would take minutes.
         with jax.disable_jit(False):
-            if self.step is None:
-                # Held here, because of others only the newest are, and this program takes seconds to compile.
-                self.step = compiled(
-                    evolution_step,
-                    arguments,
-                    options=platforms.current().brief_options,
-                    spec=self.config.genome,
-                    config=self.config.evolution,
-                )
-            return self.step(*arguments)
+            step = compiled(
+                evolution_step,
+                arguments,
+                programs=self.programs,
+                options=platforms.current().brief_options,
+                spec=self.config.genome,
+                config=self.config.evolution,
+            )
+            return step(*arguments)
 
-    def finish(self, progress: _Progress) -> SearchResult:
+    def _finish(self, progress: _Progress) -> SearchResult:
         """Trains and tests the best network, and saves it and the result."""
-        individuals = lineage.read(self.run.lineage)
+        individuals = lineage.read(self.folder.lineage)
         result = SearchResult(
             generations=int(progress.evolution.generation),
             trained=sum(individual.same_as is None for individual in individuals),
@@ -279,7 +274,7 @@ class _Search:
             generation, index = (int(part) for part in progress.evolution.best_id)
             best = next(each for each in individuals if (each.generation, each.index) == (generation, index))
             result = self._train_best(dataclasses.replace(result, best=best), best, progress.variables)
-        self.run.save_result(describe_search(result, config=self.config.train, teacher=self.teacher))
+        self.folder.save_result(describe_search(result, config=self.config.train, teacher=self.context.teacher))
         return result
 
     def _train_best(self, result: SearchResult, best: Individual, variables: PyTree) -> SearchResult:
@@ -299,12 +294,12 @@ class _Search:
                     self.final_key,
                     best.architecture,
                     self.dataset,
-                    self.run.final_checkpoints,
+                    self.folder.final_checkpoints,
                     config=self.config,
-                    teacher=self.teacher,
-                    save_every=self.care.save_every,
-                    should_stop=self.should_stop,
+                    teacher=self.context.teacher,
+                    care=self.context.care,
                     on_progress=self._on_final_progress,
+                    programs=self.programs,
                 )
             except DivergedError as error:
                 seconds = time.perf_counter() - began
@@ -317,7 +312,7 @@ class _Search:
                     test=trained.test,
                     final_seconds=trained.seconds,
                 )
-        self.run.save_network(best.architecture, variables)
+        self.folder.save_network(best.architecture, variables)
         return result
 
     def _on_final_progress(self, step: int, loss: float, steps_per_second: float) -> None:

@@ -1,7 +1,5 @@
 """Compilation ahead of training, beside whatever goes on meanwhile."""
 
-import functools
-
 import jax
 from flax import linen as nn
 from jax import Array
@@ -12,7 +10,7 @@ from eigen_jax.training.config import TrainConfig
 from eigen_jax.training.devices import check_devices
 from eigen_jax.training.evaluation import compile_evaluation
 from eigen_jax.training.loop import compile_training, draw_batches, steps_of_calls
-from eigen_jax.training.programs import in_background
+from eigen_jax.training.programs import Programs
 from eigen_jax.training.step import Batch, Teacher, TrainState, compile_initializer
 
 
@@ -38,6 +36,7 @@ def prepare_training(
     *,
     network: nn.Module,
     config: TrainConfig,
+    programs: Programs,
 ) -> None:
     """Compiles in the background what training to `until` and an evaluation there will ask for.
 
@@ -51,41 +50,28 @@ def prepare_training(
         batch: the shapes of one, as of `batch_shapes`.
         network: the module.
         config: the settings.
+        programs: where they will be asked for.
     """
     start = 0 if state is None else int(state.step)
-    compile_all = functools.partial(
-        _compile_all,
-        key,
-        None if state is None else jax.tree.map(_shape, state),
-        batch,
-        dataset,
-        set(steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call)),
-        network=network,
-        config=config,
-    )
-    in_background(compile_all)
-
-
-def _compile_all(
-    key: Array,
-    state: TrainState | None,
-    batch: Batch,
-    dataset: Dataset,
-    calls: set[int],
-    *,
-    network: nn.Module,
-    config: TrainConfig,
-) -> None:
-    """Compiles in the order of use."""
+    calls = set(steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call))
+    shapes = None if state is None else jax.tree.map(_shape, state)
     images = dataset.validation_images
-    if state is None:
-        height, width, channels = images.shape[1:]
-        shape = (height, width, channels)
-        initializer = compile_initializer(key, network=network, config=config, input_shape=shape)
-        assert isinstance(initializer, jax.stages.Compiled), "in the background, all is compiled ahead"
-        state = initializer.out_info
-    compile_training(state, batch, calls, network=network, config=config)
-    compile_evaluation(state.variables, images, network=network, batch_size=config.eval_batch_size)
+
+    def compile_all() -> None:
+        """In the order of use."""
+        known = shapes
+        if known is None:
+            height, width, channels = images.shape[1:]
+            shape = (height, width, channels)
+            initializer = compile_initializer(key, network=network, config=config, input_shape=shape, programs=programs)
+            assert isinstance(initializer, jax.stages.Compiled), "in the background, all is compiled ahead"
+            known = initializer.out_info
+        compile_training(known, batch, calls, network=network, config=config, programs=programs)
+        compile_evaluation(
+            known.variables, images, network=network, batch_size=config.eval_batch_size, programs=programs
+        )
+
+    programs.in_background(compile_all)
 
 
 def _shape(leaf: Array) -> jax.ShapeDtypeStruct:

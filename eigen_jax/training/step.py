@@ -17,7 +17,7 @@ from jax import Array, lax
 from eigen_jax.data import apply_views, sample_views
 from eigen_jax.losses import cross_entropy, mimicry_loss
 from eigen_jax.training.config import TrainConfig
-from eigen_jax.training.programs import compiled
+from eigen_jax.training.programs import Programs, compiled
 
 PyTree = Any
 
@@ -91,25 +91,46 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     )
 
 
-def init_state(key: Array, *, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]) -> TrainState:
-    """An untrained network. Compiles a program of its own, so it cannot be traced; see `abstract_state`.
+def init_state(
+    key: Array,
+    *,
+    network: nn.Module,
+    config: TrainConfig,
+    input_shape: tuple[int, int, int],
+    programs: Programs | None = None,
+) -> TrainState:
+    """An untrained network.
 
     Args:
         key: of the initial parameters.
         network: the module.
         config: tells the optimizer.
         input_shape: (H, W, C) of an image.
+        programs: as of `train_to`.
     """
-    return compile_initializer(key, network=network, config=config, input_shape=input_shape)(key)
+    return compile_initializer(key, network=network, config=config, input_shape=input_shape, programs=programs)(key)
 
 
 def compile_initializer(
-    key: Array | jax.ShapeDtypeStruct, *, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]
+    key: Array | jax.ShapeDtypeStruct,
+    *,
+    network: nn.Module,
+    config: TrainConfig,
+    input_shape: tuple[int, int, int],
+    programs: Programs | None,
 ) -> Callable:
     """The program of `init_state`."""
     # It runs once, and optimising its random draws takes XLA longer than the whole training step does.
     options = {"xla_backend_optimization_level": 0}
-    return compiled(_initial_state, (key,), options=options, network=network, config=config, input_shape=input_shape)
+    return compiled(
+        _initial_state,
+        (key,),
+        programs=programs,
+        options=options,
+        network=network,
+        config=config,
+        input_shape=input_shape,
+    )
 
 
 def abstract_state(*, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]) -> TrainState:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from eigen_jax.architecture import Architecture, decode
 from eigen_jax.data import Dataset
-from eigen_jax.executor import Job, run_job
+from eigen_jax.executor import InlineExecutor, Job
 from eigen_jax.genome import GenomeSpec, minimal_genome
 from eigen_jax.mutation import mutate
 from eigen_jax.training import TrainConfig
@@ -63,7 +63,7 @@ def train_networks(count: int) -> dict[str, float]:
         NotMeasured: this system does not tell a process its memory.
     """
     _resident_mib()
-    dataset = _noise()
+    executor = InlineExecutor(_noise())
     early = 0.0
     for number, architecture in zip(range(1, count + 1), different_architectures(), strict=False):
         with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def train_networks(count: int) -> dict[str, float]:
                 config=_CONFIG,
                 folder=Path(folder),
             )
-            outcome = run_job(job, dataset)
+            [(_, outcome)] = executor.run([job])
         if outcome.cause is not None:
             raise NotMeasured(f"network {number} failed: {outcome.cause}")
         if number == min(EARLY, count):

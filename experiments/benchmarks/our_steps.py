@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from eigen_jax.architecture import Architecture
 from eigen_jax.builder import build_network
 from eigen_jax.training import Batch, ComputeDtype, TrainConfig, TrainState, init_state, train_step, train_steps
-from eigen_jax.training.programs import compiled
+from eigen_jax.training.programs import Programs, compiled
 from experiments.benchmarks.architectures import NUM_CLASSES
 from experiments.benchmarks.measuring import Work
 
@@ -61,7 +61,7 @@ def compile_steps(architecture: Architecture, dtype: ComputeDtype, steps: int | 
         batch = jax.tree.map(lambda leaf: jnp.stack([leaf] * steps), batch)
     jax.block_until_ready((state, batch))
     began = time.perf_counter()
-    run = compiled(function, (state, batch), donate=(0,), network=network, config=config)
+    run = compiled(function, (state, batch), programs=Programs(), donate=(0,), network=network, config=config)
     return CompiledSteps(run=run, batch=batch, seconds=time.perf_counter() - began)
 
 

@@ -15,7 +15,7 @@ from flax import linen as nn
 from eigen_jax.architecture import IMAGE, Layer
 from eigen_jax.layers import BatchNormRelu, Conv, max_pool
 from eigen_jax.training import ComputeDtype
-from eigen_jax.training.programs import compiled
+from eigen_jax.training.programs import Programs, compiled
 from experiments.benchmarks import torch_steps
 from experiments.benchmarks.architectures import convolution_flops
 from experiments.benchmarks.machine import has_gpu
@@ -101,7 +101,7 @@ def _noise(seed: int, shape: tuple[int, ...]) -> jax.Array:
 
 def _ready(function: Callable[..., Any], *arguments: Any) -> Work:
     """Calls of the compiled function, each waited for."""
-    program = compiled(function, arguments)
+    program = compiled(function, arguments, programs=Programs())
     return lambda: jax.block_until_ready(program(*arguments))
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from eigen_jax import platforms
 from eigen_jax.architecture import Architecture
 from eigen_jax.training import ComputeDtype
-from eigen_jax.training.programs import compiled
+from eigen_jax.training.programs import Programs, compiled
 from experiments.benchmarks import our_steps, torch_steps
 from experiments.benchmarks.architectures import describe, training_flops
 from experiments.benchmarks.machine import has_gpu
@@ -140,7 +140,7 @@ def _their_step(architecture: Architecture, *, dtype: ComputeDtype, compiles: bo
 
 def _our_product(size: int, dtype: ComputeDtype) -> Work:
     factor = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
-    product = compiled(jnp.matmul, (factor, factor))
+    product = compiled(jnp.matmul, (factor, factor), programs=Programs())
     return lambda: jax.block_until_ready(product(factor, factor))
 
 
