@@ -17,7 +17,7 @@ from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import InlineExecutor, Job, Outcome, jobs, prepare_job, run_job, session
-from eigen_jax.executor.interface import Finished, Overdue
+from eigen_jax.executor.interface import Finished, Overdue, Progress
 from eigen_jax.resumable import Care, Seconds, StoppedError, never
 from eigen_jax.training import Programs, batch_shapes, loop, programs
 
@@ -228,12 +228,13 @@ def test_a_job_that_does_not_notice_its_time_is_told_of_after_a_grace_while_it_g
     # Half a second of work in all, compiling included.
     busy = session.Session(bright_and_dark, Deaf(ended), grace=-999.5)
 
-    def note(overdue: Overdue) -> None:
-        told.append(overdue)
-        ended.set()
+    def note(message: Progress | Overdue) -> None:
+        if isinstance(message, Overdue):
+            told.append(message)
+            ended.set()
 
     late = job(5, time_limit=1_000.0)
-    answer = busy.answer(late, should_stop=never, on_progress=lambda *_: None, on_overdue=note)
+    answer = busy.answer(late, should_stop=never, tell=note)
     assert isinstance(answer, Finished)  # its driver has replaced it by then
     (overdue,) = told
     assert overdue.cause == "training took more than 1000 s, and did not end by itself -999.5 s later"

@@ -10,6 +10,7 @@ from jax import Array
 from eigen_jax.architecture import Architecture
 from eigen_jax.builder import Network, build_network
 from eigen_jax.clock import WorkClock
+from eigen_jax.errors import first_line
 from eigen_jax.resumable import Care, Seconds, TimeLimitError, Training, train_resumably
 from eigen_jax.training import (
     Batch,
@@ -47,7 +48,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a job."""
+    """What became of a job, and the one place where a fitness stands until it is recorded."""
 
     fitness: float  # validation accuracy, a fraction; NaN if the job failed
     test_accuracy: float | None = None  # a fraction; None if the job failed, or was not to be tested
@@ -97,7 +98,7 @@ def run_job(
             for part in parts
         ]
     except _FAILURES as error:
-        return failed(_one_line(error), Seconds(training=clock() - began))
+        return failed(first_line(error), Seconds(training=clock() - began))
     return Outcome(fitness=accuracies[0], test_accuracy=accuracies[1] if job.tested else None, seconds=seconds)
 
 
@@ -109,11 +110,7 @@ def failed(cause: str, seconds: Seconds) -> Outcome:
 def prepare_job(job: Job, dataset: Dataset, batch: Batch, *, programs: Programs) -> None:
     """Compiles in the background what `run_job` will ask for; changes no outcome.
 
-    Args:
-        job: what will be trained.
-        dataset: as of `run_job`.
-        batch: the shapes of one, as of `batch_shapes` for the dataset, the job's config and the teacher.
-        programs: as of `run_job`.
+    Args: as of `run_job`, but for `batch`, the shapes of one, as of `batch_shapes`.
     """
     network = _network(job, dataset)
     prepare_training(job.key, None, dataset, job.until, batch, network=network, config=job.config, programs=programs)
@@ -121,8 +118,3 @@ def prepare_job(job: Job, dataset: Dataset, batch: Batch, *, programs: Programs)
 
 def _network(job: Job, dataset: Dataset) -> Network:
     return build_network(job.architecture, num_classes=dataset.num_classes, dtype=job.config.dtype)
-
-
-def _one_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]

@@ -13,7 +13,7 @@ import numpy as np
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import ConfigError
-from eigen_jax.executor.interface import Finished, Overdue, Ready, Refused, Stopped
+from eigen_jax.executor.interface import Finished, Overdue, Progress, Ready, Refused, Stopped
 from eigen_jax.executor.jobs import Job, Outcome, prepare_job, run_job
 from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import ShouldStop, StoppedError, never
@@ -22,7 +22,6 @@ from eigen_jax.training import Batch, Dataset, Programs, ProgressCallback, Teach
 # No fault of an individual: the disk is full or was taken away, or a setting does not fit the machine.
 _REFUSALS = (OSError, CheckpointError, ConfigError)
 
-
 GRACE = 60.0  # seconds of work beyond its bound that a job has to notice it; a compilation cannot be interrupted
 
 
@@ -30,12 +29,7 @@ class Session:
     """The jobs of one process. It holds compiled programs: to be closed after the last job."""
 
     def __init__(
-        self,
-        dataset: Dataset,
-        teacher: Teacher | None,
-        *,
-        is_held: Callable[[], bool] = never,
-        grace: float = GRACE,
+        self, dataset: Dataset, teacher: Teacher | None, *, is_held: Callable[[], bool] = never, grace: float = GRACE
     ) -> None:
         """Makes it.
 
@@ -63,17 +57,10 @@ class Session:
         job: Job,
         *,
         should_stop: ShouldStop,
-        on_progress: ProgressCallback | None,
+        on_progress: ProgressCallback | None = None,
         on_overdue: Callable[[Overdue], None] = lambda overdue: None,
     ) -> Outcome:
-        """See `run_job`; holds still where that is wanted.
-
-        Args:
-            job: what to run.
-            should_stop: whether to save the job and to leave it.
-            on_progress: see `run_job`.
-            on_overdue: called from another thread, at most once.
-        """
+        """See `run_job`; holds still where that is wanted, and calls `on_overdue` at most once, from another thread."""
         limit = math.inf if job.care.time_limit is None else job.care.time_limit
 
         def alarm(seconds: float) -> None:
@@ -86,27 +73,20 @@ class Session:
 
         job = dataclasses.replace(job, care=dataclasses.replace(job.care, should_stop=hold_or_stop))
         with WorkClock(is_held=self.is_held, alarm_at=limit + self.grace, alarm=alarm) as clock:
-            return run_job(
-                job,
-                self.dataset,
-                teacher=self.teacher,
-                on_progress=on_progress,
-                clock=clock,
-                programs=self.programs,
-            )
+            held: dict[str, Any] = {"teacher": self.teacher, "programs": self.programs}
+            return run_job(job, self.dataset, on_progress=on_progress, clock=clock, **held)
 
     def answer(
-        self,
-        job: Job,
-        *,
-        should_stop: ShouldStop,
-        on_progress: ProgressCallback,
-        on_overdue: Callable[[Overdue], None],
+        self, job: Job, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]
     ) -> Finished | Stopped | Refused:
-        """Runs a job as `run` does, and tells what a worker tells of it."""
+        """Runs a job as `run` does, and tells what a worker tells of it; on the way, from any thread, with `tell`."""
+
+        def on_progress(step: int, loss: float, steps_per_second: float) -> None:
+            tell(Progress(step, loss, steps_per_second))
+
         try:
             self.prepare(job)
-            return Finished(self.run(job, should_stop=should_stop, on_progress=on_progress, on_overdue=on_overdue))
+            return Finished(self.run(job, should_stop=should_stop, on_progress=on_progress, on_overdue=tell))
         except StoppedError:
             return Stopped()
         except FloatingPointError as error:

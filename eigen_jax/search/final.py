@@ -13,7 +13,7 @@ from jax import Array
 from eigen_jax.architecture import Architecture
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset, join_validation
-from eigen_jax.errors import EigenError
+from eigen_jax.errors import EigenError, first_line
 from eigen_jax.resumable import Care, Training, train_resumably
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.training import ComputeDtype, Programs, ProgressCallback, Teacher, accuracy, evaluate, predict
@@ -99,8 +99,8 @@ def train_network(
         test = _test(state.variables, dataset, **measured)
     except jax.errors.JaxRuntimeError as error:
         raise FinalTrainingError(
-            f"the network cannot be trained on ({(str(error).splitlines() or ['no reason given'])[0][:300]});"
-            " free the device's memory, and go on with the same command"
+            f"the network cannot be trained on ({first_line(error)}); free the device's memory, and go on with the"
+            " same command"
         ) from None
     return TrainedNetwork(
         variables=state.variables, validation_accuracy=validation_accuracy, test=test, seconds=seconds.total

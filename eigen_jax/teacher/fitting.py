@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from eigen_jax import checkpoint, surroundings
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
+from eigen_jax.errors import first_line
 from eigen_jax.resumable import Care, ShouldStop, Training, acquire_in_turn, train_resumably
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 from eigen_jax.teacher.densenet import DenseNet
@@ -236,7 +237,7 @@ def _train_member(fitting: _Fitting, member: int) -> MemberRecord:
         test_accuracy = measure(dataset.test_images, dataset.test_labels)
     except (DivergedError, jax.errors.JaxRuntimeError) as error:
         # A lack of memory is a runtime error of JAX.
-        raise TeacherError(f"member {member} of the teacher: {str(error).splitlines()[0][:300]}") from None
+        raise TeacherError(f"member {member} of the teacher: {first_line(error)}") from None
     _save_network(folder / "network", until, state)
     return MemberRecord(
         parameters=count_trainable(state.variables),

@@ -33,22 +33,14 @@ _REPLICATED = PartitionSpec()
 
 
 def check_devices(devices: int) -> None:
-    """Makes sure that this process has that many devices.
-
-    Raises:
-        ConfigError: it has fewer.
-    """
+    """Raises `ConfigError` where this process has fewer devices."""
     present = jax.local_device_count()
     if devices > present:
         raise ConfigError(f"devices is {devices}; this process has only {present}: ask for at most {present}")
 
 
 def spread_state(state: TrainState, *, devices: int) -> TrainState:
-    """A copy of the state on each device, for programs that overwrite it; the one that came in stays usable.
-
-    Raises:
-        ConfigError: there are fewer devices.
-    """
+    """A copy of the state on each device, for programs that overwrite it; the one that came in stays usable."""
     # `jnp.copy` would compile a program for every new shape, and JAX would keep them all.
     state = jax.device_put(state, may_alias=False)
     # Replication shares memory with what it copies, whatever `may_alias` says; so it is given a copy.

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop, and compilation ahead of it."""
 
 import dataclasses
 import functools
@@ -16,13 +16,15 @@ from eigen_jax import platforms
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.training.config import DivergedError, TrainConfig
-from eigen_jax.training.devices import compile_for_devices, gather_state, spread_batches, spread_state
+from eigen_jax.training.devices import check_devices, compile_for_devices, gather_state, spread_batches, spread_state
+from eigen_jax.training.evaluation import compile_evaluation
 from eigen_jax.training.programs import Programs, compiled
 from eigen_jax.training.step import (
     Batch,
     StepMetrics,
     Teacher,
     TrainState,
+    compile_initializer,
     draw_batch,
     epoch_order,
     stack_batches,
@@ -31,7 +33,6 @@ from eigen_jax.training.step import (
 )
 
 ProgressCallback = Callable[[int, float, float], None]  # step, mean loss, steps a second
-Pause = Callable[[], bool]  # whether training is to come back before its landmark
 
 # Steps between looks at the loss. A look waits for the device, so this also bounds how far the
 # calls run ahead of it.
@@ -61,7 +62,7 @@ def train_to(
     config: TrainConfig,
     teacher: Teacher | None = None,
     on_progress: ProgressCallback | None = None,
-    pause: Pause | None = None,
+    pause: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     programs: Programs | None = None,
 ) -> tuple[TrainState, TrainReport]:
@@ -82,8 +83,8 @@ def train_to(
         on_progress: called at looks, every `CHECK_EVERY` steps (or the platform's steps of one call,
             where those are more) and at the end, with the step, the mean loss since the look before,
             and the steps a second.
-        pause: asked after every call of a program. Where it says so, the state comes back as it is
-            then, to be saved, say; another call goes on from it to the same bits.
+        pause: asked after every call of a program whether to come back with the state as it is then, to be saved,
+            say; another call goes on from it to the same bits.
         clock: seconds from any fixed time on, which the report and the steps a second are told in.
         programs: of whoever trains many networks; by default, JAX remembers what it compiled.
 
@@ -161,11 +162,64 @@ class _Looks:
         self.metrics, self.looked = [], now
 
 
+def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: Teacher | None = None) -> Batch:
+    """The shapes and dtypes of a training step's batch: draws the first one, and asks the teacher about it.
+
+    Args and errors as of `train_to`; any key will do.
+    """
+    check_devices(config.devices)
+    return jax.tree.map(_shape, next(draw_batches(key, dataset, 0, config=config, teacher=teacher)))
+
+
+def prepare_training(
+    key: Array,
+    state: TrainState | None,
+    dataset: Dataset,
+    until: int,
+    batch: Batch,
+    *,
+    network: nn.Module,
+    config: TrainConfig,
+    programs: Programs,
+) -> None:
+    """Compiles in the background what `train_to` and an evaluation after it will ask for; changes nothing else.
+
+    Args:
+        key: that of `init_state`; not used unless `state` is None.
+        state: to train on from; None for an untrained network.
+        dataset: its validation part will be evaluated.
+        until: the landmark, in steps since the start of training.
+        batch: the shapes of one, as of `batch_shapes`.
+        network: the module.
+        config: the settings.
+        programs: where they will be asked for.
+    """
+    start = 0 if state is None else int(state.step)
+    calls = set(steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call))
+    shapes = None if state is None else jax.tree.map(_shape, state)
+    images = dataset.validation_images
+
+    def compile_all() -> None:
+        """In the order of use."""
+        known = shapes
+        if known is None:
+            height, width, channels = images.shape[1:]
+            shape = (height, width, channels)
+            initializer = compile_initializer(key, network=network, config=config, input_shape=shape, programs=programs)
+            assert isinstance(initializer, jax.stages.Compiled), "in the background, all is compiled ahead"
+            known = initializer.out_info
+        compile_training(known, batch, calls, network=network, config=config, programs=programs)
+        size = config.eval_batch_size
+        compile_evaluation(known.variables, images, network=network, batch_size=size, programs=programs)
+
+    programs.in_background(compile_all)
+
+
 def steps_of_calls(start: int, until: int, *, steps_per_call: int) -> list[int]:
     """How many steps each call takes from `start` to `until`: `steps_per_call` or 1.
 
-    Where a chunk begins depends on the number of the step alone, so that training which stops
-    between chunks and goes on calls the same programs as training that never stopped.
+    Where a chunk begins depends on the number of the step alone, so training that stops between chunks and goes on
+    calls the same programs as training that never stopped.
     """
     calls, step = [], start
     while step < until:
@@ -205,13 +259,7 @@ def compile_training(
 ) -> dict[int, Callable]:
     """The programs of `train_to`, by the steps that one call takes; they donate their state.
 
-    Args:
-        state: the network's, or its shapes; on one device, or where `config.devices` are more, on any.
-        batch: one step's, or its shapes; on one device.
-        calls: the numbers of steps to take in one call.
-        network: the module.
-        config: the settings.
-        programs: as of `train_to`.
+    State and batch, of one step, may be shapes; on one device, or where `config.devices` are more, the state on any.
     """
     found = {}
     for steps in calls:
@@ -228,6 +276,10 @@ def compile_training(
 
 def _stacked(steps: int, leaf: Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((steps, *leaf.shape), leaf.dtype, sharding=leaf.sharding)
+
+
+def _shape(leaf: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
 def _inputs(batches: Iterator[Batch], calls: Sequence[int], *, devices: int) -> Iterator[Batch]:
