@@ -1,10 +1,11 @@
 """What runs jobs one after the other in one process: the data and the teacher, and what is kept between jobs."""
 
 import dataclasses
+import functools
 import math
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import numpy as np
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import ConfigError
-from eigen_jax.executor.interface import Finished, Overdue, Progress, Ready, Refused, Stopped
+from eigen_jax.executor.interface import Finished, JobProgress, Overdue, Progress, Ready, Refused, Stopped
 from eigen_jax.executor.jobs import Job, Outcome, prepare_job, run_job
 from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import ShouldStop, StoppedError, never
@@ -26,7 +27,7 @@ GRACE = 60.0  # seconds of work beyond its bound that a job has to notice it; a 
 
 
 class Session:
-    """The jobs of one process. It holds compiled programs: to be closed after the last job."""
+    """The jobs of one process, whose programs it holds."""
 
     def __init__(
         self, dataset: Dataset, teacher: Teacher | None, *, is_held: Callable[[], bool] = never, grace: float = GRACE
@@ -99,9 +100,32 @@ class Session:
             traceback.print_exc()
             return Refused(f"a worker failed with {type(error).__name__}, whose traceback is in its output; report it")
 
+
+class InlineExecutor:
+    """An `Executor` without processes of its own: an individual that crashes its process takes the search along."""
+
+    def __init__(self, dataset: Dataset, *, teacher: Teacher | None = None, should_stop: ShouldStop = never) -> None:
+        """Makes it; data set and teacher as of `Session`, `should_stop` says whether to save the job and to leave."""
+        self.session = Session(dataset, teacher)
+        self.should_stop = should_stop
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Drops the programs."""
-        self.programs.close()
+        """Drops the compiled programs."""
+        self.session.programs.close()
+
+    def run(self, jobs: Sequence[Job], *, on_progress: JobProgress | None = None) -> Iterator[tuple[int, Outcome]]:
+        """See `Executor`. While a job runs, the programs of the next one are compiled."""
+        for position, job in enumerate(jobs):
+            for coming in jobs[position : position + 2]:
+                self.session.prepare(coming)
+            told = None if on_progress is None else functools.partial(on_progress, position)
+            yield position, self.session.run(job, should_stop=self.should_stop, on_progress=told)
 
 
 def readiness() -> Ready | Refused:

@@ -55,9 +55,7 @@ def train_network(
     on_progress: ProgressCallback | None = None,
     programs: Programs | None = None,
 ) -> TrainedNetwork:
-    """Trains a network for `config.final_until` steps, saved on the way, and tests it.
-
-    The test images are seen once, after the last step.
+    """Trains a network for `config.final_until` steps, saved on the way; the test images are seen once, after them.
 
     Args:
         key: of the initial weights, the batches and the views.

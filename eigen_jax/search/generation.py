@@ -122,10 +122,7 @@ class GenerationTrainer:
         return known.cause is not None or (measured and not self.config.reevaluate)
 
     def train_to_landmarks(self, evolution: EvolutionState, candidates: list[Candidate]) -> Survival:
-        """Algorithm 1: trains to each landmark in turn, and extinguishes after the first two.
-
-        What the journal of this generation has is not trained again.
-        """
+        """Algorithm 1: trains to each landmark what the journal does not have; extinguishes after the first two."""
         generation = int(evolution.generation)
         journal = Journal(self.run.journal, generation=generation, phase=Phase(int(evolution.phase)))
         alive = np.asarray(children(evolution))
@@ -152,12 +149,7 @@ class GenerationTrainer:
         return jnp.asarray(np.where(np.isnan(fitness), -np.inf, fitness))
 
     def variables(self, generation: int, candidate: Candidate, abstract: TrainState) -> PyTree:
-        """The weights of a candidate that was trained to the end.
-
-        Args:
-            generation: the candidate's.
-            candidate: one that was not taken over from another individual.
-            abstract: the state's shapes.
+        """The weights of a candidate that was trained to the end; `abstract` are its state's shapes.
 
         Raises:
             CheckpointError, ExecutorError: they cannot be read, nor trained again.
@@ -171,13 +163,10 @@ class GenerationTrainer:
             return checkpoint.restore(folder, "state", abstract=abstract).variables
 
     def clear(self, *, but: int | None = None) -> None:
-        """Removes what the individuals of generations left that are over.
-
-        Args:
-            but: the generation under way, whose individuals' states stay.
+        """Removes what the individuals of generations left that are over, so not of the one under way, `but`.
 
         Raises:
-            RunFolderError: they cannot be removed.
+            RunFolderError: it cannot be removed.
         """
         with told_as_folder_error(self.run.path):
             for folder in self.run.individuals.glob("*"):
@@ -281,15 +270,7 @@ def individuals_of(
     *,
     num_classes: int,
 ) -> list[Individual]:
-    """The generation's lines of the record.
-
-    Args:
-        evolution: the state with the generation's population.
-        following: the state after it.
-        candidates: as trained.
-        survival: who lives.
-        num_classes: K.
-    """
+    """The generation's lines of the record: of the state with its population, and of the one that follows."""
     generation = int(evolution.generation)
     duplicated = evolution.phase == Phase.DUPLICATION
     counts = np.asarray(evolution.population.operators).tolist()

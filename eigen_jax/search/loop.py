@@ -122,11 +122,7 @@ def _described(config: SearchConfig) -> dict[str, Any]:
 
 
 def check_data(config: SearchConfig, dataset: Dataset) -> None:
-    """Checks that a config is for a data set.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Raises `ConfigError` where a config is not for a data set."""
     shape = dataset.train_images.shape
     if config.genome.input_shape != shape[1:] or config.genome.num_classes != dataset.num_classes:
         raise ConfigError(
@@ -202,11 +198,7 @@ class _Search:
         self.trainer.clear()
 
     def _check_goes_on(self, progress: _Progress) -> None:
-        """Checks that the next generation is wanted, and has a chance.
-
-        Raises:
-            StoppedError, BarrenSearchError: see `run_search`.
-        """
+        """Raises `StoppedError` or `BarrenSearchError` where the next generation is not wanted, or has no chance."""
         if self.context.care.should_stop():
             raise StoppedError("the search was stopped between two generations")
         if math.isfinite(progress.evolution.best_fitness) or int(progress.evolution.generation) < BARREN:
@@ -240,12 +232,11 @@ class _Search:
             best_fitness=float(following.best_fitness),
             parent=reference(following.parent_id),
         )
-        variables = progress.variables
-        best_generation, best_index = (int(part) for part in following.best_id)
-        if best_generation == generation:
-            best = candidates[best_index]
-            assert best.same_as is None, "the fittest of all was trained in this generation: ties keep the older one"
-            variables = self.trainer.variables(generation, best, self._abstract_state(best.architecture))
+        variables, best = progress.variables, reference(following.best_id)
+        if best is not None and best.generation == generation:
+            fittest = candidates[best.index]
+            assert fittest.same_as is None, "it was trained in this generation: ties keep the older one"
+            variables = self.trainer.variables(generation, fittest, self._abstract_state(fittest.architecture))
         return _Progress(evolution=following, variables=variables)
 
     def _evolve(self, evolution: EvolutionState, fitness: Array) -> EvolutionState:
@@ -271,8 +262,8 @@ class _Search:
             search_seconds=math.fsum(each.seconds_compiling + each.seconds_training for each in individuals),
         )
         if progress.variables is not None:
-            generation, index = (int(part) for part in progress.evolution.best_id)
-            best = next(each for each in individuals if (each.generation, each.index) == (generation, index))
+            place = reference(progress.evolution.best_id)
+            best = next(each for each in individuals if each.reference == place)
             result = self._train_best(dataclasses.replace(result, best=best), best, progress.variables)
         self.folder.save_result(describe_search(result, config=self.config.train, teacher=self.context.teacher))
         return result
