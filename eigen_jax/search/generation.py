@@ -82,53 +82,61 @@ class Candidate:
         self.same_as, self.taken = same_as, outcomes
 
 
-class GenerationTrainer:
-    """Trains the generations of one search, and remembers what it measured."""
+class Measured:
+    """What the individuals of a run measured, by their architectures, for later ones of the same."""
 
-    def __init__(self, key: Array, context: Context) -> None:
-        self.key = key
-        self.context = context
-        self.config = context.config
-        self.run = context.run
-        self.measured: dict[Architecture, Individual] = {}  # whose training gave an architecture's fitness
+    def __init__(self, *, reevaluate: bool) -> None:
+        self.reevaluate = reevaluate  # whether all but failures is measured again
+        self.individuals: dict[Architecture, Individual] = {}  # whose training gave an architecture's fitness
 
-    def remember(self, individuals: Iterable[Individual]) -> None:
-        """Lets later individuals of the same architectures take the measurements over."""
+    def add(self, individuals: Iterable[Individual]) -> None:
+        """Lets later individuals take the measurements of these over."""
         for individual in individuals:
-            known = self.measured.get(individual.architecture)
+            known = self.individuals.get(individual.architecture)
             # One that went extinct is trained anew as a duplicate, and is then known to the end.
             if individual.same_as is None and (known is None or known.t3.fitness is None):
-                self.measured[individual.architecture] = individual
+                self.individuals[individual.architecture] = individual
 
-    def candidates(self, evolution: EvolutionState) -> list[Candidate]:
-        """The generation's individuals; what is known of equal architectures is taken over."""
-        key = jax.random.fold_in(self.key, evolution.generation)
+    def find(self, architecture: Architecture, *, to_the_end: bool) -> Individual | None:
+        """Whose measurements are taken over: a failure's always are."""
+        known = self.individuals.get(architecture)
+        if known is None or known.cause is not None:
+            return known
+        return None if self.reevaluate or (to_the_end and known.t3.fitness is None) else known
+
+
+class Generation:
+    """The generation under way: its children are trained to the landmarks, those below the thresholds extinct."""
+
+    def __init__(self, key: Array, evolution: EvolutionState, measured: Measured, context: Context) -> None:
+        """Takes over what is known of equal architectures; `key` is that of all training."""
+        self.evolution = evolution
+        self.context = context
+        self.config = context.config
+        self.number = int(evolution.generation)
+        self.phase = Phase(int(evolution.phase))
+        self.candidates: list[Candidate] = []
+        key = jax.random.fold_in(key, evolution.generation)
         spared = bool(self.config.evolution.spares(evolution.phase))
         genomes = jax.device_get(evolution.population.genomes)
-        candidates = []
         for index in range(int(children(evolution).sum())):
             genome = jax.tree.map(lambda leaf, index=index: leaf[index], genomes)
             architecture = decode(genome, spec=self.config.genome)
             candidate = Candidate(index=index, architecture=architecture, key=jax.random.fold_in(key, index))
-            known = self.measured.get(architecture)
-            if known is not None and self._is_enough(known, to_the_end=spared):
+            if known := measured.find(architecture, to_the_end=spared):
                 candidate.take_over(known.reference, _outcomes_of(known))
-            candidates.append(candidate)
-        return candidates
+            self.candidates.append(candidate)
 
-    def _is_enough(self, known: Individual, *, to_the_end: bool) -> bool:
-        """Whether what is known of an equal individual is taken over; a failure always is."""
-        measured = known.t3.fitness is not None or not to_the_end
-        return known.cause is not None or (measured and not self.config.reevaluate)
+    def train(self) -> Survival:
+        """Algorithm 1: trains to each landmark in turn, and extinguishes after the first two.
 
-    def train_to_landmarks(self, evolution: EvolutionState, candidates: list[Candidate]) -> Survival:
-        """Algorithm 1: trains to each landmark what the journal does not have; extinguishes after the first two."""
-        generation = int(evolution.generation)
-        journal = Journal(self.run.journal, generation=generation, phase=Phase(int(evolution.phase)))
-        alive = np.asarray(children(evolution))
+        What the journal of this generation has is not trained again.
+        """
+        journal = Journal(self.context.run.journal, generation=self.number, phase=self.phase)
+        alive = np.asarray(children(self.evolution))
         for landmark in range(_LAST + 1):
-            self._measure(generation, landmark, candidates, alive, journal)
-            survival = jax.device_get(survivors(evolution, self.fitness(candidates), config=self.config.evolution))
+            self._measure(landmark, [self.candidates[index] for index in np.flatnonzero(alive)], journal)
+            survival = jax.device_get(survivors(self.evolution, self.fitness(), config=self.config.evolution))
             if landmark < _LAST:
                 survives = (survival.survives_first, survival.survives_second)[landmark]
                 threshold = (survival.thresholds.first, survival.thresholds.second)[landmark]
@@ -140,64 +148,82 @@ class GenerationTrainer:
                 alive = survives
         return survival
 
-    def fitness(self, candidates: Sequence[Candidate]) -> Array:
+    def fitness(self) -> Array:
         """[P, 3] float32; -inf where there is none, as in slots without a child."""
         fitness = np.full((self.config.evolution.population_size, _LAST + 1), -np.inf, np.float32)
-        for candidate in candidates:
+        for candidate in self.candidates:
             fitness[candidate.index] = [candidate.fitness(landmark) for landmark in range(_LAST + 1)]
         # On the device, a NaN is a fault, which JAX_DEBUG_NANS is to find.
         return jnp.asarray(np.where(np.isnan(fitness), -np.inf, fitness))
 
-    def variables(self, generation: int, candidate: Candidate, abstract: TrainState) -> PyTree:
+    def variables(self, index: int, abstract: TrainState) -> PyTree:
         """The weights of a candidate that was trained to the end; `abstract` are its state's shapes.
 
         Raises:
             CheckpointError, ExecutorError: they cannot be read, nor trained again.
         """
-        folder = self._folder(generation, candidate)
+        candidate = self.candidates[index]
+        assert candidate.same_as is None, "it has no weights of its own"
         try:
-            return checkpoint.restore(folder, "state", abstract=abstract).variables
+            return checkpoint.restore(self._folder(candidate), "state", abstract=abstract).variables
         except CheckpointError:
             # Damaged, or lost with the folder, after it was measured.
-            list(self.context.executor.run([self._job(generation, _LAST, candidate)]))
-            return checkpoint.restore(folder, "state", abstract=abstract).variables
+            list(self.context.executor.run([self._job(_LAST, candidate)]))
+            return checkpoint.restore(self._folder(candidate), "state", abstract=abstract).variables
 
-    def clear(self, *, but: int | None = None) -> None:
-        """Removes what the individuals of generations left that are over, so not of the one under way, `but`.
+    def record(self, survival: Survival, following: EvolutionState) -> list[Individual]:
+        """The generation's lines of the record, once it is known who lives and what follows."""
+        population, parent = jax.device_get(self.evolution.population), reference(following.parent_id)
+        first, second = float(survival.thresholds.first), float(survival.thresholds.second)
+        individuals = []
+        for index, candidate in enumerate(self.candidates):
+            past_first, past_second = bool(survival.survives_first[index]), bool(survival.survives_second[index])
+            counts = {op.name.lower(): int(n) for op, n in zip(Operator, population.operators[index], strict=True)}
+            duplicated = self.phase == Phase.DUPLICATION
+            sizes = {"num_classes": self.config.genome.num_classes}
+            is_parent = parent == Reference(generation=self.number, index=index)
+            individuals.append(
+                Individual(
+                    generation=self.number,
+                    phase=self.phase.name.lower(),
+                    index=index,
+                    parent=reference(self.evolution.parent_id),
+                    operators=None if duplicated else counts,
+                    repeats=tuple(population.repeats[index].tolist()) if duplicated else None,
+                    architecture=candidate.architecture,
+                    parameters=count_parameters(candidate.architecture, **sizes),
+                    flops=count_flops(candidate.architecture, **sizes),
+                    t1=lineage.landmark(candidate.fitness(0), first),
+                    t2=lineage.landmark(candidate.fitness(1), second) if past_first else lineage.Landmark(),
+                    t3=lineage.landmark(candidate.fitness(_LAST) if past_second else None),
+                    test_accuracy=candidate.outcomes[_LAST].test_accuracy if survival.survives[index] else None,
+                    fate=_fate(candidate, past_first, past_second, is_parent),
+                    cause=candidate.cause,
+                    same_as=candidate.same_as,
+                    seconds_compiling=candidate.seconds.compiling,
+                    seconds_training=candidate.seconds.training,
+                )
+            )
+        return individuals
 
-        Raises:
-            RunFolderError: it cannot be removed.
-        """
-        with told_as_folder_error(self.run.path):
-            for folder in self.run.individuals.glob("*"):
-                if but is None or not folder.name.startswith(f"{but}-"):
-                    shutil.rmtree(folder)
-            if but is None:
-                self.run.journal.unlink(missing_ok=True)
-                if self.run.individuals.exists():
-                    self.run.individuals.rmdir()
-
-    def _measure(
-        self, generation: int, landmark: int, candidates: list[Candidate], alive: np.ndarray, journal: Journal
-    ) -> None:
+    def _measure(self, landmark: int, living: Sequence[Candidate], journal: Journal) -> None:
         """Gives every living candidate its fitness at a landmark; equal ones of a generation are trained once."""
-        living = [candidates[index] for index in np.flatnonzero(alive).tolist()]
         first: dict[Architecture, Candidate] = {}
         for candidate in living:
             first.setdefault(candidate.architecture, candidate)
         twins = [candidate for candidate in living if first[candidate.architecture] is not candidate]
-        self._train(generation, landmark, [each for each in first.values() if each.same_as is None], journal)
+        self._train(landmark, [each for each in first.values() if each.same_as is None], journal)
         for twin in twins:
             original = first[twin.architecture]
             if original.cause is not None or not self.config.reevaluate:
-                place = Reference(generation=generation, index=original.index)
+                place = Reference(generation=self.number, index=original.index)
                 twin.take_over(original.same_as or place, original.outcomes)
-        self._train(generation, landmark, [twin for twin in twins if twin.same_as is None], journal)
+        self._train(landmark, [twin for twin in twins if twin.same_as is None], journal)
         for candidate in living:
             if candidate.same_as is not None:
                 self._tell(landmark, candidate)
 
-    def _train(self, generation: int, landmark: int, candidates: Sequence[Candidate], journal: Journal) -> None:
+    def _train(self, landmark: int, candidates: Sequence[Candidate], journal: Journal) -> None:
         """Trains candidates to a landmark; each is in the journal as soon as it is measured."""
         to_train = []
         for candidate in candidates:
@@ -218,7 +244,7 @@ class GenerationTrainer:
                 steps_per_second=steps_per_second,
             )
 
-        jobs = [self._job(generation, landmark, candidate) for candidate in to_train]
+        jobs = [self._job(landmark, candidate) for candidate in to_train]
         for position, outcome in self.context.executor.run(jobs, on_progress=on_progress):
             candidate = to_train[position]
             journal.add(candidate.index, landmark, outcome)
@@ -235,21 +261,37 @@ class GenerationTrainer:
             same_as=candidate.same_as,
         )
 
-    def _job(self, generation: int, landmark: int, candidate: Candidate) -> Job:
+    def _job(self, landmark: int, candidate: Candidate) -> Job:
         return Job(
-            name=f"{generation}.{candidate.index}",
+            name=f"{self.number}.{candidate.index}",
             key=candidate.key,
             architecture=candidate.architecture,
             until=self.config.landmarks[landmark],
             config=self.config.train,
-            folder=self._folder(generation, candidate),
+            folder=self._folder(candidate),
             tested=landmark == _LAST,
             # The executor asks its own, and a worker in another process could not ask this one.
             care=dataclasses.replace(self.context.care, should_stop=never),
         )
 
-    def _folder(self, generation: int, candidate: Candidate) -> Path:
-        return self.run.individuals.absolute() / f"{generation}-{candidate.index}"
+    def _folder(self, candidate: Candidate) -> Path:
+        return self.context.run.individuals.absolute() / f"{self.number}-{candidate.index}"
+
+
+def clear_individuals(run: RunFolder, *, but: int | None = None) -> None:
+    """Removes what the individuals of generations left that are over, so not of the one under way, `but`.
+
+    Raises:
+        RunFolderError: it cannot be removed.
+    """
+    with told_as_folder_error(run.path):
+        for folder in run.individuals.glob("*"):
+            if but is None or not folder.name.startswith(f"{but}-"):
+                shutil.rmtree(folder)
+        if but is None:
+            run.journal.unlink(missing_ok=True)
+            if run.individuals.exists():
+                run.individuals.rmdir()
 
 
 def _outcomes_of(known: Individual) -> list[Outcome]:
@@ -260,51 +302,6 @@ def _outcomes_of(known: Individual) -> list[Outcome]:
         Outcome(fitness=each.fitness, test_accuracy=tested) for each, tested in landmarks if each.fitness is not None
     ]
     return outcomes if known.cause is None else [*outcomes, Outcome(fitness=math.nan, cause=known.cause)]
-
-
-def individuals_of(
-    evolution: EvolutionState,
-    following: EvolutionState,
-    candidates: Sequence[Candidate],
-    survival: Survival,
-    *,
-    num_classes: int,
-) -> list[Individual]:
-    """The generation's lines of the record: of the state with its population, and of the one that follows."""
-    generation = int(evolution.generation)
-    duplicated = evolution.phase == Phase.DUPLICATION
-    counts = np.asarray(evolution.population.operators).tolist()
-    repeats = np.asarray(evolution.population.repeats).tolist()
-    first_threshold, second_threshold = float(survival.thresholds.first), float(survival.thresholds.second)
-    individuals = []
-    for index, candidate in enumerate(candidates):
-        survived_first = bool(survival.survives_first[index])
-        survived_second = bool(survival.survives_second[index])
-        operators = {op.name.lower(): count for op, count in zip(Operator, counts[index], strict=True)}
-        is_parent = reference(following.parent_id) == Reference(generation=generation, index=index)
-        individuals.append(
-            Individual(
-                generation=generation,
-                phase=Phase(int(evolution.phase)).name.lower(),
-                index=index,
-                parent=reference(evolution.parent_id),
-                operators=None if duplicated else operators,
-                repeats=tuple(repeats[index]) if duplicated else None,
-                architecture=candidate.architecture,
-                parameters=count_parameters(candidate.architecture, num_classes=num_classes),
-                flops=count_flops(candidate.architecture, num_classes=num_classes),
-                t1=lineage.landmark(candidate.fitness(0), first_threshold),
-                t2=lineage.landmark(candidate.fitness(1), second_threshold) if survived_first else lineage.Landmark(),
-                t3=lineage.landmark(candidate.fitness(_LAST) if survived_second else None),
-                test_accuracy=candidate.outcomes[_LAST].test_accuracy if survival.survives[index] else None,
-                fate=_fate(candidate, survived_first, survived_second, is_parent),
-                cause=candidate.cause,
-                same_as=candidate.same_as,
-                seconds_compiling=candidate.seconds.compiling,
-                seconds_training=candidate.seconds.training,
-            )
-        )
-    return individuals
 
 
 def reference(identity: Array) -> Reference | None:

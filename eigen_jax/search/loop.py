@@ -25,7 +25,7 @@ from eigen_jax.resumable import Care, StoppedError
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.final import evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder, RunFolderError
-from eigen_jax.search.generation import Context, GenerationTrainer, individuals_of, reference
+from eigen_jax.search.generation import Context, Generation, Measured, clear_individuals, reference
 from eigen_jax.search.observer import SearchObserver, SearchResult
 from eigen_jax.search.results import describe_search
 from eigen_jax.training import DivergedError, Programs, Teacher, TrainState, abstract_state
@@ -145,8 +145,8 @@ class _Search:
         self.folder = context.run
         self.observer = context.observer
         self.programs = programs
-        self.evolution_key, training_key, self.final_key = jax.random.split(jax.random.key(self.config.seed), 3)
-        self.trainer = GenerationTrainer(training_key, context)
+        self.measured = Measured(reevaluate=self.config.reevaluate)
+        self.evolution_key, self.training_key, self.final_key = jax.random.split(jax.random.key(self.config.seed), 3)
 
     def run(self) -> SearchResult:
         """Goes through all that is left of the search."""
@@ -165,10 +165,10 @@ class _Search:
         if step is None:
             self._check_nothing_is_lost()
         lineage.truncate(self.folder.lineage, step or 0)
-        self.trainer.clear(but=step or 0)
+        clear_individuals(self.folder, but=step or 0)
         if step is None:
             return _Progress(evolution=self._evolve(before, nobody), variables=None)
-        self.trainer.remember(lineage.read(self.folder.lineage))
+        self.measured.add(lineage.read(self.folder.lineage))
         restore = functools.partial(checkpoint.restore, self.folder.checkpoints, step=step)
         evolution = restore("evolution", abstract=jax.eval_shape(lambda: before))
         if not math.isfinite(evolution.best_fitness):
@@ -195,7 +195,7 @@ class _Search:
         if progress.variables is not None:
             items["variables"] = progress.variables
         checkpoint.save(self.folder.checkpoints, int(progress.evolution.generation), items)
-        self.trainer.clear()
+        clear_individuals(self.folder)
 
     def _check_goes_on(self, progress: _Progress) -> None:
         """Raises `StoppedError` or `BarrenSearchError` where the next generation is not wanted, or has no chance."""
@@ -214,29 +214,26 @@ class _Search:
 
     def _run_generation(self, progress: _Progress) -> _Progress:
         """Trains, extinguishes, selects and records one generation."""
-        evolution = progress.evolution
-        generation = int(evolution.generation)
-        candidates = self.trainer.candidates(evolution)
+        generation = Generation(self.training_key, progress.evolution, self.measured, self.context)
         self.observer.generation_started(
-            generation=generation,
-            phase=Phase(int(evolution.phase)),
-            architectures=[candidate.architecture for candidate in candidates],
+            generation=generation.number,
+            phase=generation.phase,
+            architectures=[candidate.architecture for candidate in generation.candidates],
         )
-        survival = self.trainer.train_to_landmarks(evolution, candidates)
-        following = self._evolve(evolution, self.trainer.fitness(candidates))
-        individuals = individuals_of(evolution, following, candidates, survival, num_classes=self.dataset.num_classes)
+        survival = generation.train()
+        following = self._evolve(progress.evolution, generation.fitness())
+        individuals = generation.record(survival, following)
         lineage.append(self.folder.lineage, individuals)
-        self.trainer.remember(individuals)
+        self.measured.add(individuals)
         self.observer.generation_ended(
             individuals=individuals,
             best_fitness=float(following.best_fitness),
             parent=reference(following.parent_id),
         )
         variables, best = progress.variables, reference(following.best_id)
-        if best is not None and best.generation == generation:
-            fittest = candidates[best.index]
-            assert fittest.same_as is None, "it was trained in this generation: ties keep the older one"
-            variables = self.trainer.variables(generation, fittest, self._abstract_state(fittest.architecture))
+        if best is not None and best.generation == generation.number:
+            # Trained in this generation, and not taken over from an older one: ties keep the older one.
+            variables = generation.variables(best.index, self._abstract_state(individuals[best.index].architecture))
         return _Progress(evolution=following, variables=variables)
 
     def _evolve(self, evolution: EvolutionState, fitness: Array) -> EvolutionState:
