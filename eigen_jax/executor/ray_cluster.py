@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eigen_jax import surroundings
+from eigen_jax.errors import first_line
 from eigen_jax.executor.interface import (
     Died,
     ExecutorError,
@@ -121,7 +122,7 @@ def _join(ray: Any, address: str | None) -> None:
             ray.init(address=address, **options)
     except Exception as error:
         raise ExecutorError(
-            f"there is no Ray cluster at {address or 'this machine'} ({_one_line(error)}); start one"
+            f"there is no Ray cluster at {address or 'this machine'} ({first_line(error)}); start one"
             " with 'ray start --head', or leave --ray-address out for one of this command's own"
         ) from None
 
@@ -131,10 +132,6 @@ def _knock(address: str) -> None:
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 class RayWorker:
@@ -175,11 +172,11 @@ class RayWorker:
             message: Message | None = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
             # Such as a job that cannot be unpickled there.
-            return Refused(f"a worker failed with {_one_line(error.cause)}; report it")
+            return Refused(f"a worker failed with {first_line(error.cause)}; report it")
         except self._ray.exceptions.RayError as error:
             self._ready = self._job = self._look = None
             self.kill()  # where it is only out of reach, two would train the same network
-            return Died(f"died ({_one_line(error)})")
+            return Died(f"died ({first_line(error)})")
         if call == self._ready:
             self._ready = None
         elif call == self._job:

@@ -13,7 +13,7 @@ import numpy as np
 
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.clock import WorkClock
-from eigen_jax.errors import ConfigError
+from eigen_jax.errors import ConfigError, first_line
 from eigen_jax.executor.interface import Finished, JobProgress, Overdue, Progress, Ready, Refused, Stopped
 from eigen_jax.executor.jobs import Job, Outcome, prepare_job, run_job
 from eigen_jax.platforms import PlatformError, check_devices_are_there
@@ -94,7 +94,7 @@ class Session:
             traceback.print_exc()
             return Refused(f"{job.name}: {error}; the traceback in the worker's output says where")
         except _REFUSALS as error:
-            return Refused(" ".join(str(error).split())[:500])
+            return Refused(first_line(error))
         except Exception as error:
             # A mistake of the program, not of the individual: it must be seen, and must not be bred around.
             traceback.print_exc()

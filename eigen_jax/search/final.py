@@ -16,7 +16,7 @@ from eigen_jax.data import Dataset, join_validation
 from eigen_jax.errors import EigenError, first_line
 from eigen_jax.resumable import Care, Training, train_resumably
 from eigen_jax.search.config import SearchConfig
-from eigen_jax.training import ComputeDtype, Programs, ProgressCallback, Teacher, accuracy, evaluate, predict
+from eigen_jax.training import Programs, ProgressCallback, Teacher, accuracy, evaluate, predict
 
 PyTree = Any
 
@@ -86,15 +86,16 @@ def train_network(
         teacher=teacher,
     )
     care, programs = dataclasses.replace(care or Care(), time_limit=None), programs or Programs()
-    measured: dict[str, Any] = {"network": training.network, "batch_size": train.eval_batch_size, "programs": programs}
+    how: dict[str, Any] = {"batch_size": train.eval_batch_size, "programs": programs}
     try:
         state, seconds = train_resumably(
             training, config.final_until, checkpoints, care=care, on_progress=on_progress, programs=programs
         )
         validation_accuracy = None
         if not joined:
-            validation_accuracy = evaluate(state, dataset.validation_images, dataset.validation_labels, **measured)
-        test = _test(state.variables, dataset, **measured)
+            images, labels = dataset.validation_images, dataset.validation_labels
+            validation_accuracy = evaluate(state, images, labels, network=training.network, **how)
+        test = evaluate_network(training.network, state.variables, dataset, **how)
     except jax.errors.JaxRuntimeError as error:
         raise FinalTrainingError(
             f"the network cannot be trained on ({first_line(error)}); free the device's memory, and go on with the"
@@ -106,24 +107,17 @@ def train_network(
 
 
 def evaluate_network(
-    architecture: Architecture, variables: PyTree, dataset: Dataset, *, batch_size: int, dtype: ComputeDtype
+    network: nn.Module, variables: PyTree, dataset: Dataset, *, batch_size: int, programs: Programs | None = None
 ) -> Evaluation:
     """Measures a trained network on the test images.
 
     Args:
-        architecture: the network.
+        network: the module, in the dtype that it was trained in; another one changes the logits.
         variables: "params" and "batch_stats".
         dataset: its test part is used.
         batch_size: images at a time; another one can change the last bits of the logits.
-        dtype: of the maps, the one that the network was trained in; another one changes the logits.
+        programs: see `predict`.
     """
-    network = build_network(architecture, num_classes=dataset.num_classes, dtype=dtype)
-    return _test(variables, dataset, network=network, batch_size=batch_size, programs=None)
-
-
-def _test(
-    variables: PyTree, dataset: Dataset, *, network: nn.Module, batch_size: int, programs: Programs | None
-) -> Evaluation:
     logits = predict(variables, dataset.test_images, network=network, batch_size=batch_size, programs=programs)
     return Evaluation(accuracy=accuracy(logits, dataset.test_labels), logits_digest=digest_logits(logits))
 

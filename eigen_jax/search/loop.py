@@ -15,7 +15,7 @@ from jax import Array
 
 from eigen_jax import checkpoint, lineage, platforms
 from eigen_jax.architecture import Architecture, decode
-from eigen_jax.builder import build_network
+from eigen_jax.builder import Network, build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.evolution import EvolutionState, Phase, evolution_step, genesis
@@ -176,9 +176,12 @@ class _Search:
         state = self._abstract_state(decode(evolution.best, spec=self.config.genome))
         return _Progress(evolution=evolution, variables=restore("variables", abstract=state.variables))
 
+    def _network(self, architecture: Architecture) -> Network:
+        return build_network(architecture, num_classes=self.dataset.num_classes, dtype=self.config.train.dtype)
+
     def _abstract_state(self, architecture: Architecture) -> TrainState:
-        network = build_network(architecture, num_classes=self.dataset.num_classes, dtype=self.config.train.dtype)
-        return abstract_state(network=network, config=self.config.train, input_shape=architecture.input_shape)
+        network, shape = self._network(architecture), architecture.input_shape
+        return abstract_state(network=network, config=self.config.train, input_shape=shape)
 
     def _check_nothing_is_lost(self) -> None:
         """Without a checkpoint, the record holds at most the generation that was killed before the first."""
@@ -267,10 +270,8 @@ class _Search:
 
     def _train_best(self, result: SearchResult, best: Individual, variables: PyTree) -> SearchResult:
         """The final training. Where it is turned off, or diverges, the weights of the search are kept."""
-        train = self.config.train
-        searched = evaluate_network(
-            best.architecture, variables, self.dataset, batch_size=train.eval_batch_size, dtype=train.dtype
-        )
+        batch_size = self.config.train.eval_batch_size
+        searched = evaluate_network(self._network(best.architecture), variables, self.dataset, batch_size=batch_size)
         result = dataclasses.replace(
             result, validation_accuracy=best.t3.fitness, search_test_accuracy=searched.accuracy, test=searched
         )
