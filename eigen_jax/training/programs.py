@@ -54,6 +54,9 @@ class Programs:
 
     Safe to use from several threads. To be closed when no more is asked for; one that is dropped instead, or left
     open at the end of the process, gives up what waits to be compiled.
+
+    What JAX remembers of a program goes with it, but for the traces of functions such as `jnp.where`, by their
+    arguments' shapes, which are the caller's as well and so are left alone. Networks of one search space share most.
     """
 
     def __init__(self, kept: int = 48) -> None:
@@ -133,7 +136,7 @@ class Programs:
         if is_examined():
             return
         with self._lock:
-            if self._closed:
+            if self._is_over():
                 return
             self._tasks.append(task)
             if self._thread is None:
