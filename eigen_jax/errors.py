@@ -7,3 +7,8 @@ class EigenError(ValueError):
 
 class ConfigError(EigenError):
     """A setting that cannot be, by itself or for the data at hand."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; the libraries' own may say pages."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -14,6 +14,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 import jax
@@ -26,6 +27,7 @@ from eigen_jax.clock import WorkClock
 from eigen_jax.errors import EigenError
 from eigen_jax.training import (
     Dataset,
+    Programs,
     ProgressCallback,
     Teacher,
     TrainConfig,
@@ -36,8 +38,6 @@ from eigen_jax.training import (
 )
 
 ShouldStop = Callable[[], bool]  # whether work is to be saved and left
-
-SAVE_EVERY = 60.0  # seconds between two saves
 
 _LOCK = ".lock"
 _PATIENCE = 60.0  # seconds that the process of a killed driver has to end
@@ -100,71 +100,96 @@ def acquire_in_turn(lock: filelock.BaseFileLock, *, should_stop: ShouldStop, on_
     raise StoppedError(f"another process holds {lock.lock_file}")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """What is trained: all that weights depend on, but for the number of steps."""
+
+    key: Array  # of batches and views; see `train_to`
+    init_key: Array | None = None  # of the initial weights; None: `key`
+    dataset: Dataset  # its training part is used
+    network: nn.Module
+    config: TrainConfig
+    teacher: Teacher | None = None  # whom the network mimics; None for plain cross-entropy
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of an image."""
+        _, height, width, channels = self.dataset.train_images.shape
+        return height, width, channels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Care:
+    """How a training is looked after; no outcome depends on it but that of a time limit."""
+
+    save_every: float = 60.0  # seconds between two saves
+    time_limit: float | None = None  # seconds that a training may take, compiling included; None: no limit
+    should_stop: ShouldStop = never  # whether to save and to leave; asked after every call of a program
+
+    def check(self, step: int, seconds: Seconds) -> None:
+        """Raises `StoppedError` or `TimeLimitError` where a training at `step` that took `seconds` is to end."""
+        if self.should_stop():
+            raise StoppedError(f"training was stopped at step {step}")
+        if self.time_limit is not None and seconds.total >= self.time_limit:
+            raise TimeLimitError(f"training took more than {self.time_limit:g} s, and was at step {step}")
+
+    def until_next_save(self, seconds: Seconds) -> float:
+        """Seconds for which a training that took `seconds` goes on unsaved."""
+        return self.save_every if self.time_limit is None else min(self.save_every, self.time_limit - seconds.total)
+
+
 def train_resumably(
-    key: Array,
-    dataset: Dataset,
+    training: Training,
     until: int,
     folder: Path,
     *,
-    network: nn.Module,
-    config: TrainConfig,
-    init_key: Array | None = None,
-    teacher: Teacher | None = None,
-    save_every: float = SAVE_EVERY,
-    time_limit: float | None = None,
-    should_stop: ShouldStop = never,
+    care: Care | None = None,
     on_progress: ProgressCallback | None = None,
     clock: WorkClock | None = None,
+    programs: Programs | None = None,
 ) -> tuple[TrainState, Seconds]:
     """Trains from scratch until `until` steps were taken in all, or from what a folder holds of this training.
 
     Saves at `until`, and on the way. A folder whose newest save is past `until` is cleared: no way leads back.
 
     Args:
-        key: of batches and views; see `train_to`.
-        dataset: its training part is used.
+        training: what is trained.
         until: the landmark, in steps since the start of training.
         folder: this training's own; made where it is missing.
-        network: the module.
-        config: the settings.
-        init_key: of the initial weights; `key` by default.
-        teacher: whom the network mimics; None for plain cross-entropy.
-        save_every: seconds between two saves.
-        time_limit: seconds that the whole training may take.
-        should_stop: asked after every call of a program.
+        care: when to save and when to give up.
         on_progress: see `train_to`.
         clock: of the process's work; paused while the disk is waited for. A new one by default.
+        programs: see `train_to`.
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
-        TimeLimitError: it takes longer than `time_limit`.
+        TimeLimitError: it takes longer than it may.
         DivergedError, ConfigError: see `train_to`.
         CheckpointError: a checkpoint cannot be written, or is of another network, or the folder is
             another process's.
     """
-    clock = clock or WorkClock()
-    init_key = key if init_key is None else init_key
+    care, clock = care or Care(), clock or WorkClock()
     with _locked(folder, clock):
-        state, seconds = _resume(init_key, dataset, until, folder, network=network, config=config, clock=clock)
+        state, seconds = _resume(training, until, folder, clock, programs)
         while (step := int(state.step)) < until:
-            _check(step, seconds, time_limit=time_limit, should_stop=should_stop)
-            began = clock()
-            left = save_every if time_limit is None else min(save_every, time_limit - seconds.total)
+            care.check(step, seconds)
+            due = clock() + care.until_next_save(seconds)
 
-            def is_due(began: float = began, left: float = left) -> bool:
-                return should_stop() or clock() - began >= left
+            def is_due(due: float = due) -> bool:
+                return care.should_stop() or clock() >= due
 
             state, report = train_to(
-                key,
+                training.key,
                 state,
-                dataset,
+                training.dataset,
                 until,
-                network=network,
-                config=config,
-                teacher=teacher,
+                network=training.network,
+                config=training.config,
+                teacher=training.teacher,
                 on_progress=on_progress,
                 pause=is_due,
                 clock=clock,
+                programs=programs,
             )
             seconds += Seconds(compiling=report.compile_seconds, training=report.train_seconds)
             with clock.paused():
@@ -172,26 +197,11 @@ def train_resumably(
     return state, seconds
 
 
-def _check(step: int, seconds: Seconds, *, time_limit: float | None, should_stop: ShouldStop) -> None:
-    if should_stop():
-        raise StoppedError(f"training was stopped at step {step}")
-    if time_limit is not None and seconds.total >= time_limit:
-        raise TimeLimitError(f"training took more than {time_limit:g} s, and was at step {step}")
-
-
 def _resume(
-    key: Array,
-    dataset: Dataset,
-    until: int,
-    folder: Path,
-    *,
-    network: nn.Module,
-    config: TrainConfig,
-    clock: WorkClock,
+    training: Training, until: int, folder: Path, clock: WorkClock, programs: Programs | None
 ) -> tuple[TrainState, Seconds]:
     """The newest state saved, or an untrained one, and what it took so far."""
-    _, height, width, channels = dataset.train_images.shape
-    shape = (height, width, channels)
+    made: dict[str, Any] = {"network": training.network, "config": training.config, "input_shape": training.input_shape}
     step = checkpoint.latest_step(folder)
     if step is not None and step > until:
         _logger.warning("%s was trained past step %d, and is trained from scratch", folder, until)
@@ -199,11 +209,10 @@ def _resume(
         step = None
     if step is None:
         began = clock()
-        state = jax.block_until_ready(init_state(key, network=network, config=config, input_shape=shape))
-        return state, Seconds(compiling=clock() - began)
-    abstract = abstract_state(network=network, config=config, input_shape=shape)
+        key = training.key if training.init_key is None else training.init_key
+        return jax.block_until_ready(init_state(key, **made, programs=programs)), Seconds(compiling=clock() - began)
     with clock.paused():
-        state = checkpoint.restore(folder, "state", step=step, abstract=abstract)
+        state = checkpoint.restore(folder, "state", step=step, abstract=abstract_state(**made))
         seconds = checkpoint.restore(folder, "seconds", step=step)
     return state, Seconds(**{field.name: float(seconds.get(field.name, 0)) for field in dataclasses.fields(Seconds)})
 

@@ -32,7 +32,8 @@ def open_executor(
         ExecutorError: the cluster is not there, or lacks what they ask for.
     """
     if settings.executor == "inline":
-        yield InlineExecutor(dataset, teacher=teacher, should_stop=should_stop)
+        with InlineExecutor(dataset, teacher=teacher, should_stop=should_stop) as inline:
+            yield inline
         return
     if settings.executor == "ray":
         # An extra, imported where it is asked for.

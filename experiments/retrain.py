@@ -24,7 +24,7 @@ from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.errors import ConfigError
-from eigen_jax.resumable import ShouldStop
+from eigen_jax.resumable import Care, ShouldStop
 from eigen_jax.search import RunFolder, SearchConfig, check_data, check_run_folder, describe_training, train_network
 from eigen_jax.training import DivergedError, Teacher
 from experiments.command_line import parse_with_dataset, read_path
@@ -121,8 +121,7 @@ def _train(
                 run.final_checkpoints,
                 config=config,
                 teacher=teacher,
-                save_every=settings.save_every,
-                should_stop=should_stop,
+                care=Care(save_every=settings.save_every, should_stop=should_stop),
                 on_progress=bar.show,
             )
         except DivergedError as error:

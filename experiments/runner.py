@@ -145,11 +145,10 @@ def search(name: DatasetName, settings: Settings) -> SearchResult:
                 settings.run_dir,
                 teacher=teacher,
                 executor=executor,
-                care=settings.care(),
+                care=dataclasses.replace(settings.care(), should_stop=should_stop),
                 settings=settings.outcome(),
                 notes=settings.notes(),
                 observer=observer,
-                should_stop=should_stop,
             )
 
 

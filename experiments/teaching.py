@@ -9,7 +9,7 @@ from rich.console import Console
 
 from eigen_jax.data import Dataset, join_validation
 from eigen_jax.data.types import DatasetName
-from eigen_jax.resumable import ShouldStop, StoppedError, never
+from eigen_jax.resumable import Care, ShouldStop, StoppedError, never
 from eigen_jax.teacher import (
     CachedLogits,
     Ensemble,
@@ -113,8 +113,7 @@ def train_teacher(settings: Settings, dataset: Dataset, console: Console, should
             settings.teacher_dir,
             observer=observer,
             devices=settings.devices,
-            save_every=settings.save_every,
-            should_stop=should_stop,
+            care=Care(save_every=settings.save_every, should_stop=should_stop),
         )
 
 

@@ -18,7 +18,7 @@ from eigen_jax.architecture import Architecture, Layer
 from eigen_jax.data import Dataset
 from eigen_jax.executor import InlineExecutor, Job, Outcome, PoolExecutor
 from eigen_jax.executor.processes import python_path
-from eigen_jax.resumable import StoppedError, never
+from eigen_jax.resumable import Care, StoppedError, never
 from eigen_jax.training import TrainConfig
 
 CONFIG = TrainConfig(batch_size=8, learning_rate=0.05, decay_steps=(), pad=0, flip=False, eval_batch_size=16)
@@ -44,11 +44,27 @@ def make_dataset(*, noise: float = 0.1) -> Dataset:
     return Dataset(**arrays, num_classes=2, name="bright_and_dark", fingerprint="none")
 
 
-def make_job(folder: Path, number: int = 3, *, until: int = 7, config: TrainConfig = CONFIG, **rest) -> Job:
+def make_job(
+    folder: Path,
+    number: int = 3,
+    *,
+    until: int = 7,
+    config: TrainConfig = CONFIG,
+    architecture: Architecture | None = None,
+    tested: bool = False,
+    **care,
+) -> Job:
     """A job of the individual of a number, whose training is saved in `folder`/individuals/`number`."""
-    rest.setdefault("architecture", network())
-    place = folder.absolute() / "individuals" / str(number)
-    return Job(name=f"0.{number}", key=jax.random.key(number), until=until, config=config, folder=place, **rest)
+    return Job(
+        name=f"0.{number}",
+        key=jax.random.key(number),
+        architecture=architecture or network(),
+        until=until,
+        config=config,
+        folder=folder.absolute() / "individuals" / str(number),
+        tested=tested,
+        care=Care(**care),
+    )
 
 
 def make_jobs(folder: Path, count: int, *, networks: int = 1, **rest) -> list[Job]:
@@ -82,7 +98,7 @@ def same_bits(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> bool:
 
 def check_as_inline(jobs: Sequence[Job], outcomes: dict[int, Outcome], dataset: Dataset, teacher=None) -> None:
     """Checks that outcomes and all that was saved are those of one process without a disturbance."""
-    alone = [dataclasses.replace(elsewhere(job), save_every=3_600.0) for job in jobs]
+    alone = [dataclasses.replace(elsewhere(job), care=Care(save_every=3_600.0)) for job in jobs]
     expected = dict(InlineExecutor(dataset, teacher=teacher).run(alone))
     assert all(outcome.cause is None for outcome in expected.values())
     ours, theirs = (

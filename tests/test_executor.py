@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from executor_data import CONFIG, Fair, after, check_as_inline, elsewhere, leaves_of, make_dataset, make_job, same_bits
 from jax import numpy as jnp
+from training_data import wait_for_background
 
 from eigen_jax import checkpoint, clock, platforms, resumable
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import InlineExecutor, Job, Outcome, jobs, prepare_job, run_job, session
-from eigen_jax.executor.interface import Finished, Overdue
-from eigen_jax.resumable import Seconds, StoppedError, never
-from eigen_jax.training import batch_shapes, loop, programs
+from eigen_jax.executor.interface import Finished, Overdue, Progress
+from eigen_jax.resumable import Care, Seconds, StoppedError, never
+from eigen_jax.training import Programs, batch_shapes, loop, programs
 
 WILD = dataclasses.replace(CONFIG, learning_rate=1e30)
 
@@ -32,7 +33,7 @@ def bright_and_dark() -> Dataset:
 def trained(bright_and_dark, tmp_path_factory) -> tuple[Outcome, Job]:
     """A job up to step 40, untested."""
     job = make_job(tmp_path_factory.mktemp("trained"), until=40)
-    return run_job(job, bright_and_dark), job
+    return run_job(job, bright_and_dark, programs=Programs()), job
 
 
 @pytest.fixture
@@ -55,13 +56,12 @@ def test_an_outcome_has_the_validation_accuracy_and_the_state_is_saved_at_the_la
 
 def test_a_job_finds_what_was_prepared_and_its_outcome_is_the_same(bright_and_dark, job, monkeypatch):
     without = run_job(elsewhere(job(7)), bright_and_dark)
-    monkeypatch.setattr(programs, "_store", programs._Store(8, 1_000))
-    done = threading.Event()
-    prepare_job(job(7), bright_and_dark, batch_shapes(jax.random.key(0), bright_and_dark, config=CONFIG))
-    programs.in_background(done.set)
-    assert done.wait(60)
-    monkeypatch.setattr(programs._Store, "_build", None)  # nothing is left to build
-    assert run_job(job(7), bright_and_dark).fitness == without.fitness
+    shapes = batch_shapes(jax.random.key(0), bright_and_dark, config=CONFIG)
+    with Programs() as programs:
+        prepare_job(job(7), bright_and_dark, shapes, programs=programs)
+        wait_for_background(programs)
+        monkeypatch.setattr(programs, "_build", None)  # nothing is left to build
+        assert run_job(job(7), bright_and_dark, programs=programs).fitness == without.fitness
     assert same_bits(leaves_of(job(7).folder), leaves_of(elsewhere(job(7)).folder))
 
 
@@ -84,7 +84,7 @@ def test_a_job_trains_in_the_dtype_of_its_config_in_the_way_of_the_platform(
 
     monkeypatch.setattr(loop, "compile_training", watched)
     half = job(40, config=dataclasses.replace(CONFIG, dtype="bfloat16"))
-    assert run_job(half, bright_and_dark).fitness == 1.0
+    assert run_job(half, bright_and_dark, programs=Programs()).fitness == 1.0
     assert called == [calls]
     assert checkpoint.latest_step(half.folder) == 40
     assert {leaf.dtype for leaf in leaves_of(half.folder)} == {jnp.dtype("float32"), jnp.dtype("int32")}
@@ -125,9 +125,9 @@ def test_what_xla_cannot_compile_is_an_outcome(bright_and_dark, job, monkeypatch
     """XLA knows the option, and refuses to compile with a level that is no number."""
     unknown = dataclasses.replace(platforms.current(), compiler_options={"xla_backend_optimization_level": "none"})
     monkeypatch.setattr(platforms, "current", lambda: unknown)
-    monkeypatch.setattr(programs, "_known", dict)
-    monkeypatch.setattr(programs, "_store", programs._Store(8, 1_000))
-    assert "xla_backend_optimization_level" in check_failed(run_job(job(7), bright_and_dark))
+    monkeypatch.setattr(programs, "known_options", dict)
+    for owner in (None, Programs()):
+        assert "xla_backend_optimization_level" in check_failed(run_job(job(7), bright_and_dark, programs=owner))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_the_inline_executor_runs_jobs_in_their_order_and_a_failed_one_costs_the
 
 def test_the_inline_executor_prepares_the_next_job_before_it_runs_one(bright_and_dark, tmp_path, monkeypatch):
     events: list[tuple[str, str]] = []
-    monkeypatch.setattr(session, "prepare_job", lambda job, *_: events.append(("prepare", job.name)))
+    monkeypatch.setattr(session, "prepare_job", lambda job, *_, **__: events.append(("prepare", job.name)))
 
     def watched(job, *arguments, **rest):
         events.append(("run", job.name))
@@ -199,7 +199,7 @@ def test_the_inline_executor_stops_with_the_job_under_way_saved_and_goes_on_from
     with pytest.raises(StoppedError):
         next(running)
     assert [checkpoint.latest_step(each.folder) for each in some] == [7, 3, None]
-    often = [dataclasses.replace(each, save_every=0) for each in some]
+    often = [dataclasses.replace(each, care=Care(save_every=0)) for each in some]
     told: list[tuple[int, int]] = []
     executor = InlineExecutor(bright_and_dark)
     outcomes = dict(executor.run(often, on_progress=lambda position, step, *_: told.append((position, step))))
@@ -228,12 +228,13 @@ def test_a_job_that_does_not_notice_its_time_is_told_of_after_a_grace_while_it_g
     # Half a second of work in all, compiling included.
     busy = session.Session(bright_and_dark, Deaf(ended), grace=-999.5)
 
-    def note(overdue: Overdue) -> None:
-        told.append(overdue)
-        ended.set()
+    def note(message: Progress | Overdue) -> None:
+        if isinstance(message, Overdue):
+            told.append(message)
+            ended.set()
 
     late = job(5, time_limit=1_000.0)
-    answer = busy.answer(late, should_stop=never, on_progress=lambda *_: None, on_overdue=note)
+    answer = busy.answer(late, should_stop=never, tell=note)
     assert isinstance(answer, Finished)  # its driver has replaced it by then
     (overdue,) = told
     assert overdue.cause == "training took more than 1000 s, and did not end by itself -999.5 s later"

@@ -16,7 +16,7 @@ from eigen_jax import checkpoint, resumable
 from eigen_jax.builder import build_network
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
-from eigen_jax.resumable import Seconds, StoppedError, TimeLimitError, train_resumably
+from eigen_jax.resumable import Care, Seconds, StoppedError, TimeLimitError, Training, train_resumably
 from eigen_jax.training import DivergedError, TrainState, abstract_state, init_state, train_to
 
 KEY = jax.random.key(3)
@@ -44,8 +44,11 @@ def arrays(state: TrainState) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
-def train(dataset: Dataset, folder: Path, until: int = UNTIL, **rest) -> tuple[TrainState, Seconds]:
-    return train_resumably(KEY, dataset, until, folder, network=NETWORK, config=CONFIG, **rest)
+def train(
+    dataset: Dataset, folder: Path, until: int = UNTIL, *, init_key=None, on_progress=None, **care
+) -> tuple[TrainState, Seconds]:
+    training = Training(key=KEY, init_key=init_key, dataset=dataset, network=NETWORK, config=CONFIG)
+    return train_resumably(training, until, folder, care=Care(**care), on_progress=on_progress)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import chex
@@ -31,7 +32,7 @@ from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, Individual, Reference, without_times
 from eigen_jax.resumable import Seconds
 from eigen_jax.search import RunFolderError, SearchConfig, SearchObserver, load_network, run_search
-from eigen_jax.search.generation import Care, GenerationTrainer
+from eigen_jax.search.generation import Generation, Measured
 from eigen_jax.training import abstract_state
 
 SPEC = GenomeSpec(capacity=6, input_shape=(4, 4, 1), num_classes=2, channels=(4, 8), max_flops=50_000)
@@ -58,7 +59,7 @@ class Pretence:
         patch.setattr(session, "run_job", self.run)
         patch.setattr(session, "prepare_job", self.prepare)
 
-    def prepare(self, job, dataset, batch):
+    def prepare(self, job, dataset, batch, **_):
         assert batch.images.shape == (8, 4, 4, 1)
         self.prepared[-1].append((fingerprint(job.architecture), job.until))
 
@@ -227,16 +228,18 @@ def test_a_duplicate_is_trained_to_the_end_where_an_equal_network_went_extinct(w
     pooling = Architecture(input_shape=SPEC.input_shape, layers=())
     extinct = next(each for each in whole.individuals if each.fate == Fate.EXTINCT_T1 and each.same_as is None)
     extinct = dataclasses.replace(extinct, architecture=pooling)
-    finished, nothing = dataclasses.replace(extinct, index=9, t2=extinct.t1, t3=extinct.t1), cast(Any, None)
+    finished = dataclasses.replace(extinct, index=9, t2=extinct.t1, t3=extinct.t1)
+    context = cast(Any, SimpleNamespace(config=CONFIG))
     for phase, known, taken_over in (
         (Phase.PRIMARY, [extinct], extinct.reference),
         (Phase.DUPLICATION, [extinct], None),
         (Phase.DUPLICATION, [extinct, finished], finished.reference),
     ):
-        trainer = GenerationTrainer(jax.random.key(0), CONFIG, dataset, nothing, nothing, SearchObserver(), Care())
-        trainer.remember(known)
+        measured = Measured(reevaluate=False)
+        measured.add(known)
         bred = dataclasses.replace(state, generation=jnp.int32(5), phase=jnp.int32(phase), population=population)
-        assert {each.same_as for each in trainer.candidates(bred)} == {taken_over}
+        generation = Generation(jax.random.key(0), bred, measured, context)
+        assert {each.same_as for each in generation.candidates} == {taken_over}
 
 
 def test_reevaluation_trains_every_individual(reevaluated):

@@ -137,7 +137,7 @@ def test_a_network_is_trained_and_measured_in_the_dtype_asked_for(noise, uninter
     assert {leaf.dtype for leaf in jax.tree.leaves(trained.variables)} == {jnp.dtype("float32")}
     tested = predict(trained.variables, noise.test_images, network=half_network, batch_size=10)
     assert trained.test.logits_digest == digest_logits(tested)
-    whole = search.evaluate_network(NETWORK, trained.variables, noise, batch_size=10, dtype="float32")
+    whole = search.evaluate_network(PLAIN, trained.variables, noise, batch_size=10)
     assert whole.logits_digest != trained.test.logits_digest
     half_kernel, kernel = (each.variables["params"]["layer_0"]["conv"]["kernel"] for each in (trained, uninterrupted))
     assert not np.array_equal(half_kernel, kernel)
@@ -158,7 +158,7 @@ def test_a_training_that_is_interrupted_after_a_save_goes_on_to_the_same_bits(
     monkeypatch.setattr(checkpoint, "save", save_and_die)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train(noise, tmp_path, config=CONFIG, save_every=0.0)
+            train(noise, tmp_path, config=CONFIG, care=Care(save_every=0.0))
     trained = train(noise, tmp_path, config=UNMINDFUL, teacher=(teacher := Recording()))
     assert saved == [*range(1, 9), 10]
     assert len(teacher.asked) == 2, "only what was left is trained"
@@ -249,7 +249,8 @@ def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_
     assert 11 + result.trained <= len(teacher.asked) <= 11 + 3 * result.trained
     assert all(len(examples) == 8 for examples in teacher.asked)
     architecture, variables = load_network(folder)
-    tested = search.evaluate_network(architecture, variables, noise, batch_size=10, dtype="float32")
+    network = build_network(architecture, num_classes=CLASSES)
+    tested = search.evaluate_network(network, variables, noise, batch_size=10)
     assert tested == result.test
     by_hand = accuracy_by_hand(variables, noise.test_images, noise.test_labels, architecture)
     assert by_hand == pytest.approx(result.test_accuracy, abs=1e-9)
@@ -283,7 +284,8 @@ def test_without_a_final_training_the_weights_of_the_search_are_kept(noise, sear
     folder, result = searched
     assert result.best is not None
     architecture, variables = load_network(folder)
-    tested = search.evaluate_network(architecture, variables, noise, batch_size=10, dtype="float32")
+    network = build_network(architecture, num_classes=CLASSES)
+    tested = search.evaluate_network(network, variables, noise, batch_size=10)
     assert tested == result.test
     assert result.test_accuracy == result.search_test_accuracy == result.best.test_accuracy
     assert (result.final_validation_accuracy, result.final_cause, result.final_seconds) == (None, None, None)

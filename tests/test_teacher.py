@@ -20,7 +20,7 @@ from flax import linen as nn
 from teacher_data import CLASSES, SHAPE, TINY, assert_refused, make_dataset, make_teacher
 from training_data import TRACES, Convolutional, Linear
 
-from eigen_jax.resumable import StoppedError
+from eigen_jax.resumable import Care, StoppedError
 from eigen_jax.teacher import DenseNet, TeacherConfig, TeacherObserver, load_ensemble, read_teacher, train_ensemble
 from eigen_jax.teacher.ensemble import check_fits, make_ensemble
 
@@ -278,7 +278,7 @@ def test_what_is_recorded_of_a_teacher(trained, dataset):
 )
 def test_a_killed_teacher_goes_on_to_the_same_bits(tmp_path, dataset, trained, stop_at, resumed):
     with pytest.raises(KeyboardInterrupt):
-        train_ensemble(TINY, dataset, tmp_path, observer=observer_that_stops(stop_at), save_every=0.0)
+        train_ensemble(TINY, dataset, tmp_path, observer=observer_that_stops(stop_at), care=Care(save_every=0.0))
     assert_refused(f"unfinished: {stop_at[0]} of its 2 members are trained", load_ensemble, tmp_path, dataset)
     observer = observer_that_stops()
     ensemble = train_ensemble(TINY, dataset, tmp_path, observer=observer)
@@ -400,7 +400,7 @@ def test_a_teacher_that_another_process_trains_is_waited_for(tmp_path, dataset, 
 def test_who_waits_for_a_teacher_can_be_stopped_and_is_refused_another_one_at_once(tmp_path, dataset, trained):
     folder, _ = in_training(tmp_path, trained)
     with pytest.raises(StoppedError):
-        train_ensemble(TINY, dataset, folder, should_stop=lambda: True)
+        train_ensemble(TINY, dataset, folder, care=Care(should_stop=lambda: True))
     assert_refused("seed was 0 and is now 9", train_ensemble, dataclasses.replace(TINY, seed=9), dataset, folder)
 
 

@@ -21,8 +21,7 @@ from eigen_jax.errors import ConfigError
 from eigen_jax.teacher import TeacherConfig, TeacherError
 from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.evaluation import accuracy, evaluate, predict
-from eigen_jax.training.loop import CHECK_EVERY, train_to
-from eigen_jax.training.preparation import batch_shapes
+from eigen_jax.training.loop import CHECK_EVERY, batch_shapes, train_to
 from eigen_jax.training.step import Batch, abstract_state, draw_batch, epoch_order, make_schedule, train_step
 
 BOTH = [(TrainConfig, ConfigError), (TeacherConfig, TeacherError)]

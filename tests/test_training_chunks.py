@@ -21,7 +21,7 @@ from training_data import (
 
 from eigen_jax import platforms
 from eigen_jax.teacher.logits import MappedLogits
-from eigen_jax.training import DivergedError, TrainConfig, batch_shapes, evaluate, prepare_training, programs
+from eigen_jax.training import DivergedError, Programs, TrainConfig, batch_shapes, evaluate, prepare_training
 from eigen_jax.training.loop import steps_of_calls, train_to
 
 # XLA rounds the same sums in another order in a loop's body.
@@ -106,23 +106,25 @@ def test_what_was_prepared_is_all_that_is_traced_and_changes_no_bit(kind, width,
     use_chunks(monkeypatch, platforms.CPU, steps_per_call)
     dataset, teacher, network = make_dataset(), teacher_of(kind), Convolutional(width=width)
 
-    def outcome():
-        state, _ = train_to(KEY, new_state(network), dataset, 4, network=network, config=SMALL, teacher=teacher)
+    def outcome(programs):
+        options: dict[str, Any] = {"network": network, "programs": programs}
+        state = new_state(**options)
+        state, _ = train_to(KEY, state, dataset, 4, config=SMALL, teacher=teacher, **options)
         images, labels = dataset.validation_images, dataset.validation_labels
-        return state, evaluate(state, images, labels, network=network, batch_size=SMALL.eval_batch_size)
+        return state, evaluate(state, images, labels, batch_size=SMALL.eval_batch_size, **options)
 
     def prepare(state, until):
-        prepare_training(KEY, state, dataset, until, shapes, network=Convolutional(width=width), config=SMALL)
-        wait_for_background()
+        same = Convolutional(width=width)
+        prepare_training(KEY, state, dataset, until, shapes, network=same, config=SMALL, programs=held)
+        wait_for_background(held)
         return sorted(TRACES)
 
-    monkeypatch.setattr(programs, "_store", programs._Store(8, 1_000))
+    held = Programs()
     TRACES.clear()
     shapes = batch_shapes(KEY, dataset, config=SMALL, teacher=teacher)
     prepared = prepare(None, 4)
     assert {(width, False, 1), (width, False, 10)} <= {*prepared}
-    first = outcome()
+    first = outcome(held)
     assert sorted(TRACES) == prepared
     assert prepare(first[0], 7) == prepared
-    monkeypatch.setattr(programs, "_store", programs._Store(8, 1_000))
-    chex.assert_trees_all_equal(first, outcome())
+    chex.assert_trees_all_equal(first, outcome(Programs()))

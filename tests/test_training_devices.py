@@ -28,7 +28,7 @@ from eigen_jax import checkpoint, platforms
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
-from eigen_jax.training import batch_shapes, evaluate, loop, prepare_training, programs, train_to
+from eigen_jax.training import Programs, batch_shapes, evaluate, loop, prepare_training, train_to
 from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.step import TrainState, abstract_state, epoch_order, init_state
 
@@ -51,22 +51,23 @@ def on_devices(devices: int, **changes: Any) -> TrainConfig:
     return dataclasses.replace(CONFIG, devices=devices, **changes)
 
 
-def new_state(network=NETWORK, config: TrainConfig = CONFIG) -> TrainState:
-    return init_state(jax.random.key(3), network=network, config=config, input_shape=SHAPE)
+def new_state(network=NETWORK, config: TrainConfig = CONFIG, programs: Programs | None = None) -> TrainState:
+    return init_state(jax.random.key(3), network=network, config=config, input_shape=SHAPE, programs=programs)
 
 
-def train(state: TrainState, until: int, *, devices: int, kind: str = "mimicry") -> tuple[TrainState, dict[str, Any]]:
+def train(
+    state: TrainState, until: int, *, devices: int, kind: str = "mimicry", programs: Programs | None = None
+) -> tuple[TrainState, dict[str, Any]]:
     """The state, and the loss of every call, the accuracies, and where the state lies."""
     losses: list[float] = []
     module = Linear() if kind == "linear" else NETWORK
     teacher = TEACHER if kind == "mimicry" else None
-    options: dict[str, Any] = {"network": module, "config": on_devices(devices), "teacher": teacher}
+    options: dict[str, Any] = {"network": module, "programs": programs}
     with mock.patch.object(loop, "CHECK_EVERY", 1):
-        state, report = train_to(
-            KEY, state, DATASET, until, **options, on_progress=lambda step, loss, rate: losses.append(loss)
-        )
+        told: dict[str, Any] = {"on_progress": lambda step, loss, rate: losses.append(loss), "teacher": teacher}
+        state, report = train_to(KEY, state, DATASET, until, config=on_devices(devices), **told, **options)
     images, labels = DATASET.validation_images, DATASET.validation_labels
-    shares = [report.accuracy, evaluate(state, images, labels, network=module, batch_size=10)]
+    shares = [report.accuracy, evaluate(state, images, labels, batch_size=10, **options)]
     homes = sorted({str(leaf.sharding) for leaf in jax.tree.leaves(state)})
     return state, {"losses": losses, "accuracies": shares, "homes": homes}
 
@@ -137,13 +138,13 @@ def errors(devices: int) -> dict[str, str]:
 def prepare_and(run, devices: int) -> list[int]:
     """Trains with mimicry; the programs that were built ahead, and those once it is through."""
     config = on_devices(devices)
-    with mock.patch.object(programs, "_store", programs._Store(16, 1_000)):
-        shapes = batch_shapes(KEY, DATASET, config=config, teacher=TEACHER)
-        prepare_training(jax.random.key(3), None, DATASET, STEPS, shapes, network=NETWORK, config=config)
-        wait_for_background()
-        ahead = programs._store._built
-        run(new_state(config=config), STEPS, devices=devices)
-        return [ahead, programs._store._built]
+    key, shapes = jax.random.key(3), batch_shapes(KEY, DATASET, config=config, teacher=TEACHER)
+    with Programs() as programs:
+        prepare_training(key, None, DATASET, STEPS, shapes, network=NETWORK, config=config, programs=programs)
+        wait_for_background(programs)
+        ahead = len(programs._programs)
+        run(new_state(config=config, programs=programs), STEPS, devices=devices, programs=programs)
+        return [ahead, len(programs._programs)]
 
 
 @pytest.fixture(scope="module", params=[2, pytest.param(8, marks=pytest.mark.slow)])

@@ -10,8 +10,7 @@ from flax import linen as nn
 
 from eigen_jax.data import Dataset
 from eigen_jax.teacher import CachedLogits
-from eigen_jax.training import TrainConfig, TrainState, init_state
-from eigen_jax.training.programs import in_background
+from eigen_jax.training import Programs, TrainConfig, TrainState, init_state
 
 SHAPE = (6, 6, 2)
 SMALL = TrainConfig(batch_size=8, learning_rate=0.05, decay_steps=(40, 60), pad=1, eval_batch_size=10)
@@ -64,10 +63,10 @@ def cached_teacher(count=36) -> CachedLogits:
     return CachedLogits(logits=jnp.asarray(logits), slots=jnp.arange(18, dtype=jnp.int32), fingerprint="random")
 
 
-def wait_for_background() -> None:
+def wait_for_background(programs: Programs) -> None:
     """Until what was given to the background before is done."""
     done = threading.Event()
-    in_background(done.set)
+    programs.in_background(done.set)
     assert done.wait(60)
 
 
@@ -84,6 +83,8 @@ def make_dataset(num_train=36, num_validation=23, *, separable=True, seed=0, sha
     return Dataset(**arrays | fields)
 
 
-def new_state(network: nn.Module | None = None, config: TrainConfig = SMALL) -> TrainState:
-    network = network or Convolutional()
-    return init_state(jax.random.key(3), network=network, config=config, input_shape=SHAPE)
+def new_state(
+    network: nn.Module | None = None, config: TrainConfig = SMALL, programs: Programs | None = None
+) -> TrainState:
+    network, key = network or Convolutional(), jax.random.key(3)
+    return init_state(key, network=network, config=config, input_shape=SHAPE, programs=programs)

@@ -10,18 +10,13 @@ from jax import Array
 from eigen_jax.architecture import Architecture
 from eigen_jax.builder import Network, build_network
 from eigen_jax.clock import WorkClock
-from eigen_jax.resumable import (
-    SAVE_EVERY,
-    Seconds,
-    ShouldStop,
-    TimeLimitError,
-    never,
-    train_resumably,
-)
+from eigen_jax.errors import first_line
+from eigen_jax.resumable import Care, Seconds, TimeLimitError, Training, train_resumably
 from eigen_jax.training import (
     Batch,
     Dataset,
     DivergedError,
+    Programs,
     ProgressCallback,
     Teacher,
     TrainConfig,
@@ -48,13 +43,12 @@ class Job:
     config: TrainConfig
     folder: Path  # absolute; where the individual's training is saved, the same at all its landmarks
     tested: bool = False  # whether the test images are looked at as well
-    save_every: float = SAVE_EVERY  # seconds between two saves
-    time_limit: float | None = None  # seconds that training and compiling may take, from the start
+    care: Care = dataclasses.field(default_factory=Care)  # where it is run, an executor lets it ask its own should_stop
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a job."""
+    """What became of a job, and the one place where a fitness stands until it is recorded."""
 
     fitness: float  # validation accuracy, a fraction; NaN if the job failed
     test_accuracy: float | None = None  # a fraction; None if the job failed, or was not to be tested
@@ -67,9 +61,9 @@ def run_job(
     dataset: Dataset,
     *,
     teacher: Teacher | None = None,
-    should_stop: ShouldStop = never,
     on_progress: ProgressCallback | None = None,
     clock: WorkClock | None = None,
+    programs: Programs | None = None,
 ) -> Outcome:
     """Trains in this process, on its first devices.
 
@@ -79,9 +73,9 @@ def run_job(
         job: what to train.
         dataset: its training part is trained on, its validation part gives the fitness.
         teacher: whom the network mimics; None for plain cross-entropy.
-        should_stop: asked after every call of a program.
         on_progress: see `train_to`.
         clock: of the process's work, which times are told in; a new one by default.
+        programs: see `train_to`.
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
@@ -89,32 +83,22 @@ def run_job(
         ConfigError: a batch is larger than the training set, or devices are missing.
     """
     network = _network(job, dataset)
+    training = Training(key=job.key, dataset=dataset, network=network, config=job.config, teacher=teacher)
     clock = clock or WorkClock()
     began = clock()
+    parts = [(dataset.validation_images, dataset.validation_labels)]
+    if job.tested:
+        parts.append((dataset.test_images, dataset.test_labels))
     try:
         state, seconds = train_resumably(
-            job.key,
-            dataset,
-            job.until,
-            job.folder,
-            network=network,
-            config=job.config,
-            teacher=teacher,
-            save_every=job.save_every,
-            time_limit=job.time_limit,
-            should_stop=should_stop,
-            on_progress=on_progress,
-            clock=clock,
+            training, job.until, job.folder, care=job.care, on_progress=on_progress, clock=clock, programs=programs
         )
-        parts = [(dataset.validation_images, dataset.validation_labels)]
-        if job.tested:
-            parts.append((dataset.test_images, dataset.test_labels))
         accuracies = [
-            evaluate(state, images, labels, network=network, batch_size=job.config.eval_batch_size)
-            for images, labels in parts
+            evaluate(state, *part, network=network, batch_size=job.config.eval_batch_size, programs=programs)
+            for part in parts
         ]
     except _FAILURES as error:
-        return failed(_one_line(error), Seconds(training=clock() - began))
+        return failed(first_line(error), Seconds(training=clock() - began))
     return Outcome(fitness=accuracies[0], test_accuracy=accuracies[1] if job.tested else None, seconds=seconds)
 
 
@@ -123,21 +107,14 @@ def failed(cause: str, seconds: Seconds) -> Outcome:
     return Outcome(fitness=math.nan, cause=cause, seconds=seconds)
 
 
-def prepare_job(job: Job, dataset: Dataset, batch: Batch) -> None:
+def prepare_job(job: Job, dataset: Dataset, batch: Batch, *, programs: Programs) -> None:
     """Compiles in the background what `run_job` will ask for; changes no outcome.
 
-    Args:
-        job: what will be trained.
-        dataset: as of `run_job`.
-        batch: the shapes of one, as of `batch_shapes` for the dataset, the job's config and the teacher.
+    Args: as of `run_job`, but for `batch`, the shapes of one, as of `batch_shapes`.
     """
-    prepare_training(job.key, None, dataset, job.until, batch, network=_network(job, dataset), config=job.config)
+    network = _network(job, dataset)
+    prepare_training(job.key, None, dataset, job.until, batch, network=network, config=job.config, programs=programs)
 
 
 def _network(job: Job, dataset: Dataset) -> Network:
     return build_network(job.architecture, num_classes=dataset.num_classes, dtype=job.config.dtype)
-
-
-def _one_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 from eigen_jax import checkpoint
 from eigen_jax.executor.interface import (
@@ -46,6 +47,15 @@ class _Attempts:
     step: int | None = None  # the newest that was saved when the last one died
 
 
+class _Work:
+    """The jobs of one call of `run`."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
+        self.queue = collections.deque(range(len(jobs)))  # positions of those that wait for a worker
+        self.attempts: dict[int, _Attempts] = collections.defaultdict(_Attempts)
+
+
 class PoolExecutor:
     """An `Executor` with workers in other processes, on this machine or on others.
 
@@ -53,13 +63,7 @@ class PoolExecutor:
     A job whose workers die again and again without getting any further has failed, for good.
     """
 
-    def __init__(
-        self,
-        workers: Workers,
-        *,
-        should_stop: ShouldStop = never,
-        retries: int = RETRIES,
-    ) -> None:
+    def __init__(self, workers: Workers, *, should_stop: ShouldStop = never, retries: int = RETRIES) -> None:
         """Makes it; workers are started when there are jobs for them.
 
         Args:
@@ -74,7 +78,7 @@ class PoolExecutor:
         self._failed_starts = 0
         self._home: dict[Path, int] = {}  # slot of the worker that has a job's programs, by the job's folder
 
-    def __enter__(self) -> "PoolExecutor":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -90,58 +94,46 @@ class PoolExecutor:
 
     def run(self, jobs: Sequence[Job], *, on_progress: JobProgress | None = None) -> Iterator[tuple[int, Outcome]]:
         """See `Executor`."""
-        queue = collections.deque(range(len(jobs)))
-        attempts: dict[int, _Attempts] = collections.defaultdict(_Attempts)
-        left = len(jobs)
+        work, left = _Work(jobs), len(jobs)
         while left:
             if self.should_stop():
                 self._stop_all()
                 raise StoppedError("jobs were stopped")
-            self._assign(jobs, queue)
+            self._assign(work)
             for slot, message in self._messages(_POLL):
                 if isinstance(message, Progress) and on_progress is not None and slot.position is not None:
                     on_progress(slot.position, message.step, message.loss, message.steps_per_second)
-                for position, outcome in self._ended(slot, message, jobs, queue, attempts):
+                for position, outcome in self._ended(slot, message, work):
                     left -= 1
                     yield position, outcome
 
-    def _assign(self, jobs: Sequence[Job], queue: collections.deque[int]) -> None:
+    def _assign(self, work: _Work) -> None:
         """Gives jobs to idle workers, and tells each which one it may be given next."""
         for number, slot in enumerate(self._slots):
-            if slot.position is not None or not queue:
+            if slot.position is not None or not work.queue:
                 continue
             if slot.worker is None:
                 slot.worker, slot.ready = self.workers.start(number), False
-            position = self._pick(number, jobs, queue)
-            queue.remove(position)
-            slot.position = position
-            slot.worker.submit(jobs[position])
-            if queue:
-                following = self._pick(number, jobs, queue)
-                self._home.setdefault(jobs[following].folder, number)
-                slot.worker.prepare(jobs[following])
+            slot.position = self._pick(number, work)
+            work.queue.remove(slot.position)
+            slot.worker.submit(work.jobs[slot.position])
+            if work.queue:
+                following = work.jobs[self._pick(number, work)]
+                self._home.setdefault(following.folder, number)
+                slot.worker.prepare(following)
 
-    def _pick(self, slot: int, jobs: Sequence[Job], queue: collections.deque[int]) -> int:
+    def _pick(self, slot: int, work: _Work) -> int:
         """The first job whose programs this worker has; else that no worker has; else the first."""
-        homes = [self._home.get(jobs[position].folder) for position in queue]
-        for wanted in (slot, None):
-            if wanted in homes:
-                return queue[homes.index(wanted)]
-        return queue[0]
+        homes = [self._home.get(work.jobs[position].folder) for position in work.queue]
+        wanted = next((home for home in (slot, None) if home in homes), homes[0])
+        return work.queue[homes.index(wanted)]
 
     def _messages(self, timeout: float) -> list[tuple[_Slot, Message]]:
         slots = {id(slot.worker): slot for slot in self._slots if slot.worker is not None}
         workers = [slot.worker for slot in slots.values() if slot.worker is not None]
         return [(slots[id(worker)], message) for worker, message in self.workers.messages(workers, timeout)]
 
-    def _ended(
-        self,
-        slot: _Slot,
-        message: Message,
-        jobs: Sequence[Job],
-        queue: collections.deque[int],
-        attempts: dict[int, _Attempts],
-    ) -> Iterator[tuple[int, Outcome]]:
+    def _ended(self, slot: _Slot, message: Message, work: _Work) -> Iterator[tuple[int, Outcome]]:
         """Takes note of a message; yields the outcome that it brings, if any."""
         position = slot.position
         if isinstance(message, Ready):
@@ -150,7 +142,7 @@ class PoolExecutor:
             raise ExecutorError(message.reason)
         elif isinstance(message, Finished) and position is not None:
             slot.position = None
-            self._home[jobs[position].folder] = self._slots.index(slot)
+            self._home[work.jobs[position].folder] = self._slots.index(slot)
             yield position, message.outcome
         elif isinstance(message, Overdue) and position is not None and slot.worker is not None:
             slot.worker.kill()
@@ -162,10 +154,10 @@ class PoolExecutor:
                 self._count_failed_start(message.reason)
             if position is None:
                 return
-            if was_ready and (outcome := self._count_death(jobs[position], attempts[position], message.reason)):
+            if was_ready and (outcome := self._count_death(work, position, message.reason)):
                 yield position, outcome
             else:
-                queue.appendleft(position)
+                work.queue.appendleft(position)
 
     def _count_failed_start(self, reason: str) -> None:
         self._failed_starts += 1
@@ -175,9 +167,9 @@ class PoolExecutor:
                 " executor 'inline'"
             )
 
-    def _count_death(self, job: Job, attempts: _Attempts, reason: str) -> Outcome | None:
+    def _count_death(self, work: _Work, position: int, reason: str) -> Outcome | None:
         """The outcome of a job whose worker died once too often; None if it is to be tried again."""
-        step = checkpoint.latest_step(job.folder)
+        attempts, step = work.attempts[position], checkpoint.latest_step(work.jobs[position].folder)
         if step != attempts.step:
             attempts.deaths, attempts.step = 0, step
         attempts.deaths += 1

@@ -34,7 +34,7 @@ def python_path() -> dict[str, str]:
 
 
 class ProcessWorkers:
-    """Starts each worker as a Python process of its own; see `eigen_jax.executor.worker`."""
+    """`Workers` that are Python processes; see `eigen_jax.executor.worker`."""
 
     def __init__(
         self, dataset: Dataset, *, teacher: Teacher | None = None, environments: Sequence[Mapping[str, str]]
@@ -42,8 +42,8 @@ class ProcessWorkers:
         """Makes it; nothing is started.
 
         Args:
-            dataset: what networks are trained on and measured with.
-            teacher: whom they mimic; anything that can be pickled.
+            dataset: as of `Session`.
+            teacher: as of `Session`; anything that can be pickled.
             environments: of each worker, the variables that it has besides this process's own: which
                 devices it sees, which share of their memory it takes, with how many threads.
         """
@@ -52,15 +52,12 @@ class ProcessWorkers:
 
     @property
     def size(self) -> int:
-        """How many there can be at a time."""
         return len(self._environments)
 
     def start(self, slot: int) -> "ProcessWorker":
-        """Starts a worker; see `Workers`."""
         return ProcessWorker(self._payload, self._environments[slot])
 
     def messages(self, workers: Sequence[Any], timeout: float) -> list[tuple[Any, Message]]:
-        """What workers have sent; see `Workers`."""
         by_connection = {worker.connection: worker for worker in workers}
         ready = wait(list(by_connection), timeout)
         return [(by_connection[each], by_connection[each].receive()) for each in ready]
@@ -70,15 +67,10 @@ class ProcessWorkers:
 
 
 class ProcessWorker:
-    """A worker process, as its driver sees it."""
+    """A `Worker` that is a process, as its driver sees it."""
 
     def __init__(self, payload: Any, environment: Mapping[str, str]) -> None:
-        """Starts it.
-
-        Args:
-            payload: data set and teacher, on the host.
-            environment: variables that it has besides this process's own.
-        """
+        """Starts it, with data set and teacher, on the host, and variables besides this process's own."""
         self.connection, theirs = Pipe()
         # The worker is of the driver's process group, so that Ctrl-Z stops it, too. It is born with the driver's
         # signals blocked, because it takes it seconds to come to ignoring them.
@@ -99,19 +91,15 @@ class ProcessWorker:
         threading.Thread(target=_send_all, args=(self.connection, self._outbox), daemon=True).start()
 
     def submit(self, job: Job) -> None:
-        """Gives it a job."""
         self._outbox.put((RUN, job))
 
     def prepare(self, job: Job) -> None:
-        """Tells it which job it may be given next."""
         self._outbox.put((PREPARE, job))
 
     def stop(self) -> None:
-        """Asks it to save its job and to leave it."""
         self._outbox.put((STOP, None))
 
     def kill(self) -> None:
-        """Ends it at once."""
         self.process.kill()
         self.process.wait()
         self._outbox.put(None)

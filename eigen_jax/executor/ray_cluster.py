@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eigen_jax import surroundings
+from eigen_jax.errors import first_line
 from eigen_jax.executor.interface import (
     Died,
     ExecutorError,
@@ -33,7 +34,7 @@ _LOOK = 1.0  # seconds between two looks at a worker's progress
 
 
 class RayWorkers:
-    """Starts each worker as an actor."""
+    """`Workers` that are actors."""
 
     def __init__(
         self,
@@ -49,8 +50,8 @@ class RayWorkers:
         """Joins a cluster, or starts one on this machine.
 
         Args:
-            dataset: what networks are trained on and measured with.
-            teacher: whom they mimic; anything that can be pickled.
+            dataset: as of `Session`.
+            teacher: as of `Session`; anything that can be pickled.
             size: how many workers; by default as many as the cluster has room for now.
             address: of the cluster; by default that of `RAY_ADDRESS` or of a cluster on this machine, else a
                 new one.
@@ -91,16 +92,13 @@ class RayWorkers:
 
     @property
     def size(self) -> int:
-        """How many there can be at a time."""
         return self._size
 
     def start(self, slot: int) -> "RayWorker":
-        """Starts a worker; see `Workers`."""
         del slot
         return RayWorker(self._ray, self._actor.remote(self._payload))
 
     def messages(self, workers: Sequence[Any], timeout: float) -> list[tuple[Any, Message]]:
-        """What workers have sent; see `Workers`."""
         by_call = {call: worker for worker in workers for call in worker.calls()}
         if not by_call:
             time.sleep(timeout)
@@ -124,7 +122,7 @@ def _join(ray: Any, address: str | None) -> None:
             ray.init(address=address, **options)
     except Exception as error:
         raise ExecutorError(
-            f"there is no Ray cluster at {address or 'this machine'} ({_one_line(error)}); start one"
+            f"there is no Ray cluster at {address or 'this machine'} ({first_line(error)}); start one"
             " with 'ray start --head', or leave --ray-address out for one of this command's own"
         ) from None
 
@@ -136,15 +134,10 @@ def _knock(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
-
-
 class RayWorker:
-    """A worker actor, as its driver sees it."""
+    """A `Worker` that is an actor, as its driver sees it."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
-        """Makes it of an actor that is being created."""
         self._ray = ray
         self._actor = actor
         self._ready: Any = actor.ready.remote()
@@ -154,20 +147,16 @@ class RayWorker:
         self._jobs = 0  # that it was given
 
     def submit(self, job: Job) -> None:
-        """Gives it a job."""
         self._jobs += 1
         self._job = self._actor.run.remote(job, self._jobs)
 
     def prepare(self, job: Job) -> None:
-        """Tells it which job it may be given next."""
         self._actor.prepare.remote(job)
 
     def stop(self) -> None:
-        """Asks it to save its job and to leave it."""
         self._actor.stop.remote(self._jobs)
 
     def kill(self) -> None:
-        """Ends it at once."""
         self._ray.kill(self._actor)
 
     def calls(self) -> list[Any]:
@@ -183,11 +172,11 @@ class RayWorker:
             message: Message | None = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
             # Such as a job that cannot be unpickled there.
-            return Refused(f"a worker failed with {_one_line(error.cause)}; report it")
+            return Refused(f"a worker failed with {first_line(error.cause)}; report it")
         except self._ray.exceptions.RayError as error:
             self._ready = self._job = self._look = None
             self.kill()  # where it is only out of reach, two would train the same network
-            return Died(f"died ({_one_line(error)})")
+            return Died(f"died ({first_line(error)})")
         if call == self._ready:
             self._ready = None
         elif call == self._job:
@@ -221,12 +210,7 @@ class _Actor:
                 f"a worker does not see the run folder {run_folder}; choose one on storage that all nodes share"
             )
         try:
-            return self.session.answer(
-                job,
-                should_stop=lambda: self.stopped >= number,
-                on_progress=self._note_progress,
-                on_overdue=self._note_overdue,
-            )
+            return self.session.answer(job, should_stop=lambda: self.stopped >= number, tell=self._note)
         finally:
             self.told = None  # a question that overtakes the next job must not be answered with this one's
 
@@ -240,8 +224,5 @@ class _Actor:
     def stop(self, number: int) -> None:
         self.stopped = number
 
-    def _note_progress(self, step: int, loss: float, steps_per_second: float) -> None:
-        self.told = Progress(step, loss, steps_per_second)
-
-    def _note_overdue(self, overdue: Overdue) -> None:
-        self.told = overdue
+    def _note(self, told: Progress | Overdue) -> None:
+        self.told = told

@@ -1,9 +1,11 @@
 """What runs jobs one after the other in one process: the data and the teacher, and what is kept between jobs."""
 
+import dataclasses
+import functools
 import math
 import traceback
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,30 +13,24 @@ import numpy as np
 
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.clock import WorkClock
-from eigen_jax.errors import ConfigError
-from eigen_jax.executor.interface import Finished, Overdue, Ready, Refused, Stopped
+from eigen_jax.errors import ConfigError, first_line
+from eigen_jax.executor.interface import Finished, JobProgress, Overdue, Progress, Ready, Refused, Stopped
 from eigen_jax.executor.jobs import Job, Outcome, prepare_job, run_job
 from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import ShouldStop, StoppedError, never
-from eigen_jax.training import Batch, Dataset, ProgressCallback, Teacher, TrainConfig, batch_shapes
+from eigen_jax.training import Batch, Dataset, Programs, ProgressCallback, Teacher, TrainConfig, batch_shapes
 
 # No fault of an individual: the disk is full or was taken away, or a setting does not fit the machine.
 _REFUSALS = (OSError, CheckpointError, ConfigError)
-
 
 GRACE = 60.0  # seconds of work beyond its bound that a job has to notice it; a compilation cannot be interrupted
 
 
 class Session:
-    """The jobs of one process."""
+    """The jobs of one process, whose programs it holds."""
 
     def __init__(
-        self,
-        dataset: Dataset,
-        teacher: Teacher | None,
-        *,
-        is_held: Callable[[], bool] = never,
-        grace: float = GRACE,
+        self, dataset: Dataset, teacher: Teacher | None, *, is_held: Callable[[], bool] = never, grace: float = GRACE
     ) -> None:
         """Makes it.
 
@@ -48,31 +44,25 @@ class Session:
         self.teacher = teacher
         self.is_held = is_held
         self.grace = grace
+        self.programs = Programs()
         self._shapes: dict[TrainConfig, Batch] = {}
 
     def prepare(self, job: Job) -> None:
         """Compiles in the background what a job will ask for."""
         if job.config not in self._shapes:
             self._shapes[job.config] = batch_shapes(job.key, self.dataset, config=job.config, teacher=self.teacher)
-        prepare_job(job, self.dataset, self._shapes[job.config])
+        prepare_job(job, self.dataset, self._shapes[job.config], programs=self.programs)
 
     def run(
         self,
         job: Job,
         *,
         should_stop: ShouldStop,
-        on_progress: ProgressCallback | None,
+        on_progress: ProgressCallback | None = None,
         on_overdue: Callable[[Overdue], None] = lambda overdue: None,
     ) -> Outcome:
-        """See `run_job`; holds still where that is wanted.
-
-        Args:
-            job: what to run.
-            should_stop: see `run_job`.
-            on_progress: see `run_job`.
-            on_overdue: called from another thread, at most once.
-        """
-        limit = math.inf if job.time_limit is None else job.time_limit
+        """See `run_job`; holds still where that is wanted, and calls `on_overdue` at most once, from another thread."""
+        limit = math.inf if job.care.time_limit is None else job.care.time_limit
 
         def alarm(seconds: float) -> None:
             cause = f"training took more than {limit:g} s, and did not end by itself {self.grace:g} s later"
@@ -82,39 +72,60 @@ class Session:
             clock.wait_while_held()
             return should_stop()
 
+        job = dataclasses.replace(job, care=dataclasses.replace(job.care, should_stop=hold_or_stop))
         with WorkClock(is_held=self.is_held, alarm_at=limit + self.grace, alarm=alarm) as clock:
-            return run_job(
-                job,
-                self.dataset,
-                teacher=self.teacher,
-                should_stop=hold_or_stop,
-                on_progress=on_progress,
-                clock=clock,
-            )
+            held: dict[str, Any] = {"teacher": self.teacher, "programs": self.programs}
+            return run_job(job, self.dataset, on_progress=on_progress, clock=clock, **held)
 
     def answer(
-        self,
-        job: Job,
-        *,
-        should_stop: ShouldStop,
-        on_progress: ProgressCallback,
-        on_overdue: Callable[[Overdue], None],
+        self, job: Job, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]
     ) -> Finished | Stopped | Refused:
-        """Runs a job as `run` does, and tells what a worker tells of it."""
+        """Runs a job as `run` does, and tells what a worker tells of it; on the way, from any thread, with `tell`."""
+
+        def on_progress(step: int, loss: float, steps_per_second: float) -> None:
+            tell(Progress(step, loss, steps_per_second))
+
         try:
             self.prepare(job)
-            return Finished(self.run(job, should_stop=should_stop, on_progress=on_progress, on_overdue=on_overdue))
+            return Finished(self.run(job, should_stop=should_stop, on_progress=on_progress, on_overdue=tell))
         except StoppedError:
             return Stopped()
         except FloatingPointError as error:
             traceback.print_exc()
             return Refused(f"{job.name}: {error}; the traceback in the worker's output says where")
         except _REFUSALS as error:
-            return Refused(" ".join(str(error).split())[:500])
+            return Refused(first_line(error))
         except Exception as error:
             # A mistake of the program, not of the individual: it must be seen, and must not be bred around.
             traceback.print_exc()
             return Refused(f"a worker failed with {type(error).__name__}, whose traceback is in its output; report it")
+
+
+class InlineExecutor:
+    """An `Executor` without processes of its own: an individual that crashes its process takes the search along."""
+
+    def __init__(self, dataset: Dataset, *, teacher: Teacher | None = None, should_stop: ShouldStop = never) -> None:
+        """Makes it; data set and teacher as of `Session`, `should_stop` says whether to save the job and to leave."""
+        self.session = Session(dataset, teacher)
+        self.should_stop = should_stop
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drops the compiled programs."""
+        self.session.programs.close()
+
+    def run(self, jobs: Sequence[Job], *, on_progress: JobProgress | None = None) -> Iterator[tuple[int, Outcome]]:
+        """See `Executor`. While a job runs, the programs of the next one are compiled."""
+        for position, job in enumerate(jobs):
+            for coming in jobs[position : position + 2]:
+                self.session.prepare(coming)
+            told = None if on_progress is None else functools.partial(on_progress, position)
+            yield position, self.session.run(job, should_stop=self.should_stop, on_progress=told)
 
 
 def readiness() -> Ready | Refused:

@@ -17,7 +17,7 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from eigen_jax.executor.interface import Message, Progress, Refused
+from eigen_jax.executor.interface import Message, Refused
 from eigen_jax.executor.jobs import Job
 from eigen_jax.executor.processes import DRIVERS_SIGNALS, PREPARE, RUN, STOP
 from eigen_jax.executor.session import Session, readiness, to_device
@@ -46,12 +46,8 @@ def main(descriptor: int) -> None:
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, session, jobs, stop), daemon=True).start()
     send(first)
-
-    def tell(step: int, loss: float, steps_per_second: float) -> None:
-        send(Progress(step, loss, steps_per_second))
-
     while True:
-        send(session.answer(jobs.get(), should_stop=stop.is_set, on_progress=tell, on_overdue=send))
+        send(session.answer(jobs.get(), should_stop=stop.is_set, tell=send))
 
 
 def _stand_back() -> None:

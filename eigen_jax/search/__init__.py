@@ -1,5 +1,6 @@
 """The host loop of a search: phases, generations, the run folder, continuing."""
 
+from eigen_jax.resumable import Care
 from eigen_jax.search.config import FinalOn, SearchConfig
 from eigen_jax.search.final import (
     Evaluation,
@@ -10,30 +11,6 @@ from eigen_jax.search.final import (
     train_network,
 )
 from eigen_jax.search.folder import RunFolder, RunFolderError, check_run_folder, load_network, read_notes
-from eigen_jax.search.generation import Care
 from eigen_jax.search.loop import BarrenSearchError, check_data, run_search
 from eigen_jax.search.observer import SearchObserver, SearchResult
 from eigen_jax.search.results import describe_training
-
-__all__ = [
-    "BarrenSearchError",
-    "Care",
-    "Evaluation",
-    "FinalOn",
-    "FinalTrainingError",
-    "RunFolder",
-    "RunFolderError",
-    "SearchConfig",
-    "SearchObserver",
-    "SearchResult",
-    "TrainedNetwork",
-    "check_data",
-    "check_run_folder",
-    "describe_training",
-    "digest_logits",
-    "evaluate_network",
-    "load_network",
-    "read_notes",
-    "run_search",
-    "train_network",
-]

@@ -7,15 +7,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from jax import Array
 
 from eigen_jax.architecture import Architecture
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset, join_validation
-from eigen_jax.errors import EigenError
-from eigen_jax.resumable import SAVE_EVERY, ShouldStop, never, train_resumably
+from eigen_jax.errors import EigenError, first_line
+from eigen_jax.resumable import Care, Training, train_resumably
 from eigen_jax.search.config import SearchConfig
-from eigen_jax.training import ComputeDtype, ProgressCallback, Teacher, accuracy, evaluate, predict
+from eigen_jax.training import Programs, ProgressCallback, Teacher, accuracy, evaluate, predict
 
 PyTree = Any
 
@@ -50,13 +51,11 @@ def train_network(
     *,
     config: SearchConfig,
     teacher: Teacher | None = None,
-    save_every: float = SAVE_EVERY,
-    should_stop: ShouldStop = never,
+    care: Care | None = None,
     on_progress: ProgressCallback | None = None,
+    programs: Programs | None = None,
 ) -> TrainedNetwork:
-    """Trains a network for `config.final_until` steps, saved on the way, and tests it.
-
-    The test images are seen once, after the last step.
+    """Trains a network for `config.final_until` steps, saved on the way; the test images are seen once, after them.
 
     Args:
         key: of the initial weights, the batches and the views.
@@ -66,9 +65,9 @@ def train_network(
         config: the schedule, and how long.
         teacher: whom it mimics. Where the validation images are trained on, the teacher must know
             them as the examples that follow the training images.
-        save_every: seconds between two saves.
-        should_stop: whether to save and to leave.
+        care: when to save and when to stop. A time limit is of individuals, and is not one of this.
         on_progress: see `train_to`.
+        programs: where compiled programs are held; by default until the return.
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
@@ -77,33 +76,30 @@ def train_network(
         ConfigError: a batch is larger than the training set, or devices are missing.
         CheckpointError: a checkpoint cannot be written, or is of another network.
     """
-    joined = config.final_on == "train+validation"
     train = config.final_train
-    network = build_network(architecture, num_classes=dataset.num_classes, dtype=train.dtype)
-    validation_accuracy = None
+    joined = config.final_on == "train+validation"
+    training = Training(
+        key=key,
+        dataset=join_validation(dataset) if joined else dataset,
+        network=build_network(architecture, num_classes=dataset.num_classes, dtype=train.dtype),
+        config=train,
+        teacher=teacher,
+    )
+    care, programs = dataclasses.replace(care or Care(), time_limit=None), programs or Programs()
+    how: dict[str, Any] = {"batch_size": train.eval_batch_size, "programs": programs}
     try:
         state, seconds = train_resumably(
-            key,
-            join_validation(dataset) if joined else dataset,
-            config.final_until,
-            checkpoints,
-            network=network,
-            config=train,
-            teacher=teacher,
-            save_every=save_every,
-            should_stop=should_stop,
-            on_progress=on_progress,
+            training, config.final_until, checkpoints, care=care, on_progress=on_progress, programs=programs
         )
+        validation_accuracy = None
         if not joined:
             images, labels = dataset.validation_images, dataset.validation_labels
-            validation_accuracy = evaluate(state, images, labels, network=network, batch_size=train.eval_batch_size)
-        test = evaluate_network(
-            architecture, state.variables, dataset, batch_size=train.eval_batch_size, dtype=train.dtype
-        )
+            validation_accuracy = evaluate(state, images, labels, network=training.network, **how)
+        test = evaluate_network(training.network, state.variables, dataset, **how)
     except jax.errors.JaxRuntimeError as error:
         raise FinalTrainingError(
-            f"the network cannot be trained on ({(str(error).splitlines() or ['no reason given'])[0][:300]});"
-            " free the device's memory, and go on with the same command"
+            f"the network cannot be trained on ({first_line(error)}); free the device's memory, and go on with the"
+            " same command"
         ) from None
     return TrainedNetwork(
         variables=state.variables, validation_accuracy=validation_accuracy, test=test, seconds=seconds.total
@@ -111,19 +107,18 @@ def train_network(
 
 
 def evaluate_network(
-    architecture: Architecture, variables: PyTree, dataset: Dataset, *, batch_size: int, dtype: ComputeDtype
+    network: nn.Module, variables: PyTree, dataset: Dataset, *, batch_size: int, programs: Programs | None = None
 ) -> Evaluation:
     """Measures a trained network on the test images.
 
     Args:
-        architecture: the network.
+        network: the module, in the dtype that it was trained in; another one changes the logits.
         variables: "params" and "batch_stats".
         dataset: its test part is used.
         batch_size: images at a time; another one can change the last bits of the logits.
-        dtype: of the maps, the one that the network was trained in; another one changes the logits.
+        programs: see `predict`.
     """
-    network = build_network(architecture, num_classes=dataset.num_classes, dtype=dtype)
-    logits = predict(variables, dataset.test_images, network=network, batch_size=batch_size)
+    logits = predict(variables, dataset.test_images, network=network, batch_size=batch_size, programs=programs)
     return Evaluation(accuracy=accuracy(logits, dataset.test_labels), logits_digest=digest_logits(logits))
 
 

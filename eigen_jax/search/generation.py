@@ -20,15 +20,29 @@ from eigen_jax.evolution import EvolutionState, Phase, Survival, is_child, survi
 from eigen_jax.executor import Executor, Job, Outcome
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import Operator
-from eigen_jax.resumable import SAVE_EVERY, Seconds
+from eigen_jax.resumable import Care, Seconds, never
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.folder import RunFolder, told_as_folder_error
 from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
+from eigen_jax.training import Teacher, TrainState
 
 PyTree = Any
 
 _LAST = 2  # the landmark T1 + T2 + T3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Context:
+    """What stays the same through a search."""
+
+    config: SearchConfig
+    dataset: Dataset
+    teacher: Teacher | None
+    run: RunFolder
+    executor: Executor  # where individuals are trained
+    care: Care
+    observer: SearchObserver
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -38,184 +52,178 @@ class Candidate:
     index: int
     architecture: Architecture
     key: Array
-    same_as: Reference | None = None  # whose measurements these are
-    fitness: list[float] = dataclasses.field(default_factory=lambda: [math.nan] * 3)  # at the landmarks
-    cause: str | None = None
-    test_accuracy: float | None = None  # of survivors only
-    seconds: Seconds = dataclasses.field(default_factory=Seconds)
+    trained: list[Outcome] = dataclasses.field(default_factory=list)  # of its own jobs, one a landmark
+    same_as: Reference | None = None  # an equal individual, whose outcomes count in place of its own
+    taken: list[Outcome] | None = None  # the outcomes of that one
 
-    def record(self, landmark: int, outcome: Outcome) -> None:
-        """Takes over what became of the training to a landmark."""
-        self.fitness[landmark] = outcome.fitness
-        self.cause, self.test_accuracy = outcome.cause, outcome.test_accuracy
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What was measured at the landmarks so far."""
+        return self.trained if self.taken is None else self.taken
+
+    @property
+    def cause(self) -> str | None:
+        """Why it failed."""
+        return self.outcomes[-1].cause if self.outcomes else None
+
+    @property
+    def seconds(self) -> Seconds:
+        """What its own jobs took."""
+        *before, last = self.trained or [Outcome(fitness=math.nan)]
         # What a job that failed says it took, it took after the landmark before.
-        self.seconds = outcome.seconds if outcome.cause is None else self.seconds + outcome.seconds
+        return before[-1].seconds + last.seconds if before and last.cause is not None else last.seconds
+
+    def fitness(self, landmark: int) -> float:
+        """NaN where there is none."""
+        return self.outcomes[landmark].fitness if landmark < len(self.outcomes) else math.nan
+
+    def take_over(self, same_as: Reference, outcomes: list[Outcome]) -> None:
+        """Counts what an equal individual measured, and measures from here on."""
+        self.same_as, self.taken = same_as, outcomes
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Care:
-    """How individuals are looked after while they train; no outcome depends on it but that of a time limit."""
+class Measured:
+    """What the individuals of a run measured, by their architectures, for later ones of the same."""
 
-    save_every: float = SAVE_EVERY  # seconds between two saves of an individual
-    time_limit: float | None = None  # seconds that an individual may take, compiling included; None: no limit
+    def __init__(self, *, reevaluate: bool) -> None:
+        self.reevaluate = reevaluate  # whether all but failures is measured again
+        self.individuals: dict[Architecture, Individual] = {}  # whose training gave an architecture's fitness
 
-
-class GenerationTrainer:
-    """Trains the generations of one search, and remembers what it measured."""
-
-    def __init__(
-        self,
-        key: Array,
-        config: SearchConfig,
-        dataset: Dataset,
-        run: RunFolder,
-        executor: Executor,
-        observer: SearchObserver,
-        care: Care,
-    ) -> None:
-        self.key = key
-        self.config = config
-        self.dataset = dataset
-        self.run = run
-        self.executor = executor
-        self.observer = observer
-        self.care = care
-        self.measured: dict[Architecture, Individual] = {}  # whose training gave an architecture's fitness
-        self.tested: dict[Reference, float] = {}  # test accuracy of those that survived
-
-    def remember(self, individuals: Iterable[Individual]) -> None:
-        """Lets later individuals of the same architectures take the measurements over."""
+    def add(self, individuals: Iterable[Individual]) -> None:
+        """Lets later individuals take the measurements of these over."""
         for individual in individuals:
-            known = self.measured.get(individual.architecture)
+            known = self.individuals.get(individual.architecture)
             # One that went extinct is trained anew as a duplicate, and is then known to the end.
             if individual.same_as is None and (known is None or known.t3.fitness is None):
-                self.measured[individual.architecture] = individual
-            if individual.test_accuracy is not None:
-                self.tested[individual.same_as or individual.reference] = individual.test_accuracy
+                self.individuals[individual.architecture] = individual
 
-    def candidates(self, evolution: EvolutionState) -> list[Candidate]:
-        """The generation's individuals; what is known of equal architectures is taken over."""
-        key = jax.random.fold_in(self.key, evolution.generation)
+    def find(self, architecture: Architecture, *, to_the_end: bool) -> Individual | None:
+        """Whose measurements are taken over: a failure's always are."""
+        known = self.individuals.get(architecture)
+        if known is None or known.cause is not None:
+            return known
+        return None if self.reevaluate or (to_the_end and known.t3.fitness is None) else known
+
+
+class Generation:
+    """The generation under way: its children are trained to the landmarks, those below the thresholds extinct."""
+
+    def __init__(self, key: Array, evolution: EvolutionState, measured: Measured, context: Context) -> None:
+        """Takes over what is known of equal architectures; `key` is that of all training."""
+        self.evolution = evolution
+        self.context = context
+        self.config = context.config
+        self.number = int(evolution.generation)
+        self.phase = Phase(int(evolution.phase))
+        self.candidates: list[Candidate] = []
+        key = jax.random.fold_in(key, evolution.generation)
         spared = bool(self.config.evolution.spares(evolution.phase))
         genomes = jax.device_get(evolution.population.genomes)
-        candidates = []
         for index in range(int(is_child(evolution).sum())):
             genome = jax.tree.map(lambda leaf, index=index: leaf[index], genomes)
             architecture = decode(genome, spec=self.config.genome)
             candidate = Candidate(index=index, architecture=architecture, key=jax.random.fold_in(key, index))
-            known = self.measured.get(architecture)
-            if known is not None and self._is_enough(known, to_the_end=spared):
-                candidate.same_as = known.reference
-                landmarks = (known.t1, known.t2, known.t3)
-                candidate.fitness = [math.nan if each.fitness is None else each.fitness for each in landmarks]
-                candidate.cause = known.cause
-            candidates.append(candidate)
-        return candidates
+            if known := measured.find(architecture, to_the_end=spared):
+                candidate.take_over(known.reference, _outcomes_of(known))
+            self.candidates.append(candidate)
 
-    def _is_enough(self, known: Individual, *, to_the_end: bool) -> bool:
-        """Whether what is known of an equal individual is taken over; a failure always is."""
-        measured = known.t3.fitness is not None or not to_the_end
-        return known.cause is not None or (measured and not self.config.reevaluate)
-
-    def train_to_landmarks(self, evolution: EvolutionState, candidates: list[Candidate]) -> Survival:
+    def train(self) -> Survival:
         """Algorithm 1: trains to each landmark in turn, and extinguishes after the first two.
 
         What the journal of this generation has is not trained again.
         """
-        generation = int(evolution.generation)
-        journal = Journal(self.run.journal, generation=generation, phase=Phase(int(evolution.phase)))
-        alive = np.asarray(is_child(evolution))
+        journal = Journal(self.context.run.journal, generation=self.number, phase=self.phase)
+        alive = np.asarray(is_child(self.evolution))
         for landmark in range(_LAST + 1):
-            self._measure(generation, landmark, candidates, alive, journal)
-            survival = jax.device_get(survivors(evolution, self.fitness(candidates), config=self.config.evolution))
+            self._measure(landmark, [self.candidates[index] for index in np.flatnonzero(alive)], journal)
+            survival = jax.device_get(survivors(self.evolution, self.fitness(), config=self.config.evolution))
             if landmark < _LAST:
                 survives = (survival.survives_first, survival.survives_second)[landmark]
                 threshold = (survival.thresholds.first, survival.thresholds.second)[landmark]
-                self.observer.individuals_extinct(
+                self.context.observer.individuals_extinct(
                     landmark=landmark,
                     indices=np.flatnonzero(alive & ~survives).tolist(),
                     threshold=lineage.landmark(None, float(threshold)).threshold,
                 )
                 alive = survives
-        self._remember_tests(generation, candidates, survival)
         return survival
 
-    def fitness(self, candidates: Sequence[Candidate]) -> Array:
+    def fitness(self) -> Array:
         """[P, 3] float32; -inf where there is none, as in slots without a child."""
-        fitness = np.full((self.config.evolution.population_size, 3), -np.inf, np.float32)
-        fitness[: len(candidates)] = [candidate.fitness for candidate in candidates]
+        fitness = np.full((self.config.evolution.population_size, _LAST + 1), -np.inf, np.float32)
+        for candidate in self.candidates:
+            fitness[candidate.index] = [candidate.fitness(landmark) for landmark in range(_LAST + 1)]
         # On the device, a NaN is a fault, which JAX_DEBUG_NANS is to find.
         return jnp.asarray(np.where(np.isnan(fitness), -np.inf, fitness))
 
-    def variables(self, generation: int, candidate: Candidate, abstract: PyTree) -> PyTree:
-        """The weights of a candidate that was trained to the end.
-
-        Args:
-            generation: the candidate's.
-            candidate: one that was not taken over from another individual.
-            abstract: the state's shapes.
+    def variables(self, index: int, abstract: TrainState) -> PyTree:
+        """The weights of a candidate that was trained to the end; `abstract` are its state's shapes.
 
         Raises:
             CheckpointError, ExecutorError: they cannot be read, nor trained again.
         """
-        folder = self._folder(generation, candidate)
+        candidate = self.candidates[index]
+        assert candidate.same_as is None, "it has no weights of its own"
         try:
-            return checkpoint.restore(folder, "state", abstract=abstract).variables
+            return checkpoint.restore(self._folder(candidate), "state", abstract=abstract).variables
         except CheckpointError:
             # Damaged, or lost with the folder, after it was measured.
-            list(self.executor.run([self._job(generation, _LAST, candidate)]))
-            return checkpoint.restore(folder, "state", abstract=abstract).variables
+            list(self.context.executor.run([self._job(_LAST, candidate)]))
+            return checkpoint.restore(self._folder(candidate), "state", abstract=abstract).variables
 
-    def clear(self, *, but: int | None = None) -> None:
-        """Removes what the individuals of generations left that are over.
+    def record(self, survival: Survival, following: EvolutionState) -> list[Individual]:
+        """The generation's lines of the record, once it is known who lives and what follows."""
+        population, parent = jax.device_get(self.evolution.population), reference(following.parent_id)
+        first, second = float(survival.thresholds.first), float(survival.thresholds.second)
+        individuals = []
+        for index, candidate in enumerate(self.candidates):
+            past_first, past_second = bool(survival.survives_first[index]), bool(survival.survives_second[index])
+            counts = {op.name.lower(): int(n) for op, n in zip(Operator, population.operators[index], strict=True)}
+            duplicated = self.phase == Phase.DUPLICATION
+            sizes = {"num_classes": self.config.genome.num_classes}
+            is_parent = parent == Reference(generation=self.number, index=index)
+            individuals.append(
+                Individual(
+                    generation=self.number,
+                    phase=self.phase.name.lower(),
+                    index=index,
+                    parent=reference(self.evolution.parent_id),
+                    operators=None if duplicated else counts,
+                    repeats=tuple(population.repeats[index].tolist()) if duplicated else None,
+                    architecture=candidate.architecture,
+                    parameters=count_parameters(candidate.architecture, **sizes),
+                    flops=count_flops(candidate.architecture, **sizes),
+                    t1=lineage.landmark(candidate.fitness(0), first),
+                    t2=lineage.landmark(candidate.fitness(1), second) if past_first else lineage.Landmark(),
+                    t3=lineage.landmark(candidate.fitness(_LAST) if past_second else None),
+                    test_accuracy=candidate.outcomes[_LAST].test_accuracy if survival.survives[index] else None,
+                    fate=_fate(candidate, past_first, past_second, is_parent),
+                    cause=candidate.cause,
+                    same_as=candidate.same_as,
+                    seconds_compiling=candidate.seconds.compiling,
+                    seconds_training=candidate.seconds.training,
+                )
+            )
+        return individuals
 
-        Args:
-            but: the generation under way, whose individuals' states stay.
-
-        Raises:
-            RunFolderError: they cannot be removed.
-        """
-        with told_as_folder_error(self.run.path):
-            for folder in self.run.individuals.glob("*"):
-                if but is None or not folder.name.startswith(f"{but}-"):
-                    shutil.rmtree(folder)
-            if but is None:
-                self.run.journal.unlink(missing_ok=True)
-                if self.run.individuals.exists():
-                    self.run.individuals.rmdir()
-
-    def _remember_tests(self, generation: int, candidates: list[Candidate], survival: Survival) -> None:
-        """Notes the survivors' test accuracy, for the record only: nothing is selected by it."""
-        for index in np.flatnonzero(survival.survives).tolist():
-            candidate = candidates[index]
-            if candidate.same_as is not None:
-                # It has survived before, or earlier in this generation: thresholds never fall.
-                candidate.test_accuracy = self.tested[candidate.same_as]
-            else:
-                assert candidate.test_accuracy is not None, "who survives was trained to the end"
-                self.tested[Reference(generation=generation, index=index)] = candidate.test_accuracy
-
-    def _measure(
-        self, generation: int, landmark: int, candidates: list[Candidate], alive: np.ndarray, journal: Journal
-    ) -> None:
+    def _measure(self, landmark: int, living: Sequence[Candidate], journal: Journal) -> None:
         """Gives every living candidate its fitness at a landmark; equal ones of a generation are trained once."""
-        living = [candidates[index] for index in np.flatnonzero(alive).tolist()]
         first: dict[Architecture, Candidate] = {}
         for candidate in living:
             first.setdefault(candidate.architecture, candidate)
         twins = [candidate for candidate in living if first[candidate.architecture] is not candidate]
-        self._train(generation, landmark, [each for each in first.values() if each.same_as is None], journal)
+        self._train(landmark, [each for each in first.values() if each.same_as is None], journal)
         for twin in twins:
             original = first[twin.architecture]
             if original.cause is not None or not self.config.reevaluate:
-                twin.same_as = original.same_as or Reference(generation=generation, index=original.index)
-                twin.fitness, twin.cause = original.fitness, original.cause
-        self._train(generation, landmark, [twin for twin in twins if twin.same_as is None], journal)
+                place = Reference(generation=self.number, index=original.index)
+                twin.take_over(original.same_as or place, original.outcomes)
+        self._train(landmark, [twin for twin in twins if twin.same_as is None], journal)
         for candidate in living:
             if candidate.same_as is not None:
                 self._tell(landmark, candidate)
 
-    def _train(self, generation: int, landmark: int, candidates: Sequence[Candidate], journal: Journal) -> None:
+    def _train(self, landmark: int, candidates: Sequence[Candidate], journal: Journal) -> None:
         """Trains candidates to a landmark; each is in the journal as soon as it is measured."""
         to_train = []
         for candidate in candidates:
@@ -223,11 +231,11 @@ class GenerationTrainer:
             if outcome is None:
                 to_train.append(candidate)
             else:
-                candidate.record(landmark, outcome)
+                candidate.trained.append(outcome)
                 self._tell(landmark, candidate)
 
         def on_progress(position: int, step: int, loss: float, steps_per_second: float) -> None:
-            self.observer.training_progress(
+            self.context.observer.training_progress(
                 index=to_train[position].index,
                 landmark=landmark,
                 step=step,
@@ -236,16 +244,16 @@ class GenerationTrainer:
                 steps_per_second=steps_per_second,
             )
 
-        jobs = [self._job(generation, landmark, candidate) for candidate in to_train]
-        for position, outcome in self.executor.run(jobs, on_progress=on_progress):
+        jobs = [self._job(landmark, candidate) for candidate in to_train]
+        for position, outcome in self.context.executor.run(jobs, on_progress=on_progress):
             candidate = to_train[position]
             journal.add(candidate.index, landmark, outcome)
-            candidate.record(landmark, outcome)
+            candidate.trained.append(outcome)
             self._tell(landmark, candidate)
 
     def _tell(self, landmark: int, candidate: Candidate) -> None:
-        fitness = candidate.fitness[landmark]
-        self.observer.individual_measured(
+        fitness = candidate.fitness(landmark)
+        self.context.observer.individual_measured(
             index=candidate.index,
             landmark=landmark,
             fitness=fitness if math.isfinite(fitness) else None,
@@ -253,75 +261,47 @@ class GenerationTrainer:
             same_as=candidate.same_as,
         )
 
-    def _job(self, generation: int, landmark: int, candidate: Candidate) -> Job:
+    def _job(self, landmark: int, candidate: Candidate) -> Job:
         return Job(
-            name=f"{generation}.{candidate.index}",
+            name=f"{self.number}.{candidate.index}",
             key=candidate.key,
             architecture=candidate.architecture,
             until=self.config.landmarks[landmark],
             config=self.config.train,
-            folder=self._folder(generation, candidate),
+            folder=self._folder(candidate),
             tested=landmark == _LAST,
-            save_every=self.care.save_every,
-            time_limit=self.care.time_limit,
+            # The executor asks its own, and a worker in another process could not ask this one.
+            care=dataclasses.replace(self.context.care, should_stop=never),
         )
 
-    def _folder(self, generation: int, candidate: Candidate) -> Path:
-        return self.run.individuals.absolute() / f"{generation}-{candidate.index}"
+    def _folder(self, candidate: Candidate) -> Path:
+        return self.context.run.individuals.absolute() / f"{self.number}-{candidate.index}"
 
 
-def individuals_of(
-    evolution: EvolutionState,
-    following: EvolutionState,
-    candidates: Sequence[Candidate],
-    survival: Survival,
-    *,
-    num_classes: int,
-) -> list[Individual]:
-    """The generation's lines of the record.
+def clear_individuals(run: RunFolder, *, but: int | None = None) -> None:
+    """Removes what the individuals of generations left that are over, so not of the one under way, `but`.
 
-    Args:
-        evolution: the state with the generation's population.
-        following: the state after it.
-        candidates: as trained.
-        survival: who lives.
-        num_classes: K.
+    Raises:
+        RunFolderError: it cannot be removed.
     """
-    duplicated = evolution.phase == Phase.DUPLICATION
-    counts = np.asarray(evolution.population.operators).tolist()
-    repeats = np.asarray(evolution.population.repeats).tolist()
-    next_parent = [int(part) for part in following.parent_id]
-    first_threshold, second_threshold = float(survival.thresholds.first), float(survival.thresholds.second)
-    individuals = []
-    for index, candidate in enumerate(candidates):
-        survived_first = bool(survival.survives_first[index])
-        survived_second = bool(survival.survives_second[index])
-        first, second, last = candidate.fitness
-        is_parent = [int(evolution.generation), index] == next_parent
-        operators = {op.name.lower(): count for op, count in zip(Operator, counts[index], strict=True)}
-        individuals.append(
-            Individual(
-                generation=int(evolution.generation),
-                phase=Phase(int(evolution.phase)).name.lower(),
-                index=index,
-                parent=reference(evolution.parent_id),
-                operators=None if duplicated else operators,
-                repeats=tuple(repeats[index]) if duplicated else None,
-                architecture=candidate.architecture,
-                parameters=count_parameters(candidate.architecture, num_classes=num_classes),
-                flops=count_flops(candidate.architecture, num_classes=num_classes),
-                t1=lineage.landmark(first, first_threshold),
-                t2=lineage.landmark(second, second_threshold) if survived_first else lineage.Landmark(),
-                t3=lineage.landmark(last if survived_second else None),
-                test_accuracy=candidate.test_accuracy,
-                fate=_fate(candidate, survived_first, survived_second, is_parent),
-                cause=candidate.cause,
-                same_as=candidate.same_as,
-                seconds_compiling=candidate.seconds.compiling,
-                seconds_training=candidate.seconds.training,
-            )
-        )
-    return individuals
+    with told_as_folder_error(run.path):
+        for folder in run.individuals.glob("*"):
+            if but is None or not folder.name.startswith(f"{but}-"):
+                shutil.rmtree(folder)
+        if but is None:
+            run.journal.unlink(missing_ok=True)
+            if run.individuals.exists():
+                run.individuals.rmdir()
+
+
+def _outcomes_of(known: Individual) -> list[Outcome]:
+    """What the record says that an individual measured, as its jobs said it."""
+    # Thresholds never fall: who survives now and was measured to the end before survived then, and was tested.
+    landmarks = ((known.t1, None), (known.t2, None), (known.t3, known.test_accuracy))
+    outcomes = [
+        Outcome(fitness=each.fitness, test_accuracy=tested) for each, tested in landmarks if each.fitness is not None
+    ]
+    return outcomes if known.cause is None else [*outcomes, Outcome(fitness=math.nan, cause=known.cause)]
 
 
 def reference(identity: Array) -> Reference | None:

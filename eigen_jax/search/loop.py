@@ -1,11 +1,12 @@
 """The loop: breed, train to the landmarks, extinguish, select, record, save; then the final training."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,20 @@ from jax import Array
 
 from eigen_jax import checkpoint, lineage, platforms
 from eigen_jax.architecture import Architecture, decode
-from eigen_jax.builder import build_network
+from eigen_jax.builder import Network, build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.evolution import EvolutionState, Phase, evolution_step, genesis
 from eigen_jax.executor import Executor, InlineExecutor
 from eigen_jax.lineage import Fate, Individual
-from eigen_jax.resumable import ShouldStop, StoppedError, never
+from eigen_jax.resumable import Care, StoppedError
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.final import evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder, RunFolderError
-from eigen_jax.search.generation import Care, GenerationTrainer, individuals_of, reference
+from eigen_jax.search.generation import Context, Generation, Measured, clear_individuals, reference
 from eigen_jax.search.observer import SearchObserver, SearchResult
 from eigen_jax.search.results import describe_search
-from eigen_jax.training import DivergedError, Teacher, TrainState, abstract_state
+from eigen_jax.training import DivergedError, Programs, Teacher, TrainState, abstract_state
 from eigen_jax.training.programs import compiled
 
 PyTree = Any
@@ -58,7 +59,6 @@ def run_search(
     settings: Mapping[str, Any] | None = None,
     notes: Mapping[str, Any] | None = None,
     observer: SearchObserver | None = None,
-    should_stop: ShouldStop = never,
 ) -> SearchResult:
     """Searches through all phases and trains the network found, or goes on with a search that was interrupted.
 
@@ -75,42 +75,40 @@ def run_search(
             that follow the training images.
         executor: where individuals are trained, with this data set and teacher; by default, one after
             the other in this process.
-        care: how often individuals are saved, and how long they may take.
+        care: how often networks in training are saved, how long individuals may take, and when to
+            save what is under way and to leave, for which an executor that is given has its own.
         settings: what settings.json says of the run, and what must be the same for it to go on;
             all of `config` by default.
         notes: what else settings.json says of it.
         observer: who is told of what happens.
-        should_stop: whether to save what is under way and to leave; the executor has its own.
 
     Raises:
         StoppedError: it was asked to stop; the same call goes on.
         BarrenSearchError: nothing survived the first generations.
         ExecutorError: individuals cannot be trained, for a reason that lies in none of them.
-        ConfigError: the config is not for this data set.
+        ConfigError: the config is not for this data set, or a batch is larger than the training set.
         RunFolderError: the folder cannot be written, is in use, belongs to another run (another
             teacher makes it another run), or has lost its checkpoints.
-        ConfigError: a batch is larger than the training set.
         LineageError, CheckpointError: a file of the run is damaged or cannot be written.
         FinalTrainingError: the final training failed for a reason that can pass.
     """
     check_data(config, dataset)
-    observer = observer or SearchObserver()
+    care, observer = care or Care(), observer or SearchObserver()
     described = {
         **(_described(config) if settings is None else settings),
         "dataset": dataset.name,
         "data_fingerprint": dataset.fingerprint,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
     }
-    with RunFolder.open(folder, described, notes or {}) as run:
-        executor = executor or InlineExecutor(dataset, teacher=teacher, should_stop=should_stop)
-        search = _Search(config, dataset, teacher, run, executor, care or Care(), observer, should_stop)
-        progress = search.resume()
-        observer.search_started(generation=int(progress.evolution.generation))
-        while progress.evolution.phase != Phase.CONVERGED:
-            search.check_goes_on(progress)
-            progress = search.run_generation(progress)
-            search.save(progress)
-        result = search.finish(progress)
+    with contextlib.ExitStack() as owned:
+        run = owned.enter_context(RunFolder.open(folder, described, notes or {}))
+        programs = owned.enter_context(Programs())
+        if executor is None:
+            executor = owned.enter_context(InlineExecutor(dataset, teacher=teacher, should_stop=care.should_stop))
+        context = Context(
+            config=config, dataset=dataset, teacher=teacher, run=run, executor=executor, care=care, observer=observer
+        )
+        result = _Search(context, programs).run()
     observer.search_ended(result=result)
     return result
 
@@ -124,11 +122,7 @@ def _described(config: SearchConfig) -> dict[str, Any]:
 
 
 def check_data(config: SearchConfig, dataset: Dataset) -> None:
-    """Checks that a config is for a data set.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """Raises `ConfigError` where a config is not for a data set."""
     shape = dataset.train_images.shape
     if config.genome.input_shape != shape[1:] or config.genome.num_classes != dataset.num_classes:
         raise ConfigError(
@@ -142,80 +136,77 @@ def check_data(config: SearchConfig, dataset: Dataset) -> None:
 
 
 class _Search:
-    """What stays the same through a search, and the steps that need it."""
+    """A search in its run folder."""
 
-    def __init__(
-        self,
-        config: SearchConfig,
-        dataset: Dataset,
-        teacher: Teacher | None,
-        run: RunFolder,
-        executor: Executor,
-        care: Care,
-        observer: SearchObserver,
-        should_stop: ShouldStop,
-    ) -> None:
-        self.config = config
-        self.dataset = dataset
-        self.teacher = teacher
-        self.run = run
-        self.care = care
-        self.observer = observer
-        self.should_stop = should_stop
-        self.evolution_key, training_key, self.final_key = jax.random.split(jax.random.key(config.seed), 3)
-        self.step: Callable | None = None  # of evolution
-        self.trainer = GenerationTrainer(training_key, config, dataset, run, executor, observer, care)
+    def __init__(self, context: Context, programs: Programs) -> None:
+        self.context = context
+        self.config = context.config
+        self.dataset = context.dataset
+        self.folder = context.run
+        self.observer = context.observer
+        self.programs = programs
+        self.measured = Measured(reevaluate=self.config.reevaluate)
+        self.evolution_key, self.training_key, self.final_key = jax.random.split(jax.random.key(self.config.seed), 3)
 
-    def resume(self) -> _Progress:
+    def run(self) -> SearchResult:
+        """Goes through all that is left of the search."""
+        progress = self._resume()
+        self.observer.search_started(generation=int(progress.evolution.generation))
+        while progress.evolution.phase != Phase.CONVERGED:
+            self._check_goes_on(progress)
+            progress = self._run_generation(progress)
+            self._save(progress)
+        return self._finish(progress)
+
+    def _resume(self) -> _Progress:
         """The search after the last generation that was saved, or its start."""
         before, nobody = genesis(spec=self.config.genome, config=self.config.evolution)
-        step = checkpoint.latest_step(self.run.checkpoints)
+        step = checkpoint.latest_step(self.folder.checkpoints)
         if step is None:
             self._check_nothing_is_lost()
-        lineage.truncate(self.run.lineage, step or 0)
-        self.trainer.clear(but=step or 0)
+        lineage.truncate(self.folder.lineage, step or 0)
+        clear_individuals(self.folder, but=step or 0)
         if step is None:
             return _Progress(evolution=self._evolve(before, nobody), variables=None)
-        self.trainer.remember(lineage.read(self.run.lineage))
-        restore = functools.partial(checkpoint.restore, self.run.checkpoints, step=step)
+        self.measured.add(lineage.read(self.folder.lineage))
+        restore = functools.partial(checkpoint.restore, self.folder.checkpoints, step=step)
         evolution = restore("evolution", abstract=jax.eval_shape(lambda: before))
         if not math.isfinite(evolution.best_fitness):
             return _Progress(evolution=evolution, variables=None)
         state = self._abstract_state(decode(evolution.best, spec=self.config.genome))
         return _Progress(evolution=evolution, variables=restore("variables", abstract=state.variables))
 
+    def _network(self, architecture: Architecture) -> Network:
+        return build_network(architecture, num_classes=self.dataset.num_classes, dtype=self.config.train.dtype)
+
     def _abstract_state(self, architecture: Architecture) -> TrainState:
-        network = build_network(architecture, num_classes=self.dataset.num_classes, dtype=self.config.train.dtype)
-        return abstract_state(network=network, config=self.config.train, input_shape=architecture.input_shape)
+        network, shape = self._network(architecture), architecture.input_shape
+        return abstract_state(network=network, config=self.config.train, input_shape=shape)
 
     def _check_nothing_is_lost(self) -> None:
         """Without a checkpoint, the record holds at most the generation that was killed before the first."""
-        recorded = lineage.read(self.run.lineage) if self.run.lineage.exists() else ()
+        recorded = lineage.read(self.folder.lineage) if self.folder.lineage.exists() else ()
         if recorded and recorded[-1].generation > 0:
             raise RunFolderError(
-                f"{self.run.path} has a record of {recorded[-1].generation + 1} generations and no intact checkpoint;"
-                " put its checkpoints back, or choose another folder"
+                f"{self.folder.path} has a record of {recorded[-1].generation + 1} generations and no intact"
+                " checkpoint; put its checkpoints back, or choose another folder"
             )
 
-    def save(self, progress: _Progress) -> None:
+    def _save(self, progress: _Progress) -> None:
         """Saves the search after a generation; its record is on disk already."""
         items = {"evolution": progress.evolution}
         if progress.variables is not None:
             items["variables"] = progress.variables
-        checkpoint.save(self.run.checkpoints, int(progress.evolution.generation), items)
-        self.trainer.clear()
+        checkpoint.save(self.folder.checkpoints, int(progress.evolution.generation), items)
+        clear_individuals(self.folder)
 
-    def check_goes_on(self, progress: _Progress) -> None:
-        """Checks that the next generation is wanted, and has a chance.
-
-        Raises:
-            StoppedError, BarrenSearchError: see `run_search`.
-        """
-        if self.should_stop():
+    def _check_goes_on(self, progress: _Progress) -> None:
+        """Raises `StoppedError` or `BarrenSearchError` where the next generation is not wanted, or has no chance."""
+        if self.context.care.should_stop():
             raise StoppedError("the search was stopped between two generations")
         if math.isfinite(progress.evolution.best_fitness) or int(progress.evolution.generation) < BARREN:
             return
-        individuals = lineage.read(self.run.lineage)
+        individuals = lineage.read(self.folder.lineage)
         causes = collections.Counter(each.cause for each in individuals if each.fate is Fate.FAILED)
         (cause, count), *_ = causes.most_common(1)
         raise BarrenSearchError(
@@ -224,70 +215,63 @@ class _Search:
             " start in a new run folder"
         )
 
-    def run_generation(self, progress: _Progress) -> _Progress:
+    def _run_generation(self, progress: _Progress) -> _Progress:
         """Trains, extinguishes, selects and records one generation."""
-        evolution = progress.evolution
-        generation = int(evolution.generation)
-        candidates = self.trainer.candidates(evolution)
+        generation = Generation(self.training_key, progress.evolution, self.measured, self.context)
         self.observer.generation_started(
-            generation=generation,
-            phase=Phase(int(evolution.phase)),
-            architectures=[candidate.architecture for candidate in candidates],
+            generation=generation.number,
+            phase=generation.phase,
+            architectures=[candidate.architecture for candidate in generation.candidates],
         )
-        survival = self.trainer.train_to_landmarks(evolution, candidates)
-        following = self._evolve(evolution, self.trainer.fitness(candidates))
-        individuals = individuals_of(evolution, following, candidates, survival, num_classes=self.dataset.num_classes)
-        lineage.append(self.run.lineage, individuals)
-        self.trainer.remember(individuals)
+        survival = generation.train()
+        following = self._evolve(progress.evolution, generation.fitness())
+        individuals = generation.record(survival, following)
+        lineage.append(self.folder.lineage, individuals)
+        self.measured.add(individuals)
         self.observer.generation_ended(
             individuals=individuals,
             best_fitness=float(following.best_fitness),
             parent=reference(following.parent_id),
         )
-        variables = progress.variables
-        best_generation, best_index = (int(part) for part in following.best_id)
-        if best_generation == generation:
-            best = candidates[best_index]
-            assert best.same_as is None, "the fittest of all was trained in this generation: ties keep the older one"
-            variables = self.trainer.variables(generation, best, self._abstract_state(best.architecture))
+        variables, best = progress.variables, reference(following.best_id)
+        if best is not None and best.generation == generation.number:
+            # Trained in this generation, and not taken over from an older one: ties keep the older one.
+            variables = generation.variables(best.index, self._abstract_state(individuals[best.index].architecture))
         return _Progress(evolution=following, variables=variables)
 
     def _evolve(self, evolution: EvolutionState, fitness: Array) -> EvolutionState:
         arguments = (jax.random.fold_in(self.evolution_key, evolution.generation + 1), evolution, fitness)
         # Compiled even for people who step through training: operation by operation, it would take minutes.
         with jax.disable_jit(False):
-            if self.step is None:
-                # Held here, because of others only the newest are, and this program takes seconds to compile.
-                self.step = compiled(
-                    evolution_step,
-                    arguments,
-                    options=platforms.current().brief_options,
-                    spec=self.config.genome,
-                    config=self.config.evolution,
-                )
-            return self.step(*arguments)
+            step = compiled(
+                evolution_step,
+                arguments,
+                programs=self.programs,
+                options=platforms.current().brief_options,
+                spec=self.config.genome,
+                config=self.config.evolution,
+            )
+            return step(*arguments)
 
-    def finish(self, progress: _Progress) -> SearchResult:
+    def _finish(self, progress: _Progress) -> SearchResult:
         """Trains and tests the best network, and saves it and the result."""
-        individuals = lineage.read(self.run.lineage)
+        individuals = lineage.read(self.folder.lineage)
         result = SearchResult(
             generations=int(progress.evolution.generation),
             trained=sum(individual.same_as is None for individual in individuals),
             search_seconds=math.fsum(each.seconds_compiling + each.seconds_training for each in individuals),
         )
         if progress.variables is not None:
-            generation, index = (int(part) for part in progress.evolution.best_id)
-            best = next(each for each in individuals if (each.generation, each.index) == (generation, index))
+            place = reference(progress.evolution.best_id)
+            best = next(each for each in individuals if each.reference == place)
             result = self._train_best(dataclasses.replace(result, best=best), best, progress.variables)
-        self.run.save_result(describe_search(result, config=self.config.train, teacher=self.teacher))
+        self.folder.save_result(describe_search(result, config=self.config.train, teacher=self.context.teacher))
         return result
 
     def _train_best(self, result: SearchResult, best: Individual, variables: PyTree) -> SearchResult:
         """The final training. Where it is turned off, or diverges, the weights of the search are kept."""
-        train = self.config.train
-        searched = evaluate_network(
-            best.architecture, variables, self.dataset, batch_size=train.eval_batch_size, dtype=train.dtype
-        )
+        batch_size = self.config.train.eval_batch_size
+        searched = evaluate_network(self._network(best.architecture), variables, self.dataset, batch_size=batch_size)
         result = dataclasses.replace(
             result, validation_accuracy=best.t3.fitness, search_test_accuracy=searched.accuracy, test=searched
         )
@@ -299,12 +283,12 @@ class _Search:
                     self.final_key,
                     best.architecture,
                     self.dataset,
-                    self.run.final_checkpoints,
+                    self.folder.final_checkpoints,
                     config=self.config,
-                    teacher=self.teacher,
-                    save_every=self.care.save_every,
-                    should_stop=self.should_stop,
+                    teacher=self.context.teacher,
+                    care=self.context.care,
                     on_progress=self._on_final_progress,
+                    programs=self.programs,
                 )
             except DivergedError as error:
                 seconds = time.perf_counter() - began
@@ -317,7 +301,7 @@ class _Search:
                     test=trained.test,
                     final_seconds=trained.seconds,
                 )
-        self.run.save_network(best.architecture, variables)
+        self.folder.save_network(best.architecture, variables)
         return result
 
     def _on_final_progress(self, step: int, loss: float, steps_per_second: float) -> None:

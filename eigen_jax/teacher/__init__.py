@@ -13,31 +13,3 @@ from eigen_jax.teacher.fitting import load_ensemble, train_ensemble
 from eigen_jax.teacher.logits import CachedLogits, MappedLogits, ViewSet, read_logits
 from eigen_jax.teacher.observer import TeacherObserver
 from eigen_jax.teacher.record import DataRecord, EnsembleRecord, MemberRecord, TeacherRecord, read_teacher
-
-__all__ = [
-    "CacheProgress",
-    "CacheStart",
-    "CachedLogits",
-    "DataRecord",
-    "DenseNet",
-    "Ensemble",
-    "EnsembleRecord",
-    "LogitsCost",
-    "MappedLogits",
-    "MemberRecord",
-    "TeacherConfig",
-    "TeacherError",
-    "TeacherObserver",
-    "TeacherRecord",
-    "ViewSet",
-    "cache_logits",
-    "check_fits",
-    "load_ensemble",
-    "logits_cost",
-    "make_ensemble",
-    "measure_accuracy",
-    "measure_rate",
-    "read_logits",
-    "read_teacher",
-    "train_ensemble",
-]

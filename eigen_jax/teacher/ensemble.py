@@ -17,7 +17,7 @@ from flax import struct
 from jax import Array
 
 from eigen_jax.teacher.config import TeacherError
-from eigen_jax.training import predict
+from eigen_jax.training import Programs, accuracy, predict
 
 PyTree = Any
 
@@ -66,7 +66,7 @@ def make_ensemble(networks: Sequence[nn.Module], variables: Sequence[PyTree]) ->
     )
 
 
-def count_parameters(variables: PyTree) -> int:
+def count_trainable(variables: PyTree) -> int:
     """Trainable values of a network."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
@@ -114,7 +114,9 @@ def check_fits(teacher: Ensemble, *, image_shape: tuple[int, int, int], num_clas
         )
 
 
-def measure_accuracy(teacher: Ensemble, images: Array, labels: Array, *, batch_size: int) -> float:
+def measure_accuracy(
+    teacher: Ensemble, images: Array, labels: Array, *, batch_size: int, programs: Programs | None = None
+) -> float:
     """The share of images, in [0, 1], whose largest mean logit is the true class's; exact.
 
     Args:
@@ -122,7 +124,8 @@ def measure_accuracy(teacher: Ensemble, images: Array, labels: Array, *, batch_s
         images: [N, H, W, C] float32, at least one.
         labels: [N] int32.
         batch_size: images at a time.
+        programs: see `predict`.
     """
+    ask = functools.partial(predict, images=images, batch_size=batch_size, programs=programs)
     members = zip(teacher.networks, teacher.variables, strict=True)
-    logits = [predict(variables, images, network=network, batch_size=batch_size) for network, variables in members]
-    return float((np.mean(logits, axis=0).argmax(axis=-1) == np.asarray(labels)).mean())
+    return accuracy(np.mean([ask(variables, network=network) for network, variables in members], axis=0), labels)

@@ -22,10 +22,11 @@ import jax.numpy as jnp
 from eigen_jax import checkpoint, surroundings
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
-from eigen_jax.resumable import SAVE_EVERY, ShouldStop, acquire_in_turn, never, train_resumably
+from eigen_jax.errors import first_line
+from eigen_jax.resumable import Care, ShouldStop, Training, acquire_in_turn, train_resumably
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 from eigen_jax.teacher.densenet import DenseNet
-from eigen_jax.teacher.ensemble import Ensemble, count_parameters, make_ensemble, measure_accuracy
+from eigen_jax.teacher.ensemble import Ensemble, count_trainable, make_ensemble, measure_accuracy
 from eigen_jax.teacher.observer import TeacherObserver
 from eigen_jax.teacher.record import (
     DataRecord,
@@ -35,13 +36,34 @@ from eigen_jax.teacher.record import (
     holds_teacher,
     read_teacher,
 )
-from eigen_jax.training import DivergedError, TrainConfig, TrainState, abstract_state, evaluate
+from eigen_jax.training import DivergedError, Programs, TrainState, abstract_state, evaluate
 
 PyTree = Any
 
 _LOCK = ".lock"
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Fitting:
+    """What stays the same while a teacher is trained."""
+
+    config: TeacherConfig
+    dataset: Dataset
+    folder: Path
+    observer: TeacherObserver
+    devices: int
+    care: Care
+    programs: Programs
+
+    @property
+    def steps(self) -> int:
+        """Of each member's training."""
+        return self.config.epochs * self.config.steps_per_epoch(self.dataset.train_images.shape[0])
+
+    def member_folder(self, member: int) -> Path:
+        return _member_folder(self.folder, member)
 
 
 def train_ensemble(
@@ -51,8 +73,7 @@ def train_ensemble(
     *,
     observer: TeacherObserver | None = None,
     devices: int = 1,
-    save_every: float = SAVE_EVERY,
-    should_stop: ShouldStop = never,
+    care: Care | None = None,
 ) -> Ensemble:
     """Trains a teacher, goes on with one that is unfinished, or loads one that is finished.
 
@@ -68,8 +89,7 @@ def train_ensemble(
         folder: its own; made where it is missing.
         observer: told of what happens.
         devices: local devices that share each batch; see `TrainConfig`.
-        save_every: seconds between two saves of a member.
-        should_stop: whether to save and to leave.
+        care: when to save a member and when to stop.
 
     Raises:
         StoppedError: it was asked to stop; the same call goes on.
@@ -77,22 +97,22 @@ def train_ensemble(
             such as a teacher of other data or of another configuration; or training diverged.
         CheckpointError: a member cannot be saved.
     """
-    folder, observer, data = Path(folder), observer or TeacherObserver(), DataRecord.of(dataset)
+    folder, observer, care, data = Path(folder), observer or TeacherObserver(), care or Care(), DataRecord.of(dataset)
     record = _read_own(config, data, folder)
     if record is None or record.ensemble is None:
-        with _opened(folder, should_stop):
+        with _opened(folder, care.should_stop), Programs() as programs:
             record = _claim(config, data, folder)
             if record.ensemble is None:
-                return _train(
-                    config,
-                    record,
-                    dataset,
-                    folder,
+                fitting = _Fitting(
+                    config=config,
+                    dataset=dataset,
+                    folder=folder,
                     observer=observer,
                     devices=devices,
-                    save_every=save_every,
-                    should_stop=should_stop,
+                    care=care,
+                    programs=programs,
                 )
+                return _train(fitting, record)
     # Without the lock, so that any number of processes can read a finished teacher.
     ensemble = _load(folder, record, record.ensemble)
     for member, each in enumerate(record.members):
@@ -166,85 +186,61 @@ def _claim(config: TeacherConfig, data: DataRecord, folder: Path) -> TeacherReco
     return record
 
 
-def _train(
-    config: TeacherConfig,
-    record: TeacherRecord,
-    dataset: Dataset,
-    folder: Path,
-    *,
-    observer: TeacherObserver,
-    devices: int,
-    save_every: float,
-    should_stop: ShouldStop,
-) -> Ensemble:
+def _train(fitting: _Fitting, record: TeacherRecord) -> Ensemble:
     """Trains the members that are not finished, and evaluates all together."""
-    train_config = dataclasses.replace(config.train_config(dataset.train_images.shape[0]), devices=devices)
-    observer.teacher_started(config=config, steps=_total_steps(config, dataset))
-    for member in range(config.members):
+    fitting.observer.teacher_started(config=fitting.config, steps=fitting.steps)
+    for member in range(fitting.config.members):
         if member == len(record.members):
-            trained = _train_member(
-                member,
-                config,
-                train_config,
-                dataset,
-                folder,
-                observer=observer,
-                save_every=save_every,
-                should_stop=should_stop,
-            )
-            record = dataclasses.replace(record, members=(*record.members, trained))
-            record.save(folder)
-        shutil.rmtree(_member_folder(folder, member) / "training", ignore_errors=True)
-        observer.member_finished(member=member, record=record.members[member])
-    ensemble = _restore(folder, record)
-    measured = _measure(ensemble, dataset, config)
-    dataclasses.replace(record, ensemble=measured).save(folder)
-    observer.teacher_finished(record=measured)
+            record = dataclasses.replace(record, members=(*record.members, _train_member(fitting, member)))
+            record.save(fitting.folder)
+        shutil.rmtree(fitting.member_folder(member) / "training", ignore_errors=True)
+        fitting.observer.member_finished(member=member, record=record.members[member])
+    ensemble = _restore(fitting.folder, record)
+    measured = _measure(fitting, ensemble)
+    dataclasses.replace(record, ensemble=measured).save(fitting.folder)
+    fitting.observer.teacher_finished(record=measured)
     return ensemble
 
 
-def _train_member(
-    member: int,
-    config: TeacherConfig,
-    train_config: TrainConfig,
-    dataset: Dataset,
-    folder: Path,
-    *,
-    observer: TeacherObserver,
-    save_every: float,
-    should_stop: ShouldStop,
-) -> MemberRecord:
+def _train_member(fitting: _Fitting, member: int) -> MemberRecord:
     """Trains one member from where it was left, evaluates it and saves its variables."""
-    network, until = _network(config, dataset.num_classes), _total_steps(config, dataset)
+    config, dataset, until = fitting.config, fitting.dataset, fitting.steps
     init_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), member))
-    training = _member_folder(folder, member) / "training"
-    observer.member_started(member=member, step=checkpoint.latest_step(training) or 0)
+    training = Training(
+        key=train_key,
+        init_key=init_key,
+        dataset=dataset,
+        network=_network(config, dataset.num_classes),
+        config=dataclasses.replace(config.train_config(dataset.train_images.shape[0]), devices=fitting.devices),
+    )
+    folder = fitting.member_folder(member)
+    fitting.observer.member_started(member=member, step=checkpoint.latest_step(folder / "training") or 0)
 
     def on_progress(step: int, loss: float, steps_per_second: float) -> None:
-        observer.training_progress(member=member, step=step, until=until, loss=loss, steps_per_second=steps_per_second)
+        fitting.observer.training_progress(
+            member=member, step=step, until=until, loss=loss, steps_per_second=steps_per_second
+        )
 
+    care = dataclasses.replace(fitting.care, time_limit=None)
     try:
         state, seconds = train_resumably(
-            train_key,
-            dataset,
-            until,
-            training,
-            init_key=init_key,
-            network=network,
-            config=train_config,
-            save_every=save_every,
-            should_stop=should_stop,
-            on_progress=on_progress,
+            training, until, folder / "training", care=care, on_progress=on_progress, programs=fitting.programs
         )
-        measure = functools.partial(evaluate, state, network=network, batch_size=config.eval_batch_size)
+        measure = functools.partial(
+            evaluate,
+            state,
+            network=training.network,
+            batch_size=config.eval_batch_size,
+            programs=fitting.programs,
+        )
         validation_accuracy = measure(dataset.validation_images, dataset.validation_labels)
         test_accuracy = measure(dataset.test_images, dataset.test_labels)
     except (DivergedError, jax.errors.JaxRuntimeError) as error:
         # A lack of memory is a runtime error of JAX.
-        raise TeacherError(f"member {member} of the teacher: {str(error).splitlines()[0][:300]}") from None
-    _save_network(_member_folder(folder, member) / "network", until, state)
+        raise TeacherError(f"member {member} of the teacher: {first_line(error)}") from None
+    _save_network(folder / "network", until, state)
     return MemberRecord(
-        parameters=count_parameters(state.variables),
+        parameters=count_trainable(state.variables),
         steps=until,
         validation_accuracy=validation_accuracy,
         test_accuracy=test_accuracy,
@@ -277,10 +273,13 @@ def _restore(folder: Path, record: TeacherRecord) -> Ensemble:
     return make_ensemble([network] * record.config.members, variables)
 
 
-def _measure(ensemble: Ensemble, dataset: Dataset, config: TeacherConfig) -> EnsembleRecord:
-    measure = functools.partial(measure_accuracy, ensemble, batch_size=config.eval_batch_size)
+def _measure(fitting: _Fitting, ensemble: Ensemble) -> EnsembleRecord:
+    dataset = fitting.dataset
+    measure = functools.partial(
+        measure_accuracy, ensemble, batch_size=fitting.config.eval_batch_size, programs=fitting.programs
+    )
     return EnsembleRecord(
-        parameters=sum(map(count_parameters, ensemble.variables)),
+        parameters=sum(map(count_trainable, ensemble.variables)),
         validation_accuracy=measure(dataset.validation_images, dataset.validation_labels),
         test_accuracy=measure(dataset.test_images, dataset.test_labels),
         fingerprint=ensemble.fingerprint,
@@ -306,10 +305,6 @@ def _network(config: TeacherConfig, num_classes: int) -> DenseNet:
         stem_stride=config.stem_stride,
         dtype=getattr(jnp, config.dtype),
     )
-
-
-def _total_steps(config: TeacherConfig, dataset: Dataset) -> int:
-    return config.epochs * config.steps_per_epoch(dataset.train_images.shape[0])
 
 
 def _member_folder(folder: Path, member: int) -> Path:

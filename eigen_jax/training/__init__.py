@@ -16,15 +16,23 @@ another: there, the bits are the same if training stops between chunks.
 
 `TrainConfig.devices` of a process can share each batch; see `eigen_jax.training.devices`.
 
-While a network trains, the programs of the next one are compiled in the background, if
-`prepare_training` was told.
+Who trains many networks makes a `Programs`, which holds the newest compiled programs and compiles
+those of the next network while one trains, if `prepare_training` was told. Without one, functions
+are jitted as usual.
 """
 
 from eigen_jax.data import Dataset
 from eigen_jax.training.config import ComputeDtype, DivergedError, TrainConfig
 from eigen_jax.training.evaluation import accuracy, evaluate, predict
-from eigen_jax.training.loop import CHECK_EVERY, Pause, ProgressCallback, TrainReport, train_to
-from eigen_jax.training.preparation import batch_shapes, prepare_training
+from eigen_jax.training.loop import (
+    CHECK_EVERY,
+    ProgressCallback,
+    TrainReport,
+    batch_shapes,
+    prepare_training,
+    train_to,
+)
+from eigen_jax.training.programs import Programs
 from eigen_jax.training.step import (
     Batch,
     StepMetrics,
@@ -39,32 +47,3 @@ from eigen_jax.training.step import (
     train_step,
     train_steps,
 )
-
-__all__ = [
-    "CHECK_EVERY",
-    "Batch",
-    "ComputeDtype",
-    "Dataset",
-    "DivergedError",
-    "Pause",
-    "ProgressCallback",
-    "StepMetrics",
-    "Teacher",
-    "TrainConfig",
-    "TrainReport",
-    "TrainState",
-    "abstract_state",
-    "accuracy",
-    "batch_shapes",
-    "draw_batch",
-    "epoch_order",
-    "evaluate",
-    "init_state",
-    "make_optimizer",
-    "make_schedule",
-    "predict",
-    "prepare_training",
-    "train_step",
-    "train_steps",
-    "train_to",
-]

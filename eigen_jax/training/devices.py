@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eigen_jax.errors import ConfigError
 from eigen_jax.training.config import TrainConfig
-from eigen_jax.training.programs import compiled
+from eigen_jax.training.programs import Programs, compiled
 from eigen_jax.training.step import Batch, StepMetrics, TrainState, train_step, train_steps
 
 PyTree = Any
@@ -33,22 +33,14 @@ _REPLICATED = PartitionSpec()
 
 
 def check_devices(devices: int) -> None:
-    """Makes sure that this process has that many devices.
-
-    Raises:
-        ConfigError: it has fewer.
-    """
+    """Raises `ConfigError` where this process has fewer devices."""
     present = jax.local_device_count()
     if devices > present:
         raise ConfigError(f"devices is {devices}; this process has only {present}: ask for at most {present}")
 
 
 def spread_state(state: TrainState, *, devices: int) -> TrainState:
-    """A copy of the state on each device, for programs that overwrite it; the one that came in stays usable.
-
-    Raises:
-        ConfigError: there are fewer devices.
-    """
+    """A copy of the state on each device, for programs that overwrite it; the one that came in stays usable."""
     # `jnp.copy` would compile a program for every new shape, and JAX would keep them all.
     state = jax.device_put(state, may_alias=False)
     # Replication shares memory with what it copies, whatever `may_alias` says; so it is given a copy.
@@ -66,7 +58,7 @@ def spread_batches(batches: Batch, steps: int, *, devices: int) -> Batch:
 
 
 def compile_for_devices(
-    state: TrainState, batches: Batch, steps: int, *, network: nn.Module, config: TrainConfig
+    state: TrainState, batches: Batch, steps: int, *, network: nn.Module, config: TrainConfig, programs: Programs | None
 ) -> Callable:
     """The program of a call on `config.devices` devices, more than one; it overwrites its state.
 
@@ -76,6 +68,7 @@ def compile_for_devices(
         steps: how many steps the call takes.
         network: the module, without an axis name.
         config: the settings.
+        programs: as of `train_to`.
 
     Raises:
         ConfigError: there are fewer devices, or the module cannot average batch statistics over them.
@@ -83,7 +76,9 @@ def compile_for_devices(
     mesh = _mesh(config.devices)
     arguments = _placed(state, NamedSharding(mesh, _REPLICATED)), _placed(batches, NamedSharding(mesh, _divided(steps)))
     network = _with_axis(network, state.batch_stats)
-    return compiled(_train_mapped, arguments, donate=(0,), steps=steps, network=network, config=config)
+    return compiled(
+        _train_mapped, arguments, programs=programs, donate=(0,), steps=steps, network=network, config=config
+    )
 
 
 def _train_mapped(

@@ -14,26 +14,24 @@ from flax import linen as nn
 from jax import Array
 
 from eigen_jax.errors import ConfigError
-from eigen_jax.training.programs import compiled
+from eigen_jax.training.programs import Programs, compiled
 from eigen_jax.training.step import TrainState
 
 PyTree = Any
 
 
-def evaluate(state: TrainState, images: Array, labels: Array, *, network: nn.Module, batch_size: int) -> float:
-    """The share of images, in [0, 1], whose largest logit is the true class's; exact.
-
-    Args:
-        state: the network's.
-        images: [N, H, W, C] float32.
-        labels: [N] int32.
-        network: the module.
-        batch_size: images at a time.
-
-    Raises:
-        ConfigError: no images, or no batch.
-    """
-    return accuracy(predict(state.variables, images, network=network, batch_size=batch_size), labels)
+def evaluate(
+    state: TrainState,
+    images: Array,
+    labels: Array,
+    *,
+    network: nn.Module,
+    batch_size: int,
+    programs: Programs | None = None,
+) -> float:
+    """The share of images, in [0, 1], whose largest logit is at the label [N]; exact. Args: else as of `predict`."""
+    logits = predict(state.variables, images, network=network, batch_size=batch_size, programs=programs)
+    return accuracy(logits, labels)
 
 
 def accuracy(logits: np.ndarray, labels: Array) -> float:
@@ -41,7 +39,9 @@ def accuracy(logits: np.ndarray, labels: Array) -> float:
     return float((logits.argmax(axis=-1) == np.asarray(labels)).mean())
 
 
-def predict(variables: PyTree, images: Array, *, network: nn.Module, batch_size: int) -> np.ndarray:
+def predict(
+    variables: PyTree, images: Array, *, network: nn.Module, batch_size: int, programs: Programs | None = None
+) -> np.ndarray:
     """The logits of images, [N, K] float32, on the host.
 
     Batch normalisation uses its running averages. The last batch is padded, so data sets of all
@@ -53,6 +53,7 @@ def predict(variables: PyTree, images: Array, *, network: nn.Module, batch_size:
         images: [N, H, W, C] float32.
         network: the module.
         batch_size: images at a time.
+        programs: of whoever evaluates many networks; by default, JAX remembers what it compiled.
 
     Raises:
         ConfigError: no images, or no batch.
@@ -60,7 +61,7 @@ def predict(variables: PyTree, images: Array, *, network: nn.Module, batch_size:
     num_examples = images.shape[0]
     if num_examples < 1 or batch_size < 1:
         raise ConfigError(f"{num_examples} images in batches of {batch_size}; both must be at least 1")
-    run_batch = compile_evaluation(variables, images, network=network, batch_size=batch_size)
+    run_batch = compile_evaluation(variables, images, network=network, batch_size=batch_size, programs=programs)
     logits = []
     for start in range(0, num_examples, batch_size):
         batch = _padded_batch(images, start, batch_size=batch_size)
@@ -69,10 +70,12 @@ def predict(variables: PyTree, images: Array, *, network: nn.Module, batch_size:
     return np.concatenate(logits)[:num_examples]
 
 
-def compile_evaluation(variables: PyTree, images: Array, *, network: nn.Module, batch_size: int) -> Callable:
+def compile_evaluation(
+    variables: PyTree, images: Array, *, network: nn.Module, batch_size: int, programs: Programs | None
+) -> Callable:
     """The program of `predict` for its arguments, of which the variables may be abstract."""
     batch = jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), images.dtype, sharding=images.sharding)
-    return compiled(_logits, (variables, batch), network=network)
+    return compiled(_logits, (variables, batch), programs=programs, network=network)
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")

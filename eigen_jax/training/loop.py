@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop, and compilation ahead of it."""
 
 import dataclasses
 import functools
@@ -16,13 +16,15 @@ from eigen_jax import platforms
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.training.config import DivergedError, TrainConfig
-from eigen_jax.training.devices import compile_for_devices, gather_state, spread_batches, spread_state
-from eigen_jax.training.programs import compiled
+from eigen_jax.training.devices import check_devices, compile_for_devices, gather_state, spread_batches, spread_state
+from eigen_jax.training.evaluation import compile_evaluation
+from eigen_jax.training.programs import Programs, compiled
 from eigen_jax.training.step import (
     Batch,
     StepMetrics,
     Teacher,
     TrainState,
+    compile_initializer,
     draw_batch,
     epoch_order,
     stack_batches,
@@ -31,7 +33,6 @@ from eigen_jax.training.step import (
 )
 
 ProgressCallback = Callable[[int, float, float], None]  # step, mean loss, steps a second
-Pause = Callable[[], bool]  # whether training is to come back before its landmark
 
 # Steps between looks at the loss. A look waits for the device, so this also bounds how far the
 # calls run ahead of it.
@@ -47,8 +48,8 @@ class TrainReport:
     steps: int  # steps taken by this call
     loss: float  # mean over the steps after the last look but one; NaN if no step was taken
     accuracy: float  # of the same steps' augmented batches, in [0, 1]; NaN if no step was taken
-    compile_seconds: float  # that training waited for its programs; 0.0 where they were at hand
-    train_seconds: float  # without compilation
+    compile_seconds: float  # that training waited for its `programs`; 0.0 where they were at hand
+    train_seconds: float  # without that; without `programs`, compilation included
 
 
 def train_to(
@@ -61,8 +62,9 @@ def train_to(
     config: TrainConfig,
     teacher: Teacher | None = None,
     on_progress: ProgressCallback | None = None,
-    pause: Pause | None = None,
+    pause: Callable[[], bool] | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    programs: Programs | None = None,
 ) -> tuple[TrainState, TrainReport]:
     """Trains until `until` steps were taken in all, or a pause; a state that is there already comes back as it is.
 
@@ -81,9 +83,10 @@ def train_to(
         on_progress: called at looks, every `CHECK_EVERY` steps (or the platform's steps of one call,
             where those are more) and at the end, with the step, the mean loss since the look before,
             and the steps a second.
-        pause: asked after every call of a program. Where it says so, the state comes back as it is
-            then, to be saved, say; another call goes on from it to the same bits.
+        pause: asked after every call of a program whether to come back with the state as it is then, to be saved,
+            say; another call goes on from it to the same bits.
         clock: seconds from any fixed time on, which the report and the steps a second are told in.
+        programs: of whoever trains many networks; by default, JAX remembers what it compiled.
 
     Raises:
         ConfigError: a batch is larger than the training set, there are fewer devices than
@@ -99,36 +102,124 @@ def train_to(
     calls = steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call)
     batches = draw_batches(key, dataset, start, config=config, teacher=teacher)
     first = next(batches)
-    programs = compile_training(state, first, set(calls), network=network, config=config)
+    run = compile_training(state, first, set(calls), network=network, config=config, programs=programs)
 
-    begun = looked = clock()
+    looks = _Looks(start, clock, on_progress)
     inputs = _inputs(itertools.chain([first], batches), calls, devices=config.devices)
     following: Batch | None = next(inputs)
-    metrics: list[StepMetrics] = []
     for steps in calls:
-        state, call_metrics = programs[steps](state, following)
-        metrics.append(call_metrics)
+        state, metrics = run[steps](state, following)
         following = next(inputs, None)  # drawn while the device trains
         step += steps
         paused = pause is not None and pause()
-        if step // CHECK_EVERY > (step - steps) // CHECK_EVERY or step == until or paused:
-            count, loss, accuracy = _check_metrics(step, metrics)
-            now = clock()
-            if on_progress is not None:
-                on_progress(step, loss, count / max(now - looked, _SHORTEST))
-            metrics, looked = [], now
+        looks.add(step, metrics, is_last=paused or step == until)
         if paused:
             break
-    seconds = {"compile_seconds": begun - started, "train_seconds": looked - begun}
     state = gather_state(state, shardings, devices=config.devices)
-    return state, TrainReport(steps=step - start, loss=loss, accuracy=accuracy, **seconds)
+    return state, looks.report(started)
+
+
+class _Looks:
+    """What training tells of itself: `metrics` are gathered, and looked at now and then."""
+
+    def __init__(self, start: int, clock: Callable[[], float], on_progress: ProgressCallback | None) -> None:
+        self.start = self.step = start
+        self.clock = clock
+        self.on_progress = on_progress
+        self.begun = self.looked = clock()
+        self.metrics: list[StepMetrics] = []
+        self.loss = self.accuracy = math.nan
+
+    def add(self, step: int, metrics: StepMetrics, *, is_last: bool) -> None:
+        """Takes the metrics of the steps up to `step`, and looks where a look is due; raises `DivergedError`."""
+        self.metrics.append(metrics)
+        is_due = step // CHECK_EVERY > self.step // CHECK_EVERY
+        self.step = step
+        if is_due or is_last:
+            self._look()
+
+    def report(self, started: float) -> TrainReport:
+        """Of a training that waited for its programs from `started` on."""
+        return TrainReport(
+            steps=self.step - self.start,
+            loss=self.loss,
+            accuracy=self.accuracy,
+            compile_seconds=self.begun - started,
+            train_seconds=self.looked - self.begun,
+        )
+
+    def _look(self) -> None:
+        fetched = jax.device_get(self.metrics)  # waits for the steps
+        losses = np.concatenate([np.ravel(each.loss) for each in fetched])
+        accuracies = np.concatenate([np.ravel(each.accuracy) for each in fetched])
+        self.loss = math.fsum(losses) / losses.size
+        self.accuracy = math.fsum(accuracies) / accuracies.size
+        if not (math.isfinite(self.loss) and all(np.isfinite(each.norm).all() for each in fetched)):
+            raise DivergedError(self.step, self.loss)
+        now = self.clock()
+        if self.on_progress is not None:
+            self.on_progress(self.step, self.loss, losses.size / max(now - self.looked, _SHORTEST))
+        self.metrics, self.looked = [], now
+
+
+def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: Teacher | None = None) -> Batch:
+    """The shapes and dtypes of a training step's batch: draws the first one, and asks the teacher about it.
+
+    Args and errors as of `train_to`; any key will do.
+    """
+    check_devices(config.devices)
+    return jax.tree.map(_shape, next(draw_batches(key, dataset, 0, config=config, teacher=teacher)))
+
+
+def prepare_training(
+    key: Array,
+    state: TrainState | None,
+    dataset: Dataset,
+    until: int,
+    batch: Batch,
+    *,
+    network: nn.Module,
+    config: TrainConfig,
+    programs: Programs,
+) -> None:
+    """Compiles in the background what `train_to` and an evaluation after it will ask for; changes nothing else.
+
+    Args:
+        key: that of `init_state`; not used unless `state` is None.
+        state: to train on from; None for an untrained network.
+        dataset: its validation part will be evaluated.
+        until: the landmark, in steps since the start of training.
+        batch: the shapes of one, as of `batch_shapes`.
+        network: the module.
+        config: the settings.
+        programs: where they will be asked for.
+    """
+    start = 0 if state is None else int(state.step)
+    calls = set(steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call))
+    shapes = None if state is None else jax.tree.map(_shape, state)
+    images = dataset.validation_images
+
+    def compile_all() -> None:
+        """In the order of use."""
+        known = shapes
+        if known is None:
+            height, width, channels = images.shape[1:]
+            shape = (height, width, channels)
+            initializer = compile_initializer(key, network=network, config=config, input_shape=shape, programs=programs)
+            assert isinstance(initializer, jax.stages.Compiled), "in the background, all is compiled ahead"
+            known = initializer.out_info
+        compile_training(known, batch, calls, network=network, config=config, programs=programs)
+        size = config.eval_batch_size
+        compile_evaluation(known.variables, images, network=network, batch_size=size, programs=programs)
+
+    programs.in_background(compile_all)
 
 
 def steps_of_calls(start: int, until: int, *, steps_per_call: int) -> list[int]:
     """How many steps each call takes from `start` to `until`: `steps_per_call` or 1.
 
-    Where a chunk begins depends on the number of the step alone, so that training which stops
-    between chunks and goes on calls the same programs as training that never stopped.
+    Where a chunk begins depends on the number of the step alone, so training that stops between chunks and goes on
+    calls the same programs as training that never stopped.
     """
     calls, step = [], start
     while step < until:
@@ -158,30 +249,37 @@ def draw_batches(
 
 
 def compile_training(
-    state: TrainState, batch: Batch, calls: Collection[int], *, network: nn.Module, config: TrainConfig
+    state: TrainState,
+    batch: Batch,
+    calls: Collection[int],
+    *,
+    network: nn.Module,
+    config: TrainConfig,
+    programs: Programs | None,
 ) -> dict[int, Callable]:
     """The programs of `train_to`, by the steps that one call takes; they donate their state.
 
-    Args:
-        state: the network's, or its shapes; on one device, or where `config.devices` are more, on any.
-        batch: one step's, or its shapes; on one device.
-        calls: the numbers of steps to take in one call.
-        network: the module.
-        config: the settings.
+    State and batch, of one step, may be shapes; on one device, or where `config.devices` are more, the state on any.
     """
-    programs = {}
+    found = {}
     for steps in calls:
         batches = batch if steps == 1 else jax.tree.map(functools.partial(_stacked, steps), batch)
         if config.devices > 1:
-            programs[steps] = compile_for_devices(state, batches, steps, network=network, config=config)
+            found[steps] = compile_for_devices(state, batches, steps, network=network, config=config, programs=programs)
         else:
             function: Callable = train_step if steps == 1 else train_steps
-            programs[steps] = compiled(function, (state, batches), donate=(0,), network=network, config=config)
-    return programs
+            found[steps] = compiled(
+                function, (state, batches), programs=programs, donate=(0,), network=network, config=config
+            )
+    return found
 
 
 def _stacked(steps: int, leaf: Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((steps, *leaf.shape), leaf.dtype, sharding=leaf.sharding)
+
+
+def _shape(leaf: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
 
 
 def _inputs(batches: Iterator[Batch], calls: Sequence[int], *, devices: int) -> Iterator[Batch]:
@@ -189,14 +287,3 @@ def _inputs(batches: Iterator[Batch], calls: Sequence[int], *, devices: int) -> 
     for steps in calls:
         taken = next(batches) if steps == 1 else stack_batches(list(itertools.islice(batches, steps)))
         yield spread_batches(taken, steps, devices=devices)
-
-
-def _check_metrics(step: int, metrics: list[StepMetrics]) -> tuple[int, float, float]:
-    """Waits for the steps, and gives their number, mean loss and mean accuracy."""
-    fetched = jax.device_get(metrics)
-    losses = np.concatenate([np.ravel(each.loss) for each in fetched])
-    accuracies = np.concatenate([np.ravel(each.accuracy) for each in fetched])
-    loss = math.fsum(losses) / losses.size
-    if not (math.isfinite(loss) and all(np.isfinite(each.norm).all() for each in fetched)):
-        raise DivergedError(step, loss)
-    return losses.size, loss, math.fsum(accuracies) / accuracies.size

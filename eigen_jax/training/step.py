@@ -17,7 +17,7 @@ from jax import Array, lax
 from eigen_jax.data import apply_views, sample_views
 from eigen_jax.losses import cross_entropy, mimicry_loss
 from eigen_jax.training.config import TrainConfig
-from eigen_jax.training.programs import compiled
+from eigen_jax.training.programs import Programs, compiled
 
 PyTree = Any
 
@@ -43,7 +43,7 @@ class Batch:
 
     images: Array  # [B, H, W, C] float32, augmented
     labels: Array  # [B] int32
-    examples: Array | None = None  # [B] int32, positions in the training set that it was drawn from, if any
+    examples: Array | None = None  # [B] int32, positions in the training set that it was drawn from
     views: Array | None = None  # [B] int32, how each was augmented; see `eigen_jax.data.augmentation`
     teacher_logits: Array | None = None  # [B, K] floating, of the same views; None: nobody is mimicked
 
@@ -91,25 +91,38 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     )
 
 
-def init_state(key: Array, *, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]) -> TrainState:
-    """An untrained network. Compiles a program of its own, so it cannot be traced; see `abstract_state`.
-
-    Args:
-        key: of the initial parameters.
-        network: the module.
-        config: tells the optimizer.
-        input_shape: (H, W, C) of an image.
-    """
-    return compile_initializer(key, network=network, config=config, input_shape=input_shape)(key)
+def init_state(
+    key: Array,
+    *,
+    network: nn.Module,
+    config: TrainConfig,
+    input_shape: tuple[int, int, int],
+    programs: Programs | None = None,
+) -> TrainState:
+    """An untrained network for images of `input_shape` (H, W, C); the config tells the optimizer."""
+    return compile_initializer(key, network=network, config=config, input_shape=input_shape, programs=programs)(key)
 
 
 def compile_initializer(
-    key: Array | jax.ShapeDtypeStruct, *, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]
+    key: Array | jax.ShapeDtypeStruct,
+    *,
+    network: nn.Module,
+    config: TrainConfig,
+    input_shape: tuple[int, int, int],
+    programs: Programs | None,
 ) -> Callable:
     """The program of `init_state`."""
     # It runs once, and optimising its random draws takes XLA longer than the whole training step does.
     options = {"xla_backend_optimization_level": 0}
-    return compiled(_initial_state, (key,), options=options, network=network, config=config, input_shape=input_shape)
+    return compiled(
+        _initial_state,
+        (key,),
+        programs=programs,
+        options=options,
+        network=network,
+        config=config,
+        input_shape=input_shape,
+    )
 
 
 def abstract_state(*, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]) -> TrainState:
@@ -152,9 +165,7 @@ def draw_batch(
         order: [N] int32, `epoch_order` of the epoch that `step` lies in.
         images: [N, H, W, C] float32, the whole training set.
         labels: [N] int32.
-        batch_size: B, at most N.
-        pad: pixels around an image before it is cropped.
-        flip: mirror half of the images.
+        batch_size: B, at most N; the rest as of `TrainConfig`.
     """
     _, view_key = jax.random.split(key)
     position = step % (order.shape[0] // batch_size) * batch_size
@@ -185,13 +196,8 @@ def train_step(
     def losses(logits: Array) -> Array:
         if batch.teacher_logits is None:
             return cross_entropy(logits, batch.labels)
-        return mimicry_loss(
-            logits,
-            batch.labels,
-            batch.teacher_logits,
-            weight=config.mimicry_weight,
-            temperature=config.temperature,
-        )
+        mimicry = {"weight": config.mimicry_weight, "temperature": config.temperature}
+        return mimicry_loss(logits, batch.labels, batch.teacher_logits, **mimicry)
 
     def mean_loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -217,17 +223,9 @@ def _norm(tree: PyTree) -> Array:
 def train_steps(
     state: TrainState, batches: Batch, *, network: nn.Module, config: TrainConfig, axis_name: str | None = None
 ) -> tuple[TrainState, StepMetrics]:
-    """Many steps of `train_step`, for the caller to compile as one program.
+    """S steps of `train_step` in one program, on batches with a leading axis [S], as the metrics then have.
 
-    Args:
-        state: before the first of S steps.
-        batches: S of them, each leaf with a leading axis [S]; see `stack_batches`.
-        network: the module.
-        config: the settings.
-        axis_name: as of `train_step`.
-
-    Returns:
-        The state after the last step, and the metrics of each, with a leading axis [S].
+    Args: else as of `train_step`.
     """
     step = functools.partial(train_step, network=network, config=config, axis_name=axis_name)
     return lax.scan(step, state, batches)

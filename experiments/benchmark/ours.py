@@ -16,7 +16,7 @@ from eigen_jax.architecture import Architecture
 from eigen_jax.builder import build_network
 from eigen_jax.layers import BatchNormRelu, Conv, max_pool
 from eigen_jax.training import Batch, ComputeDtype, TrainConfig, TrainState
-from eigen_jax.training.programs import compiled
+from eigen_jax.training.programs import Programs, compiled
 from experiments.benchmark.measuring import Work
 from experiments.benchmark.networks import NUM_CLASSES, Convolution, noise_images
 
@@ -53,7 +53,7 @@ def compile_steps(architecture: Architecture, dtype: ComputeDtype, steps: int | 
         batch = jax.block_until_ready(jax.tree.map(lambda leaf: jnp.stack([leaf] * steps), batch))
     began = time.perf_counter()
     config = dataclasses.replace(CONFIG, dtype=dtype)
-    run = compiled(function, (state, batch), donate=(0,), network=network, config=config)
+    run = compiled(function, (state, batch), programs=Programs(), donate=(0,), network=network, config=config)
     return CompiledSteps(run, batch, time.perf_counter() - began)
 
 
@@ -130,5 +130,5 @@ def _noise(seed: int, shape: tuple[int, ...], dtype: Any) -> Array:
 
 def _ready(function: Callable[..., Any], *arguments: Any) -> Work:
     """Calls of the compiled function, each waited for."""
-    program = compiled(function, arguments)
+    program = compiled(function, arguments, programs=Programs())
     return lambda: jax.block_until_ready(program(*arguments))
