@@ -19,8 +19,9 @@ from pathlib import Path
 
 import jax
 
-from eigen_jax.files import explain, write_json
 from eigen_jax.platforms import check_devices_are_there
+from eigen_jax.store.files import explain
+from eigen_jax.store.records import write_json
 from experiments.allocator import keep_freed_memory
 from experiments.benchmarks.machine import describe_machine, describe_versions
 from experiments.benchmarks.measuring import Row

@@ -16,9 +16,10 @@ import pytest
 from commands_data import SEARCH
 from report_data import individual
 
-from eigen_jax import checkpoint, lineage
+from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, Layer, to_json
 from eigen_jax.lineage import Individual, Landmark
+from eigen_jax.store import checkpoint
 from experiments import chaos
 from experiments.chaos import DIFFERENT
 from experiments.disturbance import campaign

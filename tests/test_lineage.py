@@ -27,7 +27,7 @@ SMALL = Architecture(
         Layer(op="concat", inputs=(2, 1)),
     ),
 )
-FATES = "it must be one of parent, survived, extinct_t1, extinct_t2, failed"
+NOT_AS_WRITTEN = "the line is not as it was written; the file is damaged"
 
 
 def make(generation: int = 0, index: int = 0, **fields: Any) -> Individual:
@@ -159,22 +159,22 @@ def test_a_scalar_of_any_library_becomes_a_number_and_what_was_not_measured_none
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"generation": -1}, "generation is -1; it must be an integer of at least 0"),
-        ({"index": True}, "index is True; it must be an integer of at least 0"),
-        ({"parameters": 1.0}, "parameters is 1.0; it must be an integer of at least 0"),
-        ({"phase": ""}, "phase is ''; it must be a name"),
-        ({"operators": {"insert_conv": -2}}, "operators['insert_conv'] is -2; it must be an integer of at least 0"),
-        ({"operators": None, "repeats": (1, 0)}, "repeats[1] is 0; it must be an integer of at least 1"),
-        ({"operators": None, "repeats": (True,)}, "repeats[0] is True; it must be an integer of at least 1"),
-        ({"operators": None, "repeats": ()}, "repeats is (); it must be a tuple of a count for each block"),
-        ({"operators": None, "repeats": [1]}, "repeats is [1]; it must be a tuple of a count for each block"),
+        ({"generation": -1}, "generation is -1; it must be `int` >= 0"),
+        ({"index": True}, "index is True; it must be `int`, got `bool`"),
+        ({"parameters": 1.0}, "parameters is 1.0; it must be `int`, got `float`"),
+        ({"phase": ""}, "phase is ''; it must be `str` of length >= 1"),
+        ({"operators": {"insert_conv": -2}}, "operators is {'insert_conv': -2}; it must be `int` >= 0 - at `$[...]`"),
+        ({"operators": None, "repeats": (1, 0)}, "repeats is (1, 0); it must be `int` >= 1 - at `$[1]`"),
+        ({"operators": None, "repeats": (True,)}, "repeats is (True,); it must be `int`, got `bool` - at `$[0]`"),
+        ({"operators": None, "repeats": ()}, "repeats is (); it must be `array` of length >= 1"),
+        ({"operators": None, "repeats": [1]}, "repeats is [1]; it must be a tuple"),
         ({"repeats": (1, 2)}, "operators and repeats are both given; an individual is made by one of them"),
-        ({"test_accuracy": 62.2}, "test_accuracy is 62.2; it must be a finite number from 0 to 1"),
-        ({"test_accuracy": -0.1}, "test_accuracy is -0.1; it must be a finite number from 0 to 1"),
-        ({"test_accuracy": math.nan}, "test_accuracy is nan; it must be a finite number from 0 to 1"),
-        ({"seconds_training": -1.0}, "seconds_training is -1.0; it must be a finite number from 0 to 1e+12"),
-        ({"seconds_training": math.nan}, "seconds_training is nan; it must be a finite number from 0 to 1e+12"),
-        ({"fate": "parent"}, f"fate is 'parent'; {FATES}"),
+        ({"test_accuracy": 62.2}, "test_accuracy is 62.2; it must be `float` <= 1.0"),
+        ({"test_accuracy": -0.1}, "test_accuracy is -0.1; it must be `float` >= 0.0"),
+        ({"test_accuracy": math.nan}, "test_accuracy is nan; it must be `float` >= 0.0"),
+        ({"seconds_training": -1.0}, "seconds_training is -1.0; it must be `float` >= 0.0"),
+        ({"seconds_training": math.nan}, "seconds_training is nan; it must be `float` >= 0.0"),
+        ({"fate": "parent"}, "fate is 'parent'; it must be a Fate"),
         ({"fate": Fate.FAILED}, "cause is None; an individual that failed must say why"),
         ({"cause": "late"}, "cause is 'late'; it must be none where the fate is survived"),
     ],
@@ -186,7 +186,9 @@ def test_an_impossible_individual_is_refused(fields: dict[str, Any], message: st
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "0.5", True, 10**400])
 def test_a_landmark_holds_finite_numbers_only(value: Any) -> None:
-    with pytest.raises(LineageError, match=r"^fitness is .*; it must be a finite number$"):
+    with pytest.raises(
+        LineageError, match=r"^fitness is .*; it must be `float[^\n]*$|^fitness is 1000.*; Number out of range$"
+    ):
         Landmark(fitness=value)
 
 
@@ -241,7 +243,6 @@ def test_what_cannot_be_cut_or_appended_to_is_refused_and_as_it_was(path: Path) 
         lineage.append(path, [make()])
 
 
-CHECKSUM = json.loads(lineage.to_line(make()))["checksum"]
 NO_ARCHITECTURE = "an architecture lacks {0}; it must have {0}".format("schema_version, input_shape, layers")
 
 
@@ -261,25 +262,31 @@ def changed(**fields: Any) -> str:
         (changed(schema_version=1), "schema version is 1; this version of eigen_jax reads 2 and 3"),
         (changed(schema_version=True), "schema version is True; this version of eigen_jax reads 2 and 3"),
         (changed(schema_version=...), "schema version is None; this version of eigen_jax reads 2 and 3"),
-        (changed(t2=...), "an individual lacks field 't2'"),
-        (changed(colour=1), "an individual has an unknown field 'colour'"),
-        (changed(generation="0"), "generation is '0'; it must be an integer of at least 0"),
-        (changed(t1=0.5), "t1 is 0.5; it must be an object"),
-        (changed(t1={"fitness": 0.5}), "t1 lacks field 'threshold'"),
+        (changed(t2=...), NOT_AS_WRITTEN),
+        (changed(colour=1), NOT_AS_WRITTEN),
+        (changed(generation="0"), "Expected `int`, got `str` - at `$.generation`; the file is damaged"),
+        (changed(t1=0.5), "Expected `object`, got `float` - at `$.t1`; the file is damaged"),
+        (changed(t1={"fitness": 0.5}), NOT_AS_WRITTEN),
         (changed(t1={"fitness": math.nan, "threshold": None}), "the line is not JSON; the file is damaged"),
-        (changed(parent={"generation": 1, "index": {}}), "parent: index is {}; it must be an integer of at least 0"),
-        (changed(same_as=3), "same_as is 3; it must be an object"),
-        (changed(repeats=2), "repeats is 2; it must be an array or null"),
-        (changed(repeats=[1.0]), "repeats[0] is 1.0; it must be an integer of at least 1"),
-        (changed(test_accuracy="0.5"), "test_accuracy is '0.5'; it must be a finite number from 0 to 1"),
-        (changed(operators=[]), "operators is []; it must be an object or null"),
-        (changed(fate=["parent"]), f"fate is ['parent']; {FATES}"),
-        (changed(cause="late"), "cause is 'late'; it must be none where the fate is survived"),
-        (changed(checksum=...), "an individual lacks field 'checksum'"),
-        (changed(checksum="0"), f"checksum is '0', and its content's is '{CHECKSUM}'; the file is damaged"),
-        (changed(schema_version=2), "an individual has an unknown field 'checksum'"),
-        (changed(seconds_training=2.5), "the line is not spelt as it was written; the file is damaged"),
-        (changed(fingerprint="0"), f"fingerprint is '0', and its architecture's is '{make().fingerprint}'"),
+        (
+            changed(parent={"generation": 1, "index": {}}),
+            "Expected `int`, got `object` - at `$.parent.index`; the file is damaged",
+        ),
+        (changed(same_as=3), "Expected `object | null`, got `int` - at `$.same_as`; the file is damaged"),
+        (changed(repeats=2), "Expected `array | null`, got `int` - at `$.repeats`; the file is damaged"),
+        (changed(repeats=[1.0]), "Expected `int`, got `float` - at `$.repeats[0]`; the file is damaged"),
+        (
+            changed(test_accuracy="0.5"),
+            "Expected `float | null`, got `str` - at `$.test_accuracy`; the file is damaged",
+        ),
+        (changed(operators=[]), "Expected `object | null`, got `array` - at `$.operators`; the file is damaged"),
+        (changed(fate=["parent"]), "Expected `str`, got `array` - at `$.fate`; the file is damaged"),
+        (changed(cause="late"), "cause is 'late'; it must be none where the fate is survived; the file is damaged"),
+        (changed(checksum=...), NOT_AS_WRITTEN),
+        (changed(checksum="0"), NOT_AS_WRITTEN),
+        (changed(schema_version=2), NOT_AS_WRITTEN),
+        (changed(seconds_training=2.5), NOT_AS_WRITTEN),
+        (changed(fingerprint="0"), NOT_AS_WRITTEN),
         (changed(architecture={}), f"architecture: {NO_ARCHITECTURE}"),
     ],
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from eigen_jax.executor.interface import JobProgress
 from eigen_jax.executor.jobs import Job, Outcome
 from eigen_jax.executor.session import Session
-from eigen_jax.resumable import ShouldStop, never
+from eigen_jax.store.locks import ShouldStop, never
 from eigen_jax.training import Dataset, Teacher
 
 

@@ -13,11 +13,10 @@ from eigen_jax.clock import WorkClock
 from eigen_jax.resumable import (
     SAVE_EVERY,
     Seconds,
-    ShouldStop,
     TimeLimitError,
-    never,
     train_resumably,
 )
+from eigen_jax.store.locks import ShouldStop, never
 from eigen_jax.training import (
     Batch,
     Dataset,

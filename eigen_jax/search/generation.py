@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from eigen_jax import checkpoint, lineage
+from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, decode
-from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
 from eigen_jax.evolution import EvolutionState, Phase, Survival, children, survivors
 from eigen_jax.executor import Executor, Job, Outcome
@@ -25,6 +24,8 @@ from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.folder import RunFolder, told_as_folder_error
 from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
+from eigen_jax.store import checkpoint
+from eigen_jax.store.checkpoint import CheckpointError
 
 PyTree = Any
 

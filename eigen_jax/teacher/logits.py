@@ -8,8 +8,9 @@ or "center", where each view has the slot of the centre crop, flipped as it is. 
 not flip, only unflipped views are stored.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
+import dataclasses
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +21,7 @@ from flax import struct
 from jax import Array
 
 from eigen_jax.data import identity_view, num_views
+from eigen_jax.store import files
 from eigen_jax.teacher.config import TeacherError
 
 ViewSet = Literal["all", "center"]
@@ -27,6 +29,39 @@ ViewSet = Literal["all", "center"]
 DEVICE_BYTES = 2 << 30  # logits of at most this size are kept on the device
 
 _CHUNK_BYTES = 64 << 20  # of a file that are read at a time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogitsLayout:
+    """Which views of an image logits are stored for, and where each view finds those that are its own.
+
+    Raises:
+        TeacherError: there is no such set of views.
+    """
+
+    num_classes: int  # K
+    pad: int  # pixels around an image before it is cropped
+    flip: bool  # whether training mirrors images
+    views: ViewSet = "all"
+
+    def __post_init__(self) -> None:
+        if self.views not in get_args(ViewSet):
+            raise TeacherError(f"views is {self.views!r}; it must be one of {', '.join(get_args(ViewSet))}")
+
+    @property
+    def stored_views(self) -> np.ndarray:
+        """[S] int32, the views that logits are stored for, in the order of their slots."""
+        centre = identity_view(self.pad)
+        first, end = (0, num_views(self.pad)) if self.views == "all" else (centre, centre + 2)
+        return np.arange(first, end, 1 if self.flip else 2, dtype=np.int32)
+
+    @property
+    def view_slots(self) -> np.ndarray:
+        """[V] int32, the slot of each view; a flipped view that is never drawn has that of the unflipped one."""
+        every = np.arange(num_views(self.pad), dtype=np.int32)
+        if self.views == "all":
+            return every if self.flip else every // 2
+        return every % 2 if self.flip else np.zeros_like(every)
 
 
 @struct.dataclass
@@ -89,41 +124,6 @@ def _look_up(logits: Array, slots: Array, examples: Array, views: Array) -> Arra
     return logits.at[examples, slots[views]].get(mode="fill", fill_value=jnp.nan)
 
 
-def stored_views(*, pad: int, flip: bool, views: ViewSet) -> np.ndarray:
-    """[S] int32, the views that logits are stored for, in the order of their slots.
-
-    Args:
-        pad: pixels around an image before it is cropped.
-        flip: whether training mirrors images.
-        views: the set.
-
-    Raises:
-        TeacherError: no such set.
-    """
-    _check_view_set(views)
-    stride = 1 if flip else 2
-    if views == "all":
-        return np.arange(0, num_views(pad), stride, dtype=np.int32)
-    return np.arange(identity_view(pad), identity_view(pad) + 2, stride, dtype=np.int32)
-
-
-def view_slots(*, pad: int, flip: bool, views: ViewSet) -> np.ndarray:
-    """[V] int32, the slot of each view; a flipped view that is never drawn has that of the unflipped one.
-
-    Args: as of `stored_views`.
-    """
-    _check_view_set(views)
-    every = np.arange(num_views(pad), dtype=np.int32)
-    if views == "all":
-        return every if flip else every // 2
-    return every % 2 if flip else np.zeros_like(every)
-
-
-def _check_view_set(views: str) -> None:
-    if views not in get_args(ViewSet):
-        raise TeacherError(f"views is {views!r}; it must be one of {', '.join(get_args(ViewSet))}")
-
-
 def from_array(
     logits: np.ndarray, slots: np.ndarray, fingerprint: str, *, device_bytes: int
 ) -> CachedLogits | MappedLogits:
@@ -139,11 +139,9 @@ def _on_device(logits: np.ndarray) -> np.ndarray:
 
 def read_logits(
     path: str | Path,
+    layout: LogitsLayout,
     *,
     num_examples: int,
-    pad: int,
-    flip: bool,
-    num_classes: int,
     device_bytes: int = DEVICE_BYTES,
 ) -> CachedLogits | MappedLogits:
     """A teacher made of a NumPy file of anybody's logits.
@@ -154,10 +152,8 @@ def read_logits(
 
     Args:
         path: a `.npy` file.
+        layout: how training crops and mirrors images; the file's shape says which views it holds.
         num_examples: N, of the training set, in its order.
-        pad: pixels around an image before it is cropped.
-        flip: whether training mirrors images.
-        num_classes: K.
         device_bytes: a larger file is mapped into memory.
 
     Raises:
@@ -168,14 +164,17 @@ def read_logits(
     logits = _open_array(path)
     if logits.dtype not in (np.float16, np.float32, np.float64):
         raise TeacherError(f"{path} holds {logits.dtype}; logits must be float16, float32 or float64")
-    slots = _file_slots(path, logits.shape, num_examples=num_examples, pad=pad, flip=flip, num_classes=num_classes)
-    digest = hashlib.sha256(f"{logits.dtype} {logits.shape} {slots.tolist()}".encode())
-    for start, chunk in _chunks(logits):
-        if not np.isfinite(chunk).all():
-            raise TeacherError(f"{path} holds values that are not finite, from image {start} on; logits must be")
-        digest.update(np.ascontiguousarray(chunk).data)
-    stacked = logits.reshape(num_examples, -1, num_classes)
-    return from_array(stacked, slots, digest.hexdigest(), device_bytes=device_bytes)
+    slots = _file_slots(path, logits.shape, layout, num_examples)
+
+    def finite_parts() -> Iterator[np.ndarray]:
+        for start, chunk in _chunks(logits):
+            if not np.isfinite(chunk).all():
+                raise TeacherError(f"{path} holds values that are not finite, from image {start} on; logits must be")
+            yield chunk
+
+    digest = files.sha256(itertools.chain([f"{logits.dtype} {logits.shape} {slots.tolist()}"], finite_parts()))
+    stacked = logits.reshape(num_examples, -1, layout.num_classes)
+    return from_array(stacked, slots, digest, device_bytes=device_bytes)
 
 
 def _open_array(path: Path) -> np.ndarray:
@@ -191,17 +190,16 @@ def _open_array(path: Path) -> np.ndarray:
     return logits
 
 
-def _file_slots(
-    path: Path, shape: Sequence[int], *, num_examples: int, pad: int, flip: bool, num_classes: int
-) -> np.ndarray:
+def _file_slots(path: Path, shape: tuple[int, ...], layout: LogitsLayout, num_examples: int) -> np.ndarray:
     """[V] int32, the slots of a file's logits, told from its shape."""
-    every, zeros = view_slots(pad=pad, flip=True, views="all"), view_slots(pad=pad, flip=False, views="center")
+    every, num_classes = np.arange(num_views(layout.pad), dtype=np.int32), layout.num_classes
+    zeros = np.zeros_like(every)
     known: dict[tuple[int, ...], np.ndarray] = {(num_examples, every.size, num_classes): every}
-    if not flip:
+    if not layout.flip:
         known.setdefault((num_examples, every.size // 2, num_classes), every // 2)
     known.setdefault((num_examples, 2, num_classes), every % 2)
     known.setdefault((num_examples, 1, num_classes), zeros)
-    slots = zeros if tuple(shape) == (num_examples, num_classes) else known.get(tuple(shape))
+    slots = zeros if shape == (num_examples, num_classes) else known.get(shape)
     if slots is None:
         fitting = ", ".join(str([*each]) for each in known if each[1] > 1)
         raise TeacherError(

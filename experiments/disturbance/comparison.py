@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 
-from eigen_jax import checkpoint, lineage, load_network
+from eigen_jax import lineage, load_network
 from eigen_jax.lineage import Individual, without_times
+from eigen_jax.store import checkpoint
 from experiments.disturbance.phases import RUN, TEACHER, temporary_files
 
 _SHOWN = 60  # characters of a value in a message

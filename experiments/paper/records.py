@@ -1,8 +1,8 @@
 """What finished runs left: their records, checked to be those of the plan, and on which data and machine."""
 
+import contextlib
 import dataclasses
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,7 @@ import jax
 
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import Dataset
-from eigen_jax.files import JSONError, explain, read_json, write_json
-from eigen_jax.lineage import Fate, Individual, Reference
+from eigen_jax.lineage import Fate, Individual
 from eigen_jax.report import (
     PhaseSummary,
     ReportError,
@@ -23,9 +22,11 @@ from eigen_jax.report import (
     read_result,
     summarise_phases,
 )
-from eigen_jax.report.summary import RESULT_VERSION
-from eigen_jax.search.folder import with_former_settings
-from eigen_jax.teacher import TeacherError, read_teacher
+from eigen_jax.store import run_files
+from eigen_jax.store.files import told_as
+from eigen_jax.store.records import JSONError, as_json, read_json, write_json
+from eigen_jax.store.run_files import RunFolderError, RunResult, RunSettings, SearchRunResult
+from eigen_jax.teacher import TeacherError, read_teacher, seconds_of_logits
 from experiments.benchmarks.machine import describe_machine
 from experiments.paper.plans import Choice, Plan, Retraining, Search
 from experiments.settings import Settings
@@ -70,7 +71,7 @@ class SearchRecord:
     """A search that has finished."""
 
     plan: Search
-    result: Mapping[str, Any]  # as `eigen_jax.report.read_result` gives it
+    result: SearchRunResult
     individuals: tuple[Individual, ...]
     origin: Origin
 
@@ -82,8 +83,8 @@ class SearchRecord:
     @property
     def found(self) -> Individual | None:
         """The network that the search found; None where nothing survived."""
-        network = self.result["network"]
-        return None if network is None else find_individual(self.individuals, Reference(**network["individual"]))
+        network = self.result.network
+        return None if network is None else find_individual(self.individuals, network.individual)
 
     @property
     def before_duplication(self) -> Individual | None:
@@ -117,17 +118,18 @@ class SearchRecord:
     @property
     def seconds(self) -> Mapping[str, float | None]:
         """Of the parts of its own: None for a final training that did not take place."""
-        own = self.result["seconds"]
-        return {"search": own["search"], "final training": own["final"]}
+        return {"search": self.result.seconds.search, "final training": self.result.seconds.final}
 
     @property
     def teacher_seconds(self) -> Mapping[str, float | None]:
         """Of the parts that all runs share that mimic its teacher: None where they were not measured."""
-        settings, mimicry = self.plan.settings, self.result["mimicry"]
+        settings, mimicry = self.plan.settings, self.result.mimicry
         if mimicry is None:
             return {}
         trained = {"teacher": _seconds_of_training(settings)}
-        return trained if settings.teacher == "live" else trained | {"logits": _seconds_of_logits(settings, mimicry)}
+        if settings.teacher == "live":
+            return trained
+        return trained | {"logits": seconds_of_logits(settings.cache_folder(), mimicry.teacher)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,27 +164,16 @@ def read_training(plan: Retraining, architecture: Architecture) -> TrainingRecor
         ReportError: its folder is missing, another run's, damaged, or not finished.
     """
     settings = plan.settings_for(architecture)
-    path = settings.run_dir / "result.json"
-    content = _read_json(path)
-    version = content.get("schema_version")
-    if type(version) is not int or version != RESULT_VERSION:
-        raise ReportError(
-            f"{path} has schema version {version!r:.40}; this version of eigen_jax reads {RESULT_VERSION}"
-        )
-    try:
-        validation, test = (_number(content[name]) for name in ("final_validation_accuracy", "test_accuracy"))
-        seconds = _number(content["seconds"]["final"])
-        cause = None if content["final_cause"] is None else str(content["final_cause"])
-    except (KeyError, TypeError, ValueError):
-        raise ReportError(f"{path} is damaged; remove its folder and make the run again") from None
+    with _told_as_report_error():
+        result = run_files.read_result(settings.run_dir, RunResult)
     _check_network(settings.run_dir, architecture)
     return TrainingRecord(
         plan=plan,
         folder=settings.run_dir,
-        validation_accuracy=validation,
-        test_accuracy=test,
-        final_cause=cause,
-        seconds=seconds,
+        validation_accuracy=result.final_validation_accuracy,
+        test_accuracy=result.test_accuracy,
+        final_cause=result.final_cause,
+        seconds=result.seconds.final,
         origin=_read_origin(settings.run_dir, settings),
     )
 
@@ -204,11 +195,8 @@ def note_machine(folder: Path, data: DataFacts | None) -> None:
         ReportError: it cannot be written.
     """
     noted = {**describe_machine(), "accelerators": len(jax.devices())}
-    try:
+    with told_as(ReportError, folder / _MACHINE, "choose another --runs-dir"):
         write_json(folder / _MACHINE, noted if data is None else noted | {"data": dataclasses.asdict(data)})
-    except OSError as error:
-        reason = explain(error, "choose another --runs-dir")
-        raise ReportError(f"cannot write {folder / _MACHINE}: {reason}") from None
 
 
 def check_together(origins: Iterable[tuple[Plan, Origin]], data: DataFacts | None) -> None:
@@ -252,29 +240,14 @@ def _seconds_of_training(settings: Settings) -> float | None:
     return sum(each.train_seconds + each.compile_seconds for each in members)
 
 
-def _seconds_of_logits(settings: Settings, mimicry: Mapping[str, Any]) -> float | None:
-    """What computing a teacher's logits took; None where the cache does not say it."""
-    try:
-        content = read_json(settings.cache_folder() / "teacher-logits" / f"{mimicry['teacher']}.json")
-        return _number(content["seconds"])
-    except (OSError, KeyError, TypeError, ValueError):
-        return None
-
-
 def _check_network(folder: Path, architecture: Architecture) -> None:
     """Checks that a training's folder is of a network."""
-    recorded = _read_settings(folder)[0].get("retrained")
+    recorded = _read_settings(folder).settings.get("retrained")
     if recorded != fingerprint(architecture):
         raise ReportError(
             f"{folder} belongs to the training of another network ({recorded!r:.14}, expected"
             f" {fingerprint(architecture)[:12]!r}); remove it, or choose another --runs-dir"
         )
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise TypeError
-    return None if value is None else float(value)
 
 
 def _how_far(individual: Individual) -> tuple[int, float]:
@@ -283,38 +256,39 @@ def _how_far(individual: Individual) -> tuple[int, float]:
 
 
 def _read_origin(folder: Path, settings: Settings) -> Origin:
-    recorded, versions = _read_settings(folder)
-    expected = json.loads(json.dumps(settings.outcome(), default=str))
-    recorded = with_former_settings(recorded, expected)
-    for name, value in expected.items():
-        if recorded.get(name) != value:
-            raise ReportError(
-                f"{folder} belongs to a run with other settings: {name} was {recorded.get(name)!r:.40} and is now"
-                f" {value!r:.40}; choose another --runs-dir"
-            )
+    then = _read_settings(folder)
+    if differences := then.differences(as_json(settings.outcome()), partly=True):
+        raise ReportError(
+            f"{folder} belongs to a run with other settings: {', '.join(differences)}; choose another --runs-dir"
+        )
     noted = _read_json(folder / _MACHINE) if (folder / _MACHINE).exists() else None
     if noted is not None and not noted.keys() >= _MACHINE_FACTS:
         raise ReportError(f"{folder / _MACHINE} is damaged; put back the run's own file")
     return Origin(
-        data_fingerprint=recorded["data_fingerprint"],
-        teacher_fingerprint=recorded.get("teacher_fingerprint"),
-        versions=versions,
+        data_fingerprint=then.settings["data_fingerprint"],
+        teacher_fingerprint=then.settings.get("teacher_fingerprint"),
+        versions=then.versions,
         machine=noted,
-        data=_noted_data(noted, recorded["data_fingerprint"]),
+        data=_noted_data(noted, then.settings["data_fingerprint"]),
     )
 
 
-def _read_settings(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """What a run's folder records: the settings, with the fingerprints of data and teacher; and the versions."""
-    content = _read_json(folder / "settings.json")
-    try:
-        recorded, versions = dict(content["settings"]), dict(content["versions"])
-        prints = recorded["data_fingerprint"], recorded.get("teacher_fingerprint") or ""
-    except (KeyError, TypeError, ValueError):
-        prints, versions = (None, None), {}
-    if not all(isinstance(each, str) for each in (*prints, *versions.values())):
+def _read_settings(folder: Path) -> RunSettings:
+    """What a run's folder records; its settings name the fingerprints of data and teacher."""
+    with _told_as_report_error():
+        recorded = run_files.read_settings(folder)
+    prints = recorded.settings.get("data_fingerprint"), recorded.settings.get("teacher_fingerprint") or ""
+    if not all(isinstance(each, str) for each in prints):
         raise ReportError(f"{folder / 'settings.json'} is damaged; put back the run's own file")
-    return recorded, versions
+    return recorded
+
+
+@contextlib.contextmanager
+def _told_as_report_error() -> Iterator[None]:
+    try:
+        yield
+    except RunFolderError as error:
+        raise ReportError(str(error)) from None
 
 
 def _noted_data(noted: Mapping[str, Any] | None, data_fingerprint: str) -> DataFacts | None:

@@ -316,7 +316,7 @@ def _records(request: Request, runs: Runs) -> list[SearchRecord]:
 
 
 def _result(records: Sequence[SearchRecord], name: str) -> Values:
-    return {record.plan.seed: record.result[name] for record in records}
+    return {record.plan.seed: getattr(record.result, name) for record in records}
 
 
 def _seconds(records: Sequence[SearchRecord], part: str) -> Values:
@@ -358,7 +358,7 @@ def _final_notes(records: Sequence[SearchRecord]) -> tuple[str, ...]:
             notes.append(f"{record.plan.label}: no network survived all landmarks.")
         elif record.plan.settings.final_steps == 0:
             notes.append(f"{record.plan.label}: without final training, the weights of the search were tested.")
-        elif cause := record.result.get("final_cause"):
+        elif cause := record.result.final_cause:
             notes.append(
                 f"{record.plan.label}: the final training failed ({cause}), the weights of the search were tested."
             )

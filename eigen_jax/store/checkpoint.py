@@ -17,11 +17,11 @@ zero, or text. One process writes to a folder at a time.
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from eigen_jax import files
 from eigen_jax.errors import EigenError
+from eigen_jax.store import files
+from eigen_jax.store.records import JSONError, convert, read_json, write_json
 
 PyTree = Any
 
@@ -41,6 +42,10 @@ _DELETING = "deleting"
 _PER_PROCESS = "ocdbt.process_*"  # what Orbax writes of an item first, and joins when it has ended
 _JOINED = "manifest.ocdbt"
 _SYSTEM_ERROR = re.compile(r"\[os_error_code='(\d+)'\]")
+
+# Orbax tells the threads of its saves by a number that the whole process shares: a save that begins while another
+# one is under way takes that one's number, and both wait forever for what only the other is told.
+_ONE_AT_A_TIME = threading.Lock()
 
 # In other paths Orbax and TensorStore find patterns ([1]), separators (a backslash), addresses (gs:/) and
 # text that is none.
@@ -155,16 +160,16 @@ def _listed_steps(folder: Path) -> list[int]:
 def _write(folder: Path, step: int, items: Mapping[str, PyTree]) -> Path:
     path = folder / f".{step}.{_SAVING}"
     args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-    with _plainly_named(path) as plain, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    with _checkpointer(path) as (checkpointer, plain):
         checkpointer.save(plain, args=ocp.args.Composite(**args))
     # To the host, since a device that trains may have no room for a second copy.
     if not jax.tree.all(jax.tree.map(is_same, _read(path, jax.tree.map(_on_host, dict(items))), dict(items))):
         raise ValueError("what was written is read back as something else; choose another folder")
-    digests = {name: _sha256(path / name) for name in _files_in(path)}
+    digests = {name: files.sha256_of_file(path / name) for name in _files_in(path)}
     for name in digests:
         with (path / name).open("rb") as file:
             os.fsync(file.fileno())
-    files.write_json(path / _MANIFEST, {"sha256": digests})
+    write_json(path / _MANIFEST, {"sha256": digests})
     return path
 
 
@@ -172,9 +177,17 @@ def _read(path: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree]:
     """Items of a step, by name, each in the structure given for it, or as Orbax stores it where that is None."""
     fallback = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = {name: ocp.args.StandardRestore(tree, fallback_sharding=fallback) for name, tree in abstract.items()}
-    with _plainly_named(path) as plain, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    with _checkpointer(path) as (checkpointer, plain):
         restored = checkpointer.restore(plain, args=ocp.args.Composite(**wanted))
         return {name: restored[name] for name in abstract}
+
+
+@contextlib.contextmanager
+def _checkpointer(path: Path) -> Iterator[tuple[ocp.Checkpointer, Path]]:
+    """What saves and restores, for one thread at a time, and the path that it takes."""
+    handler = ocp.CompositeCheckpointHandler()
+    with _ONE_AT_A_TIME, _plainly_named(path) as plain, ocp.Checkpointer(handler) as checkpointer:
+        yield checkpointer, plain
 
 
 @contextlib.contextmanager
@@ -215,18 +228,13 @@ def _delete(path: Path) -> None:
 
 def _is_intact(path: Path) -> bool:
     try:
-        digests = files.read_json(path / _MANIFEST)["sha256"]
+        digests = convert(read_json(path / _MANIFEST), dict[str, dict[str, str]])["sha256"]
         same_files = digests.keys() == set(_files_in(path)) != set()
         # Saves that were never read back can hold items that Orbax did not join.
         joined = all((part.parent / _JOINED).is_file() for part in path.glob(f"*/{_PER_PROCESS}"))
-        return same_files and joined and all(_sha256(path / name) == digest for name, digest in digests.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return same_files and joined and all(files.sha256_of_file(path / name) == digests[name] for name in digests)
+    except (OSError, JSONError, KeyError):
         return False
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _check_space(folder: Path, items: Mapping[str, PyTree]) -> None:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and JSON that is either sound or one error.
+"""Files that are written whole or not at all, what is told where they cannot be, and digests.
 
 Writing goes to a temporary name, `<name>.partial`, beside the file, waits for the disk and renames.
 So a process killed at any moment, or a full disk, leaves the old file or the new one, and at most a
@@ -7,27 +7,22 @@ partial file, which the next writing replaces. One process writes to a file at a
 
 import contextlib
 import errno
-import json
-import math
+import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+import numpy as np
 
 from eigen_jax.errors import EigenError
+from eigen_jax.store.locks import InUseError
 
 PARTIAL = ".partial"  # what a temporary name ends with
-
-_MAX_DEPTH = 64  # of objects and arrays in one another
-_MAX_DIGITS = 300  # of an integer, so that each can be made a float
 
 # The disk, the quota of the user or that of the process is used up.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FREE_SPACE = "free some space there, then give the same command again"
-
-
-class JSONError(EigenError):
-    """Text that is no JSON as `write_json` writes it: one line that says why."""
 
 
 @contextlib.contextmanager
@@ -70,17 +65,6 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a file of text, in UTF-8, as a whole; raises as `write_bytes`."""
     write_bytes(path, text.encode())
-
-
-def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Writes a JSON file as a whole.
-
-    Raises:
-        OSError: it cannot be written; what was there is as it was.
-        ValueError: the content holds a number that is not finite.
-        TypeError: the content is nothing that JSON can hold.
-    """
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def append_bytes(path: str | os.PathLike[str], content: bytes) -> None:
@@ -128,42 +112,23 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(handle)
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value that JSON describes; bytes are UTF-8.
+@contextlib.contextmanager
+def told_as(
+    error: type[EigenError], place: object, advice: str = "choose a folder that can be written"
+) -> Iterator[None]:
+    """Raises what keeps the block from writing to a place, a full disk or a lock of others, as an error for the user.
 
-    Stricter than Python's reader: numbers are finite, and integers have at most 300 digits; no
-    object has a key twice; objects and arrays are at most 64 deep in one another.
-
-    Raises:
-        JSONError: for anything else.
+    Args:
+        error: the kind of error.
+        place: what is written, as the message names it.
+        advice: what to do, unless it is to free space or to wait.
     """
     try:
-        decoded = text if isinstance(text, str) else text.decode()
-        value = json.loads(
-            decoded,
-            parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_integer,
-            object_pairs_hook=_without_repetition,
-        )
-    except UnicodeDecodeError:
-        raise JSONError("it is no text in UTF-8") from None
-    except RecursionError:
-        raise JSONError("its arrays and objects are too deep in one another") from None
-    except json.JSONDecodeError as error:
-        raise JSONError(str(error)) from None
-    _check_depth(value)
-    return value
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value in a JSON file, see `parse_json`.
-
-    Raises:
-        OSError: the file cannot be read.
-        JSONError: it is damaged.
-    """
-    return parse_json(Path(path).read_bytes())
+        yield
+    except InUseError as found:
+        raise error(str(found)) from None
+    except OSError as found:
+        raise error(f"cannot write {place}: {explain(found, advice)}") from None
 
 
 def explain(error: OSError, advice: str) -> str:
@@ -172,41 +137,22 @@ def explain(error: OSError, advice: str) -> str:
     return f"{reason}; {_FREE_SPACE if error.errno in _FULL else advice}"
 
 
-def _refuse_constant(name: str) -> float:
-    raise JSONError(f"it holds {name}, which is no number of JSON")
+def sha256(parts: Iterable[str | np.ndarray]) -> str:
+    """SHA-256, hexadecimal, of texts, in UTF-8, and the values of arrays, in C order, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            digest.update(part.encode())
+        else:
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
 
 
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise JSONError("it holds a number that is too large")
-    return value
+def sha256_of_file(path: str | os.PathLike[str]) -> str:
+    """SHA-256, hexadecimal, of what a file holds.
 
-
-def _integer(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        raise JSONError(f"it holds an integer of {len(digits):,} digits")
-    return int(digits)
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise JSONError("it holds an object with one key twice")
-    return made
-
-
-def _check_depth(value: Any) -> None:
-    """Checks that code which walks over a value, or shows it, does not run out of stack."""
-    level = [value]
-    for _ in range(_MAX_DEPTH + 1):
-        level = [
-            part
-            for each in level
-            if isinstance(each, dict | list)
-            for part in (each.values() if isinstance(each, dict) else each)
-            if isinstance(part, dict | list)
-        ]
-        if not level:
-            return
-    raise JSONError("its arrays and objects are too deep in one another")
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,217 @@
+"""JSON that is sound or one error, and the kinds of files whose content is a dataclass.
+
+A `RecordFile` is the only reader and the only writer of its kind of file.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import reprlib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+
+from eigen_jax.errors import EigenError
+from eigen_jax.store.files import told_as, write_text
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Text = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")]  # a path or a version can be no other
+
+T = TypeVar("T")
+
+_MAX_DEPTH = 64  # of objects and arrays in one another
+_MAX_DIGITS = 300  # of an integer, so that each can be made a float
+_LONGEST = 200  # characters of what is wrong with a file
+
+
+class JSONError(EigenError):
+    """Text that is no JSON as `write_json` writes it, or that holds something else: one line that says why."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordFile(Generic[T]):
+    """A kind of JSON file, which holds the fields of a dataclass and a schema version."""
+
+    kind: type[T]
+    schema_version: int
+    error: type[EigenError]  # what is raised
+    advice: str  # what to do about a file that is damaged or missing
+
+    def read(self, path: Path) -> T:
+        """The content of a file; fields that the dataclass does not have are passed over.
+
+        Raises:
+            error: the file cannot be read, is damaged or is of another schema version.
+        """
+        return self.parse(path, self.read_fields(path))
+
+    def read_fields(self, path: Path) -> dict[str, Any]:
+        """The JSON object that a file of this schema version holds; raises as `read`."""
+        try:
+            content = read_json(path)
+        except OSError as error:
+            raise self.error(f"cannot read {path}: {error.strerror}; {self.advice}") from None
+        except JSONError as error:
+            raise self._damage(path, error) from None
+        version = content.pop("schema_version", None) if isinstance(content, dict) else None
+        if type(version) is not int or version != self.schema_version:
+            raise self.error(
+                f"{path} has schema version {reprlib.repr(version)}; this version of eigen_jax reads"
+                f" {self.schema_version}"
+            )
+        return content
+
+    def parse(self, path: Path, fields: Mapping[str, Any], *, exactly: bool = False) -> T:
+        """The content that fields describe, which stand in the file at `path`; raises as `read`.
+
+        Args:
+            path: the file.
+            fields: as `read_fields` gives them.
+            exactly: fields that the dataclass does not have, or that a default stands for, are damage.
+        """
+        try:
+            content = convert(fields, self.kind)
+            if exactly and as_json(dataclasses.asdict(content)) != fields:  # type: ignore[call-overload]
+                raise JSONError("fields are missing or unknown")
+        except JSONError as error:
+            raise self._damage(path, error) from None
+        return content
+
+    def write(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Writes a file as a whole.
+
+        Raises:
+            error: it cannot be written.
+        """
+        with told_as(self.error, path):
+            write_json(path, {"schema_version": self.schema_version, **content})
+
+    def _damage(self, path: Path, reason: JSONError) -> EigenError:
+        return self.error(f"{path} is damaged ({reason}); {self.advice}")
+
+
+def convert(content: Any, kind: type[T]) -> T:
+    """What a JSON value describes, as a dataclass or another type with annotations.
+
+    Nothing is made of another type: integers alone are floats as well.
+
+    Raises:
+        JSONError: the value is of another form, or the dataclass refuses it; the message says where.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        raise JSONError(" ".join(str(error).split())[:_LONGEST]) from None
+
+
+def check_fields(instance: Any, error: type[EigenError]) -> None:
+    """Checks that a dataclass made in Python holds what it declares, types and bounds, as one that was read does.
+
+    Raises:
+        error: it does not; the message names the field and its value.
+    """
+    for name, kind in _declared(instance.__class__).items():
+        value = getattr(instance, name)
+        try:
+            made = convert(value, kind)
+        except JSONError as reason:
+            must = str(reason).replace("Expected", "it must be", 1)
+            raise error(f"{name} is {reprlib.repr(value)}; {must}") from None
+        if type(made) not in (type(value), float):
+            raise error(f"{name} is {reprlib.repr(value)}; it must be a {type(made).__name__}")
+
+
+@functools.cache
+def _declared(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def as_json(content: Any) -> Any:
+    """A value as it comes back from a JSON file: tuples become lists, paths text."""
+    return json.loads(json.dumps(content, default=str))
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Writes a JSON file as a whole.
+
+    Raises:
+        OSError: it cannot be written; what was there is as it was.
+        ValueError: the content holds a number that is not finite.
+        TypeError: the content is nothing that JSON can hold.
+    """
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The value in a JSON file, see `parse_json`.
+
+    Raises:
+        OSError: the file cannot be read.
+        JSONError: it is damaged.
+    """
+    return parse_json(Path(path).read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value that JSON describes; bytes are UTF-8.
+
+    Stricter than Python's reader: numbers are finite, and integers have at most 300 digits; no
+    object has a key twice; objects and arrays are at most 64 deep in one another.
+
+    Raises:
+        JSONError: for anything else.
+    """
+    try:
+        value = json.loads(
+            text if isinstance(text, str) else text.decode(),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+            object_pairs_hook=_without_repetition,
+        )
+        _check_depth(value)
+    except UnicodeDecodeError:
+        raise JSONError("it is no text in UTF-8") from None
+    except RecursionError:
+        raise JSONError("its arrays and objects are too deep in one another") from None
+    except json.JSONDecodeError as error:
+        raise JSONError(str(error)) from None
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise JSONError(f"it holds {name}, which is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise JSONError("it holds a number that is too large")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise JSONError(f"it holds an integer of {len(digits):,} digits")
+    return int(digits)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise JSONError("it holds an object with one key twice")
+    return made
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    """Checks that code which walks over a value, or shows it, does not run out of stack."""
+    if depth > _MAX_DEPTH and isinstance(value, dict | list):
+        raise RecursionError
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(part, depth + 1)
