@@ -30,7 +30,17 @@ import numpy as np
 from eigen_jax.architecture import Architecture, ArchitectureError, fingerprint, from_dict, to_dict
 from eigen_jax.errors import EigenError
 from eigen_jax.store import files
-from eigen_jax.store.records import Count, Fraction, JSONError, as_json, check_fields, convert, parse_json
+from eigen_jax.store.records import (
+    Count,
+    Fraction,
+    JSONError,
+    Positive,
+    Seconds,
+    as_json,
+    check_fields,
+    convert,
+    parse_json,
+)
 from eigen_jax.store.run_files import Reference
 
 SCHEMA_VERSION = 3
@@ -38,9 +48,7 @@ SCHEMA_VERSION = 3
 _WITHOUT_CHECKSUM = 2  # the schema version before
 
 Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # so that they can be added up
 Name = Annotated[str, msgspec.Meta(min_length=1)]
-Times = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class LineageError(EigenError):
@@ -103,7 +111,7 @@ class Individual:
     parent: Reference | None  # None: the global-pooling network that the run starts from
     operators: Mapping[str, Count] | None  # times that each operator was applied; None: not made by mutation
     # Of each block of the parent, from the largest map; None: no duplicate.
-    repeats: Annotated[tuple[Times, ...], msgspec.Meta(min_length=1)] | None = None
+    repeats: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)] | None = None
     architecture: Architecture
     parameters: Count  # trainable values, classifier included
     flops: Count  # of one image's forward pass
@@ -214,7 +222,7 @@ def append(path: str | os.PathLike[str], individuals: Iterable[Individual]) -> N
     with files.told_as(LineageError, path):
         if Path(path).exists() and not _ends_with_a_line(path):
             raise LineageError(f"{path} ends in the middle of a line; truncate it to its last whole generation")
-        files.append_bytes(path, lines)
+        files.append(path, lines)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Individual, ...]:
@@ -252,7 +260,7 @@ def truncate(path: str | os.PathLike[str], generations: int) -> None:
             " put back the file that belongs to this run, or start a new run folder"
         )
     with files.told_as(LineageError, path):
-        files.write_bytes(path, b"".join(line + b"\n" for line, _ in kept))
+        files.write(path, b"".join(line + b"\n" for line, _ in kept))
 
 
 def _ends_with_a_line(path: str | os.PathLike[str]) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 import jax
 
 from eigen_jax.platforms import check_devices_are_there
-from eigen_jax.store.files import explain
+from eigen_jax.store.files import told_as
 from eigen_jax.store.records import write_json
 from experiments.allocator import keep_freed_memory
 from experiments.benchmarks.machine import describe_machine, describe_versions
@@ -116,10 +116,8 @@ def _write(path: Path, rows: Sequence[Row]) -> None:
         "versions": describe_versions(),
         "rows": [dataclasses.asdict(row) for row in rows],
     }
-    try:
+    with told_as(SettingsError, path, "name a file that can be written"):
         write_json(path, content)
-    except OSError as error:
-        raise SettingsError(f"cannot write {path}: {explain(error, 'name a file that can be written')}") from None
 
 
 if __name__ == "__main__":

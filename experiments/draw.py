@@ -87,9 +87,9 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
     """
     result, individuals = read_result(folder), read_record(folder)
     paths = [*save_figure(plot_progress([individuals], title=folder.resolve().name), output / "progress")]
-    if result.network is None:
+    if result.found is None:
         return paths
-    found = find_individual(individuals, result.network.individual)
+    found = find_individual(individuals, result.found)
     classes = choose_classes(folder / "network" / "genome.json", found.architecture, num_classes)
     title = f"{folder.resolve().name}: individual {found.generation}.{found.index}"
     paths += save_figure(draw_architecture(found.architecture, num_classes=classes, title=title), output / "network")

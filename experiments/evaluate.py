@@ -27,7 +27,7 @@ from eigen_jax.data import DataConfig, Dataset, load_dataset
 from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.search import FinalOn, RunFolderError, digest_logits, load_network
-from eigen_jax.store.files import told_as, write_bytes
+from eigen_jax.store import files
 from eigen_jax.store.records import JSONError, Text, convert
 from eigen_jax.store.run_files import RunResult, read_result, read_settings, with_former_settings
 from eigen_jax.training import ComputeDtype, accuracy, predict
@@ -159,7 +159,7 @@ def _path(recorded: str | None) -> Path | None:
 def _read_result(run_dir: Path) -> RunResult | None:
     """How a run ended; None where it has no result.json that can be read."""
     try:
-        return read_result(run_dir, RunResult)
+        return read_result(run_dir)
     except RunFolderError:
         return None
 
@@ -175,8 +175,8 @@ def _compare(result: RunResult | None, logits: np.ndarray) -> str:
 def _write_logits(path: Path, logits: np.ndarray) -> None:
     buffer = io.BytesIO()  # to a file, NumPy does not say why it could not write
     np.save(buffer, logits)
-    with told_as(SettingsError, path, "name a file that can be written"):
-        write_bytes(path, buffer.getvalue())
+    with files.told_as(SettingsError, path, "name a file that can be written"):
+        files.write(path, buffer.getvalue())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eigen_jax.architecture import Architecture, ArchitectureError, count_parameters, fingerprint
 from eigen_jax.data import Dataset
-from eigen_jax.store.run_files import RunFolderError, RunResult, read_result
+from eigen_jax.store.run_files import RunFolderError, read_result
 
 _ASSUMED = 10  # classes, of a network that nothing is known of
 
@@ -33,7 +33,7 @@ def _recorded_classes(genome: Path, architecture: Architecture) -> int | None:
     """What result.json of the run that a genome.json lies in says of its classes."""
     for folder in (genome.parent, genome.parent.parent):
         with contextlib.suppress(RunFolderError):  # there is none, or one of anything else
-            network = read_result(folder, RunResult).network
+            network = read_result(folder).network
             if network is not None and network.fingerprint == fingerprint(architecture):
                 return _classes_of(architecture, network.parameters)
     return None

@@ -146,14 +146,14 @@ def test_a_file_is_replaced_as_a_whole_or_added_to_and_is_no_folder(tmp_path: Pa
     assert contents(tmp_path) == {"file.json": b"new"}
     write_json(path, {"ä": [1, 0.5, None]})
     assert read_json(path) == {"ä": [1, 0.5, None]}
-    files.write_text(path, "ä\n")
+    files.write(path, "ä\n")
     assert path.read_bytes() == b"\xc3\xa4\n"
     for content in (b"one", b"two"):
-        files.append_bytes(tmp_path / "other", content)
+        files.append(tmp_path / "other", content)
     assert contents(tmp_path)["other"] == b"onetwo"
     for folder in (tmp_path, Path(".")):
         with pytest.raises(IsADirectoryError) as caught:
-            files.write_bytes(folder, b"")
+            files.write(folder, b"")
         assert caught.value.strerror == "Is a directory"
     for wrong, error in ((tmp_path, IsADirectoryError), (tmp_path / "none", FileNotFoundError)):
         with pytest.raises(error):
@@ -278,13 +278,13 @@ def test_files_on_a_full_disk_are_as_they_were_and_none_is_partial(
     full: Full, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, filling, reason = full
-    files.write_bytes(folder / "file", b"old")
+    files.write(folder / "file", b"old")
     write_report(folder / "page.md", b"old")
     write_arrays(folder / "arrays.npz", {"a": np.zeros(3)})
     before = contents(folder)
     with filling():
         for path in (folder / "file", folder / "new"):
-            for write in (files.write_bytes, files.append_bytes):
+            for write in (files.write, files.append):
                 with pytest.raises(OSError, match=reason) as caught:
                     write(path, bytes(5_000))
                 assert files.explain(caught.value, "choose another") == reason + FULL

@@ -273,6 +273,6 @@ def test_results(tmp_path: Path) -> None:
         (run / "result.json").write_bytes(content)
         evaluate._read_result(run)
         read = read_result(run)
-        assert read.network is None or read.network.individual.index >= 0
+        assert read.found is None or read.found.index >= 0
 
     assert try_all([(run / "result.json").read_text()], check, (ReportError,), FEW)["read"] > 0

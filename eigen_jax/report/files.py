@@ -18,7 +18,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """
     with files.told_as(ReportError, path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(path, content)
+        files.write(path, content)
 
 
 def write_text(path: Path, text: str) -> None:

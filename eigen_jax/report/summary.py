@@ -11,7 +11,7 @@ from eigen_jax import lineage
 from eigen_jax.lineage import Fate, Individual, LineageError
 from eigen_jax.report.files import ReportError
 from eigen_jax.store import run_files
-from eigen_jax.store.run_files import Reference, RunFolderError, SearchRunResult
+from eigen_jax.store.run_files import Reference, RunFolderError, RunResult
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def find_individual(individuals: Iterable[Individual], reference: Reference) -> 
     )
 
 
-def read_result(folder: str | Path) -> SearchRunResult:
+def read_result(folder: str | Path) -> RunResult:
     """How a finished search ended.
 
     Raises:
@@ -129,9 +129,12 @@ def read_result(folder: str | Path) -> SearchRunResult:
     if not _in_run_folder(Path(folder), "result.json").exists():
         raise ReportError(f"{folder} has no result.json: its run has not finished; finish it with the command it began")
     try:
-        return run_files.read_result(Path(folder), SearchRunResult)
+        result = run_files.read_result(Path(folder))
     except RunFolderError as error:
         raise ReportError(str(error)) from None
+    if not result.is_of_search:
+        raise ReportError(f"{folder} has a result.json that does not tell all of a search; name the folder of a search")
+    return result
 
 
 def read_record(folder: str | Path) -> tuple[Individual, ...]:

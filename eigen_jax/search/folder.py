@@ -22,9 +22,9 @@ import numpy as np
 
 from eigen_jax import surroundings
 from eigen_jax.architecture import Architecture, ArchitectureError, from_json, to_json
-from eigen_jax.store import checkpoint
+from eigen_jax.store import checkpoint, files
 from eigen_jax.store.checkpoint import CheckpointError
-from eigen_jax.store.files import told_as, write_text
+from eigen_jax.store.files import told_as
 from eigen_jax.store.locks import LOCK, held
 from eigen_jax.store.records import as_json
 from eigen_jax.store.run_files import RunFolderError, RunResult, read_settings, write_result, write_settings
@@ -107,7 +107,7 @@ class RunFolder:
                 shutil.rmtree(partial)
             try:
                 checkpoint.save(partial, 0, {"variables": variables})
-                write_text(partial / "genome.json", to_json(architecture))
+                files.write(partial / "genome.json", to_json(architecture))
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise

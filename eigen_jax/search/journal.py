@@ -48,7 +48,7 @@ class Journal:
                         break
                     self.outcomes[entry[0]] = entry[1]
                     kept.append(line)
-            files.write_text(path, "".join(f"{line}\n" for line in kept))
+            files.write(path, "".join(f"{line}\n" for line in kept))
 
     def add(self, index: int, landmark: int, outcome: Outcome) -> None:
         """Notes an outcome, and waits for the disk.
@@ -57,7 +57,7 @@ class Journal:
             RunFolderError: the file cannot be written.
         """
         with told_as_folder_error(self.path):
-            files.append_bytes(self.path, f"{_line(index, landmark, outcome)}\n".encode())
+            files.append(self.path, f"{_line(index, landmark, outcome)}\n".encode())
         self.outcomes[index, landmark] = outcome
 
 

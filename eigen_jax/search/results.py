@@ -5,15 +5,7 @@ import dataclasses
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, fingerprint
 from eigen_jax.lineage import Individual
 from eigen_jax.search.final import Evaluation, TrainedNetwork
-from eigen_jax.store.run_files import (
-    FoundNetwork,
-    Mimicry,
-    NetworkSummary,
-    RunResult,
-    RunSeconds,
-    SearchRunResult,
-    SearchSeconds,
-)
+from eigen_jax.store.run_files import Mimicry, NetworkSummary, RunResult, RunSeconds
 from eigen_jax.training import Teacher, TrainConfig
 
 
@@ -38,18 +30,18 @@ class SearchResult:
         return self.test.accuracy if self.test else None
 
 
-def describe_search(result: SearchResult, *, config: TrainConfig, teacher: Teacher | None) -> SearchRunResult:
+def describe_search(result: SearchResult, *, config: TrainConfig, teacher: Teacher | None) -> RunResult:
     """What result.json says of a search."""
     best, network = result.best, None
     if best is not None:
-        network = FoundNetwork(
+        network = NetworkSummary(
             individual=best.reference,
             fingerprint=best.fingerprint,
             layers=len(best.architecture.layers),
             parameters=best.parameters,
             flops=best.flops,
         )
-    return SearchRunResult(
+    return RunResult(
         validation_accuracy=result.validation_accuracy,
         search_test_accuracy=result.search_test_accuracy,
         final_validation_accuracy=result.final_validation_accuracy,
@@ -60,7 +52,7 @@ def describe_search(result: SearchResult, *, config: TrainConfig, teacher: Teach
         trained=result.trained,
         network=network,
         dtype=config.dtype,
-        seconds=SearchSeconds(search=result.search_seconds, final=result.final_seconds),
+        seconds=RunSeconds(search=result.search_seconds, final=result.final_seconds),
         mimicry=_describe_mimicry(config, teacher),
     )
 

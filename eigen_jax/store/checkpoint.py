@@ -184,21 +184,15 @@ def _read(path: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree]:
 
 @contextlib.contextmanager
 def _checkpointer(path: Path) -> Iterator[tuple[ocp.Checkpointer, Path]]:
-    """What saves and restores, for one thread at a time, and the path that it takes."""
-    handler = ocp.CompositeCheckpointHandler()
-    with _ONE_AT_A_TIME, _plainly_named(path) as plain, ocp.Checkpointer(handler) as checkpointer:
-        yield checkpointer, plain
-
-
-@contextlib.contextmanager
-def _plainly_named(path: Path) -> Iterator[Path]:
-    """A path to the same place that Orbax and TensorStore take as it is written."""
-    if _PLAIN_PATH.fullmatch(str(path)):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="eigen_jax-") as place:
-        (link := Path(place) / "folder").symlink_to(path.parent)
-        yield link / path.name
+    """What saves and restores, for one thread at a time, and a path to the same place that it takes as written."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_ONE_AT_A_TIME)
+        plain = path
+        if not _PLAIN_PATH.fullmatch(str(path)):
+            link = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eigen_jax-"))) / "folder"
+            link.symlink_to(path.parent)
+            plain = link / path.name
+        yield stack.enter_context(ocp.Checkpointer(ocp.CompositeCheckpointHandler())), plain
 
 
 def _is_key(leaf: Any) -> bool:

@@ -20,9 +20,7 @@ from eigen_jax.store.locks import InUseError
 
 PARTIAL = ".partial"  # what a temporary name ends with
 
-# The disk, the quota of the user or that of the process is used up.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FREE_SPACE = "free some space there, then give the same command again"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota of the user or that of the process is used up
 
 
 @contextlib.contextmanager
@@ -52,22 +50,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file as a whole.
-
-    Raises:
-        OSError: it cannot be written; what was there is as it was.
-    """
+def write(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Writes a file, of text in UTF-8, as a whole; raises as `replacing`."""
     with replacing(path) as file:
-        file.write(content)
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a file of text, in UTF-8, as a whole; raises as `write_bytes`."""
-    write_bytes(path, text.encode())
-
-
-def append_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+def append(path: str | os.PathLike[str], content: bytes) -> None:
     """Adds to the end of a file, which is made where it is missing, and waits for the disk.
 
     Where not all of it can be written, what was written of it is cut off again. A kill in between
@@ -97,11 +86,7 @@ def append_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Waits until the names in a folder are on disk, where its file system can tell.
-
-    Raises:
-        OSError: they cannot be written.
-    """
+    """Waits until the names in a folder are on disk, where its file system can tell; raises OSError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -116,13 +101,7 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 def told_as(
     error: type[EigenError], place: object, advice: str = "choose a folder that can be written"
 ) -> Iterator[None]:
-    """Raises what keeps the block from writing to a place, a full disk or a lock of others, as an error for the user.
-
-    Args:
-        error: the kind of error.
-        place: what is written, as the message names it.
-        advice: what to do, unless it is to free space or to wait.
-    """
+    """Raises what keeps the block from writing to a place as an error for the user, with advice."""
     try:
         yield
     except InUseError as found:
@@ -134,7 +113,8 @@ def told_as(
 def explain(error: OSError, advice: str) -> str:
     """Why a file cannot be written, and what to do: to free space where that is it, else the advice."""
     reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
-    return f"{reason}; {_FREE_SPACE if error.errno in _FULL else advice}"
+    is_full = error.errno in _FULL
+    return f"{reason}; {'free some space there, then give the same command again' if is_full else advice}"
 
 
 def sha256(parts: Iterable[str | np.ndarray]) -> str:
@@ -149,10 +129,6 @@ def sha256(parts: Iterable[str | np.ndarray]) -> str:
 
 
 def sha256_of_file(path: str | os.PathLike[str]) -> str:
-    """SHA-256, hexadecimal, of what a file holds.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """SHA-256, hexadecimal, of what a file holds; raises OSError."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

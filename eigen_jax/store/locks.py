@@ -1,7 +1,4 @@
-"""Locks of files, which keep other processes, and other threads, out; one that dies holds none.
-
-Whoever waits for one can be asked to stop.
-"""
+"""Locks of files, which keep other processes and threads out; one that dies holds none."""
 
 import contextlib
 import math
@@ -56,26 +53,21 @@ def held(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, deadline = filelock.FileLock(path), time.monotonic() + patience
-    if not _is_acquired(lock, timeout=0):
-        on_wait()
-        while True:
+    timeout = 0.0
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=timeout)
+        except filelock.Timeout:
+            if not timeout:
+                on_wait()
             if should_stop():
-                raise StoppedError(f"another process holds {path}")
+                raise StoppedError(f"another process holds {path}") from None
             if time.monotonic() >= deadline:
                 raise InUseError(
                     f"{path.parent} is in use by another process; wait for it or end it, or choose another folder"
-                )
-            if _is_acquired(lock, timeout=_POLL):
-                break
+                ) from None
+            timeout = _POLL
     try:
         yield
     finally:
         lock.release()
-
-
-def _is_acquired(lock: filelock.BaseFileLock, *, timeout: float) -> bool:
-    try:
-        lock.acquire(timeout=timeout)
-    except filelock.Timeout:
-        return False
-    return True

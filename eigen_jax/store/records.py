@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from eigen_jax.errors import EigenError
-from eigen_jax.store.files import told_as, write_text
+from eigen_jax.store import files
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # so that they can be added up
 Text = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")]  # a path or a version can be no other
 
 T = TypeVar("T")
@@ -42,46 +45,36 @@ class RecordFile(Generic[T]):
     schema_version: int
     error: type[EigenError]  # what is raised
     advice: str  # what to do about a file that is damaged or missing
+    # What older files do not name, and what it was in them. Where this is given, no other field may be missing, and
+    # none unknown.
+    former: Mapping[str, Any] | None = None
 
     def read(self, path: Path) -> T:
-        """The content of a file; fields that the dataclass does not have are passed over.
+        """The content of a file.
 
         Raises:
-            error: the file cannot be read, is damaged or is of another schema version.
+            error: it cannot be read, is damaged or is of another schema version.
         """
-        return self.parse(path, self.read_fields(path))
-
-    def read_fields(self, path: Path) -> dict[str, Any]:
-        """The JSON object that a file of this schema version holds; raises as `read`."""
         try:
-            content = read_json(path)
+            content = convert(read_json(path), dict[str, Any])
+            version = content.pop("schema_version", None)
+            if type(version) is int and version == self.schema_version:
+                return self._parse(content)
         except OSError as error:
             raise self.error(f"cannot read {path}: {error.strerror}; {self.advice}") from None
         except JSONError as error:
-            raise self._damage(path, error) from None
-        version = content.pop("schema_version", None) if isinstance(content, dict) else None
-        if type(version) is not int or version != self.schema_version:
-            raise self.error(
-                f"{path} has schema version {reprlib.repr(version)}; this version of eigen_jax reads"
-                f" {self.schema_version}"
-            )
-        return content
+            raise self.error(f"{path} is damaged ({error}); {self.advice}") from None
+        shown = reprlib.repr(version)
+        raise self.error(f"{path} has schema version {shown}; this version of eigen_jax reads {self.schema_version}")
 
-    def parse(self, path: Path, fields: Mapping[str, Any], *, exactly: bool = False) -> T:
-        """The content that fields describe, which stand in the file at `path`; raises as `read`.
-
-        Args:
-            path: the file.
-            fields: as `read_fields` gives them.
-            exactly: fields that the dataclass does not have, or that a default stands for, are damage.
-        """
-        try:
-            content = convert(fields, self.kind)
-            if exactly and as_json(dataclasses.asdict(content)) != fields:  # type: ignore[call-overload]
-                raise JSONError("fields are missing or unknown")
-        except JSONError as error:
-            raise self._damage(path, error) from None
-        return content
+    def _parse(self, content: dict[str, Any]) -> T:
+        if self.former is None:
+            return convert(content, self.kind)
+        content = _filled(content, self.former)
+        record = convert(content, self.kind)
+        if as_json(to_fields(record)) != content:
+            raise JSONError("fields are missing or unknown")
+        return record
 
     def write(self, path: Path, content: Mapping[str, Any]) -> None:
         """Writes a file as a whole.
@@ -89,11 +82,23 @@ class RecordFile(Generic[T]):
         Raises:
             error: it cannot be written.
         """
-        with told_as(self.error, path):
+        with files.told_as(self.error, path):
             write_json(path, {"schema_version": self.schema_version, **content})
 
-    def _damage(self, path: Path, reason: JSONError) -> EigenError:
-        return self.error(f"{path} is damaged ({reason}); {self.advice}")
+
+def to_fields(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass, and of those in it, but for those that are `msgspec.UNSET`."""
+    return dataclasses.asdict(record, dict_factory=lambda fields: {name: v for name, v in fields if v is not UNSET})
+
+
+def _filled(content: dict[str, Any], former: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with what it does not name, at any depth, but `former` does."""
+    nested = {
+        name: _filled(content[name], value)
+        for name, value in former.items()
+        if isinstance(value, dict) and isinstance(content.get(name), dict)
+    }
+    return {**former, **content, **nested}
 
 
 def convert(content: Any, kind: type[T]) -> T:
@@ -111,11 +116,7 @@ def convert(content: Any, kind: type[T]) -> T:
 
 
 def check_fields(instance: Any, error: type[EigenError]) -> None:
-    """Checks that a dataclass made in Python holds what it declares, types and bounds, as one that was read does.
-
-    Raises:
-        error: it does not; the message names the field and its value.
-    """
+    """Raises an error where a dataclass made in Python does not hold what it declares, types and bounds."""
     for name, kind in _declared(instance.__class__).items():
         value = getattr(instance, name)
         try:
@@ -142,19 +143,13 @@ def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None
 
     Raises:
         OSError: it cannot be written; what was there is as it was.
-        ValueError: the content holds a number that is not finite.
-        TypeError: the content is nothing that JSON can hold.
+        ValueError, TypeError: the content holds a number that is not finite, or is nothing that JSON can hold.
     """
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    files.write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The value in a JSON file, see `parse_json`.
-
-    Raises:
-        OSError: the file cannot be read.
-        JSONError: it is damaged.
-    """
+    """The value in a JSON file, see `parse_json`; raises OSError as well."""
     return parse_json(Path(path).read_bytes())
 
 
@@ -209,9 +204,10 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _check_depth(value: Any, depth: int = 0) -> None:
+def _check_depth(value: Any, left: int = _MAX_DEPTH) -> None:
     """Checks that code which walks over a value, or shows it, does not run out of stack."""
-    if depth > _MAX_DEPTH and isinstance(value, dict | list):
-        raise RecursionError
-    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_depth(part, depth + 1)
+    if isinstance(value, dict | list):
+        if left < 0:
+            raise RecursionError
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_depth(part, left - 1)

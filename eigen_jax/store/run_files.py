@@ -3,10 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from msgspec import UNSET, UnsetType
 
 from eigen_jax.errors import EigenError
-from eigen_jax.store.records import Count, RecordFile, Text
+from eigen_jax.store.records import Count, RecordFile, Text, to_fields
 
 # Settings that older runs do not name, because they came later, and what they were in those runs.
 FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "float32", "extinguish_duplicates": True}
@@ -57,8 +59,9 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkSummary:
-    """The network that a run trained."""
+    """The network that a run found or was given."""
 
+    individual: Reference | UnsetType = UNSET  # of the search; unset where the network was given
     fingerprint: str  # of its architecture
     layers: Count
     parameters: Count
@@ -66,24 +69,11 @@ class NetworkSummary:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FoundNetwork(NetworkSummary):
-    """The network that a search found."""
-
-    individual: Reference
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSeconds:
     """What a run took, compiling and training."""
 
+    search: float | UnsetType = UNSET  # all individuals, one after another; unset where there was no search
     final: float | None  # the training from scratch to the end; None: there was none
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchSeconds(RunSeconds):
-    """What a search took."""
-
-    search: float  # of all individuals, one after another
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,86 +87,58 @@ class Mimicry:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What result.json says of any run, be it a search or the training of one given network."""
+    """The content of result.json. What is unset is not told of the training of one given network."""
 
+    validation_accuracy: float | UnsetType | None = UNSET  # a fraction; what selection saw
+    search_test_accuracy: float | UnsetType | None = UNSET  # a fraction; of the same weights
     final_validation_accuracy: float | None = None  # a fraction; None where the validation images were trained on
     test_accuracy: float | None  # a fraction, of the weights that are saved; None where there are none
     test_logits: str | None = None  # digest of theirs
     final_cause: str | None = None  # why the training to the end diverged; None where it did not
+    generations: Count | UnsetType = UNSET
+    trained: Count | UnsetType = UNSET  # individuals that were trained, not taken over from an equal one
     network: NetworkSummary | None  # None where nothing survived
     dtype: str = "float32"  # that maps were computed in
     seconds: RunSeconds
     mimicry: Mimicry | None  # None where it was off
 
+    @property
+    def is_of_search(self) -> bool:
+        """Whether all is told that is told of a search."""
+        of_search = self.validation_accuracy, self.search_test_accuracy, self.generations, self.trained
+        individual = self.network.individual if self.network else None
+        return UNSET not in (*of_search, self.seconds.search, individual)
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchRunResult(RunResult):
-    """What result.json says of a search."""
-
-    validation_accuracy: float | None  # a fraction; what selection saw
-    search_test_accuracy: float | None  # a fraction; of the same weights
-    generations: Count
-    trained: Count  # individuals that were trained, not taken over from an equal one
-    network: FoundNetwork | None
-    seconds: SearchSeconds
+    @property
+    def found(self) -> Reference | None:
+        """The individual whose network a search found; None where nothing survived, or nothing was searched."""
+        individual = self.network.individual if self.network else UNSET
+        return None if individual is UNSET else individual
 
 
-AnyResult = TypeVar("AnyResult", bound=RunResult)
-
-_SETTINGS = RecordFile(
-    kind=RunSettings,
-    schema_version=2,
-    error=RunFolderError,
-    advice="put the run's own file back, or choose another folder",
-)
-
-# The fields of result.json and of the objects in it, in the order that all of them have.
-_ORDER = (
-    *("validation_accuracy", "search_test_accuracy", "final_validation_accuracy", "test_accuracy", "test_logits"),
-    *("final_cause", "generations", "trained", "network", "individual", "fingerprint", "layers", "parameters", "flops"),
-    *("dtype", "seconds", "search", "final", "mimicry"),
-)
+_PUT_BACK = "put the run's own file back, or choose another folder"
+_SETTINGS = RecordFile(kind=RunSettings, schema_version=2, error=RunFolderError, advice=_PUT_BACK)
+_RESULT = RecordFile(kind=RunResult, schema_version=2, error=RunFolderError, advice=_PUT_BACK)
 
 
 def read_settings(folder: Path) -> RunSettings:
-    """The content of a run's settings.json.
-
-    Raises:
-        RunFolderError: it is missing, damaged or of another schema version.
-    """
+    """What settings.json says; raises RunFolderError where it is missing, damaged or of another schema version."""
     return _SETTINGS.read(folder / "settings.json")
 
 
 def write_settings(folder: Path, content: Mapping[str, Any]) -> None:
-    """Writes settings.json: the fields of `RunSettings`, and more notes if there are any.
-
-    Raises:
-        RunFolderError: it cannot be written.
-    """
+    """Writes settings.json: the fields of `RunSettings`, and more notes if there are any; raises RunFolderError."""
     _SETTINGS.write(folder / "settings.json", content)
 
 
-def read_result(folder: Path, kind: type[AnyResult]) -> AnyResult:
-    """How a finished run ended.
-
-    Args:
-        folder: of the run.
-        kind: `SearchRunResult`, or `RunResult` for what every run says.
-
-    Raises:
-        RunFolderError: result.json is missing, damaged, of another kind of run or of another schema version.
-    """
-    return _result_file(kind).read(folder / "result.json")
+def read_result(folder: Path) -> RunResult:
+    """What result.json says; raises RunFolderError where it is missing, damaged or of another schema version."""
+    return _RESULT.read(folder / "result.json")
 
 
 def write_result(folder: Path, result: RunResult) -> None:
-    """Writes result.json.
-
-    Raises:
-        RunFolderError: it cannot be written.
-    """
-    content = dataclasses.asdict(result, dict_factory=lambda items: dict(sorted(items, key=_place)))
-    _result_file(type(result)).write(folder / "result.json", content)
+    """Writes result.json; raises RunFolderError."""
+    _RESULT.write(folder / "result.json", to_fields(result))
 
 
 def with_former_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,15 +150,6 @@ def with_former_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dic
         if isinstance(value, dict) and isinstance(now.get(name), dict)
     }
     return {**came_later, **then, **nested}
-
-
-def _result_file(kind: type[AnyResult]) -> RecordFile[AnyResult]:
-    advice = "put back the run's own file, or finish the run with the command that it began with"
-    return RecordFile(kind=kind, schema_version=2, error=RunFolderError, advice=advice)
-
-
-def _place(item: tuple[str, Any]) -> int:
-    return _ORDER.index(item[0]) if item[0] in _ORDER else len(_ORDER)
 
 
 def _shown(value: Any) -> str:

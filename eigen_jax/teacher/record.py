@@ -4,20 +4,15 @@ import dataclasses
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-import msgspec
+from typing import Any
 
 from eigen_jax.data import Dataset
-from eigen_jax.store.records import Count, Fraction, RecordFile
+from eigen_jax.store.records import Count, Fraction, Positive, RecordFile, Seconds, to_fields
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 
 _FILE = "teacher.json"
 _SHOWN = 24  # characters of a value in a message
 _TITLES = {"fingerprint": "fingerprint of preprocessing, split and images"}  # of fields, where the name says too little
-
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +88,7 @@ class TeacherRecord:
         Raises:
             TeacherError: it cannot be written.
         """
-        _RECORD.write(folder / _FILE, dataclasses.asdict(self))
+        _RECORD.write(folder / _FILE, to_fields(self))
 
     def check_is_of(self, config: TeacherConfig, data: DataRecord, *, folder: Path) -> None:
         """Checks that this is the teacher asked for.
@@ -122,6 +117,7 @@ _RECORD = RecordFile(
     schema_version=1,
     error=TeacherError,
     advice="put the teacher's own file back, or choose another folder",
+    former={"config": {"dtype": "float32"}, "surroundings": {}},
 )
 
 
@@ -133,13 +129,7 @@ def read_teacher(folder: str | Path) -> TeacherRecord:
     """
     if not holds_teacher(folder):
         raise TeacherError(f"{folder} holds no teacher: there is no {_FILE} in it; train one")
-    path = Path(folder) / _FILE
-    fields = _RECORD.read_fields(path)
-    # Older records name neither.
-    fields.setdefault("surroundings", {})
-    if isinstance(fields.get("config"), dict):
-        fields["config"].setdefault("dtype", "float32")
-    return _RECORD.parse(path, fields, exactly=True)
+    return _RECORD.read(Path(folder) / _FILE)
 
 
 def holds_teacher(folder: str | Path) -> bool:

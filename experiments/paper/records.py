@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from msgspec import UNSET
 
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import Dataset
@@ -25,7 +26,7 @@ from eigen_jax.report import (
 from eigen_jax.store import run_files
 from eigen_jax.store.files import told_as
 from eigen_jax.store.records import JSONError, as_json, read_json, write_json
-from eigen_jax.store.run_files import RunFolderError, RunResult, RunSettings, SearchRunResult
+from eigen_jax.store.run_files import RunFolderError, RunResult, RunSettings
 from eigen_jax.teacher import TeacherError, read_teacher, seconds_of_logits
 from experiments.benchmarks.machine import describe_machine
 from experiments.paper.plans import Choice, Plan, Retraining, Search
@@ -71,7 +72,7 @@ class SearchRecord:
     """A search that has finished."""
 
     plan: Search
-    result: SearchRunResult
+    result: RunResult
     individuals: tuple[Individual, ...]
     origin: Origin
 
@@ -83,8 +84,8 @@ class SearchRecord:
     @property
     def found(self) -> Individual | None:
         """The network that the search found; None where nothing survived."""
-        network = self.result.network
-        return None if network is None else find_individual(self.individuals, network.individual)
+        found = self.result.found
+        return None if found is None else find_individual(self.individuals, found)
 
     @property
     def before_duplication(self) -> Individual | None:
@@ -118,7 +119,8 @@ class SearchRecord:
     @property
     def seconds(self) -> Mapping[str, float | None]:
         """Of the parts of its own: None for a final training that did not take place."""
-        return {"search": self.result.seconds.search, "final training": self.result.seconds.final}
+        seconds = self.result.seconds
+        return {"search": None if seconds.search is UNSET else seconds.search, "final training": seconds.final}
 
     @property
     def teacher_seconds(self) -> Mapping[str, float | None]:
@@ -165,7 +167,7 @@ def read_training(plan: Retraining, architecture: Architecture) -> TrainingRecor
     """
     settings = plan.settings_for(architecture)
     with _told_as_report_error():
-        result = run_files.read_result(settings.run_dir, RunResult)
+        result = run_files.read_result(settings.run_dir)
     _check_network(settings.run_dir, architecture)
     return TrainingRecord(
         plan=plan,
