@@ -112,7 +112,7 @@ def test_settings_of_another_form_are_damaged(tmp_path: Path, content: dict, rea
 
 def test_differences_name_what_changed_alone() -> None:
     then = RunSettings(settings={"seed": 0, "t1": 5, "channels": [4]})
-    assert then.differences({"seed": 0, "t1": 5, "channels": [4], "dtype": "float32"}) == []
-    assert then.differences({"seed": 1, "t1": 5}) == ["channels was [4] and is now None", "seed was 0 and is now 1"]
-    assert then.differences({"seed": 1}, partly=True) == ["seed was 0 and is now 1"]
-    assert then.differences({"dtype": "bfloat16"}, partly=True) == ["dtype was 'float32' and is now 'bfloat16'"]
+    assert then.changes({"seed": 0, "t1": 5, "channels": [4], "dtype": "float32"}) == ""
+    assert then.changes({"seed": 1, "t1": 5}) == "channels was [4] and is now None, seed was 0 and is now 1"
+    assert then.changes({"seed": 1}, partly=True) == "seed was 0 and is now 1"
+    assert then.changes({"dtype": "bfloat16"}, partly=True) == "dtype was 'float32' and is now 'bfloat16'"

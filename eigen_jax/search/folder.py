@@ -71,7 +71,7 @@ class RunFolder:
         Args:
             path: the folder.
             settings: what the run's outcome depends on, as JSON can hold it; compared with those of the run to go
-                on with, see `RunSettings.differences`.
+                on with, see `RunSettings.changes`.
             notes: what else settings.json says of the run; not compared.
 
         Raises:
@@ -88,13 +88,9 @@ class RunFolder:
             yield cls(path)
 
     def save_network(self, architecture: Architecture, variables: PyTree) -> None:
-        """Saves the network found, in place of one that was saved before; the very same one stays.
+        """Saves the network found, with its "params" and "batch_stats"; the very same one stays.
 
         The folder gets its name when it is whole, so genome.json and weights belong together.
-
-        Args:
-            architecture: the network.
-            variables: its Flax variables, "params" and "batch_stats".
 
         Raises:
             RunFolderError, CheckpointError: it cannot be written.
@@ -103,17 +99,15 @@ class RunFolder:
             return
         network, partial = self.path / "network", self.path / "network.partial"
         with told_as_folder_error(self.path):
-            if partial.exists():
-                shutil.rmtree(partial)
+            shutil.rmtree(partial, ignore_errors=True)
             try:
                 checkpoint.save(partial, 0, {"variables": variables})
                 files.write(partial / "genome.json", to_json(architecture))
+                shutil.rmtree(network, ignore_errors=True)
+                partial.rename(network)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-            if network.exists():
-                shutil.rmtree(network)
-            partial.rename(network)
 
     def save_result(self, result: RunResult) -> None:
         """Writes result.json; raises as `write_result`."""
@@ -136,7 +130,7 @@ def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
             return
         _check_is_no_other_folder(path)
     if (path / "settings.json").exists():
-        _check_same_settings(path, read_settings(path).differences(as_json(settings), partly=True))
+        _check_same_settings(path, read_settings(path).changes(as_json(settings), partly=True))
 
 
 def told_as_folder_error(path: Path) -> contextlib.AbstractContextManager[None]:
@@ -157,25 +151,20 @@ def _claim(path: Path, settings: dict[str, Any], notes: dict[str, Any]) -> None:
         write_settings(path, {"settings": settings, **notes, **surroundings.describe()})
         return
     then = read_settings(path)
-    _check_same_settings(path, then.differences(settings))
+    _check_same_settings(path, then.changes(settings))
     surroundings.warn_of_others({"versions": then.versions, "switches": then.switches}, what="run")
 
 
-def _check_same_settings(path: Path, differences: list[str]) -> None:
-    if differences:
-        changes = ", ".join(differences)
+def _check_same_settings(path: Path, changes: str) -> None:
+    if changes:
         raise RunFolderError(f"{path} belongs to a run with other settings: {changes}; choose another folder")
 
 
 def read_genome(path: Path, advice: str = "name the genome.json of a network") -> Architecture:
     """The network that a genome.json describes.
 
-    Args:
-        path: the file.
-        advice: what to do where it cannot be read.
-
     Raises:
-        RunFolderError: the file cannot be read.
+        RunFolderError: the file cannot be read; ends with the advice.
         ArchitectureError: it describes no network; the message names the file.
     """
     try:

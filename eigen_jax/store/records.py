@@ -10,7 +10,7 @@ import math
 import os
 import reprlib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 _MAX_DEPTH = 64  # of objects and arrays in one another
 _MAX_DIGITS = 300  # of an integer, so that each can be made a float
-_LONGEST = 200  # characters of what is wrong with a file
+_LONGEST = 200  # characters of a reason, and of a value in a message
+_SHOWN = 24  # of a text there
 
 
 class JSONError(EigenError):
@@ -99,6 +100,21 @@ def _filled(content: dict[str, Any], former: Mapping[str, Any]) -> dict[str, Any
         if isinstance(value, dict) and isinstance(content.get(name), dict)
     }
     return {**former, **content, **nested}
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Which of the named values are others than before: "seed was 0 and is now 1, ..."; empty where none is."""
+    return ", ".join(
+        f"{name if name.isprintable() else _shown(name):.{_LONGEST}} was {_shown(then.get(name))} and is now"
+        f" {_shown(now.get(name))}"
+        for name in names
+        if then.get(name) != now.get(name)
+    )
+
+
+def _shown(value: Any) -> str:
+    shown = repr(f"{value[:_SHOWN]}..." if isinstance(value, str) and len(value) > _SHOWN else value)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
 
 
 def convert(content: Any, kind: type[T]) -> T:

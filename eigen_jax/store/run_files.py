@@ -8,13 +8,10 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from eigen_jax.errors import EigenError
-from eigen_jax.store.records import Count, RecordFile, Text, to_fields
+from eigen_jax.store.records import Count, RecordFile, Text, changes, to_fields
 
 # Settings that older runs do not name, because they came later, and what they were in those runs.
 FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "float32", "extinguish_duplicates": True}
-
-_SHOWN = 24  # characters of a text in a message
-_LONGEST = 200  # and of anything else
 
 
 class RunFolderError(EigenError):
@@ -32,8 +29,8 @@ class RunSettings:
     versions: dict[str, Text] = dataclasses.field(default_factory=dict)
     switches: dict[str, Text] = dataclasses.field(default_factory=dict)
 
-    def differences(self, now: Mapping[str, Any], *, partly: bool = False) -> list[str]:
-        """What is not as in other settings, by name: "seed was 0 and is now 1".
+    def changes(self, now: Mapping[str, Any], *, partly: bool = False) -> str:
+        """What is not as in other settings: "seed was 0 and is now 1, ..."; empty where nothing is.
 
         Args:
             now: the other settings, as they come back from a file. Those that an older run does not name are
@@ -41,12 +38,7 @@ class RunSettings:
             partly: `now` holds but some of the settings; the others are not compared.
         """
         then = with_former_settings(self.settings, now)
-        return [
-            f"{name if name.isidentifier() else _shown(name)} was {_shown(then.get(name))} and is now"
-            f" {_shown(now.get(name))}"
-            for name in sorted(now if partly else then.keys() | now.keys())
-            if then.get(name) != now.get(name)
-        ]
+        return changes(then, now, sorted(now if partly else then.keys() | now.keys()))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,8 +142,3 @@ def with_former_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dic
         if isinstance(value, dict) and isinstance(now.get(name), dict)
     }
     return {**came_later, **then, **nested}
-
-
-def _shown(value: Any) -> str:
-    shown = repr(f"{value[:_SHOWN]}..." if isinstance(value, str) and len(value) > _SHOWN else value)
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."

@@ -1,17 +1,15 @@
 """teacher.json: what a teacher is, which data it was trained on, and how good it became."""
 
 import dataclasses
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eigen_jax.data import Dataset
-from eigen_jax.store.records import Count, Fraction, Positive, RecordFile, Seconds, to_fields
+from eigen_jax.store.records import Count, Fraction, Positive, RecordFile, Seconds, changes, to_fields
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 
 _FILE = "teacher.json"
-_SHOWN = 24  # characters of a value in a message
 _TITLES = {"fingerprint": "fingerprint of preprocessing, split and images"}  # of fields, where the name says too little
 
 
@@ -83,33 +81,21 @@ class TeacherRecord:
             raise TeacherError(f"{trained} members of {wanted}")
 
     def save(self, folder: Path) -> None:
-        """Writes teacher.json as a whole: what is killed here leaves the old one or the new one.
-
-        Raises:
-            TeacherError: it cannot be written.
-        """
+        """Writes teacher.json as a whole; raises a TeacherError where it cannot be written."""
         _RECORD.write(folder / _FILE, to_fields(self))
 
     def check_is_of(self, config: TeacherConfig, data: DataRecord, *, folder: Path) -> None:
-        """Checks that this is the teacher asked for.
-
-        Raises:
-            TeacherError: it was trained otherwise, or on other data; names each value that differs.
-        """
+        """Raises a TeacherError that names what differs, unless the teacher is that of a config and of these data."""
         self.check_is_for(data, folder=folder)
         # No weight depends on how many images are evaluated at a time.
         same = dataclasses.replace(self.config, eval_batch_size=config.eval_batch_size)
-        if changes := _changes(dataclasses.asdict(same), dataclasses.asdict(config)):
-            raise TeacherError(f"the teacher in {folder} was trained otherwise: {changes}; choose another folder")
+        if different := _changes(same, config):
+            raise TeacherError(f"the teacher in {folder} was trained otherwise: {different}; choose another folder")
 
     def check_is_for(self, data: DataRecord, *, folder: Path) -> None:
-        """Checks that the teacher was trained on these data.
-
-        Raises:
-            TeacherError: it was not; names each value that differs.
-        """
-        if changes := _changes(dataclasses.asdict(self.data), dataclasses.asdict(data)):
-            raise TeacherError(f"the teacher in {folder} was trained on other data: {changes}; choose another folder")
+        """Raises a TeacherError that names what differs, unless the teacher was trained on these data."""
+        if different := _changes(self.data, data):
+            raise TeacherError(f"the teacher in {folder} was trained on other data: {different}; choose another folder")
 
 
 _RECORD = RecordFile(
@@ -122,11 +108,7 @@ _RECORD = RecordFile(
 
 
 def read_teacher(folder: str | Path) -> TeacherRecord:
-    """Reads what is recorded of the teacher in a folder, finished or not.
-
-    Raises:
-        TeacherError: there is none, or its record is damaged.
-    """
+    """What is recorded of the teacher in a folder; raises a TeacherError where there is none or it is damaged."""
     if not holds_teacher(folder):
         raise TeacherError(f"{folder} holds no teacher: there is no {_FILE} in it; train one")
     return _RECORD.read(Path(folder) / _FILE)
@@ -137,12 +119,9 @@ def holds_teacher(folder: str | Path) -> bool:
     return (Path(folder) / _FILE).exists()
 
 
-def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    differing = [name for name in now if then[name] != now[name]]
-    return ", ".join(
-        f"{_TITLES.get(name, name)} was {_shown(then[name])} and is now {_shown(now[name])}" for name in differing
+def _changes(then: Any, now: Any) -> str:
+    """Of the fields of a dataclass."""
+    before, after = (
+        {_TITLES.get(name, name): value for name, value in dataclasses.asdict(each).items()} for each in (then, now)
     )
-
-
-def _shown(value: Any) -> str:
-    return repr(f"{value[:_SHOWN]}...") if isinstance(value, str) and len(value) > _SHOWN else reprlib.repr(value)
+    return changes(before, after, after)

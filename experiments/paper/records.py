@@ -259,10 +259,8 @@ def _how_far(individual: Individual) -> tuple[int, float]:
 
 def _read_origin(folder: Path, settings: Settings) -> Origin:
     then = _read_settings(folder)
-    if differences := then.differences(as_json(settings.outcome()), partly=True):
-        raise ReportError(
-            f"{folder} belongs to a run with other settings: {', '.join(differences)}; choose another --runs-dir"
-        )
+    if changes := then.changes(as_json(settings.outcome()), partly=True):
+        raise ReportError(f"{folder} belongs to a run with other settings: {changes}; choose another --runs-dir")
     noted = _read_json(folder / _MACHINE) if (folder / _MACHINE).exists() else None
     if noted is not None and not noted.keys() >= _MACHINE_FACTS:
         raise ReportError(f"{folder / _MACHINE} is damaged; put back the run's own file")
