@@ -17,7 +17,6 @@ import json
 import math
 import os
 import reprlib
-import sys
 import zlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -30,24 +29,13 @@ import numpy as np
 from eigen_jax.architecture import Architecture, ArchitectureError, fingerprint, from_dict, to_dict
 from eigen_jax.errors import EigenError
 from eigen_jax.store import files
-from eigen_jax.store.records import (
-    Count,
-    Fraction,
-    JSONError,
-    Positive,
-    Seconds,
-    as_json,
-    check_fields,
-    convert,
-    parse_json,
-)
+from eigen_jax.store.records import Count, Fraction, JSONError, Positive, Seconds, convert, parse_json
 from eigen_jax.store.run_files import Reference
 
 SCHEMA_VERSION = 3
 
-_WITHOUT_CHECKSUM = 2  # the schema version before
+_READ = (2, SCHEMA_VERSION)  # schema versions; the first has no checksums
 
-Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -67,17 +55,10 @@ class Fate(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Landmark:
-    """What was measured at one of the training lengths T1, T2, T3, and what it had to meet.
+    """What was measured at one of the training lengths T1, T2, T3, and what it had to meet; finite."""
 
-    Raises:
-        LineageError: a value that is not finite, which JSON cannot hold.
-    """
-
-    fitness: Finite | None = None  # validation accuracy, a fraction; None: not measured
-    threshold: Finite | None = None  # the same unit; None: no threshold was applied here
-
-    def __post_init__(self) -> None:
-        check_fields(self, LineageError)
+    fitness: float | None = None  # validation accuracy, a fraction; None: not measured
+    threshold: float | None = None  # the same unit; None: no threshold was applied here
 
 
 def landmark(fitness: float | None, threshold: float | None = None) -> Landmark:
@@ -99,11 +80,7 @@ def landmark(fitness: float | None, threshold: float | None = None) -> Landmark:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Individual:
-    """One individual of a search: one line of the record.
-
-    Raises:
-        LineageError: a field of a wrong type, or that contradicts another.
-    """
+    """One individual of a search: one line of the record; raises a LineageError where fields contradict."""
 
     generation: Count  # from 0, counted through the whole run
     phase: Name  # of the search, such as "primary"
@@ -126,7 +103,6 @@ class Individual:
     seconds_training: Seconds = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self, LineageError)
         if self.repeats is not None and self.operators is not None:
             raise LineageError("operators and repeats are both given; an individual is made by one of them")
         if self.fate is Fate.FAILED and self.cause is None:
@@ -161,19 +137,16 @@ def _fields(individual: Individual, *, schema_version: int = SCHEMA_VERSION) -> 
     """What a line says, but for its checksum."""
     fields = {field.name: getattr(individual, field.name) for field in dataclasses.fields(individual)}
     del fields["architecture"]  # last, and after its fingerprint: it is the longest by far
-    for name, value in fields.items():
-        if isinstance(value, Reference | Landmark):
-            fields[name] = dataclasses.asdict(value)
-        elif name.startswith("seconds"):
-            fields[name] = float(value)
     if individual.operators is not None:
         fields["operators"] = dict(sorted(individual.operators.items()))
+    for name in ("seconds_compiling", "seconds_training"):
+        fields[name] = float(fields[name])
     sealed = {"fingerprint": individual.fingerprint, "architecture": to_dict(individual.architecture)}
     return {"schema_version": schema_version, **fields, **sealed}
 
 
 def _spelt(fields: Mapping[str, Any]) -> str:
-    return json.dumps(fields, allow_nan=False, separators=(",", ":"))
+    return json.dumps(fields, allow_nan=False, separators=(",", ":"), default=dataclasses.asdict)
 
 
 def from_line(line: str | bytes) -> Individual:
@@ -184,31 +157,24 @@ def from_line(line: str | bytes) -> Individual:
             it was written.
     """
     try:
-        fields = parse_json(line)
-    except JSONError:
-        raise LineageError("the line is not JSON; the file is damaged") from None
-    if not isinstance(fields, dict):
-        raise LineageError("the line is not a JSON object; the file is damaged")
-    version = fields.get("schema_version")
-    if type(version) is not int or version not in (_WITHOUT_CHECKSUM, SCHEMA_VERSION):
-        raise LineageError(
-            f"schema version is {reprlib.repr(version)}; this version of eigen_jax reads {_WITHOUT_CHECKSUM} and"
-            f" {SCHEMA_VERSION}"
-        )
-    try:
+        fields = convert(parse_json(line), dict[str, Any])
+        version = fields.get("schema_version")
+        if type(version) is not int or version not in _READ:
+            known = " and ".join(map(str, _READ))
+            raise LineageError(f"schema version is {reprlib.repr(version)}; this version of eigen_jax reads {known}")
         architecture = from_dict(fields.get("architecture"))
         individual = convert(fields | {"architecture": architecture}, Individual)
     except ArchitectureError as error:
         raise LineageError(f"architecture: {error}") from None
     except JSONError as error:
-        raise LineageError(f"{error}; the file is damaged") from None
+        raise LineageError(f"the line is damaged: {error}") from None
     # The same content can be spelt in other ways, as 1e-05 and 1E-05. Older lines say it all, and no more, in any way.
     if version == SCHEMA_VERSION:
         is_as_written = (line if isinstance(line, str) else line.decode()) == to_line(individual)
     else:
-        is_as_written = fields == as_json(_fields(individual, schema_version=version))
+        is_as_written = fields == json.loads(_spelt(_fields(individual, schema_version=version)))
     if not is_as_written:
-        raise LineageError("the line is not as it was written; the file is damaged")
+        raise LineageError("the line is damaged: it is not as it was written")
     return individual
 
 
@@ -216,13 +182,24 @@ def append(path: str | os.PathLike[str], individuals: Iterable[Individual]) -> N
     """Adds individuals, a whole generation as a rule, to the end of a record, and waits for the disk.
 
     Raises:
-        LineageError: the file cannot be written, and is as it was; or it ends in the middle of a line.
+        LineageError: an individual holds what no line can, such as NaN; the file cannot be written, or ends in
+            the middle of a line; it is as it was.
     """
-    lines = "".join(f"{to_line(individual)}\n" for individual in individuals).encode()
+    lines = [_checked_line(individual) for individual in individuals]
     with files.told_as(LineageError, path):
         if Path(path).exists() and not _ends_with_a_line(path):
             raise LineageError(f"{path} ends in the middle of a line; truncate it to its last whole generation")
-        files.append(path, lines)
+        files.append(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _checked_line(individual: Individual) -> str:
+    """The line of an individual, which `from_line` is sure to read."""
+    try:
+        from_line(line := to_line(individual))
+    except (ValueError, TypeError) as error:
+        name = f"{individual.generation}.{individual.index}"
+        raise LineageError(f"individual {name} cannot be recorded: {error}") from None
+    return line
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Individual, ...]:
@@ -246,8 +223,7 @@ def truncate(path: str | os.PathLike[str], generations: int) -> None:
         generations: how many stay: those numbered from 0 to generations - 1.
 
     Raises:
-        LineageError: the file cannot be read or written, has a line that is no individual, or
-            lacks one of the generations that stay.
+        LineageError: the file cannot be read or written, or lacks one of the generations that stay.
     """
     path = Path(path)
     if generations == 0 and not path.exists():
@@ -272,7 +248,7 @@ def _ends_with_a_line(path: str | os.PathLike[str]) -> bool:
 
 
 def _read_lines(path: str | os.PathLike[str]) -> list[tuple[bytes, Individual]]:
-    """The finished lines of a record, each with the individual that it tells of."""
+    """The finished lines of a record, each with its individual."""
     try:
         *lines, unfinished = Path(path).read_bytes().split(b"\n")
     except OSError as error:

@@ -8,6 +8,7 @@ with those at the end of the run: on the same machine and versions they are equa
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import io
@@ -89,7 +90,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     check_takes(architecture, dataset)
     network = build_network(architecture, num_classes=dataset.num_classes, dtype=run.dtype)
     _check_weights(run_dir, variables, network, dataset)
-    result = _read_result(run_dir)
+    result = None
+    with contextlib.suppress(RunFolderError):  # there is none that can be read
+        result = read_result(run_dir)
 
     def logits_of(images: Any) -> np.ndarray:
         return predict(variables, images, network=network, batch_size=run.eval_batch_size)
@@ -154,14 +157,6 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evalu
 
 def _path(recorded: str | None) -> Path | None:
     return None if recorded is None else Path(recorded)
-
-
-def _read_result(run_dir: Path) -> RunResult | None:
-    """How a run ended; None where it has no result.json that can be read."""
-    try:
-        return read_result(run_dir)
-    except RunFolderError:
-        return None
 
 
 def _compare(result: RunResult | None, logits: np.ndarray) -> str:

@@ -271,7 +271,6 @@ def test_results(tmp_path: Path) -> None:
 
     def check(content: bytes) -> None:
         (run / "result.json").write_bytes(content)
-        evaluate._read_result(run)
         read = read_result(run)
         assert read.found is None or read.found.index >= 0
 

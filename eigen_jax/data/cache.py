@@ -32,11 +32,7 @@ def default_cache_dir() -> Path:
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
-    """Reads the named arrays of a cache file.
-
-    Returns None where there is no such file, or where it is damaged (every array has a CRC-32),
-    so that the caller builds it anew.
-    """
+    """The named arrays of a cache file; None where there is none, or a damaged one (every array has a CRC-32)."""
     if not path.exists():
         return None
     try:

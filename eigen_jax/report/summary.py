@@ -105,11 +105,7 @@ def is_duplicate(individual: Individual) -> bool:
 
 
 def find_individual(individuals: Iterable[Individual], reference: Reference) -> Individual:
-    """The individual at a place of the record.
-
-    Raises:
-        ReportError: the record has none there.
-    """
+    """The individual at a place of the record; raises a ReportError where it has none there."""
     for each in individuals:
         if each.reference == reference:
             return each
@@ -138,12 +134,7 @@ def read_result(folder: str | Path) -> RunResult:
 
 
 def read_record(folder: str | Path) -> tuple[Individual, ...]:
-    """The individuals of a run, finished or not, in the record's order.
-
-    Raises:
-        ReportError: the folder is absent, empty or no run's, or its record holds no individual yet
-            or is damaged.
-    """
+    """The individuals of a run, finished or not; raises as `read_result`, or where there is none yet."""
     path = _in_run_folder(Path(folder), "lineage.jsonl")
     try:
         individuals = lineage.read(path)

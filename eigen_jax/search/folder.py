@@ -70,9 +70,8 @@ class RunFolder:
 
         Args:
             path: the folder.
-            settings: what the run's outcome depends on, as JSON can hold it; compared with those of the run to go
-                on with, see `RunSettings.changes`.
-            notes: what else settings.json says of the run; not compared.
+            settings: what the outcome depends on, as JSON can hold it; must be the run's, see `RunSettings.changes`.
+            notes: what else settings.json says of the run.
 
         Raises:
             RunFolderError: the folder cannot be written, is no run folder, is in use, or belongs to
@@ -115,14 +114,10 @@ class RunFolder:
 
 
 def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
-    """Checks that a run could go into a folder, before what it needs is made; changes nothing.
-
-    Args:
-        path: the folder; it may be absent.
-        settings: some of those that `RunFolder.open` will be given.
+    """Checks that a run could go into a folder, absent or not, before what it needs is made; changes nothing.
 
     Raises:
-        RunFolderError: the folder is no run folder, or belongs to a run with other settings.
+        RunFolderError: the folder is no run folder, or belongs to a run of which these settings are not some.
     """
     path = Path(path)
     with told_as_folder_error(path):

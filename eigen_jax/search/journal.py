@@ -28,11 +28,6 @@ class Journal:
     def __init__(self, path: Path, *, generation: int, phase: Phase) -> None:
         """Begins a journal, or goes on with the one that is there if it is of this generation.
 
-        Args:
-            path: the file.
-            generation: the generation's number.
-            phase: of the search.
-
         Raises:
             RunFolderError: the file cannot be read or written.
         """
@@ -51,11 +46,7 @@ class Journal:
             files.write(path, "".join(f"{line}\n" for line in kept))
 
     def add(self, index: int, landmark: int, outcome: Outcome) -> None:
-        """Notes an outcome, and waits for the disk.
-
-        Raises:
-            RunFolderError: the file cannot be written.
-        """
+        """Notes an outcome, and waits for the disk; raises a RunFolderError where that cannot be."""
         with told_as_folder_error(self.path):
             files.append(self.path, f"{_line(index, landmark, outcome)}\n".encode())
         self.outcomes[index, landmark] = outcome

@@ -5,11 +5,10 @@ manifest with a checksum of every file. Saving writes under a hidden name and re
 renames to a hidden name and then deletes. So a process killed at any moment leaves only whole
 steps, and hidden leftovers that the next `save` clears away.
 
-The manifest is there because Orbax reads array data without a checksum (a flipped bit restores as
-another number), and because reading a half-deleted step through Orbax fails late and noisily. It is
-written after the step was read back, to the last bit: Orbax can write what nobody can read, and only
-warn. A step whose files do not match its manifest is damaged, and is passed over. Nothing that Orbax
-reads from a checkpoint can name code to be run.
+The manifest is there because Orbax reads array data without a checksum, and fails late and noisily on
+a half-deleted step. It is written after the step was read back, to the last bit: Orbax can write what
+nobody can read, and only warn. A step whose files do not match its manifest is damaged, and is passed
+over. Nothing that Orbax reads from a checkpoint can name code to be run.
 
 Leaves may be JAX or NumPy arrays, typed keys and Python numbers; Orbax cannot store arrays of size
 zero, or text. One process writes to a folder at a time.
@@ -61,11 +60,9 @@ def save(folder: str | Path, step: int, items: Mapping[str, PyTree], *, keep: in
 
     Args:
         folder: where the steps of one run lie; made where it is missing.
-        step: at least 0, and later than every intact step in the folder. Damaged steps from
-            `step` on are removed.
+        step: at least 0, and later than every intact step there. Damaged ones from `step` on are removed.
         items: pytrees by name; a name is a plain file name.
-        keep: how many of the newest steps remain, at least 1. With 1, nothing is left to fall
-            back on when the newest is damaged later.
+        keep: how many of the newest steps remain, at least 1, which leaves nothing to fall back on.
 
     Raises:
         CheckpointError: the step is not a later one, or the checkpoint cannot be written. The
@@ -113,17 +110,14 @@ def restore(folder: str | Path, name: str, *, step: int | None = None, abstract:
         folder: as given to `save`.
         name: the item's name.
         step: which checkpoint; the newest intact one where it is None.
-        abstract: a pytree of `jax.ShapeDtypeStruct`s or arrays, such as `jax.eval_shape` gives,
-            whose structure the result has. Without it, dataclasses and named tuples come back as
-            the dictionaries, and tuples as the lists, that Orbax stores.
+        abstract: a pytree of `jax.ShapeDtypeStruct`s or arrays whose structure the result has. Without it,
+            dataclasses and named tuples come back as the dictionaries, and tuples as the lists, that Orbax stores.
 
     Returns:
-        The pytree. Its arrays lie where they lay when saved, or on the default device where
-        those devices are not here.
+        The pytree, on the devices that it lay on when saved, or on the default one where those are not here.
 
     Raises:
-        CheckpointError: no such checkpoint or item, damage, or a structure or shape other than
-            that of `abstract`.
+        CheckpointError: no such checkpoint or item, damage, or another structure or shape than `abstract`.
     """
     folder = Path(folder).absolute()
     if step is None:

@@ -4,12 +4,10 @@ A `RecordFile` is the only reader and the only writer of its kind of file.
 """
 
 import dataclasses
-import functools
 import json
 import math
 import os
 import reprlib
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -46,9 +44,7 @@ class RecordFile(Generic[T]):
     schema_version: int
     error: type[EigenError]  # what is raised
     advice: str  # what to do about a file that is damaged or missing
-    # What older files do not name, and what it was in them. Where this is given, no other field may be missing, and
-    # none unknown.
-    former: Mapping[str, Any] | None = None
+    is_exact: bool = False  # whether fields that the dataclass does not have are damage; else they are passed over
 
     def read(self, path: Path) -> T:
         """The content of a file.
@@ -60,22 +56,16 @@ class RecordFile(Generic[T]):
             content = convert(read_json(path), dict[str, Any])
             version = content.pop("schema_version", None)
             if type(version) is int and version == self.schema_version:
-                return self._parse(content)
+                record = convert(content, self.kind)
+                if self.is_exact and not _is_within(content, as_json(to_fields(record))):
+                    raise JSONError("it has unknown fields")
+                return record
         except OSError as error:
             raise self.error(f"cannot read {path}: {error.strerror}; {self.advice}") from None
         except JSONError as error:
             raise self.error(f"{path} is damaged ({error}); {self.advice}") from None
         shown = reprlib.repr(version)
         raise self.error(f"{path} has schema version {shown}; this version of eigen_jax reads {self.schema_version}")
-
-    def _parse(self, content: dict[str, Any]) -> T:
-        if self.former is None:
-            return convert(content, self.kind)
-        content = _filled(content, self.former)
-        record = convert(content, self.kind)
-        if as_json(to_fields(record)) != content:
-            raise JSONError("fields are missing or unknown")
-        return record
 
     def write(self, path: Path, content: Mapping[str, Any]) -> None:
         """Writes a file as a whole.
@@ -92,14 +82,11 @@ def to_fields(record: Any) -> dict[str, Any]:
     return dataclasses.asdict(record, dict_factory=lambda fields: {name: v for name, v in fields if v is not UNSET})
 
 
-def _filled(content: dict[str, Any], former: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with what it does not name, at any depth, but `former` does."""
-    nested = {
-        name: _filled(content[name], value)
-        for name, value in former.items()
-        if isinstance(value, dict) and isinstance(content.get(name), dict)
-    }
-    return {**former, **content, **nested}
+def _is_within(part: Any, whole: Any) -> bool:
+    """Whether a JSON value has no field that another one does not have, at any depth."""
+    if isinstance(part, dict):
+        return part.keys() <= whole.keys() and all(_is_within(part[name], whole[name]) for name in part)
+    return not isinstance(part, list) or all(map(_is_within, part, whole))
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> str:
@@ -129,24 +116,6 @@ def convert(content: Any, kind: type[T]) -> T:
         return msgspec.convert(content, kind)
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
         raise JSONError(" ".join(str(error).split())[:_LONGEST]) from None
-
-
-def check_fields(instance: Any, error: type[EigenError]) -> None:
-    """Raises an error where a dataclass made in Python does not hold what it declares, types and bounds."""
-    for name, kind in _declared(instance.__class__).items():
-        value = getattr(instance, name)
-        try:
-            made = convert(value, kind)
-        except JSONError as reason:
-            must = str(reason).replace("Expected", "it must be", 1)
-            raise error(f"{name} is {reprlib.repr(value)}; {must}") from None
-        if type(made) not in (type(value), float):
-            raise error(f"{name} is {reprlib.repr(value)}; it must be a {type(made).__name__}")
-
-
-@functools.cache
-def _declared(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind, include_extras=True)
 
 
 def as_json(content: Any) -> Any:

@@ -129,13 +129,12 @@ def cache_logits(
     def compute() -> Iterator[np.ndarray]:
         if on_start is not None:
             on_start(logits_cost(count, layout), measure_rate(teacher, images, layout, batch_size=batch_size))
-        total = count * stored.size
         done = 0
         for batch in _batches(teacher, images, stored, pad=layout.pad, batch_size=batch_size):
             yield batch
             done += len(batch)
             if on_progress is not None:
-                on_progress(done, total)
+                on_progress(done, count * stored.size)
             if should_stop():
                 raise StoppedError("the teacher's logits are computed anew by the same command")
 
@@ -145,12 +144,7 @@ def cache_logits(
 
 
 def seconds_of_logits(cache_dir: str | Path, fingerprint: str) -> float | None:
-    """What computing a teacher's logits took; None where the cache does not say it.
-
-    Args:
-        cache_dir: as given to `cache_logits`.
-        fingerprint: of the teacher that it gave.
-    """
+    """What computing the teacher that `cache_logits` gave took; None where the cache does not say it."""
     try:
         return _read_manifest(Path(cache_dir) / _FOLDER / f"{fingerprint}.json").seconds
     except (OSError, JSONError):

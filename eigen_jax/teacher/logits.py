@@ -33,11 +33,7 @@ _CHUNK_BYTES = 64 << 20  # of a file that are read at a time
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogitsLayout:
-    """Which views of an image logits are stored for, and where each view finds those that are its own.
-
-    Raises:
-        TeacherError: there is no such set of views.
-    """
+    """Which views of an image logits are stored for, and where each view finds its own; raises a TeacherError."""
 
     num_classes: int  # K
     pad: int  # pixels around an image before it is cropped
@@ -78,37 +74,26 @@ class CachedLogits:
         return _look_up(self.logits, self.slots, examples, views)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class MappedLogits:
     """Logits in a file that is mapped into memory; a `Teacher` that gives what `CachedLogits` would.
 
     Each batch is gathered on the host, which waits for the batch to be drawn.
     """
 
-    def __init__(self, logits: np.ndarray, slots: np.ndarray, fingerprint: str) -> None:
-        """Makes a teacher.
-
-        Args:
-            logits: [N, S, K] floating, a memory map.
-            slots: [V] int32, in [0, S).
-            fingerprint: SHA-256, hexadecimal, of all that the answers depend on.
-        """
-        self.logits = logits
-        self.slots = slots
-        self.fingerprint = fingerprint
+    logits: np.ndarray  # [N, S, K] floating, a memory map
+    slots: np.ndarray  # [V] int32, in [0, S)
+    fingerprint: str  # as of `CachedLogits`
 
     def __reduce__(self) -> Any:
         """Pickles where the file lies, not what is in it: another process maps it as well."""
         if not isinstance(self.logits, np.memmap):
-            return super().__reduce__()
+            return MappedLogits, (self.logits, self.slots, self.fingerprint)
         place = (self.logits.filename, self.logits.dtype, self.logits.offset, self.logits.shape)
         return _map_again, (place, self.slots, self.fingerprint)
 
     def __call__(self, examples: Array, views: Array, images: Array) -> Array:
-        """[B, K], of the dtype stored (float64 as float32), for examples and views [B] int32.
-
-        Raises:
-            IndexError: an example that is not there.
-        """
+        """[B, K], of the dtype stored (float64 as float32), for examples and views [B] int32; raises IndexError."""
         del images
         return jnp.asarray(_on_device(self.logits[np.asarray(examples), self.slots[np.asarray(views)]]))
 
@@ -138,11 +123,7 @@ def _on_device(logits: np.ndarray) -> np.ndarray:
 
 
 def read_logits(
-    path: str | Path,
-    layout: LogitsLayout,
-    *,
-    num_examples: int,
-    device_bytes: int = DEVICE_BYTES,
+    path: str | Path, layout: LogitsLayout, *, num_examples: int, device_bytes: int = DEVICE_BYTES
 ) -> CachedLogits | MappedLogits:
     """A teacher made of a NumPy file of anybody's logits.
 
@@ -165,14 +146,8 @@ def read_logits(
     if logits.dtype not in (np.float16, np.float32, np.float64):
         raise TeacherError(f"{path} holds {logits.dtype}; logits must be float16, float32 or float64")
     slots = _file_slots(path, logits.shape, layout, num_examples)
-
-    def finite_parts() -> Iterator[np.ndarray]:
-        for start, chunk in _chunks(logits):
-            if not np.isfinite(chunk).all():
-                raise TeacherError(f"{path} holds values that are not finite, from image {start} on; logits must be")
-            yield chunk
-
-    digest = files.sha256(itertools.chain([f"{logits.dtype} {logits.shape} {slots.tolist()}"], finite_parts()))
+    head = f"{logits.dtype} {logits.shape} {slots.tolist()}"
+    digest = files.sha256(itertools.chain([head], _finite_parts(path, logits)))
     stacked = logits.reshape(num_examples, -1, layout.num_classes)
     return from_array(stacked, slots, digest, device_bytes=device_bytes)
 
@@ -209,8 +184,11 @@ def _file_slots(path: Path, shape: tuple[int, ...], layout: LogitsLayout, num_ex
     return slots
 
 
-def _chunks(logits: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields the position and the content of parts along the first axis, so that a large file is never in memory."""
+def _finite_parts(path: Path, logits: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields parts along the first axis, so that a large file is never in memory."""
     rows = max(1, _CHUNK_BYTES // max(1, logits[:1].nbytes))
     for start in range(0, len(logits), rows):
-        yield start, logits[start : start + rows]
+        part = logits[start : start + rows]
+        if not np.isfinite(part).all():
+            raise TeacherError(f"{path} holds values that are not finite, from image {start} on; logits must be")
+        yield part

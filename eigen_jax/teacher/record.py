@@ -68,7 +68,7 @@ class TeacherRecord:
         TeacherError: more members than the config has, or all together before all are trained.
     """
 
-    config: TeacherConfig
+    config: TeacherConfig  # its default for the dtype is that of older records, which name none
     data: DataRecord
     members: tuple[MemberRecord, ...] = ()  # those that are finished, the first ones
     ensemble: EnsembleRecord | None = None  # None until all are
@@ -103,7 +103,7 @@ _RECORD = RecordFile(
     schema_version=1,
     error=TeacherError,
     advice="put the teacher's own file back, or choose another folder",
-    former={"config": {"dtype": "float32"}, "surroundings": {}},
+    is_exact=True,
 )
 
 
