@@ -128,11 +128,7 @@ def _saw_validation(run: _Evaluated, result: RunResult | None) -> bool:
 
 
 def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evaluated, DataConfig]:
-    """What the settings of a run say, and its data, where the command line or the run says that they lie.
-
-    Raises:
-        RunFolderError: settings.json does not say it.
-    """
+    """What the settings of a run say, and its data, where the command line or the run says that they lie."""
     recorded, path = read_settings(run_dir), run_dir / "settings.json"
     settings = with_former_settings(recorded.settings, {"dtype": None})
     if "data_fingerprint" in settings and not settings.keys() & {"validation_size", "split_seed", "preprocessing"}:
@@ -146,17 +142,13 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evalu
         raise RunFolderError(f"{path} is of no experiment ({error}); name the folder of a finished run") from None
     config = DataConfig(
         name=run.dataset,
-        data_dir=arguments.data_dir or _path(run.data_dir),
-        cache_dir=arguments.cache_dir or _path(run.cache_dir),
+        data_dir=arguments.data_dir or (Path(run.data_dir) if run.data_dir else None),
+        cache_dir=arguments.cache_dir or (Path(run.cache_dir) if run.cache_dir else None),
         validation_size=run.validation_size,
         split_seed=run.split_seed,
         preprocessing=run.preprocessing,
     )
     return run, config
-
-
-def _path(recorded: str | None) -> Path | None:
-    return None if recorded is None else Path(recorded)
 
 
 def _compare(result: RunResult | None, logits: np.ndarray) -> str:

@@ -118,7 +118,7 @@ def test_an_individual_too_few_or_too_many_is_a_difference():
         ("run/result.json", result(network={"layers": 2}), "result.json: network.layers is 2, and 1 in the uninterru"),
         ("run/result.json", result(more="x" * 100), f"result.json: more is {'x' * 57}..., and None in the uninterru"),
         ("run/network/genome.json", to_json(EMPTY), "the network found has another architecture than that of"),
-        ("run/lineage.jsonl", "nothing\n", "line 1: the line is not JSON"),
+        ("run/lineage.jsonl", "nothing\n", "line 1: the line is damaged"),
         ("run/individuals", "", "run/individuals was left behind"),
         ("run/network/.0.saving", "", "run/network/.0.saving was left behind"),
         ("teacher/t.json.partial", "", "teacher/t.json.partial was left behind"),

@@ -30,7 +30,7 @@ from experiments.paper import records
 from experiments.settings import Settings
 
 EXAMPLES = 7 * settings().max_examples  # of each of settings, genome and lineage: 2,100 in all, fewer in haste
-FEW = 2 * settings().max_examples
+FEW = max(200, 2 * settings().max_examples)  # of the others, of which fewer are read
 
 NETWORK = Architecture(
     input_shape=(8, 8, 1),

@@ -51,7 +51,7 @@ def summarise_phases(individuals: Sequence[Individual]) -> tuple[PhaseSummary, .
     for phase, group in itertools.groupby(individuals, key=lambda individual: individual.phase):
         own = tuple(group)
         of_phase = fittest(own)
-        best = fittest([each for each in (best, of_phase) if each is not None])
+        best = fittest(filter(None, (best, of_phase)))
         summaries.append(
             PhaseSummary(
                 phase=phase,
@@ -76,11 +76,8 @@ def find_phase(summaries: Iterable[PhaseSummary], phase: str) -> PhaseSummary | 
 
 def fittest(individuals: Iterable[Individual]) -> Individual | None:
     """The individual of the highest validation accuracy at T3, the earliest of equals; None if none was measured."""
-    best: Individual | None = None
-    for each in individuals:
-        if each.t3.fitness is not None and (best is None or each.t3.fitness > _fitness(best)):
-            best = each
-    return best
+    measured = (each for each in individuals if each.t3.fitness is not None)
+    return max(measured, key=lambda each: each.t3.fitness or 0.0, default=None)
 
 
 def best_so_far(individuals: Sequence[Individual]) -> tuple[Individual | None, ...]:
@@ -88,7 +85,7 @@ def best_so_far(individuals: Sequence[Individual]) -> tuple[Individual | None, .
     best: Individual | None = None
     found = []
     for generation in by_generation(individuals):
-        best = fittest([*([best] if best else []), *generation])
+        best = fittest(filter(None, (best, *generation)))
         found.append(best)
     return tuple(found)
 
@@ -156,8 +153,3 @@ def _in_run_folder(folder: Path, name: str) -> Path:
         missing = min({"settings.json", "lineage.jsonl"} - names)
         raise ReportError(f"{folder} is no run folder: it has no {missing}; name the folder of a run")
     return folder / name
-
-
-def _fitness(individual: Individual) -> float:
-    assert individual.t3.fitness is not None
-    return individual.t3.fitness
