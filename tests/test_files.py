@@ -7,7 +7,7 @@ permissions do not bind, and a matter of permissions for others.
 
 import contextlib
 import errno
-import json
+import hashlib
 import math
 import os
 import resource
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from refusals import refuses
@@ -33,7 +34,7 @@ from eigen_jax.search import RunFolder, RunFolderError
 from eigen_jax.search.journal import Journal
 from eigen_jax.store import checkpoint, files
 from eigen_jax.store.checkpoint import CheckpointError
-from eigen_jax.store.records import JSONError, parse_json, read_json, write_json
+from eigen_jax.store.records import read_json, write_json
 from eigen_jax.store.run_files import RunResult, RunSeconds
 from experiments.evaluate import _write_logits
 from experiments.settings import SettingsError
@@ -178,34 +179,17 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path: Path, error: Bas
     assert contents(tmp_path) == {"file": b"old"}
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"", "Expecting value: line 1 column 1 (char 0)"),
-        (b"\xff\xfe", "it is no text in UTF-8"),
-        ('"\xe9"'.encode("latin-1"), "it is no text in UTF-8"),
-        ("{}".encode("utf-16"), "it is no text in UTF-8"),
-        (b"[" * 100_000, "its arrays and objects are too deep in one another"),
-        (b"[" * 66 + b"]" * 66, "its arrays and objects are too deep in one another"),
-        (b'{"a":' * 66 + b"1" + b"}" * 66, "its arrays and objects are too deep in one another"),
-        (b"[NaN]", "it holds NaN, which is no number of JSON"),
-        (b"-Infinity", "it holds -Infinity, which is no number of JSON"),
-        (b"[1e999]", "it holds a number that is too large"),
-        (b"9" * 301, "it holds an integer of 301 digits"),
-        (b"9" * 10_000, "it holds an integer of 10,000 digits"),
-        (b'{"a":1,"b":2,"a":1}', "it holds an object with one key twice"),
-    ],
-)
-def test_unsound_json_is_one_error(tmp_path: Path, text: bytes, message: str) -> None:
-    (tmp_path / "file").write_bytes(text)
-    with refuses(JSONError, message):
-        read_json(tmp_path / "file")
-
-
-def test_sound_json_is_read() -> None:
-    assert parse_json(b"[" * 65 + b"]" * 65) == json.loads("[" * 65 + "]" * 65)
-    assert float(parse_json("9" * 300)) == 1e300
-    assert parse_json('{"a": [1, -2.5e3, true, null, "\\u00e9"]}') == {"a": [1, -2500.0, True, None, "é"]}
+def test_digests_are_of_texts_and_of_the_values_of_arrays(tmp_path: Path) -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    expected = hashlib.sha256("ä".encode() + array.tobytes()).hexdigest()
+    assert files.sha256(["ä", array]) == files.sha256(iter(["ä", np.asfortranarray(array)])) == expected
+    half = jnp.ones((2, 2), jnp.bfloat16)
+    assert (
+        files.sha256([np.asarray(half), np.ones(1, np.float32)])
+        == hashlib.sha256(b"\x80\x3f" * 4 + b"\x00\x00\x80\x3f").hexdigest()
+    )
+    (tmp_path / "file").write_bytes(b"content")
+    assert files.sha256_of_file(tmp_path / "file") == files.sha256(["content"])
 
 
 def test_a_record_and_a_run_folder_on_a_full_disk_are_as_they_were(full: Full) -> None:
