@@ -185,9 +185,9 @@ def append(path: str | os.PathLike[str], individuals: Iterable[Individual]) -> N
         LineageError: an individual holds what no line can, such as NaN; the file cannot be written, or ends in
             the middle of a line; it is as it was.
     """
-    lines = [_checked_line(individual) for individual in individuals]
+    path, lines = Path(path), [_checked_line(individual) for individual in individuals]
     with files.told_as(LineageError, path):
-        if Path(path).exists() and not _ends_with_a_line(path):
+        if path.exists() and (before := path.read_bytes()) and not before.endswith(b"\n"):
             raise LineageError(f"{path} ends in the middle of a line; truncate it to its last whole generation")
         files.append(path, "".join(f"{line}\n" for line in lines).encode())
 
@@ -237,14 +237,6 @@ def truncate(path: str | os.PathLike[str], generations: int) -> None:
         )
     with files.told_as(LineageError, path):
         files.write(path, b"".join(line + b"\n" for line, _ in kept))
-
-
-def _ends_with_a_line(path: str | os.PathLike[str]) -> bool:
-    with open(path, "rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
 
 
 def _read_lines(path: str | os.PathLike[str]) -> list[tuple[bytes, Individual]]:

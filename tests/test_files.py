@@ -206,7 +206,7 @@ def test_a_record_and_a_run_folder_on_a_full_disk_are_as_they_were(full: Full) -
     with filling(), refuses(LineageError, f"cannot write {path}: {reason}{FULL}"):
         lineage.truncate(path, 1)
     assert contents(folder) == before
-    line = f"cannot write the run folder {folder / 'run'}: {reason}{FULL}"
+    line = f"cannot write {folder / 'run'}: {reason}{FULL}"
     with RunFolder.open(folder / "run", {"seed": 1}, {}) as run:
         run.save_result(result(test_accuracy=0.5))
         journal = Journal(run.journal, generation=0, phase=Phase.PRIMARY)
@@ -302,7 +302,7 @@ def test_a_read_only_folder_is_told_of_and_is_as_it_was(
         lineage.truncate(folder / "lineage.jsonl", 1)
     with refuses(RunFolderError, unwritten.replace("lineage.jsonl", "result.json")):
         run.save_result(result(test_accuracy=1.0))
-    unwritten = f"cannot write the run folder {folder}: {reason}; choose one that can be written"
+    unwritten = f"cannot write {folder}: {reason}; choose a folder that can be written"
     with refuses(RunFolderError, unwritten), RunFolder.open(folder, {"seed": 1}, {}):
         pass
     with pytest.raises(CheckpointError, match=f"^step 2 cannot be saved in .*: {reason}; choose a folder that can"):

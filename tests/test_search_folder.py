@@ -122,7 +122,7 @@ def test_other_versions_and_switches_are_warned_of_once_and_older_runs_go_on_wit
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    line = f"cannot write the run folder {tmp_path}/file/run: Not a directory; choose one that can be written"
+    line = f"cannot write {tmp_path}/file/run: Not a directory; choose a folder that can be written"
     with refuses(RunFolderError, line):
         open_run(tmp_path / "file" / "run")
 

@@ -79,7 +79,7 @@ class RunFolder:
         """
         path = Path(path)
         with contextlib.ExitStack() as stack:
-            with told_as_folder_error(path):
+            with told_as(RunFolderError, path):
                 path.mkdir(parents=True, exist_ok=True)
                 _check_is_no_other_folder(path)
                 stack.enter_context(held(path / LOCK, patience=0))
@@ -97,7 +97,7 @@ class RunFolder:
         if _holds_network(self.path, architecture, variables):
             return
         network, partial = self.path / "network", self.path / "network.partial"
-        with told_as_folder_error(self.path):
+        with told_as(RunFolderError, self.path):
             shutil.rmtree(partial, ignore_errors=True)
             try:
                 checkpoint.save(partial, 0, {"variables": variables})
@@ -120,17 +120,12 @@ def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
         RunFolderError: the folder is no run folder, or belongs to a run of which these settings are not some.
     """
     path = Path(path)
-    with told_as_folder_error(path):
+    with told_as(RunFolderError, path):
         if not path.exists():
             return
         _check_is_no_other_folder(path)
     if (path / "settings.json").exists():
         _check_same_settings(path, read_settings(path).changes(as_json(settings), partly=True))
-
-
-def told_as_folder_error(path: Path) -> contextlib.AbstractContextManager[None]:
-    """Raises errors of files as a RunFolderError that names the run folder."""
-    return told_as(RunFolderError, f"the run folder {path}", "choose one that can be written")
 
 
 def _check_is_no_other_folder(path: Path) -> None:

@@ -21,11 +21,13 @@ from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import Operator
 from eigen_jax.resumable import SAVE_EVERY, Seconds
 from eigen_jax.search.config import SearchConfig
-from eigen_jax.search.folder import RunFolder, told_as_folder_error
+from eigen_jax.search.folder import RunFolder
 from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
+from eigen_jax.store.files import told_as
+from eigen_jax.store.run_files import RunFolderError
 
 PyTree = Any
 
@@ -176,7 +178,7 @@ class GenerationTrainer:
         Raises:
             RunFolderError: they cannot be removed.
         """
-        with told_as_folder_error(self.run.path):
+        with told_as(RunFolderError, self.run.path):
             for folder in self.run.individuals.glob("*"):
                 if but is None or not folder.name.startswith(f"{but}-"):
                     shutil.rmtree(folder)

@@ -15,9 +15,10 @@ from typing import Any
 
 from eigen_jax.evolution import Phase
 from eigen_jax.executor import Outcome
-from eigen_jax.search.folder import told_as_folder_error
 from eigen_jax.store import files
+from eigen_jax.store.files import told_as
 from eigen_jax.store.records import JSONError, convert, parse_json
+from eigen_jax.store.run_files import RunFolderError
 
 SCHEMA_VERSION = 1
 
@@ -35,7 +36,7 @@ class Journal:
         header = json.dumps({"schema_version": SCHEMA_VERSION, "generation": generation, "phase": phase.name.lower()})
         self.outcomes: dict[tuple[int, int], Outcome] = {}  # by individual and landmark
         kept = [header]
-        with told_as_folder_error(path):
+        with told_as(RunFolderError, path):
             lines = _lines(path)
             if lines and lines[0] == header:
                 for line in lines[1:]:
@@ -47,7 +48,7 @@ class Journal:
 
     def add(self, index: int, landmark: int, outcome: Outcome) -> None:
         """Notes an outcome, and waits for the disk; raises a RunFolderError where that cannot be."""
-        with told_as_folder_error(self.path):
+        with told_as(RunFolderError, self.path):
             files.append(self.path, f"{_line(index, landmark, outcome)}\n".encode())
         self.outcomes[index, landmark] = outcome
 
