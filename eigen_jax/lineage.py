@@ -17,25 +17,26 @@ import json
 import math
 import os
 import reprlib
-import sys
 import zlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
-from eigen_jax import files
 from eigen_jax.architecture import Architecture, ArchitectureError, fingerprint, from_dict, to_dict
 from eigen_jax.errors import EigenError
-from eigen_jax.files import JSONError
+from eigen_jax.store import files
+from eigen_jax.store.records import Count, Fraction, JSONError, Positive, Seconds, convert, parse_json
+from eigen_jax.store.run_files import Reference
 
 SCHEMA_VERSION = 3
 
-_WITHOUT_CHECKSUM = 2  # the schema version before
-_MOST_SECONDS = 1e12  # so that they can be added up
-_CHOOSE = "choose a folder that can be written"
+_READ = (2, SCHEMA_VERSION)  # schema versions; the first has no checksums
+
+Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class LineageError(EigenError):
@@ -53,36 +54,11 @@ class Fate(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reference:
-    """An individual of the same run, by its place.
-
-    Raises:
-        LineageError: a place that is not two integers of at least 0.
-    """
-
-    generation: int  # from 0, counted through the whole run
-    index: int  # from 0, within the generation
-
-    def __post_init__(self) -> None:
-        for name in ("generation", "index"):
-            _check_count(name, getattr(self, name))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Landmark:
-    """What was measured at one of the training lengths T1, T2, T3, and what it had to meet.
-
-    Raises:
-        LineageError: a value that is not finite, which JSON cannot hold.
-    """
+    """What was measured at one of the training lengths T1, T2, T3, and what it had to meet; finite."""
 
     fitness: float | None = None  # validation accuracy, a fraction; None: not measured
     threshold: float | None = None  # the same unit; None: no threshold was applied here
-
-    def __post_init__(self) -> None:
-        for name in ("fitness", "threshold"):
-            if getattr(self, name) is not None:
-                _check_number(name, getattr(self, name))
 
 
 def landmark(fitness: float | None, threshold: float | None = None) -> Landmark:
@@ -104,51 +80,33 @@ def landmark(fitness: float | None, threshold: float | None = None) -> Landmark:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Individual:
-    """One individual of a search: one line of the record.
+    """One individual of a search: one line of the record; raises a LineageError where fields contradict."""
 
-    Raises:
-        LineageError: a field of a wrong type, or that contradicts another.
-    """
-
-    generation: int  # from 0, counted through the whole run
-    phase: str  # of the search, such as "primary"
-    index: int  # from 0, within the generation
+    generation: Count  # from 0, counted through the whole run
+    phase: Name  # of the search, such as "primary"
+    index: Count  # from 0, within the generation
     parent: Reference | None  # None: the global-pooling network that the run starts from
-    operators: Mapping[str, int] | None  # times that each operator was applied; None: not made by mutation
-    repeats: tuple[int, ...] | None = None  # of each block of the parent, from the largest map; None: no duplicate
+    operators: Mapping[str, Count] | None  # times that each operator was applied; None: not made by mutation
+    # Of each block of the parent, from the largest map; None: no duplicate.
+    repeats: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)] | None = None
     architecture: Architecture
-    parameters: int  # trainable values, classifier included
-    flops: int  # of one image's forward pass
+    parameters: Count  # trainable values, classifier included
+    flops: Count  # of one image's forward pass
     t1: Landmark = Landmark()
     t2: Landmark = Landmark()
     t3: Landmark = Landmark()
-    test_accuracy: float | None = None  # a fraction; of survivors, and no part of selection
+    test_accuracy: Fraction | None = None  # of survivors, and no part of selection
     fate: Fate
-    cause: str | None = None  # why it failed; None unless it did
+    cause: Name | None = None  # why it failed; None unless it did
     same_as: Reference | None = None  # whose training gave the fitness; None: its own
-    seconds_compiling: float = 0.0
-    seconds_training: float = 0.0
+    seconds_compiling: Seconds = 0.0
+    seconds_training: Seconds = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("generation", "index", "parameters", "flops"):
-            _check_count(name, getattr(self, name))
-        for name in ("seconds_compiling", "seconds_training"):
-            _check_number(name, getattr(self, name), least=0, most=_MOST_SECONDS)
-        if not isinstance(self.phase, str) or not self.phase:
-            raise LineageError(f"phase is {reprlib.repr(self.phase)}; it must be a name")
-        if self.operators is not None:
-            for operator, count in self.operators.items():
-                _check_count(f"operators[{reprlib.repr(operator)}]", count)
-        if self.repeats is not None:
-            _check_repeats(self.repeats)
-            if self.operators is not None:
-                raise LineageError("operators and repeats are both given; an individual is made by one of them")
-        if self.test_accuracy is not None:
-            _check_number("test_accuracy", self.test_accuracy, least=0, most=1)
-        if not isinstance(self.fate, Fate):
-            raise LineageError(f"fate is {reprlib.repr(self.fate)}; it must be one of {', '.join(Fate)}")
-        if self.fate is Fate.FAILED and not (isinstance(self.cause, str) and self.cause):
-            raise LineageError(f"cause is {reprlib.repr(self.cause)}; an individual that failed must say why")
+        if self.repeats is not None and self.operators is not None:
+            raise LineageError("operators and repeats are both given; an individual is made by one of them")
+        if self.fate is Fate.FAILED and self.cause is None:
+            raise LineageError("cause is None; an individual that failed must say why")
         if self.fate is not Fate.FAILED and self.cause is not None:
             raise LineageError(f"cause is {reprlib.repr(self.cause)}; it must be none where the fate is {self.fate}")
 
@@ -170,33 +128,25 @@ def without_times(individual: Individual) -> Individual:
 
 def to_line(individual: Individual) -> str:
     """The line of JSON that records an individual, without a newline."""
-    content = _content(individual)
-    return f'{content[:-1]},"checksum":"{_checksum(individual)}"}}'
+    # CRC-32, in hexadecimal, of all but the seconds.
+    checksum = zlib.crc32(_spelt(_fields(without_times(individual))).encode())
+    return _spelt(_fields(individual) | {"checksum": f"{checksum:08x}"})
 
 
-def _content(individual: Individual) -> str:
-    """The line without its checksum."""
-    fields: dict[str, Any] = {"schema_version": SCHEMA_VERSION}
-    for field in dataclasses.fields(individual):
-        value = getattr(individual, field.name)
-        if isinstance(value, Reference | Landmark):
-            value = dataclasses.asdict(value)
-        elif field.name == "operators" and value is not None:
-            value = dict(sorted(value.items()))
-        elif field.name == "architecture":
-            # Last, and after its fingerprint: it is the longest by far.
-            continue
-        elif field.name.startswith("seconds"):
-            value = float(value)
-        fields[field.name] = value
-    fields["fingerprint"] = individual.fingerprint
-    fields["architecture"] = to_dict(individual.architecture)
-    return json.dumps(fields, allow_nan=False, separators=(",", ":"))
+def _fields(individual: Individual, *, schema_version: int = SCHEMA_VERSION) -> dict[str, Any]:
+    """What a line says, but for its checksum."""
+    fields = {field.name: getattr(individual, field.name) for field in dataclasses.fields(individual)}
+    del fields["architecture"]  # last, and after its fingerprint: it is the longest by far
+    if individual.operators is not None:
+        fields["operators"] = dict(sorted(individual.operators.items()))
+    for name in ("seconds_compiling", "seconds_training"):
+        fields[name] = float(fields[name])
+    sealed = {"fingerprint": individual.fingerprint, "architecture": to_dict(individual.architecture)}
+    return {"schema_version": schema_version, **fields, **sealed}
 
 
-def _checksum(individual: Individual) -> str:
-    """CRC-32, in hexadecimal, of all but the seconds."""
-    return f"{zlib.crc32(_content(without_times(individual)).encode()):08x}"
+def _spelt(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, allow_nan=False, separators=(",", ":"), default=dataclasses.asdict)
 
 
 def from_line(line: str | bytes) -> Individual:
@@ -207,78 +157,49 @@ def from_line(line: str | bytes) -> Individual:
             it was written.
     """
     try:
-        fields = files.parse_json(line)
-    except JSONError:
-        raise LineageError("the line is not JSON; the file is damaged") from None
-    if not isinstance(fields, dict):
-        raise LineageError("the line is not a JSON object; the file is damaged")
-    version = fields.pop("schema_version", None)
-    if type(version) is not int or version not in (_WITHOUT_CHECKSUM, SCHEMA_VERSION):
-        raise LineageError(
-            f"schema version is {reprlib.repr(version)}; this version of eigen_jax reads {_WITHOUT_CHECKSUM} and"
-            f" {SCHEMA_VERSION}"
-        )
-    seals = {"fingerprint"} if version == _WITHOUT_CHECKSUM else {"fingerprint", "checksum"}
-    _check_names("an individual", fields, {field.name for field in dataclasses.fields(Individual)} | seals)
-    recorded = {name: fields.pop(name) for name in seals}
-    individual = _read_individual(fields)
-    if recorded["fingerprint"] != individual.fingerprint:
-        raise LineageError(
-            f"fingerprint is {reprlib.repr(recorded['fingerprint'])}, and its architecture's is"
-            f" {individual.fingerprint!r}"
-        )
-    if version == SCHEMA_VERSION:
-        _check_is_as_written(line, individual, recorded["checksum"])
-    return individual
-
-
-def _check_is_as_written(line: str | bytes, individual: Individual, recorded: object) -> None:
-    """Checks a line against what it was read as."""
-    checksum = _checksum(individual)
-    if recorded != checksum:
-        raise LineageError(
-            f"checksum is {reprlib.repr(recorded)}, and its content's is {checksum!r}; the file is damaged"
-        )
-    # The same content can be spelt in other ways, as 1e-05 and 1E-05.
-    if (line if isinstance(line, str) else line.decode()) != to_line(individual):
-        raise LineageError("the line is not spelt as it was written; the file is damaged")
-
-
-def _read_individual(fields: dict[str, Any]) -> Individual:
-    """The individual that the fields of a JSON object describe; all are there, and no others."""
-    try:
-        fields["architecture"] = from_dict(fields["architecture"])
+        fields = convert(parse_json(line), dict[str, Any])
+        version = fields.get("schema_version")
+        if type(version) is not int or version not in _READ:
+            known = " and ".join(map(str, _READ))
+            raise LineageError(f"schema version is {reprlib.repr(version)}; this version of eigen_jax reads {known}")
+        architecture = from_dict(fields.get("architecture"))
+        individual = convert(fields | {"architecture": architecture}, Individual)
     except ArchitectureError as error:
         raise LineageError(f"architecture: {error}") from None
-    for name in ("t1", "t2", "t3"):
-        fields[name] = _read_part(Landmark, name, fields[name])
-    for name in ("parent", "same_as"):
-        if fields[name] is not None:
-            fields[name] = _read_part(Reference, name, fields[name])
-    if fields["operators"] is not None and not isinstance(fields["operators"], dict):
-        raise LineageError(f"operators is {reprlib.repr(fields['operators'])}; it must be an object or null")
-    if fields["repeats"] is not None:
-        if not isinstance(fields["repeats"], list):
-            raise LineageError(f"repeats is {reprlib.repr(fields['repeats'])}; it must be an array or null")
-        fields["repeats"] = tuple(fields["repeats"])
-    if fields["fate"] in tuple(Fate):
-        fields["fate"] = Fate(fields["fate"])
-    return Individual(**fields)
+    except JSONError as error:
+        raise LineageError(f"the line is damaged: {error}") from None
+    # The same content can be spelt in other ways, as 1e-05 and 1E-05. Older lines say it all, and no more, in any way.
+    if version == SCHEMA_VERSION:
+        is_as_written = (line if isinstance(line, str) else line.decode()) == to_line(individual)
+    else:
+        is_as_written = fields == json.loads(_spelt(_fields(individual, schema_version=version)))
+    if not is_as_written:
+        raise LineageError("the line is damaged: it is not as it was written")
+    return individual
 
 
 def append(path: str | os.PathLike[str], individuals: Iterable[Individual]) -> None:
     """Adds individuals, a whole generation as a rule, to the end of a record, and waits for the disk.
 
     Raises:
-        LineageError: the file cannot be written, and is as it was; or it ends in the middle of a line.
+        LineageError: an individual holds what no line can, such as NaN; the file cannot be written, or ends in
+            the middle of a line; it is as it was.
     """
-    lines = "".join(f"{to_line(individual)}\n" for individual in individuals).encode()
-    try:
-        if Path(path).exists() and not _ends_with_a_line(path):
+    path, lines = Path(path), [_checked_line(individual) for individual in individuals]
+    with files.told_as(LineageError, path):
+        if path.exists() and (before := path.read_bytes()) and not before.endswith(b"\n"):
             raise LineageError(f"{path} ends in the middle of a line; truncate it to its last whole generation")
-        files.append_bytes(path, lines)
-    except OSError as error:
-        raise LineageError(f"cannot write {path}: {files.explain(error, _CHOOSE)}") from None
+        files.append(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _checked_line(individual: Individual) -> str:
+    """The line of an individual, which `from_line` is sure to read."""
+    try:
+        from_line(line := to_line(individual))
+    except (ValueError, TypeError) as error:
+        name = f"{individual.generation}.{individual.index}"
+        raise LineageError(f"individual {name} cannot be recorded: {error}") from None
+    return line
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Individual, ...]:
@@ -302,8 +223,7 @@ def truncate(path: str | os.PathLike[str], generations: int) -> None:
         generations: how many stay: those numbered from 0 to generations - 1.
 
     Raises:
-        LineageError: the file cannot be read or written, has a line that is no individual, or
-            lacks one of the generations that stay.
+        LineageError: the file cannot be read or written, or lacks one of the generations that stay.
     """
     path = Path(path)
     if generations == 0 and not path.exists():
@@ -315,22 +235,12 @@ def truncate(path: str | os.PathLike[str], generations: int) -> None:
             f"{path} has no generation {min(missing)}, and the search had finished {generations};"
             " put back the file that belongs to this run, or start a new run folder"
         )
-    try:
-        files.write_bytes(path, b"".join(line + b"\n" for line, _ in kept))
-    except OSError as error:
-        raise LineageError(f"cannot write {path}: {files.explain(error, _CHOOSE)}") from None
-
-
-def _ends_with_a_line(path: str | os.PathLike[str]) -> bool:
-    with open(path, "rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+    with files.told_as(LineageError, path):
+        files.write(path, b"".join(line + b"\n" for line, _ in kept))
 
 
 def _read_lines(path: str | os.PathLike[str]) -> list[tuple[bytes, Individual]]:
-    """The finished lines of a record, each with the individual that it tells of."""
+    """The finished lines of a record, each with its individual."""
     try:
         *lines, unfinished = Path(path).read_bytes().split(b"\n")
     except OSError as error:
@@ -352,41 +262,3 @@ def _is_individual(line: bytes) -> bool:
     except LineageError:
         return False
     return True
-
-
-def _read_part(kind: type, name: str, fields: object) -> Any:
-    if not isinstance(fields, dict):
-        raise LineageError(f"{name} is {reprlib.repr(fields)}; it must be an object")
-    _check_names(name, fields, {field.name for field in dataclasses.fields(kind)})
-    try:
-        return kind(**fields)
-    except LineageError as error:
-        raise LineageError(f"{name}: {error}") from None
-
-
-def _check_names(what: str, fields: dict[str, Any], names: set[str]) -> None:
-    if wrong := names ^ fields.keys():
-        name = min(wrong)
-        raise LineageError(f"{what} {'lacks' if name in names else 'has an unknown'} field {reprlib.repr(name)}")
-
-
-def _check_count(name: str, value: object) -> None:
-    if type(value) is not int or value < 0:
-        raise LineageError(f"{name} is {reprlib.repr(value)}; it must be an integer of at least 0")
-
-
-def _check_repeats(repeats: object) -> None:
-    if not isinstance(repeats, tuple) or not repeats:
-        raise LineageError(f"repeats is {reprlib.repr(repeats)}; it must be a tuple of a count for each block")
-    for block, times in enumerate(repeats):
-        if type(times) is not int or times < 1:
-            raise LineageError(f"repeats[{block}] is {reprlib.repr(times)}; it must be an integer of at least 1")
-
-
-def _check_number(
-    name: str, value: object, least: float = -sys.float_info.max, most: float = sys.float_info.max
-) -> None:
-    # Compared, not converted: an integer can be too large for a float.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        bounds = f" from 0 to {most:g}" if least == 0 else ""
-        raise LineageError(f"{name} is {reprlib.repr(value)}; it must be a finite number{bounds}")

@@ -1,6 +1,6 @@
 """Training that outlives its process: saved on the way to a folder, and gone on with from there.
 
-    <folder>/<step>/    "state" and "seconds" after so many steps; see `eigen_jax.checkpoint`
+    <folder>/<step>/    "state" and "seconds" after so many steps; see `eigen_jax.store.checkpoint`
     <folder>/.lock      held by the process that trains
 
 A process that is killed at any moment loses what it did since its last save. Whoever asks for the
@@ -12,19 +12,20 @@ import contextlib
 import dataclasses
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 from flax import linen as nn
 from jax import Array
 
-from eigen_jax import checkpoint
-from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import EigenError
+from eigen_jax.store import checkpoint
+from eigen_jax.store.checkpoint import CheckpointError
+from eigen_jax.store.files import told_as
+from eigen_jax.store.locks import LOCK, ShouldStop, StoppedError, held, never
 from eigen_jax.training import (
     Dataset,
     Programs,
@@ -37,17 +38,9 @@ from eigen_jax.training import (
     train_to,
 )
 
-ShouldStop = Callable[[], bool]  # whether work is to be saved and left
-
-_LOCK = ".lock"
 _PATIENCE = 60.0  # seconds that the process of a killed driver has to end
-_POLL = 0.5  # seconds between two looks at whether to go on waiting
 
 _logger = logging.getLogger(__name__)
-
-
-class StoppedError(Exception):
-    """Work was left because it was asked to stop; what was done is saved."""
 
 
 class TimeLimitError(EigenError):
@@ -69,35 +62,6 @@ class Seconds:
     def __add__(self, other: "Seconds") -> "Seconds":
         """Of one after the other."""
         return Seconds(compiling=self.compiling + other.compiling, training=self.training + other.training)
-
-
-def never() -> bool:
-    """A `ShouldStop` that lets everything go on."""
-    return False
-
-
-def acquire_in_turn(lock: filelock.BaseFileLock, *, should_stop: ShouldStop, on_wait: Callable[[], None]) -> None:
-    """Takes a lock, waiting for as long as other processes hold it; one that dies holds none.
-
-    Args:
-        lock: the lock.
-        should_stop: whether to leave; asked while waiting.
-        on_wait: called once, where there is something to wait for.
-
-    Raises:
-        StoppedError: it was asked to stop.
-        OSError: the lock's file cannot be written.
-    """
-    try:
-        lock.acquire(timeout=0)
-        return
-    except filelock.Timeout:
-        on_wait()
-    while not should_stop():
-        with contextlib.suppress(filelock.Timeout):
-            lock.acquire(timeout=_POLL)
-            return
-    raise StoppedError(f"another process holds {lock.lock_file}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -226,16 +190,7 @@ def _clear(folder: Path) -> None:
 @contextlib.contextmanager
 def _locked(folder: Path, clock: WorkClock) -> Iterator[None]:
     """Keeps other processes out, such as one that a killed driver has left and that has not noticed yet."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / _LOCK, timeout=_PATIENCE)
-        with clock.paused():
-            lock.acquire()
-    except filelock.Timeout:  # an OSError, too
-        raise CheckpointError(f"{folder} is in use by another process; end that one first") from None
-    except OSError as error:
-        raise CheckpointError(f"cannot write {folder}: {error.strerror}; choose a folder that can be written") from None
-    try:
+    with contextlib.ExitStack() as stack:
+        with told_as(CheckpointError, folder), clock.paused():
+            stack.enter_context(held(folder / LOCK, patience=_PATIENCE))
         yield
-    finally:
-        lock.release()

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from eigen_jax.architecture import count_flops, count_parameters
+from eigen_jax.search import read_genome
 from experiments.command_line import Parser, absolute_path, positive
-from experiments.networks import choose_classes, read_architecture
+from experiments.networks import choose_classes
 from experiments.progress import describe
 from experiments.runner import run_command
 from experiments.screen import show
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         arguments = parser.parse_args(argv)
-        architecture = read_architecture(arguments.genome)
+        architecture = read_genome(arguments.genome)
         num_classes = choose_classes(arguments.genome, architecture, arguments.num_classes)
         show("\n".join(describe(architecture, num_classes=num_classes)))
         show(f"parameters      {count_parameters(architecture, num_classes=num_classes):,}")

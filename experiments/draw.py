@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eigen_jax.lineage import Reference
 from eigen_jax.report import (
     draw_architecture,
     draw_duplication,
@@ -19,8 +18,9 @@ from eigen_jax.report import (
     read_result,
     save_figure,
 )
+from eigen_jax.search import read_genome
 from experiments.command_line import Parser, absolute_path, positive
-from experiments.networks import choose_classes, read_architecture
+from experiments.networks import choose_classes
 from experiments.runner import run_command
 from experiments.screen import show
 
@@ -65,7 +65,7 @@ def draw_network(genome: Path, stem: Path, *, num_classes: int | None = None) ->
         SettingsError, ArchitectureError: the file cannot be read, or is no genome.
         ReportError: a picture cannot be written.
     """
-    architecture = read_architecture(genome)
+    architecture = read_genome(genome)
     num_classes = choose_classes(genome, architecture, num_classes)
     stem = stem.with_suffix("") if stem.suffix in (".png", ".svg") else stem
     return [*save_figure(draw_architecture(architecture, num_classes=num_classes), stem)]
@@ -87,9 +87,9 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
     """
     result, individuals = read_result(folder), read_record(folder)
     paths = [*save_figure(plot_progress([individuals], title=folder.resolve().name), output / "progress")]
-    if result["network"] is None:
+    if result.found is None:
         return paths
-    found = find_individual(individuals, Reference(**result["network"]["individual"]))
+    found = find_individual(individuals, result.found)
     classes = choose_classes(folder / "network" / "genome.json", found.architecture, num_classes)
     title = f"{folder.resolve().name}: individual {found.generation}.{found.index}"
     paths += save_figure(draw_architecture(found.architecture, num_classes=classes, title=title), output / "network")

@@ -8,13 +8,14 @@ with those at the end of the run: on the same machine and versions they are equa
 """
 
 import argparse
+import contextlib
+import dataclasses
 import functools
 import io
-import reprlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,13 @@ from flax import linen as nn
 
 from eigen_jax.architecture import count_parameters
 from eigen_jax.builder import build_network
-from eigen_jax.data import Dataset, load_dataset
-from eigen_jax.data.types import DatasetName
-from eigen_jax.files import JSONError, explain, read_json, write_bytes
+from eigen_jax.data import DataConfig, Dataset, load_dataset
+from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.platforms import check_devices_are_there
-from eigen_jax.search import RunFolderError, digest_logits, load_network
-from eigen_jax.search.folder import with_former_settings
+from eigen_jax.search import FinalOn, RunFolderError, digest_logits, load_network
+from eigen_jax.store import files
+from eigen_jax.store.records import JSONError, Text, convert
+from eigen_jax.store.run_files import RunResult, read_result, read_settings, with_former_settings
 from eigen_jax.training import ComputeDtype, accuracy, predict
 from experiments.command_line import Parser, absolute_path
 from experiments.networks import check_takes
@@ -56,24 +58,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(lambda: _evaluate(parser.parse_args(argv)))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Evaluated:
+    """What settings.json says of a run's data, and of how its network is asked."""
+
+    data_dir: Text | None
+    cache_dir: Text | None
+    data_fingerprint: str
+    dataset: DatasetName
+    validation_size: int
+    split_seed: int
+    preprocessing: Preprocessing
+    eval_batch_size: int
+    dtype: ComputeDtype
+    final_on: FinalOn
+    final_steps: int
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
+    run_dir = arguments.run_dir
     check_devices_are_there()  # before the weights are put there
-    architecture, variables = load_network(arguments.run_dir)
-    name, settings, fingerprint = _read_settings(arguments.run_dir, arguments)
-    configure(settings)
-    dataset = load_dataset(settings.data_config(name))
-    if dataset.fingerprint != fingerprint:
+    architecture, variables = load_network(run_dir)
+    run, config = _read_settings(run_dir, arguments)
+    configure(Settings(cache_dir=config.cache_dir))
+    dataset = load_dataset(config)
+    if dataset.fingerprint != run.data_fingerprint:
         raise RunFolderError(
-            f"{arguments.run_dir} was made with other data than those in {settings.data_dir or 'the cache'};"
-            " name the right ones with --data-dir"
+            f"{run_dir} was made with other data than those in {config.data_dir or 'the cache'}; name the right ones"
+            " with --data-dir"
         )
     check_takes(architecture, dataset)
-    network = build_network(architecture, num_classes=dataset.num_classes, dtype=settings.dtype)
-    _check_weights(arguments.run_dir, variables, network, dataset)
-    result = _read_result(arguments.run_dir)
+    network = build_network(architecture, num_classes=dataset.num_classes, dtype=run.dtype)
+    _check_weights(run_dir, variables, network, dataset)
+    result = None
+    with contextlib.suppress(RunFolderError):  # there is none that can be read
+        result = read_result(run_dir)
 
     def logits_of(images: Any) -> np.ndarray:
-        return predict(variables, images, network=network, batch_size=settings.eval_batch_size)
+        return predict(variables, images, network=network, batch_size=run.eval_batch_size)
 
     logits = logits_of(dataset.test_images)
     if arguments.logits is not None:
@@ -83,7 +105,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         f"{count_parameters(architecture, num_classes=dataset.num_classes):,} parameters"
     )
     show(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
-    _tell_validation(dataset, logits_of, trained_on=_saw_validation(settings, result))
+    reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
+    note = ", which it was trained on" if _saw_validation(run, result) else ""
+    show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
     show(f"logits               {_compare(result, logits)}")
 
 
@@ -97,81 +121,40 @@ def _check_weights(run_dir: Path, variables: Any, network: nn.Module, dataset: D
         )
 
 
-def _saw_validation(settings: Settings, result: Mapping[str, Any]) -> bool:
+def _saw_validation(run: _Evaluated, result: RunResult | None) -> bool:
     """Whether the weights were trained on the validation images; those of a search never are."""
-    finally_trained = settings.final_steps > 0 and result.get("final_cause") is None
-    return finally_trained and settings.final_on != "train"
+    is_final = run.final_steps > 0 and (result is None or result.final_cause is None)
+    return is_final and run.final_on != "train"
 
 
-def _tell_validation(dataset: Dataset, logits_of: Any, *, trained_on: bool) -> None:
-    reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
-    note = ", which it was trained on" if trained_on else ""
-    show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
-
-
-def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[DatasetName, Settings, str]:
-    """The data set's name, the settings, and the data's fingerprint of a run.
-
-    Raises:
-        RunFolderError: settings.json does not say them.
-        SettingsError: it names a data set that there is not.
-    """
-    path = run_dir / "settings.json"
-    wanted = ("validation_size", "split_seed", "preprocessing", "eval_batch_size", "dtype", "final_on", "final_steps")
-    try:
-        content = read_json(path)
-        settings = with_former_settings(dict(content["settings"]), Settings().outcome())
-        _check_says_how_data_were_prepared(path, settings)
-        folders = content["folders"]
-        name, fingerprint = settings["dataset"], settings["data_fingerprint"]
-        values: dict[str, Any] = {each: settings[each] for each in wanted}
-        if any(type(value) is not type(getattr(Settings(), each)) for each, value in values.items()):
-            raise TypeError
-        if values["dtype"] not in get_args(ComputeDtype):
-            raise ValueError
-        for each in ("data_dir", "cache_dir"):
-            if (place := getattr(arguments, each) or folders[each]) is not None:
-                if "\0" in str(place):
-                    raise ValueError
-                values[each] = Path(place)
-    except RunFolderError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError):
-        raise RunFolderError(
-            f"{path} is missing, damaged or of no experiment; name the folder of a finished run"
-        ) from None
-    if name not in get_args(DatasetName):
-        known = ", ".join(get_args(DatasetName))
-        raise SettingsError(f"{path} names the data set {reprlib.repr(name)}; known are {known}")
-    return cast(DatasetName, name), Settings(**values), fingerprint
-
-
-def _check_says_how_data_were_prepared(path: Path, settings: Mapping[str, Any]) -> None:
-    """Checks that settings are those of a command, not of `run_search`, which is given its data ready made.
-
-    Raises:
-        RunFolderError: they are those of `run_search`.
-    """
+def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evaluated, DataConfig]:
+    """What the settings of a run say, and its data, where the command line or the run says that they lie."""
+    recorded, path = read_settings(run_dir), run_dir / "settings.json"
+    settings = with_former_settings(recorded.settings, {"dtype": None})
     if "data_fingerprint" in settings and not settings.keys() & {"validation_size", "split_seed", "preprocessing"}:
         raise RunFolderError(
             f"{path} does not say how the data were prepared, for its search was started from Python; evaluate its"
             " network there, with the weights that eigen_jax.load_network gives"
         )
-
-
-def _read_result(run_dir: Path) -> dict[str, Any]:
-    """The content of a run's result.json; empty where there is none that can be read."""
     try:
-        content = read_json(run_dir / "result.json")
-    except (OSError, JSONError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        run = convert(settings | recorded.folders, _Evaluated)
+    except JSONError as error:
+        raise RunFolderError(f"{path} is of no experiment ({error}); name the folder of a finished run") from None
+    config = DataConfig(
+        name=run.dataset,
+        data_dir=arguments.data_dir or (Path(run.data_dir) if run.data_dir else None),
+        cache_dir=arguments.cache_dir or (Path(run.cache_dir) if run.cache_dir else None),
+        validation_size=run.validation_size,
+        split_seed=run.split_seed,
+        preprocessing=run.preprocessing,
+    )
+    return run, config
 
 
-def _compare(result: Mapping[str, Any], logits: np.ndarray) -> str:
-    if "test_logits" not in result:
+def _compare(result: RunResult | None, logits: np.ndarray) -> str:
+    if result is None or result.test_logits is None:
         return "not compared: the run has no result.json that says what they were"
-    if result["test_logits"] == digest_logits(logits):
+    if result.test_logits == digest_logits(logits):
         return "identical to those at the end of the run, to the last bit"
     return "other than those at the end of the run: another machine, other versions or other weights"
 
@@ -179,10 +162,8 @@ def _compare(result: Mapping[str, Any], logits: np.ndarray) -> str:
 def _write_logits(path: Path, logits: np.ndarray) -> None:
     buffer = io.BytesIO()  # to a file, NumPy does not say why it could not write
     np.save(buffer, logits)
-    try:
-        write_bytes(path, buffer.getvalue())
-    except OSError as error:
-        raise SettingsError(f"cannot write {path}: {explain(error, 'name a file that can be written')}") from None
+    with files.told_as(SettingsError, path, "name a file that can be written"):
+        files.write(path, buffer.getvalue())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import jax
 
 from eigen_jax.data import Dataset
 from eigen_jax.executor import Executor, InlineExecutor, PoolExecutor, ProcessWorkers
-from eigen_jax.resumable import ShouldStop
+from eigen_jax.store.locks import ShouldStop
 from eigen_jax.training import Teacher
 from experiments import compilation_cache
 from experiments.allocator import KEPT_ENVIRONMENT

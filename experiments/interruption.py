@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-from eigen_jax.resumable import ShouldStop, StoppedError
+from eigen_jax.store.locks import ShouldStop, StoppedError
 
 _HANGUP = getattr(signal, "SIGHUP", None)  # which Windows has not
 

@@ -1,30 +1,14 @@
-"""Networks in files: reading them, and telling what is wrong with them."""
+"""What a network is for: how many classes, and which images."""
 
+import contextlib
 import sys
 from pathlib import Path
 
-from eigen_jax.architecture import Architecture, ArchitectureError, count_parameters, fingerprint, from_json
+from eigen_jax.architecture import Architecture, ArchitectureError, count_parameters, fingerprint
 from eigen_jax.data import Dataset
-from eigen_jax.files import JSONError, read_json
-from experiments.settings import SettingsError
+from eigen_jax.store.run_files import RunFolderError, read_result
 
 _ASSUMED = 10  # classes, of a network that nothing is known of
-
-
-def read_architecture(path: Path) -> Architecture:
-    """Reads the genome.json of a network.
-
-    Raises:
-        SettingsError: the file cannot be read.
-        ArchitectureError: it describes no network; the message names the file.
-    """
-    try:
-        return from_json(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise SettingsError(f"cannot read {path}: {reason}; name the genome.json of a network") from None
-    except ArchitectureError as error:
-        raise ArchitectureError(f"{path}: {error}") from None
 
 
 def choose_classes(genome: Path, architecture: Architecture, asked: int | None) -> int:
@@ -48,12 +32,10 @@ def choose_classes(genome: Path, architecture: Architecture, asked: int | None) 
 def _recorded_classes(genome: Path, architecture: Architecture) -> int | None:
     """What result.json of the run that a genome.json lies in says of its classes."""
     for folder in (genome.parent, genome.parent.parent):
-        try:
-            network = read_json(folder / "result.json")["network"]
-            if network["fingerprint"] == fingerprint(architecture) and type(network["parameters"]) is int:
-                return _classes_of(architecture, network["parameters"])
-        except (OSError, JSONError, KeyError, TypeError):  # of any other file, or of none
-            continue
+        with contextlib.suppress(RunFolderError):  # there is none, or one of anything else
+            network = read_result(folder).network
+            if network is not None and network.fingerprint == fingerprint(architecture):
+                return _classes_of(architecture, network.parameters)
     return None
 
 

@@ -24,12 +24,21 @@ from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.errors import ConfigError
-from eigen_jax.resumable import Care, ShouldStop
-from eigen_jax.search import RunFolder, SearchConfig, check_data, check_run_folder, describe_training, train_network
+from eigen_jax.resumable import Care
+from eigen_jax.search import (
+    RunFolder,
+    SearchConfig,
+    check_data,
+    check_run_folder,
+    describe_training,
+    read_genome,
+    train_network,
+)
+from eigen_jax.store.locks import ShouldStop
 from eigen_jax.training import DivergedError, Teacher
 from experiments.command_line import parse_with_dataset, read_path
 from experiments.interruption import held_off
-from experiments.networks import check_takes, read_architecture
+from experiments.networks import check_takes
 from experiments.presets import PRESETS
 from experiments.progress import TrainingBar, percent
 from experiments.runner import configure, run_command
@@ -53,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
         check_settings(name, settings)
         settings = configure(settings)
-        architecture = read_architecture(named[0])
+        architecture = read_genome(named[0])
         if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[name].values()]:
             # The preset's folder is that of the search, which often is where the network comes from.
             folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")

@@ -13,14 +13,8 @@ from eigen_jax.data import load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.errors import EigenError
 from eigen_jax.platforms import check_devices_are_there
-from eigen_jax.search import (
-    BarrenSearchError,
-    SearchResult,
-    check_data,
-    check_run_folder,
-    read_notes,
-    run_search,
-)
+from eigen_jax.search import BarrenSearchError, RunFolderError, SearchResult, check_data, check_run_folder, run_search
+from eigen_jax.store.run_files import read_settings
 from experiments.allocator import keep_freed_memory
 from experiments.command_line import parse
 from experiments.compilation_cache import keep_compiled
@@ -184,7 +178,10 @@ def _set_switches_aside() -> None:
 
 def _threads(settings: Settings) -> int:
     """The threads that are asked for, else those of the run, else all cores: the last bits depend on them."""
-    machine = read_notes(settings.run_dir).get("machine")
+    try:
+        machine = read_settings(settings.run_dir).machine
+    except RunFolderError:  # there is none, or a damaged one
+        machine = None
     before = machine.get("threads") if isinstance(machine, dict) else None
     if not isinstance(before, int) or before < 1:
         return settings.threads or cores()

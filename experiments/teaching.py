@@ -1,6 +1,7 @@
 """The teacher that settings ask for: trained where it is not there yet, and asked as they say."""
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator
 
@@ -9,11 +10,13 @@ from rich.console import Console
 
 from eigen_jax.data import Dataset, join_validation
 from eigen_jax.data.types import DatasetName
-from eigen_jax.resumable import Care, ShouldStop, StoppedError, never
+from eigen_jax.resumable import Care
+from eigen_jax.store.locks import ShouldStop, never
 from eigen_jax.teacher import (
     CachedLogits,
     Ensemble,
     LogitsCost,
+    LogitsLayout,
     MappedLogits,
     TeacherConfig,
     TeacherError,
@@ -86,15 +89,18 @@ def prepare_teacher(
     """
     if settings.teacher == "none":
         return None
+    layout = LogitsLayout(
+        num_classes=dataset.num_classes, pad=settings.pad, flip=settings.flip, views=settings.teacher_views
+    )
     joined = settings.final_on == "train+validation"
     images = join_validation(dataset).train_images if joined else dataset.train_images
     if settings.teacher_logits is not None:
-        return _read_file(name, settings, dataset, images, console)
+        return _read_file(name, settings, layout, images, console)
     ensemble = train_teacher(settings, dataset, console, should_stop)
     if settings.teacher == "live":
-        _tell_live_cost(ensemble, settings, images, console)
+        _tell_live_cost(ensemble, settings, layout, images, console)
         return ensemble
-    return _cache(ensemble, settings, dataset, images, console, should_stop)
+    return _cache(ensemble, settings, layout, dataset.fingerprint, images, console, should_stop)
 
 
 def train_teacher(settings: Settings, dataset: Dataset, console: Console, should_stop: ShouldStop = never) -> Ensemble:
@@ -118,17 +124,11 @@ def train_teacher(settings: Settings, dataset: Dataset, console: Console, should
 
 
 def _read_file(
-    name: DatasetName, settings: Settings, dataset: Dataset, images: Array, console: Console
+    name: DatasetName, settings: Settings, layout: LogitsLayout, images: Array, console: Console
 ) -> CachedLogits | MappedLogits:
     path = settings.teacher_logits
     assert path is not None
-    logits = read_logits(
-        path,
-        num_examples=images.shape[0],
-        pad=settings.pad,
-        flip=settings.flip,
-        num_classes=dataset.num_classes,
-    )
+    logits = read_logits(path, layout, num_examples=images.shape[0])
     console.print(f"Teacher for {name}: the logits in {path}", style="bold", soft_wrap=True)
     return logits
 
@@ -136,46 +136,39 @@ def _read_file(
 def _cache(
     ensemble: Ensemble,
     settings: Settings,
-    dataset: Dataset,
+    layout: LogitsLayout,
+    data_fingerprint: str,
     images: Array,
     console: Console,
     should_stop: ShouldStop,
 ) -> CachedLogits | MappedLogits:
     with TeacherConsole(console) as observer:
 
-        def on_progress(done: int, total: int) -> None:
-            observer.caching_progress(done, total)
-            if should_stop():
-                raise StoppedError("the teacher's logits are computed anew by the same command")
-
         def on_start(cost: LogitsCost, rate: float) -> None:
             observer.caching_started(cost, rate)
             live = f"--teacher live: about {_step_cost(settings, rate)}"
-            if settings.teacher_views == "all":
-                center = logits_cost(
-                    cost.images, num_classes=dataset.num_classes, pad=settings.pad, flip=settings.flip, views="center"
-                )
+            if layout.views == "all":
+                center = logits_cost(cost.images, dataclasses.replace(layout, views="center"))
                 live = f"--teacher-views center: {describe_cost(center, rate)}; {live}"
             observer.print(f"  instead of it, {live}", "dim")
 
         return cache_logits(
             ensemble,
             images,
-            data_fingerprint=dataset.fingerprint,
-            num_classes=dataset.num_classes,
-            pad=settings.pad,
-            flip=settings.flip,
-            views=settings.teacher_views,
+            layout,
+            data_fingerprint=data_fingerprint,
             cache_dir=settings.cache_folder(),
             batch_size=settings.eval_batch_size,
             on_start=on_start,
-            on_progress=on_progress,
+            on_progress=observer.caching_progress,
             should_stop=should_stop,
         )
 
 
-def _tell_live_cost(ensemble: Ensemble, settings: Settings, images: Array, console: Console) -> None:
-    rate = measure_rate(ensemble, images, pad=settings.pad, flip=settings.flip, batch_size=settings.batch_size)
+def _tell_live_cost(
+    ensemble: Ensemble, settings: Settings, layout: LogitsLayout, images: Array, console: Console
+) -> None:
+    rate = measure_rate(ensemble, images, layout, batch_size=settings.batch_size)
     console.print(f"Live teacher: about {_step_cost(settings, rate)}", style="bold", soft_wrap=True)
 
 

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eigen_jax import checkpoint
 from eigen_jax.architecture import Architecture, Layer
 from eigen_jax.data import Dataset
 from eigen_jax.executor import InlineExecutor, Job, Outcome, PoolExecutor
 from eigen_jax.executor.processes import python_path
-from eigen_jax.resumable import Care, StoppedError, never
+from eigen_jax.resumable import Care
+from eigen_jax.store import checkpoint
+from eigen_jax.store.locks import StoppedError, never
 from eigen_jax.training import TrainConfig
 
 CONFIG = TrainConfig(batch_size=8, learning_rate=0.05, decay_steps=(), pad=0, flip=False, eval_batch_size=16)

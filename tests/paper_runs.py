@@ -18,9 +18,9 @@ from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, Layer, fingerprint
 from eigen_jax.data import DataConfig, Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
-from eigen_jax.files import write_json
 from eigen_jax.lineage import Individual, Landmark, Reference
 from eigen_jax.report import NOT_MEASURED
+from eigen_jax.store.records import write_json
 from eigen_jax.teacher import DataRecord, EnsembleRecord, MemberRecord, TeacherConfig, TeacherRecord
 from experiments.reproduce import command
 from experiments.reproduce.catalogue import EXPERIMENTS
@@ -112,7 +112,7 @@ class FakeMakers:
             settings,
             final_validation_accuracy=None if self.diverges else accuracy + 0.1,
             test_accuracy=None if self.diverges else accuracy,
-            network={"fingerprint": fingerprint(architecture)},
+            network={"fingerprint": fingerprint(architecture), "layers": 1, "parameters": 1, "flops": 1},
             seconds={"final": 7.0},
             mimicry=None,
         )

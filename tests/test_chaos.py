@@ -16,9 +16,10 @@ import pytest
 from commands_data import SEARCH
 from report_data import individual
 
-from eigen_jax import checkpoint, lineage
+from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, Layer, to_json
 from eigen_jax.lineage import Individual, Landmark
+from eigen_jax.store import checkpoint
 from experiments.chaos import __main__ as chaos
 from experiments.chaos import campaign
 from experiments.chaos.__main__ import DIFFERENT, digits_command, table
@@ -115,7 +116,7 @@ def test_an_individual_too_few_or_too_many_is_a_difference():
         ("run/result.json", result(network={"layers": 2}), "result.json: network.layers is 2, and 1 in the uninterru"),
         ("run/result.json", result(more="x" * 100), f"result.json: more is {'x' * 57}..., and None in the uninterru"),
         ("run/network/genome.json", to_json(EMPTY), "the network found has another architecture than that of"),
-        ("run/lineage.jsonl", "nothing\n", "line 1: the line is not JSON"),
+        ("run/lineage.jsonl", "nothing\n", "line 1: the line is damaged"),
         ("run/individuals", "", "run/individuals was left behind"),
         ("run/network/.0.saving", "", "run/network/.0.saving was left behind"),
         ("teacher/t.json.partial", "", "teacher/t.json.partial was left behind"),

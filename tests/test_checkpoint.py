@@ -1,11 +1,11 @@
 """Checkpoints: round trips, what is kept, and what is passed over after a kill or damage."""
 
-import contextlib
 import hashlib
 import itertools
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -25,8 +25,10 @@ from flax import struct
 from odd_names import ODD_NAMES
 from refusals import refuses
 
-from eigen_jax import checkpoint
-from eigen_jax.checkpoint import CheckpointError
+from eigen_jax.store import checkpoint
+from eigen_jax.store.checkpoint import CheckpointError
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @struct.dataclass
@@ -284,10 +286,33 @@ def test_a_kill_before_any_change_of_names_leaves_a_whole_checkpoint(tmp_path, m
     assert kills > 3
 
 
+SAVING_THREADS = """
+import sys, threading
+import jax.numpy as jnp
+from eigen_jax.store import (checkpoint)
+
+def work(folder):
+    for step in range(1, 5):
+        checkpoint.save(folder, step, {"state": {"value": jnp.full(4_000, float(step))}})
+        assert checkpoint.restore(folder, "state")["value"][0] == step
+
+threads = [threading.Thread(target=work, args=(f"{sys.argv[1]}/{name}",)) for name in "abc"]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+
+
+def test_threads_that_save_and_restore_at_once_do_not_wait_for_each_other_forever(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", SAVING_THREADS, str(tmp_path)], env=environment, timeout=60, check=True)
+    assert [checkpoint.latest_step(tmp_path / name) for name in "abc"] == [4, 4, 4]
+    assert [value_of(tmp_path / name) for name in "abc"] == [4, 4, 4]
+
+
 SAVER = """
 import itertools, sys
 import jax.numpy as jnp
-from eigen_jax import checkpoint
+from eigen_jax.store import (checkpoint)
 for step in itertools.count(1):
     checkpoint.save(sys.argv[1], step, {"state": {"value": jnp.full(200_000, float(step))}}, keep=2)
     print(step, flush=True)
@@ -297,7 +322,7 @@ for step in itertools.count(1):
 @pytest.mark.slow  # Quick: the test before.
 @pytest.mark.parametrize("delay", [0.0, 0.03, 0.07])
 def test_sigkill_at_any_moment_leaves_a_whole_checkpoint(tmp_path, delay):
-    environment = os.environ | {"PYTHONPATH": str(Path(checkpoint.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", SAVER, str(tmp_path)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
@@ -341,7 +366,7 @@ def test_a_folder_may_have_any_name(tmp_path, name):
 
 @pytest.fixture
 def folder_that_orbax_reads_as_a_pattern(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "_plainly_named", contextlib.nullcontext)
+    monkeypatch.setattr(checkpoint, "_PLAIN_PATH", re.compile(".*"))
     return tmp_path / "run [1]"
 
 

@@ -38,17 +38,18 @@ def test_the_classes_are_those_of_the_run_that_a_genome_lies_in(tmp_path, capsys
         return out.splitlines()[-2].split()[1], error
 
     # 2 kernels of 1, 2 scales, 2 biases, and 2 + 1 for each class.
-    found = {"fingerprint": fingerprint(network), "parameters": 6 + 3 * 3}
-    result.write_text(json.dumps({"network": found}))
+    found = {"fingerprint": fingerprint(network), "layers": 1, "parameters": 6 + 3 * 3, "flops": 76}
+    others: dict[str, Any] = {"schema_version": 2, "test_accuracy": 0.5, "seconds": {"final": 1.0}, "mimicry": None}
+    result.write_text(json.dumps({**others, "network": found}))
     assert shown() == ("15", "")
     assert shown("--num-classes", "4") == ("18", "")
     note = (
         f"nothing says how many classes the network of {genome} tells apart: 10 are assumed; --num-classes says another"
         " number\n"
     )
-    others: list[Any] = [found | {"fingerprint": "0"}, found | {"parameters": 16}, found | {"parameters": 6}, [], None]
-    for other in others:
-        result.write_text(json.dumps({"network": other}))
+    wrong: list[Any] = [found | {"fingerprint": "0"}, found | {"parameters": 16}, found | {"parameters": 6}, [], None]
+    for network_record in wrong:
+        result.write_text(json.dumps({**others, "network": network_record}))
         assert shown() == ("36", note)
     result.write_text("{")
     assert shown() == ("36", note)
@@ -94,7 +95,7 @@ UNREADABLE = "; name the genome.json of a network"
     [
         (["{folder}/none"], f"cannot read {{folder}}/none: No such file or directory{UNREADABLE}"),
         (["{folder}"], f"cannot read {{folder}}: Is a directory{UNREADABLE}"),
-        (["{folder}/binary"], f"cannot read {{folder}}/binary: it is no text{UNREADABLE}"),
+        (["{folder}/binary"], "{folder}/binary: the architecture is not valid JSON: it is no text in UTF-8"),
         (["{folder}/list"], "{folder}/list: "),
         (
             ["x", "--num-classes", "0"],

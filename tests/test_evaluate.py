@@ -23,11 +23,11 @@ from commands_data import (
     watch_dtypes,
 )
 
-from eigen_jax import checkpoint
 from eigen_jax.architecture import Architecture, Layer, to_json
 from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig, Dataset, load_dataset
 from eigen_jax.search import load_network
+from eigen_jax.store import checkpoint
 from eigen_jax.training import predict
 from experiments import evaluate
 
@@ -171,13 +171,14 @@ def drop_a_byte(folder: Path) -> None:
 
 
 GENOME = "network/genome.json"
-DAMAGED = "{run}/settings.json is missing, damaged or of no experiment; name the folder of a finished run"
+DAMAGED = "{run}/settings.json is damaged ("
+OF_NO_EXPERIMENT = "{run}/settings.json is of no experiment ("
 FROM_PYTHON = (
     "{run}/settings.json does not say how the data were prepared, for its search was started from Python; evaluate its"
     " network there, with the weights that eigen_jax.load_network gives"
 )
 OTHER_DATA = "{run} was made with other data than those in the cache; name the right ones with --data-dir"
-OTHER_SET = "{run}/settings.json names the data set 'mnist'; known are cifar10, cifar100, digits"
+OTHER_SET = "{run}/settings.json is of no experiment (Invalid enum value 'mnist' - at `$.dataset`); "
 OTHER_IMAGES = (
     "the network takes images of 32 x 32 x 3, and those of digits are 8 x 8 x 1; choose the data set it is for"
 )
@@ -198,13 +199,16 @@ def from_python(folder: Path) -> None:
     [
         (settle(data_fingerprint="0" * 64), OTHER_DATA),
         (settle(dataset="mnist"), OTHER_SET),
-        (lambda folder: (folder / "settings.json").unlink(), DAMAGED),
+        (
+            lambda folder: (folder / "settings.json").unlink(),
+            "cannot read {run}/settings.json: No such file",
+        ),
         (write("settings.json", '{"settings": {'), DAMAGED),
-        (change_settings(lambda content: content.pop("folders")), DAMAGED),
-        (settle(validation_size="many"), DAMAGED),
-        (settle(dtype="float16"), DAMAGED),
+        (change_settings(lambda content: content.pop("folders")), OF_NO_EXPERIMENT),
+        (settle(validation_size="many"), OF_NO_EXPERIMENT),
+        (settle(dtype="float16"), OF_NO_EXPERIMENT),
         (change_settings(lambda content: content.update(settings=["seed"])), DAMAGED),
-        (settle(eval_batch_size=None), DAMAGED),
+        (settle(eval_batch_size=None), OF_NO_EXPERIMENT),
         (from_python, FROM_PYTHON),
         (write(GENOME, "{"), "{run}"),
         (write(GENOME, b"\xff\xfe"), "{run}"),

@@ -12,13 +12,15 @@ from executor_data import CONFIG, Fair, after, check_as_inline, elsewhere, leave
 from jax import numpy as jnp
 from training_data import wait_for_background
 
-from eigen_jax import checkpoint, clock, platforms, resumable
-from eigen_jax.checkpoint import CheckpointError
+from eigen_jax import clock, platforms, resumable
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import InlineExecutor, Job, Outcome, jobs, prepare_job, run_job, session
 from eigen_jax.executor.interface import Finished, Overdue, Progress
-from eigen_jax.resumable import Care, Seconds, StoppedError, never
+from eigen_jax.resumable import Care, Seconds
+from eigen_jax.store import checkpoint
+from eigen_jax.store.checkpoint import CheckpointError
+from eigen_jax.store.locks import StoppedError, never
 from eigen_jax.training import Programs, batch_shapes, loop, programs
 
 WILD = dataclasses.replace(CONFIG, learning_rate=1e30)

@@ -16,7 +16,8 @@ from executor_data import make_job
 
 from eigen_jax.executor import ExecutorError, Job, Outcome, PoolExecutor, pool
 from eigen_jax.executor.interface import Died, Finished, Message, Overdue, Progress, Ready, Refused, Stopped
-from eigen_jax.resumable import Seconds, StoppedError
+from eigen_jax.resumable import Seconds
+from eigen_jax.store.locks import StoppedError
 
 KILLED = Died("was killed by SIGKILL")
 LOST = Died("exited with code 1")

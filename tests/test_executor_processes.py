@@ -30,12 +30,12 @@ from executor_data import (
     make_jobs,
 )
 
-from eigen_jax import checkpoint
 from eigen_jax.data import Dataset
 from eigen_jax.executor import ExecutorError, InlineExecutor, PoolExecutor, ProcessWorkers
 from eigen_jax.executor.interface import Died, Ready
 from eigen_jax.executor.processes import ProcessWorker
-from eigen_jax.teacher import read_logits
+from eigen_jax.store import checkpoint
+from eigen_jax.teacher import LogitsLayout, read_logits
 from eigen_jax.teacher.logits import MappedLogits
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="this system has no /proc/<pid>/task")
@@ -338,7 +338,8 @@ def test_the_number_of_threads_of_a_worker_is_what_its_environment_says(dataset)
 def test_a_pickled_teacher_in_a_mapped_file_is_the_files_name_and_one_in_memory_is_whole(tmp_path):
     values = np.random.default_rng(3).normal(size=(1_000, 2, 10)).astype(np.float32)
     np.save(tmp_path / "logits.npy", values)
-    teacher = read_logits(tmp_path / "logits.npy", num_examples=1_000, pad=0, flip=True, num_classes=10, device_bytes=0)
+    layout = LogitsLayout(num_classes=10, pad=0, flip=True)
+    teacher = read_logits(tmp_path / "logits.npy", layout, num_examples=1_000, device_bytes=0)
     assert isinstance(teacher, MappedLogits)
     pickled = pickle.dumps(teacher)
     assert len(pickled) < 2_000

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from executor_data import ENVIRONMENT, Fair, Killer, check_as_inline, check_stop, forget_jobs, make_dataset, make_jobs
 
-from eigen_jax import checkpoint
 from eigen_jax.data import Dataset
 from eigen_jax.executor import ExecutorError, PoolExecutor, ray_cluster
 from eigen_jax.executor.ray_cluster import RayWorkers
+from eigen_jax.store import checkpoint
 
 CPUS = 0.5  # of a worker, so that one core is enough for two
 

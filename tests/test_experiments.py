@@ -29,12 +29,13 @@ from commands_data import (
 from odd_names import ODD_NAMES
 
 import eigen_jax
-from eigen_jax import checkpoint, lineage
+from eigen_jax import lineage
 from eigen_jax.architecture import count_parameters
-from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.errors import ConfigError, EigenError
-from eigen_jax.resumable import StoppedError
 from eigen_jax.search import RunFolderError, SearchResult, load_network
+from eigen_jax.store import checkpoint
+from eigen_jax.store.checkpoint import CheckpointError
+from eigen_jax.store.locks import StoppedError
 from eigen_jax.teacher import read_teacher
 from eigen_jax.training import DivergedError
 from experiments import describe, evaluate, retrain, runner, teacher

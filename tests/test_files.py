@@ -7,7 +7,7 @@ permissions do not bind, and a matter of permissions for others.
 
 import contextlib
 import errno
-import json
+import hashlib
 import math
 import os
 import resource
@@ -17,22 +17,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from refusals import refuses
 
-from eigen_jax import checkpoint, files, lineage
+from eigen_jax import lineage
 from eigen_jax.architecture import Architecture
-from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data.cache import read_arrays, write_arrays
 from eigen_jax.evolution import Phase
 from eigen_jax.executor import Outcome
-from eigen_jax.files import JSONError
 from eigen_jax.lineage import Fate, Individual, LineageError
 from eigen_jax.report import ReportError
 from eigen_jax.report.files import write_bytes as write_report
 from eigen_jax.search import RunFolder, RunFolderError
 from eigen_jax.search.journal import Journal
+from eigen_jax.store import checkpoint, files
+from eigen_jax.store.checkpoint import CheckpointError
+from eigen_jax.store.records import read_json, write_json
+from eigen_jax.store.run_files import RunResult, RunSeconds
 from experiments.evaluate import _write_logits
 from experiments.settings import SettingsError
 
@@ -126,6 +129,12 @@ def individual(generation: int, **fields: Any) -> Individual:
     return Individual(generation=generation, **made | fields)
 
 
+def result(*, test_accuracy: float | None = None, final_cause: str | None = None) -> RunResult:
+    return RunResult(
+        test_accuracy=test_accuracy, final_cause=final_cause, network=None, seconds=RunSeconds(final=None), mimicry=None
+    )
+
+
 def test_a_file_is_replaced_as_a_whole_or_added_to_and_is_no_folder(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_bytes(b"old")
@@ -136,20 +145,20 @@ def test_a_file_is_replaced_as_a_whole_or_added_to_and_is_no_folder(tmp_path: Pa
         assert path.read_bytes() == b"old"
         assert (tmp_path / "file.json.partial").read_bytes() == b"new"
     assert contents(tmp_path) == {"file.json": b"new"}
-    files.write_json(path, {"ä": [1, 0.5, None]})
-    assert files.read_json(path) == {"ä": [1, 0.5, None]}
-    files.write_text(path, "ä\n")
+    write_json(path, {"ä": [1, 0.5, None]})
+    assert read_json(path) == {"ä": [1, 0.5, None]}
+    files.write(path, "ä\n")
     assert path.read_bytes() == b"\xc3\xa4\n"
     for content in (b"one", b"two"):
-        files.append_bytes(tmp_path / "other", content)
+        files.append(tmp_path / "other", content)
     assert contents(tmp_path)["other"] == b"onetwo"
     for folder in (tmp_path, Path(".")):
         with pytest.raises(IsADirectoryError) as caught:
-            files.write_bytes(folder, b"")
+            files.write(folder, b"")
         assert caught.value.strerror == "Is a directory"
     for wrong, error in ((tmp_path, IsADirectoryError), (tmp_path / "none", FileNotFoundError)):
         with pytest.raises(error):
-            files.read_json(wrong)
+            read_json(wrong)
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt(), ValueError("no")])
@@ -166,38 +175,21 @@ def test_an_error_while_writing_leaves_what_was_there(tmp_path: Path, error: Bas
         fail_halfway()
     for content in ({"a": math.nan}, {"a": {1, 2}}):
         with pytest.raises((ValueError, TypeError)):
-            files.write_json(path, content)
+            write_json(path, content)
     assert contents(tmp_path) == {"file": b"old"}
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"", "Expecting value: line 1 column 1 (char 0)"),
-        (b"\xff\xfe", "it is no text in UTF-8"),
-        ('"\xe9"'.encode("latin-1"), "it is no text in UTF-8"),
-        ("{}".encode("utf-16"), "it is no text in UTF-8"),
-        (b"[" * 100_000, "its arrays and objects are too deep in one another"),
-        (b"[" * 66 + b"]" * 66, "its arrays and objects are too deep in one another"),
-        (b'{"a":' * 66 + b"1" + b"}" * 66, "its arrays and objects are too deep in one another"),
-        (b"[NaN]", "it holds NaN, which is no number of JSON"),
-        (b"-Infinity", "it holds -Infinity, which is no number of JSON"),
-        (b"[1e999]", "it holds a number that is too large"),
-        (b"9" * 301, "it holds an integer of 301 digits"),
-        (b"9" * 10_000, "it holds an integer of 10,000 digits"),
-        (b'{"a":1,"b":2,"a":1}', "it holds an object with one key twice"),
-    ],
-)
-def test_unsound_json_is_one_error(tmp_path: Path, text: bytes, message: str) -> None:
-    (tmp_path / "file").write_bytes(text)
-    with refuses(JSONError, message):
-        files.read_json(tmp_path / "file")
-
-
-def test_sound_json_is_read() -> None:
-    assert files.parse_json(b"[" * 65 + b"]" * 65) == json.loads("[" * 65 + "]" * 65)
-    assert float(files.parse_json("9" * 300)) == 1e300
-    assert files.parse_json('{"a": [1, -2.5e3, true, null, "\\u00e9"]}') == {"a": [1, -2500.0, True, None, "é"]}
+def test_digests_are_of_texts_and_of_the_values_of_arrays(tmp_path: Path) -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    expected = hashlib.sha256("ä".encode() + array.tobytes()).hexdigest()
+    assert files.sha256(["ä", array]) == files.sha256(iter(["ä", np.asfortranarray(array)])) == expected
+    half = jnp.ones((2, 2), jnp.bfloat16)
+    assert (
+        files.sha256([np.asarray(half), np.ones(1, np.float32)])
+        == hashlib.sha256(b"\x80\x3f" * 4 + b"\x00\x00\x80\x3f").hexdigest()
+    )
+    (tmp_path / "file").write_bytes(b"content")
+    assert files.sha256_of_file(tmp_path / "file") == files.sha256(["content"])
 
 
 def test_a_record_and_a_run_folder_on_a_full_disk_are_as_they_were(full: Full) -> None:
@@ -214,21 +206,21 @@ def test_a_record_and_a_run_folder_on_a_full_disk_are_as_they_were(full: Full) -
     with filling(), refuses(LineageError, f"cannot write {path}: {reason}{FULL}"):
         lineage.truncate(path, 1)
     assert contents(folder) == before
-    line = f"cannot write the run folder {folder / 'run'}: {reason}{FULL}"
+    line = f"cannot write {folder / 'run'}: {reason}{FULL}"
     with RunFolder.open(folder / "run", {"seed": 1}, {}) as run:
-        run.save_result({"test_accuracy": 0.5})
+        run.save_result(result(test_accuracy=0.5))
         journal = Journal(run.journal, generation=0, phase=Phase.PRIMARY)
         journal.add(0, 0, Outcome(fitness=0.5))
         before = contents(folder)
-        with filling(), refuses(RunFolderError, line):
-            run.save_result({"test_accuracy": 0.75, "more": "x" * 10_000})
+        with filling(), refuses(RunFolderError, f"cannot write {folder / 'run' / 'result.json'}: {reason}{FULL}"):
+            run.save_result(result(test_accuracy=0.75, final_cause="x" * 10_000))
         with filling(), refuses(RunFolderError, line.replace("run:", "run/generation.jsonl:")):
             journal.add(0, 1, Outcome(fitness=math.nan, cause="x" * 10_000))
         assert list(journal.outcomes) == [(0, 0)]
         with filling(), pytest.raises((CheckpointError, RunFolderError), match=reason):
             run.save_network(IMAGE_ONLY, {"params": {"kernel": np.ones(5_000)}})
         assert contents(folder) == before
-    refused = refuses(RunFolderError, f"cannot write the run folder {folder / 'new'}: {reason}{FULL}")
+    refused = refuses(RunFolderError, f"cannot write {folder / 'new' / 'settings.json'}: {reason}{FULL}")
     with filling(), refused, RunFolder.open(folder / "new", {"x": "y" * 9_000}, {}):
         pass
     assert contents(folder) == before
@@ -270,13 +262,13 @@ def test_files_on_a_full_disk_are_as_they_were_and_none_is_partial(
     full: Full, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, filling, reason = full
-    files.write_bytes(folder / "file", b"old")
+    files.write(folder / "file", b"old")
     write_report(folder / "page.md", b"old")
     write_arrays(folder / "arrays.npz", {"a": np.zeros(3)})
     before = contents(folder)
     with filling():
         for path in (folder / "file", folder / "new"):
-            for write in (files.write_bytes, files.append_bytes):
+            for write in (files.write, files.append):
                 with pytest.raises(OSError, match=reason) as caught:
                     write(path, bytes(5_000))
                 assert files.explain(caught.value, "choose another") == reason + FULL
@@ -298,7 +290,7 @@ def test_a_read_only_folder_is_told_of_and_is_as_it_was(
 ) -> None:
     folder = tmp_path / "disk" / "run"
     with RunFolder.open(folder, {"seed": 1}, {}) as run:
-        run.save_result({})
+        run.save_result(result())
     lineage.append(folder / "lineage.jsonl", [individual(0), individual(1)])
     checkpoint.save(folder / "checkpoints", 1, {"state": {"value": np.ones(3)}})
     before = contents(folder)
@@ -308,9 +300,9 @@ def test_a_read_only_folder_is_told_of_and_is_as_it_was(
         lineage.append(folder / "lineage.jsonl", [individual(1)])
     with refuses(LineageError, unwritten):
         lineage.truncate(folder / "lineage.jsonl", 1)
-    unwritten = f"cannot write the run folder {folder}: {reason}; choose one that can be written"
-    with refuses(RunFolderError, unwritten):
-        run.save_result({"more": 1})
+    with refuses(RunFolderError, unwritten.replace("lineage.jsonl", "result.json")):
+        run.save_result(result(test_accuracy=1.0))
+    unwritten = f"cannot write {folder}: {reason}; choose a folder that can be written"
     with refuses(RunFolderError, unwritten), RunFolder.open(folder, {"seed": 1}, {}):
         pass
     with pytest.raises(CheckpointError, match=f"^step 2 cannot be saved in .*: {reason}; choose a folder that can"):

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from eigen_jax.resumable import StoppedError
+from eigen_jax.store.locks import StoppedError
 from experiments.interruption import Interrupted, held_off
 from experiments.runner import run_command
 

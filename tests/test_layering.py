@@ -15,28 +15,27 @@ SOURCES = sorted(path for package in ("eigen_jax", "experiments") for path in (R
 
 # What each module of eigen_jax may import of eigen_jax. A folder counts as one module.
 MAY_IMPORT: dict[str, set[str]] = {
-    "files": set(),
+    "store": set(),
     "genome": set(),
     "mutation": {"genome"},
     "duplication": {"genome"},
     "evolution": {"genome", "mutation", "duplication"},
-    "architecture": {"genome", "files"},
+    "architecture": {"genome", "store"},
     "platforms": set(),
     "surroundings": set(),
     "layers": {"platforms"},
     "builder": {"architecture", "layers"},
-    "data": {"files"},
+    "data": {"store"},
     "losses": set(),
     "training": {"data", "losses", "platforms"},
-    "teacher": {"data", "losses", "training", "checkpoint", "layers", "resumable", "files", "surroundings"},
-    "checkpoint": {"files"},
+    "teacher": {"data", "losses", "training", "layers", "resumable", "store", "surroundings"},
     "clock": set(),
-    "resumable": {"training", "checkpoint", "clock"},
+    "resumable": {"training", "store", "clock"},
     "executor": {
-        *("training", "checkpoint", "builder", "architecture", "resumable", "clock", "platforms", "surroundings"),
+        *("training", "store", "builder", "architecture", "resumable", "clock", "platforms", "surroundings"),
     },
-    "lineage": {"architecture", "files"},
-    "report": {"lineage", "architecture", "files"},
+    "lineage": {"architecture", "store"},
+    "report": {"lineage", "architecture", "store"},
 }
 MAY_IMPORT["search"] = set(MAY_IMPORT) - {"report"}
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)

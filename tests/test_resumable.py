@@ -11,12 +11,15 @@ import jax
 import numpy as np
 import pytest
 from executor_data import CONFIG, SHAPE, after, make_dataset, network, same_bits
+from refusals import refuses
 
-from eigen_jax import checkpoint, resumable
+from eigen_jax import resumable
 from eigen_jax.builder import build_network
-from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
-from eigen_jax.resumable import Care, Seconds, StoppedError, TimeLimitError, Training, train_resumably
+from eigen_jax.resumable import Care, Seconds, TimeLimitError, Training, train_resumably
+from eigen_jax.store import checkpoint
+from eigen_jax.store.checkpoint import CheckpointError
+from eigen_jax.store.locks import StoppedError
 from eigen_jax.training import DivergedError, TrainState, abstract_state, init_state, train_to
 
 KEY = jax.random.key(3)
@@ -176,7 +179,8 @@ def test_a_folder_in_use_is_waited_for_and_then_refused(dataset, tmp_path, undis
     lock.acquire()
     with monkeypatch.context() as patch:
         patch.setattr(resumable, "_PATIENCE", 0.1)
-        with pytest.raises(CheckpointError, match=f"^{tmp_path} is in use by another process; end that one first$"):
+        line = f"{tmp_path} is in use by another process; wait for it or end it, or choose another folder"
+        with refuses(CheckpointError, line):
             train(dataset, tmp_path)
     assert checkpoint.latest_step(tmp_path) is None
     timer = threading.Timer(0.3, lock.release)

@@ -19,11 +19,11 @@ from commands_data import (
     write_logits,
 )
 
-from eigen_jax import checkpoint
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, fingerprint, to_json
 from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig, load_dataset
 from eigen_jax.search import load_network
+from eigen_jax.store import checkpoint
 from experiments import retrain
 from experiments.runner import INTERRUPTED
 

@@ -21,7 +21,7 @@ from executor_data import CONFIG as TRAIN
 from executor_data import make_dataset
 from refusals import refuses
 
-from eigen_jax import checkpoint, evolution, lineage, search
+from eigen_jax import evolution, lineage, search
 from eigen_jax.architecture import Architecture, fingerprint, to_json
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
@@ -33,6 +33,7 @@ from eigen_jax.lineage import Fate, Individual, Reference, without_times
 from eigen_jax.resumable import Seconds
 from eigen_jax.search import RunFolderError, SearchConfig, SearchObserver, load_network, run_search
 from eigen_jax.search.generation import Generation, Measured
+from eigen_jax.store import checkpoint
 from eigen_jax.training import abstract_state
 
 SPEC = GenomeSpec(capacity=6, input_shape=(4, 4, 1), num_classes=2, channels=(4, 8), max_flops=50_000)
@@ -404,7 +405,8 @@ def test_a_finished_run_is_mended_and_not_run_again_and_others_kept_out(dataset,
 
     class Second(SearchObserver):
         def search_started(self, *, generation):
-            with refuses(RunFolderError, f"{copied} is in use by another process; wait for it, or choose another"):
+            line = f"{copied} is in use by another process; wait for it or end it, or choose another folder"
+            with refuses(RunFolderError, line):
                 run_search(CONFIG, dataset, copied)
             seen.append(generation)
 

@@ -27,6 +27,8 @@ def open_run(folder: Path, settings: dict[str, Any] = OLD) -> None:
         pass
 
 
+PUT_BACK = "put the run's own file back, or choose another folder"
+
 BOTH = pytest.mark.parametrize("use", [check_run_folder, open_run])
 
 
@@ -82,7 +84,7 @@ def test_a_folder_that_is_none_of_a_run_is_refused(tmp_path, use):
 
 
 def test_a_folder_in_use_is_refused_and_is_free_afterwards(old):
-    line = f"{old} is in use by another process; wait for it, or choose another"
+    line = f"{old} is in use by another process; wait for it or end it, or choose another folder"
     with RunFolder.open(old, OLD, {}), refuses(RunFolderError, line):
         open_run(old)
     open_run(old)
@@ -120,7 +122,7 @@ def test_other_versions_and_switches_are_warned_of_once_and_older_runs_go_on_wit
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    line = f"cannot write the run folder {tmp_path}/file/run: Not a directory; choose one that can be written"
+    line = f"cannot write {tmp_path}/file/run: Not a directory; choose a folder that can be written"
     with refuses(RunFolderError, line):
         open_run(tmp_path / "file" / "run")
 
@@ -129,10 +131,10 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("{", "is damaged; put the run's own file back, or choose another folder"),
+        ("{", f"is damaged (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)); {PUT_BACK}"),
         (
             '{"schema_version": 2, "settings": {}, "switches": {"XLA_FLAGS": 1}}',
-            "is damaged; put the run's own file back, or choose another folder",
+            f"is damaged (Expected `str`, got `int` - at `$.switches[...]`); {PUT_BACK}",
         ),
         ('{"schema_version": 9, "settings": {}}', "has schema version 9; this version of eigen_jax reads 2"),
     ],

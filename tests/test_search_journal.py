@@ -125,5 +125,5 @@ def test_a_place_that_cannot_be_written_gets_one_line(tmp_path):
         (tmp_path / "missing" / "generation.jsonl", "No such file or directory"),
         (tmp_path, "Is a directory"),
     ):
-        with pytest.raises(RunFolderError, match=rf"\A[^\n]*: {line}; choose one that can be written\Z"):
+        with pytest.raises(RunFolderError, match=rf"\A[^\n]*: {line}; choose a folder that can be written\Z"):
             open_journal(place)

@@ -20,7 +20,8 @@ from flax import linen as nn
 from teacher_data import CLASSES, SHAPE, TINY, assert_refused, make_dataset, make_teacher
 from training_data import TRACES, Convolutional, Linear
 
-from eigen_jax.resumable import Care, StoppedError
+from eigen_jax.resumable import Care
+from eigen_jax.store.locks import StoppedError
 from eigen_jax.teacher import DenseNet, TeacherConfig, TeacherObserver, load_ensemble, read_teacher, train_ensemble
 from eigen_jax.teacher.ensemble import check_fits, make_ensemble
 
@@ -429,13 +430,22 @@ def swap_members(folder):
         (lambda folder: (folder / "teacher.json").write_text("{"), "teacher.json is damaged"),
         (lambda folder: (folder / "teacher.json").write_bytes(b"\xff\xfe"), "teacher.json is damaged"),
         (edited(lambda content: content.update(schema_version=True)), "schema version True"),
-        (edited(lambda content: content["members"][0].update(test_accuracy=1.5)), "damaged .test_accuracy is 1.5"),
-        (edited(lambda content: content["data"].update(image_shape=[8, 8, 0])), r"damaged .image_shape is \(8, 8, 0"),
+        (
+            edited(lambda content: content["members"][0].update(test_accuracy=1.5)),
+            "<= 1.0 - at `.*test_accuracy`",
+        ),
+        (
+            edited(lambda content: content["data"].update(image_shape=[8, 8, 0])),
+            ">= 1 - at `.*image_shape",
+        ),
         (edited(lambda content: content.update(schema_version=99)), "schema version 99"),
         (edited(lambda content: content.pop("members")), "damaged"),
         (edited(lambda content: content.update(more=1)), "damaged"),
         (edited(lambda content: content["members"].pop()), "damaged .1 members of 2"),
-        (edited(lambda content: content["members"][0].update(steps="nine")), "damaged .steps is 'nine'"),
+        (
+            edited(lambda content: content["members"][0].update(steps="nine")),
+            "got `str` - at `.*steps`",
+        ),
         (edited(lambda content: content["config"].update(depth=11)), "damaged .depth is 11"),
         (edited(lambda content: content["data"].update(image_shape=8)), "damaged"),
         (lambda folder: shutil.rmtree(folder / "member-1"), "the teacher in .* is damaged"),

@@ -15,8 +15,8 @@ from teacher_data import CLASSES, SHAPE, assert_refused, make_dataset, make_teac
 from training_data import TRACES, Convolutional
 
 from eigen_jax.data import apply_views
-from eigen_jax.resumable import StoppedError
-from eigen_jax.teacher import CachedLogits, MappedLogits, make_ensemble
+from eigen_jax.store.locks import StoppedError
+from eigen_jax.teacher import CachedLogits, LogitsLayout, MappedLogits, make_ensemble
 from eigen_jax.teacher.cache import cache_logits, logits_cost, measure_rate
 from eigen_jax.teacher.logits import read_logits
 from eigen_jax.training import TrainConfig, init_state, loop, train_to
@@ -38,8 +38,16 @@ def teacher():
 
 
 def build(teacher, images, folder, **changes):
-    arguments: dict[str, Any] = {"data_fingerprint": "data", "num_classes": CLASSES, "pad": PAD, "flip": True}
-    return cache_logits(teacher, images, cache_dir=folder, **arguments | {"batch_size": 64} | changes)
+    arguments: dict[str, Any] = {"data_fingerprint": "data", "batch_size": 64}
+    layout, rest = split(changes)
+    return cache_logits(teacher, images, layout, cache_dir=folder, **arguments | rest)
+
+
+def split(changes: dict[str, Any]) -> tuple[LogitsLayout, dict[str, Any]]:
+    """The layout that a call is to have, and its other arguments."""
+    fields: dict[str, Any] = {"num_classes": CLASSES, "pad": PAD, "flip": True, "views": "all"}
+    of_layout = {name: changes.get(name, value) for name, value in fields.items()}
+    return LogitsLayout(**of_layout), {name: value for name, value in changes.items() if name not in fields}
 
 
 def reference_logits(teacher, image, view, pad=PAD):
@@ -232,9 +240,9 @@ def test_what_does_not_fit_is_refused(teacher, images, tmp_path):
 
 
 def test_the_cost_of_the_papers_cache():
-    cost = logits_cost(45_000, num_classes=10, pad=4, flip=True, views="all")
+    cost = logits_cost(45_000, LogitsLayout(num_classes=10, pad=4, flip=True, views="all"))
     assert (cost.views, cost.forward_passes, cost.bytes) == (162, 7_290_000, 145_800_000)
-    cost = logits_cost(45_000, num_classes=100, pad=4, flip=True, views="center")
+    cost = logits_cost(45_000, LogitsLayout(num_classes=100, pad=4, flip=True, views="center"))
     assert (cost.views, cost.forward_passes, cost.bytes) == (2, 90_000, 18_000_000)
 
 
@@ -249,7 +257,7 @@ def test_the_rate_of_a_teacher_is_measured_without_compilation(images, monkeypat
 
     monkeypatch.setattr("eigen_jax.teacher.cache.time", SimpleNamespace(perf_counter=clock))
     TRACES.clear()
-    assert measure_rate(teacher, images, pad=PAD, flip=True, batch_size=64) == 64 / 0.5
+    assert measure_rate(teacher, images, split({})[0], batch_size=64) == 64 / 0.5
     assert traced == [1, 1]
 
 
@@ -263,8 +271,8 @@ def npy(array, write=np.save) -> bytes:
 def read(folder, content: bytes | None, **changes):
     if content is not None:
         (folder / "logits.npy").write_bytes(content)
-    arguments = {"num_examples": 4, "pad": PAD, "flip": True, "num_classes": CLASSES}
-    return read_logits(folder / "logits.npy", **arguments | changes)
+    layout, rest = split(changes)
+    return read_logits(folder / "logits.npy", layout, num_examples=4, **rest)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

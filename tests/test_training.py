@@ -15,9 +15,9 @@ from reference_layers import log_softmax
 from refusals import refuses
 from training_data import KEY, SHAPE, SMALL, TRACES, Convolutional, Linear, LiveTeacher, make_dataset, new_state
 
-from eigen_jax import checkpoint
 from eigen_jax.data import apply_views
 from eigen_jax.errors import ConfigError
+from eigen_jax.store import checkpoint
 from eigen_jax.teacher import TeacherConfig, TeacherError
 from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.evaluation import accuracy, evaluate, predict

@@ -24,10 +24,11 @@ import pytest
 from layer_data import concat, conv, network, pool
 from training_data import KEY, SHAPE, Convolutional, Linear, cached_teacher, make_dataset, wait_for_background
 
-from eigen_jax import checkpoint, platforms
+from eigen_jax import platforms
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
+from eigen_jax.store import checkpoint
 from eigen_jax.training import Programs, batch_shapes, evaluate, loop, prepare_training, train_to
 from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.step import TrainState, abstract_state, epoch_order, init_state

@@ -212,7 +212,7 @@ def test_the_platforms_options_and_those_of_a_program_are_known_and_a_value_that
 PROGRAMS_THAT_WAIT = """
 import threading, time
 import jax.numpy as jnp
-from eigen_jax.training.programs import Programs, compiled
+from eigen_jax.training.programs import (Programs, compiled)
 
 programs = Programs()
 started = threading.Event()

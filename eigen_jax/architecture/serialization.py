@@ -1,12 +1,12 @@
 """Architectures as JSON, and the fingerprint that names them in records and caches."""
 
-import hashlib
 import json
 import reprlib
 from typing import Any
 
 from eigen_jax.architecture.graph import CONV_FIELDS, Architecture, ArchitectureError, Layer
-from eigen_jax.files import JSONError, parse_json
+from eigen_jax.store.files import sha256
+from eigen_jax.store.records import JSONError, parse_json
 
 MAX_LAYERS = 16_384  # what a genome can hold at most
 SCHEMA_VERSION = 1
@@ -19,7 +19,7 @@ def fingerprint(architecture: Architecture) -> str:
     """
     layers = [[layer.op, layer.inputs, layer.channels, layer.kernel, layer.stride] for layer in architecture.layers]
     content = json.dumps([architecture.input_shape, layers], separators=(",", ":"))
-    return hashlib.sha256(content.encode()).hexdigest()
+    return sha256([content])
 
 
 def to_dict(architecture: Architecture) -> dict[str, Any]:

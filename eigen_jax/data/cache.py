@@ -5,11 +5,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import filelock
 import numpy as np
 
-from eigen_jax import files
 from eigen_jax.data.types import DataError
+from eigen_jax.store import files, locks
 
 _logger = logging.getLogger(__name__)
 
@@ -33,11 +32,7 @@ def default_cache_dir() -> Path:
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
-    """Reads the named arrays of a cache file.
-
-    Returns None where there is no such file, or where it is damaged (every array has a CRC-32),
-    so that the caller builds it anew.
-    """
+    """The named arrays of a cache file; None where there is none, or a damaged one (every array has a CRC-32)."""
     if not path.exists():
         return None
     try:
@@ -52,8 +47,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes a cache file whole or not at all; a cache that cannot be written is a warning."""
     lock = path.with_name(f"{path.name}.lock")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(lock):
+        with locks.held(lock):
             try:
                 with files.replacing(path) as file:
                     np.savez(file, **arrays)  # type: ignore[arg-type]

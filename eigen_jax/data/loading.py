@@ -1,6 +1,5 @@
 """From a configuration to arrays on the device."""
 
-import hashlib
 import json
 import logging
 import time
@@ -14,6 +13,7 @@ from eigen_jax.data.archives import read_official
 from eigen_jax.data.cache import default_cache_dir, read_arrays, write_arrays
 from eigen_jax.data.splitting import stratified_split
 from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset
+from eigen_jax.store.files import sha256
 
 _PARTS = ("train", "validation", "test")
 _RAW_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
@@ -113,13 +113,13 @@ def _fingerprint(raw: RawDataset, validation_rows: np.ndarray, config: DataConfi
     """SHA-256 of everything that the preprocessed arrays depend on."""
     depends_on = {
         "content": raw.content_hash(),
-        "validation": hashlib.sha256(validation_rows.astype("<i8").tobytes()).hexdigest(),
+        "validation": sha256([validation_rows.astype("<i8")]),
         "preprocessing": config.preprocessing,
         "version": preprocessing.VERSION,
     }
     if config.preprocessing == "gcn_zca":
         depends_on |= {"gcn_scale": float(config.gcn_scale), "zca_bias": float(config.zca_bias)}
-    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
+    return sha256([json.dumps(depends_on, sort_keys=True)])
 
 
 def _preprocess(parts: tuple[np.ndarray, ...], config: DataConfig, fingerprint: str) -> list[np.ndarray]:

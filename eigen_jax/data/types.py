@@ -10,7 +10,6 @@ Dimension letters, here and in every module of this package:
 """
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -20,6 +19,7 @@ from flax import struct
 from jax import Array
 
 from eigen_jax.errors import EigenError
+from eigen_jax.store.files import sha256
 
 DatasetName = Literal["cifar10", "cifar100", "digits"]
 Preprocessing = Literal["gcn_zca", "standardize"]
@@ -82,11 +82,8 @@ class RawDataset:
 
     def content_hash(self) -> str:
         """SHA-256, in hexadecimal, of every image and label."""
-        digest = hashlib.sha256()
-        for array in (self.train_images, self.train_labels, self.test_images, self.test_labels):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        arrays = (self.train_images, self.train_labels, self.test_images, self.test_labels)
+        return sha256(part for array in arrays for part in (f"{array.dtype.str}{array.shape}", array))
 
 
 @struct.dataclass

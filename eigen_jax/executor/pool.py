@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from eigen_jax import checkpoint
 from eigen_jax.executor.interface import (
     Died,
     ExecutorError,
@@ -22,7 +21,9 @@ from eigen_jax.executor.interface import (
     Workers,
 )
 from eigen_jax.executor.jobs import Job, Outcome, failed
-from eigen_jax.resumable import Seconds, ShouldStop, StoppedError, never
+from eigen_jax.resumable import Seconds
+from eigen_jax.store import checkpoint
+from eigen_jax.store.locks import ShouldStop, StoppedError, never
 
 RETRIES = 3  # times that a job is given to another worker without having got any further
 STARTS = 3  # times in a row that a worker may die before it is ready

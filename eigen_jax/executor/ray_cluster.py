@@ -14,16 +14,7 @@ from typing import Any
 
 from eigen_jax import surroundings
 from eigen_jax.errors import first_line
-from eigen_jax.executor.interface import (
-    Died,
-    ExecutorError,
-    Finished,
-    Message,
-    Overdue,
-    Progress,
-    Refused,
-    Stopped,
-)
+from eigen_jax.executor.interface import Died, ExecutorError, Finished, Message, Overdue, Progress, Refused, Stopped
 from eigen_jax.executor.jobs import Job
 from eigen_jax.executor.processes import python_path
 from eigen_jax.executor.session import Session, readiness, to_device, to_host

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import ConfigError, first_line
 from eigen_jax.executor.interface import Finished, JobProgress, Overdue, Progress, Ready, Refused, Stopped
 from eigen_jax.executor.jobs import Job, Outcome, prepare_job, run_job
 from eigen_jax.platforms import PlatformError, check_devices_are_there
-from eigen_jax.resumable import ShouldStop, StoppedError, never
+from eigen_jax.store.checkpoint import CheckpointError
+from eigen_jax.store.locks import ShouldStop, StoppedError, never
 from eigen_jax.training import Batch, Dataset, Programs, ProgressCallback, Teacher, TrainConfig, batch_shapes
 
 # No fault of an individual: the disk is full or was taken away, or a setting does not fit the machine.

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from eigen_jax import files
 from eigen_jax.errors import EigenError
+from eigen_jax.store import files
 
 
 class ReportError(EigenError):
@@ -16,12 +16,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         ReportError: it cannot be written.
     """
-    try:
+    with files.told_as(ReportError, path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_bytes(path, content)
-    except OSError as error:
-        reason = files.explain(error, "choose a folder that can be written")
-        raise ReportError(f"cannot write {path}: {reason}") from None
+        files.write(path, content)
 
 
 def write_text(path: Path, text: str) -> None:

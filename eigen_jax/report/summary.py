@@ -6,35 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from eigen_jax import lineage
-from eigen_jax.files import JSONError, read_json
-from eigen_jax.lineage import Fate, Individual, LineageError, Reference
+from eigen_jax.lineage import Fate, Individual
 from eigen_jax.report.files import ReportError
-
-RESULT_VERSION = 2
-
-_NUMBER, _COUNT, _TEXT = (int, float), (int,), (str,)
-# What a result.json has at least: fields, and the types of each; a nested object has its own fields.
-_RESULT_FIELDS: dict[str, Any] = {
-    "validation_accuracy": (*_NUMBER, None),
-    "search_test_accuracy": (*_NUMBER, None),
-    "test_accuracy": (*_NUMBER, None),
-    "generations": _COUNT,
-    "trained": _COUNT,
-    "network": {
-        "individual": {"generation": _COUNT, "index": _COUNT},
-        "fingerprint": _TEXT,
-        "layers": _COUNT,
-        "parameters": _COUNT,
-        "flops": _COUNT,
-    },
-    "seconds": {"search": _NUMBER, "final": (*_NUMBER, None)},
-    "mimicry": {"teacher": _TEXT, "weight": _NUMBER, "temperature": _NUMBER},
-}
-_MAY_BE_NULL = ("network", "mimicry")
-_EXACT = ("network.individual",)  # has these fields alone, since a `Reference` is made of them
+from eigen_jax.store import run_files
+from eigen_jax.store.run_files import Reference, RunResult
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +51,7 @@ def summarise_phases(individuals: Sequence[Individual]) -> tuple[PhaseSummary, .
     for phase, group in itertools.groupby(individuals, key=lambda individual: individual.phase):
         own = tuple(group)
         of_phase = fittest(own)
-        best = fittest([each for each in (best, of_phase) if each is not None])
+        best = fittest(filter(None, (best, of_phase)))
         summaries.append(
             PhaseSummary(
                 phase=phase,
@@ -99,11 +76,8 @@ def find_phase(summaries: Iterable[PhaseSummary], phase: str) -> PhaseSummary | 
 
 def fittest(individuals: Iterable[Individual]) -> Individual | None:
     """The individual of the highest validation accuracy at T3, the earliest of equals; None if none was measured."""
-    best: Individual | None = None
-    for each in individuals:
-        if each.t3.fitness is not None and (best is None or each.t3.fitness > _fitness(best)):
-            best = each
-    return best
+    measured = (each for each in individuals if each.t3.fitness is not None)
+    return max(measured, key=lambda each: each.t3.fitness or 0.0, default=None)
 
 
 def best_so_far(individuals: Sequence[Individual]) -> tuple[Individual | None, ...]:
@@ -111,7 +85,7 @@ def best_so_far(individuals: Sequence[Individual]) -> tuple[Individual | None, .
     best: Individual | None = None
     found = []
     for generation in by_generation(individuals):
-        best = fittest([*([best] if best else []), *generation])
+        best = fittest(filter(None, (best, *generation)))
         found.append(best)
     return tuple(found)
 
@@ -128,11 +102,7 @@ def is_duplicate(individual: Individual) -> bool:
 
 
 def find_individual(individuals: Iterable[Individual], reference: Reference) -> Individual:
-    """The individual at a place of the record.
-
-    Raises:
-        ReportError: the record has none there.
-    """
+    """The individual at a place of the record; raises a ReportError where it has none there."""
     for each in individuals:
         if each.reference == reference:
             return each
@@ -142,49 +112,26 @@ def find_individual(individuals: Iterable[Individual], reference: Reference) -> 
     )
 
 
-def read_result(folder: str | Path) -> dict[str, Any]:
-    """How a finished run ended: the content of its result.json, checked.
-
-    Fields: validation_accuracy, search_test_accuracy and test_accuracy (fractions; None where
-    nothing survived), generations, trained, network (individual, fingerprint, layers, parameters,
-    flops; or None), seconds (search; final, None without final training), mimicry (teacher, weight,
-    temperature; None where it was off). Others are given as they are.
+def read_result(folder: str | Path) -> RunResult:
+    """How a finished search ended.
 
     Raises:
-        ReportError: the folder is absent, empty, no run's, or of a run that has not finished, or
-            the file is damaged or of another version.
+        ReportError: the folder is absent, empty, no run's, or of a run that has not finished, or result.json
+            is not of a search.
+        RunFolderError: result.json is damaged, or of another schema version.
     """
-    path = _in_run_folder(Path(folder), "result.json")
-    if not path.exists():
+    if not _in_run_folder(Path(folder), "result.json").exists():
         raise ReportError(f"{folder} has no result.json: its run has not finished; finish it with the command it began")
-    try:
-        content = read_json(path)
-    except OSError as error:
-        raise ReportError(f"cannot read {path}: {error.strerror}; name the folder of a finished run") from None
-    except JSONError:
-        raise ReportError(f"{path} is not JSON: it is damaged; put back the run's own file, or run it again") from None
-    version = content.get("schema_version") if isinstance(content, dict) else None
-    if type(version) is not int or version != RESULT_VERSION:
-        raise ReportError(
-            f"{path} has schema version {version!r:.40}; this version of eigen_jax reads {RESULT_VERSION}"
-        )
-    for name, types in _RESULT_FIELDS.items():
-        _check_field(path, content, name, types)
-    return content
+    result = run_files.read_result(Path(folder))
+    if not result.is_of_search:
+        raise ReportError(f"{folder} has a result.json that does not tell all of a search; name the folder of a search")
+    return result
 
 
 def read_record(folder: str | Path) -> tuple[Individual, ...]:
-    """The individuals of a run, finished or not, in the record's order.
-
-    Raises:
-        ReportError: the folder is absent, empty or no run's, or its record holds no individual yet
-            or is damaged.
-    """
+    """The individuals of a run, finished or not; raises ReportError as `read_result`, or where there is none yet."""
     path = _in_run_folder(Path(folder), "lineage.jsonl")
-    try:
-        individuals = lineage.read(path)
-    except LineageError as error:
-        raise ReportError(str(error)) from None
+    individuals = lineage.read(path)
     if not individuals:
         raise ReportError(f"{path} records no generation yet; run the search on with the command it began")
     return individuals
@@ -201,26 +148,3 @@ def _in_run_folder(folder: Path, name: str) -> Path:
         missing = min({"settings.json", "lineage.jsonl"} - names)
         raise ReportError(f"{folder} is no run folder: it has no {missing}; name the folder of a run")
     return folder / name
-
-
-def _check_field(path: Path, content: Mapping[str, Any], name: str, types: Any, within: str = "") -> None:
-    """Checks that a field of a JSON object is there and of one of its types, and those within it."""
-    full = f"{within}{name}"
-    if name not in content:
-        raise ReportError(f"{path} lacks {full}: it is damaged; put back the run's own file, or run it again")
-    value = content[name]
-    if isinstance(types, dict):
-        if value is None and full in _MAY_BE_NULL:
-            return
-        if isinstance(value, dict) and (full not in _EXACT or value.keys() == types.keys()):
-            for part, part_types in types.items():
-                _check_field(path, value, part, part_types, within=f"{full}.")
-            return
-    elif (value is None and None in types) or (type(value) in types and (types != _COUNT or value >= 0)):
-        return
-    raise ReportError(f"{path} has {full} {value!r:.40}: it is damaged; put back the run's own file, or run it again")
-
-
-def _fitness(individual: Individual) -> float:
-    assert individual.t3.fitness is not None
-    return individual.t3.fitness

@@ -1,7 +1,6 @@
 """Training of one network from scratch to the end, and its test: the last phase of a search, or all of a run."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from eigen_jax.data import Dataset, join_validation
 from eigen_jax.errors import EigenError, first_line
 from eigen_jax.resumable import Care, Training, train_resumably
 from eigen_jax.search.config import SearchConfig
+from eigen_jax.store.files import sha256
 from eigen_jax.training import Programs, ProgressCallback, Teacher, accuracy, evaluate, predict
 
 PyTree = Any
@@ -124,4 +124,4 @@ def evaluate_network(
 
 def digest_logits(logits: np.ndarray) -> str:
     """SHA-256, hexadecimal, of every bit of logits [N, K] float32: equal only where all of them are."""
-    return hashlib.sha256(np.ascontiguousarray(logits).tobytes()).hexdigest()
+    return sha256([logits])

@@ -12,38 +12,24 @@ result.json       how the search ended; written last
 
 import contextlib
 import dataclasses
-import json
-import reprlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 import numpy as np
 
-from eigen_jax import checkpoint, surroundings
+from eigen_jax import surroundings
 from eigen_jax.architecture import Architecture, ArchitectureError, from_json, to_json
-from eigen_jax.checkpoint import CheckpointError
-from eigen_jax.errors import EigenError
-from eigen_jax.files import JSONError, explain, read_json, write_json, write_text
+from eigen_jax.store import checkpoint, files
+from eigen_jax.store.checkpoint import CheckpointError
+from eigen_jax.store.files import told_as
+from eigen_jax.store.locks import LOCK, held
+from eigen_jax.store.records import as_json
+from eigen_jax.store.run_files import RunFolderError, RunResult, read_settings, write_result, write_settings
 
 PyTree = Any
-
-SCHEMA_VERSION = 2
-
-# Settings that older runs do not name, because they came later, and what they were in those runs.
-FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "float32", "extinguish_duplicates": True}
-
-_LOCK = ".lock"
-_SHOWN = 24  # characters of a text in a message
-_LONGEST = 200  # and of anything else
-_SURROUNDINGS = ("versions", "switches")  # what older runs may not say
-
-
-class RunFolderError(EigenError):
-    """A folder that cannot hold the run, or that holds another one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +55,12 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """See `eigen_jax.checkpoint`; step n is the state after n generations."""
+        """See `eigen_jax.store.checkpoint`; step n is the state after n generations."""
         return self.path / "checkpoints"
 
     @property
     def final_checkpoints(self) -> Path:
-        """See `eigen_jax.checkpoint`; step n is the state after n steps of the final training."""
+        """See `eigen_jax.store.checkpoint`; step n is the state after n steps of the final training."""
         return self.path / "final"
 
     @classmethod
@@ -84,38 +70,26 @@ class RunFolder:
 
         Args:
             path: the folder.
-            settings: what the run's outcome depends on, as JSON can hold it. Those that an older run
-                does not name are compared with `FORMER_SETTINGS`.
-            notes: what else settings.json says of the run; not compared.
+            settings: what the outcome depends on, as JSON can hold it; must be the run's, see `RunSettings.changes`.
+            notes: what else settings.json says of the run.
 
         Raises:
             RunFolderError: the folder cannot be written, is no run folder, is in use, or belongs to
                 a run with other settings; nothing in it has changed.
         """
         path = Path(path)
-        lock = filelock.FileLock(path / _LOCK, blocking=False)
-        with told_as_folder_error(path):
-            path.mkdir(parents=True, exist_ok=True)
-            _check_is_no_other_folder(path)
-            try:
-                lock.acquire()
-            except filelock.Timeout:
-                raise RunFolderError(f"{path} is in use by another process; wait for it, or choose another") from None
-        try:
-            with told_as_folder_error(path):
-                _claim(path, _as_json(settings), _as_json(notes))
+        with contextlib.ExitStack() as stack:
+            with told_as(RunFolderError, path):
+                path.mkdir(parents=True, exist_ok=True)
+                _check_is_no_other_folder(path)
+                stack.enter_context(held(path / LOCK, patience=0))
+                _claim(path, as_json(settings), as_json(notes))
             yield cls(path)
-        finally:
-            lock.release()
 
     def save_network(self, architecture: Architecture, variables: PyTree) -> None:
-        """Saves the network found, in place of one that was saved before; the very same one stays.
+        """Saves the network found, with its "params" and "batch_stats"; the very same one stays.
 
         The folder gets its name when it is whole, so genome.json and weights belong together.
-
-        Args:
-            architecture: the network.
-            variables: its Flax variables, "params" and "batch_stats".
 
         Raises:
             RunFolderError, CheckpointError: it cannot be written.
@@ -123,85 +97,72 @@ class RunFolder:
         if _holds_network(self.path, architecture, variables):
             return
         network, partial = self.path / "network", self.path / "network.partial"
-        with told_as_folder_error(self.path):
-            if partial.exists():
-                shutil.rmtree(partial)
+        with told_as(RunFolderError, self.path):
+            shutil.rmtree(partial, ignore_errors=True)
             try:
                 checkpoint.save(partial, 0, {"variables": variables})
-                write_text(partial / "genome.json", to_json(architecture))
+                files.write(partial / "genome.json", to_json(architecture))
+                shutil.rmtree(network, ignore_errors=True)
+                partial.rename(network)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
-            if network.exists():
-                shutil.rmtree(network)
-            partial.rename(network)
 
-    def save_result(self, content: Mapping[str, Any]) -> None:
-        """Writes result.json.
-
-        Raises:
-            RunFolderError: it cannot be written.
-        """
-        with told_as_folder_error(self.path):
-            write_json(self.path / "result.json", {"schema_version": SCHEMA_VERSION, **content})
+    def save_result(self, result: RunResult) -> None:
+        """Writes result.json; raises as `write_result`."""
+        write_result(self.path, result)
 
 
 def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
-    """Checks that a run could go into a folder, before what it needs is made; changes nothing.
-
-    Args:
-        path: the folder; it may be absent.
-        settings: some of those that `RunFolder.open` will be given.
+    """Checks that a run could go into a folder, absent or not, before what it needs is made; changes nothing.
 
     Raises:
-        RunFolderError: the folder is no run folder, or belongs to a run with other settings.
+        RunFolderError: the folder is no run folder, or belongs to a run of which these settings are not some.
     """
     path = Path(path)
-    with told_as_folder_error(path):
+    with told_as(RunFolderError, path):
         if not path.exists():
             return
         _check_is_no_other_folder(path)
-        if (path / "settings.json").exists():
-            now = _as_json(settings)
-            then = with_former_settings(_read_settings(path / "settings.json")["settings"], now)
-            _check_same_settings(path, {name: then.get(name) for name in now}, now)
-
-
-def read_notes(path: str | Path) -> dict[str, Any]:
-    """What settings.json says of a run besides its settings; empty where there is no run, or a damaged one."""
-    try:
-        return _read_settings(Path(path) / "settings.json")
-    except (OSError, RunFolderError):
-        return {}
-
-
-@contextlib.contextmanager
-def told_as_folder_error(path: Path) -> Iterator[None]:
-    """Raises errors of files as a RunFolderError that names the run folder."""
-    try:
-        yield
-    except OSError as error:
-        reason = explain(error, "choose one that can be written")
-        raise RunFolderError(f"cannot write the run folder {path}: {reason}") from None
+    if (path / "settings.json").exists():
+        _check_same_settings(path, read_settings(path).changes(as_json(settings), partly=True))
 
 
 def _check_is_no_other_folder(path: Path) -> None:
     names = {entry.name for entry in path.iterdir()}
     # A process killed before the settings were whole has left these two at most.
-    if "settings.json" not in names and names - {_LOCK, "settings.json.partial"}:
+    if "settings.json" not in names and names - {LOCK, "settings.json.partial"}:
         raise RunFolderError(f"{path} holds files but no settings.json, so it is no run folder; choose another")
 
 
 def _claim(path: Path, settings: dict[str, Any], notes: dict[str, Any]) -> None:
     """Writes the settings of a new run, or compares those of the one that is there."""
-    settings_path = path / "settings.json"
-    if settings_path.exists():
-        content = _read_settings(settings_path)
-        _check_same_settings(path, with_former_settings(content["settings"], settings), settings)
-        surroundings.warn_of_others({part: content.get(part, {}) for part in _SURROUNDINGS}, what="run")
+    if not (path / "settings.json").exists():
+        write_settings(path, {"settings": settings, **notes, **surroundings.describe()})
         return
-    content = {"schema_version": SCHEMA_VERSION, "settings": settings, **notes, **surroundings.describe()}
-    write_json(settings_path, content)
+    then = read_settings(path)
+    _check_same_settings(path, then.changes(settings))
+    surroundings.warn_of_others({"versions": then.versions, "switches": then.switches}, what="run")
+
+
+def _check_same_settings(path: Path, changes: str) -> None:
+    if changes:
+        raise RunFolderError(f"{path} belongs to a run with other settings: {changes}; choose another folder")
+
+
+def read_genome(path: Path, advice: str = "name the genome.json of a network") -> Architecture:
+    """The network that a genome.json describes.
+
+    Raises:
+        RunFolderError: the file cannot be read; ends with the advice.
+        ArchitectureError: it describes no network; the message names the file.
+    """
+    try:
+        return from_json(path.read_bytes())
+    except OSError as error:
+        raise RunFolderError(f"cannot read {path}: {error.strerror}; {advice}") from None
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{path}: {error}") from None
 
 
 def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
@@ -209,8 +170,7 @@ def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
 
     Returns:
         The architecture, and the Flax variables ("params" and "batch_stats") of its network, which
-        are float32. The run's result.json says which `dtype` its maps were computed in; without
-        one they were float32.
+        are float32. The run's result.json says which `dtype` its maps were computed in.
 
     Raises:
         RunFolderError: the run has not finished, or the folder is none.
@@ -218,15 +178,7 @@ def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
         CheckpointError: the weights are damaged.
     """
     network = Path(path) / "network"
-    genome = network / "genome.json"
-    try:
-        architecture = from_json(genome.read_bytes())
-    except OSError as error:
-        raise RunFolderError(
-            f"cannot read {genome}: {error.strerror}; name the folder of a run that has finished"
-        ) from None
-    except ArchitectureError as error:
-        raise ArchitectureError(f"{genome}: {error}") from None
+    architecture = read_genome(network / "genome.json", "name the folder of a run that has finished")
     variables = checkpoint.restore(network, "variables")
     if not isinstance(variables, dict) or "params" not in variables:
         raise CheckpointError(f"{network} holds no weights of a network; put the run's own files back")
@@ -241,63 +193,3 @@ def _holds_network(path: Path, architecture: Architecture, variables: PyTree) ->
     except ValueError:  # of any kind: missing, damaged, or of another structure
         return False
     return saved == architecture and all(jax.tree.leaves(equal))
-
-
-def with_former_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run, and those of `now`, at any depth, that it does not name but `FORMER_SETTINGS` does."""
-    came_later = {name: value for name, value in FORMER_SETTINGS.items() if name in now}
-    nested = {
-        name: with_former_settings(value, now[name])
-        for name, value in then.items()
-        if isinstance(value, dict) and isinstance(now.get(name), dict)
-    }
-    return {**came_later, **then, **nested}
-
-
-def _as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as they come back from a file: tuples become lists, paths text."""
-    return json.loads(json.dumps(settings, default=str))
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    """The content of a settings.json, with every part of it of the type that `_claim` writes."""
-    try:
-        content = read_json(path)
-        version = content["schema_version"]
-        sound = isinstance(content["settings"], dict)
-        sound = sound and all(_are_texts(content.get(part, {})) for part in _SURROUNDINGS)
-        sound = sound and _are_texts(content.get("folders", {}), or_none=True)
-    except (JSONError, KeyError, TypeError):
-        sound = False
-    if sound and (type(version) is not int or version != SCHEMA_VERSION):
-        raise RunFolderError(
-            f"{path} has schema version {reprlib.repr(version)}; this version of eigen_jax reads {SCHEMA_VERSION}"
-        )
-    if not sound:
-        raise RunFolderError(f"{path} is damaged; put the run's own file back, or choose another folder")
-    return content
-
-
-def _are_texts(value: Any, *, or_none: bool = False) -> bool:
-    """Whether a value is an object of texts, without characters that no path or version can have."""
-    return isinstance(value, dict) and all(
-        (isinstance(each, str) and "\0" not in each) or (or_none and each is None) for each in value.values()
-    )
-
-
-def _check_same_settings(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
-    if differing:
-        changes = (
-            f"{name if name.isidentifier() else _shown(name)} was {_shown(then.get(name))} and is now"
-            f" {_shown(now.get(name))}"
-            for name in differing
-        )
-        raise RunFolderError(
-            f"{path} belongs to a run with other settings: {', '.join(changes)}; choose another folder"
-        )
-
-
-def _shown(value: Any) -> str:
-    shown = repr(f"{value[:_SHOWN]}..." if isinstance(value, str) and len(value) > _SHOWN else value)
-    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."

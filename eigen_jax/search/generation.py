@@ -12,19 +12,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from eigen_jax import checkpoint, lineage
+from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, decode
-from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
 from eigen_jax.evolution import EvolutionState, Phase, Survival, is_child, survivors
 from eigen_jax.executor import Executor, Job, Outcome
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import Operator
-from eigen_jax.resumable import Care, Seconds, never
+from eigen_jax.resumable import Care, Seconds
 from eigen_jax.search.config import SearchConfig
-from eigen_jax.search.folder import RunFolder, told_as_folder_error
+from eigen_jax.search.folder import RunFolder
 from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
+from eigen_jax.store import checkpoint
+from eigen_jax.store.checkpoint import CheckpointError
+from eigen_jax.store.files import told_as
+from eigen_jax.store.locks import never
+from eigen_jax.store.run_files import RunFolderError
 from eigen_jax.training import Teacher, TrainState
 
 PyTree = Any
@@ -284,7 +288,7 @@ def clear_individuals(run: RunFolder, *, but: int | None = None) -> None:
     Raises:
         RunFolderError: it cannot be removed.
     """
-    with told_as_folder_error(run.path):
+    with told_as(RunFolderError, run.path):
         for folder in run.individuals.glob("*"):
             if but is None or not folder.name.startswith(f"{but}-"):
                 shutil.rmtree(folder)

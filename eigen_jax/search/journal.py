@@ -13,11 +13,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from eigen_jax import files
 from eigen_jax.evolution import Phase
 from eigen_jax.executor import Outcome
-from eigen_jax.resumable import Seconds
-from eigen_jax.search.folder import told_as_folder_error
+from eigen_jax.store import files
+from eigen_jax.store.files import told_as
+from eigen_jax.store.records import JSONError, convert, parse_json
+from eigen_jax.store.run_files import RunFolderError
 
 SCHEMA_VERSION = 1
 
@@ -28,37 +29,27 @@ class Journal:
     def __init__(self, path: Path, *, generation: int, phase: Phase) -> None:
         """Begins a journal, or goes on with the one that is there if it is of this generation.
 
-        Args:
-            path: the file.
-            generation: the generation's number.
-            phase: of the search.
-
         Raises:
             RunFolderError: the file cannot be read or written.
         """
         self.path = path
         header = json.dumps({"schema_version": SCHEMA_VERSION, "generation": generation, "phase": phase.name.lower()})
-        with told_as_folder_error(path):
-            lines = _lines(path)
         self.outcomes: dict[tuple[int, int], Outcome] = {}  # by individual and landmark
         kept = [header]
-        if lines and lines[0] == header:
-            for line in lines[1:]:
-                if (entry := _parse(line)) is None:
-                    break
-                self.outcomes[entry[0]] = entry[1]
-                kept.append(line)
-        with told_as_folder_error(path):
-            files.write_text(path, "".join(f"{line}\n" for line in kept))
+        with told_as(RunFolderError, path):
+            lines = _lines(path)
+            if lines and lines[0] == header:
+                for line in lines[1:]:
+                    if (entry := _parse(line)) is None:
+                        break
+                    self.outcomes[entry[0]] = entry[1]
+                    kept.append(line)
+            files.write(path, "".join(f"{line}\n" for line in kept))
 
     def add(self, index: int, landmark: int, outcome: Outcome) -> None:
-        """Notes an outcome, and waits for the disk.
-
-        Raises:
-            RunFolderError: the file cannot be written.
-        """
-        with told_as_folder_error(self.path):
-            files.append_bytes(self.path, f"{_line(index, landmark, outcome)}\n".encode())
+        """Notes an outcome, and waits for the disk; raises a RunFolderError where that cannot be."""
+        with told_as(RunFolderError, self.path):
+            files.append(self.path, f"{_line(index, landmark, outcome)}\n".encode())
         self.outcomes[index, landmark] = outcome
 
 
@@ -79,13 +70,13 @@ def _checksum(fields: dict[str, Any]) -> str:
 def _parse(line: str) -> tuple[tuple[int, int], Outcome] | None:
     """What a line tells; None if it is damaged."""
     try:
-        fields = files.parse_json(line)
-        if fields.pop("checksum") != _checksum(fields):
+        fields = convert(parse_json(line), dict[str, Any])
+        if fields.pop("checksum", None) != _checksum(fields):
             return None
-        place = fields.pop("index"), fields.pop("landmark")
-        fitness, seconds = fields.pop("fitness"), Seconds(**fields.pop("seconds"))
-        return place, Outcome(fitness=math.nan if fitness is None else fitness, seconds=seconds, **fields)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        place = convert((fields.get("index"), fields.get("landmark")), tuple[int, int])
+        fitness = fields.get("fitness")
+        return place, convert(fields | {"fitness": math.nan if fitness is None else fitness}, Outcome)
+    except JSONError:
         return None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from eigen_jax import checkpoint, lineage, platforms
+from eigen_jax import lineage, platforms
 from eigen_jax.architecture import Architecture, decode
 from eigen_jax.builder import Network, build_network
 from eigen_jax.data import Dataset
@@ -21,13 +21,16 @@ from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.evolution import EvolutionState, Phase, evolution_step, genesis
 from eigen_jax.executor import Executor, InlineExecutor
 from eigen_jax.lineage import Fate, Individual
-from eigen_jax.resumable import Care, StoppedError
+from eigen_jax.resumable import Care
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.final import evaluate_network, train_network
-from eigen_jax.search.folder import RunFolder, RunFolderError
+from eigen_jax.search.folder import RunFolder
 from eigen_jax.search.generation import Context, Generation, Measured, clear_individuals, reference
-from eigen_jax.search.observer import SearchObserver, SearchResult
-from eigen_jax.search.results import describe_search
+from eigen_jax.search.observer import SearchObserver
+from eigen_jax.search.results import SearchResult, describe_search
+from eigen_jax.store import checkpoint
+from eigen_jax.store.locks import StoppedError
+from eigen_jax.store.run_files import RunFolderError
 from eigen_jax.training import DivergedError, Programs, Teacher, TrainState, abstract_state
 from eigen_jax.training.programs import compiled
 

@@ -1,33 +1,11 @@
 """What a search tells while it runs, for whoever shows it."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from eigen_jax.architecture import Architecture
 from eigen_jax.evolution import Phase
 from eigen_jax.lineage import Individual, Reference
-from eigen_jax.search.final import Evaluation
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """How a search ended."""
-
-    best: Individual | None = None  # the fittest survivor of all generations; None if nothing ever survived
-    validation_accuracy: float | None = None  # a fraction; what selection saw
-    search_test_accuracy: float | None = None  # a fraction; of the same weights, which no selection saw
-    final_validation_accuracy: float | None = None  # after the final training; None where it was trained on
-    test: Evaluation | None = None  # of the weights that are saved: after the final training, if there was one
-    final_cause: str | None = None  # why the final training failed and the weights of the search are kept
-    generations: int
-    trained: int  # individuals that were trained, not taken over from an equal one
-    search_seconds: float  # compiling and training, of all individuals
-    final_seconds: float | None = None  # compiling and training, of the network found; None: no final training
-
-    @property
-    def test_accuracy(self) -> float | None:
-        """A fraction, of the weights that are saved; None where there is no network."""
-        return self.test.accuracy if self.test else None
+from eigen_jax.search.results import SearchResult
 
 
 class SearchObserver:

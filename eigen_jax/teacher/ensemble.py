@@ -4,8 +4,7 @@ Dimension letters: N images of a data set, B of a batch, H x W x C an image, K c
 """
 
 import functools
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.errors
@@ -16,6 +15,7 @@ from flax import linen as nn
 from flax import struct
 from jax import Array
 
+from eigen_jax.store.files import sha256
 from eigen_jax.teacher.config import TeacherError
 from eigen_jax.training import Programs, accuracy, predict
 
@@ -54,15 +54,17 @@ def make_ensemble(networks: Sequence[nn.Module], variables: Sequence[PyTree]) ->
     """
     if not networks or len(networks) != len(variables):
         raise TeacherError(f"{len(networks)} networks and {len(variables)} sets of variables; give one for each")
-    digest = hashlib.sha256()
-    for network, tree in zip(networks, variables, strict=True):
-        digest.update(f"{type(network).__module__} {network!r}".encode())
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            array = np.asarray(leaf)
-            digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+
+    def parts() -> Iterator[str | np.ndarray]:
+        for network, tree in zip(networks, variables, strict=True):
+            yield f"{type(network).__module__} {network!r}"
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+                array = np.asarray(leaf)
+                yield f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}"
+                yield array
+
     return Ensemble(
-        variables=jax.tree.map(jnp.asarray, tuple(variables)), networks=tuple(networks), fingerprint=digest.hexdigest()
+        variables=jax.tree.map(jnp.asarray, tuple(variables)), networks=tuple(networks), fingerprint=sha256(parts())
     )
 
 

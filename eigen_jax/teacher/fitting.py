@@ -15,15 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 import jax.numpy as jnp
 
-from eigen_jax import checkpoint, surroundings
-from eigen_jax.checkpoint import CheckpointError
+from eigen_jax import surroundings
 from eigen_jax.data import Dataset
 from eigen_jax.errors import first_line
-from eigen_jax.resumable import Care, ShouldStop, Training, acquire_in_turn, train_resumably
+from eigen_jax.resumable import Care, Training, train_resumably
+from eigen_jax.store import checkpoint
+from eigen_jax.store.checkpoint import CheckpointError
+from eigen_jax.store.files import told_as
+from eigen_jax.store.locks import LOCK, ShouldStop, held
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 from eigen_jax.teacher.densenet import DenseNet
 from eigen_jax.teacher.ensemble import Ensemble, count_trainable, make_ensemble, measure_accuracy
@@ -39,8 +41,6 @@ from eigen_jax.teacher.record import (
 from eigen_jax.training import DivergedError, Programs, TrainState, abstract_state, evaluate
 
 PyTree = Any
-
-_LOCK = ".lock"
 
 _logger = logging.getLogger(__name__)
 
@@ -145,21 +145,16 @@ def load_ensemble(folder: str | Path, dataset: Dataset) -> Ensemble:
 @contextlib.contextmanager
 def _opened(folder: Path, should_stop: ShouldStop) -> Iterator[None]:
     """Makes the folder where it is missing, and keeps other processes out of it, when those in it are done."""
-    lock = filelock.FileLock(folder / _LOCK)
     tell = functools.partial(_logger.info, "another process trains the teacher in %s; waiting for it", folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for entry in folder.iterdir()}
-        # A process killed before the record was whole has left these two at most.
-        if not holds_teacher(folder) and names - {_LOCK, "teacher.json.partial"}:
-            raise TeacherError(f"{folder} holds files but no teacher.json, so it is no teacher's; choose another")
-        acquire_in_turn(lock, should_stop=should_stop, on_wait=tell)
-    except OSError as error:
-        raise TeacherError(f"cannot write the teacher's folder {folder}: {error.strerror}; choose another") from None
-    try:
+    with contextlib.ExitStack() as stack:
+        with told_as(TeacherError, f"the teacher's folder {folder}", "choose another"):
+            folder.mkdir(parents=True, exist_ok=True)
+            names = {entry.name for entry in folder.iterdir()}
+            # A process killed before the record was whole has left these two at most.
+            if not holds_teacher(folder) and names - {LOCK, "teacher.json.partial"}:
+                raise TeacherError(f"{folder} holds files but no teacher.json, so it is no teacher's; choose another")
+            stack.enter_context(held(folder / LOCK, should_stop=should_stop, on_wait=tell))
         yield
-    finally:
-        lock.release()
 
 
 def _read_own(config: TeacherConfig, data: DataRecord, folder: Path) -> TeacherRecord | None:

@@ -8,8 +8,9 @@ or "center", where each view has the slot of the centre crop, flipped as it is. 
 not flip, only unflipped views are stored.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
+import dataclasses
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +21,7 @@ from flax import struct
 from jax import Array
 
 from eigen_jax.data import identity_view, num_views
+from eigen_jax.store import files
 from eigen_jax.teacher.config import TeacherError
 
 ViewSet = Literal["all", "center"]
@@ -27,6 +29,35 @@ ViewSet = Literal["all", "center"]
 DEVICE_BYTES = 2 << 30  # logits of at most this size are kept on the device
 
 _CHUNK_BYTES = 64 << 20  # of a file that are read at a time
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogitsLayout:
+    """Which views of an image logits are stored for, and where each view finds its own; raises a TeacherError."""
+
+    num_classes: int  # K
+    pad: int  # pixels around an image before it is cropped
+    flip: bool  # whether training mirrors images
+    views: ViewSet = "all"
+
+    def __post_init__(self) -> None:
+        if self.views not in get_args(ViewSet):
+            raise TeacherError(f"views is {self.views!r}; it must be one of {', '.join(get_args(ViewSet))}")
+
+    @property
+    def stored_views(self) -> np.ndarray:
+        """[S] int32, the views that logits are stored for, in the order of their slots."""
+        centre = identity_view(self.pad)
+        first, end = (0, num_views(self.pad)) if self.views == "all" else (centre, centre + 2)
+        return np.arange(first, end, 1 if self.flip else 2, dtype=np.int32)
+
+    @property
+    def view_slots(self) -> np.ndarray:
+        """[V] int32, the slot of each view; a flipped view that is never drawn has that of the unflipped one."""
+        every = np.arange(num_views(self.pad), dtype=np.int32)
+        if self.views == "all":
+            return every if self.flip else every // 2
+        return every % 2 if self.flip else np.zeros_like(every)
 
 
 @struct.dataclass
@@ -43,37 +74,26 @@ class CachedLogits:
         return _look_up(self.logits, self.slots, examples, views)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class MappedLogits:
     """Logits in a file that is mapped into memory; a `Teacher` that gives what `CachedLogits` would.
 
     Each batch is gathered on the host, which waits for the batch to be drawn.
     """
 
-    def __init__(self, logits: np.ndarray, slots: np.ndarray, fingerprint: str) -> None:
-        """Makes a teacher.
-
-        Args:
-            logits: [N, S, K] floating, a memory map.
-            slots: [V] int32, in [0, S).
-            fingerprint: SHA-256, hexadecimal, of all that the answers depend on.
-        """
-        self.logits = logits
-        self.slots = slots
-        self.fingerprint = fingerprint
+    logits: np.ndarray  # [N, S, K] floating, a memory map
+    slots: np.ndarray  # [V] int32, in [0, S)
+    fingerprint: str  # as of `CachedLogits`
 
     def __reduce__(self) -> Any:
         """Pickles where the file lies, not what is in it: another process maps it as well."""
         if not isinstance(self.logits, np.memmap):
-            return super().__reduce__()
+            return MappedLogits, (self.logits, self.slots, self.fingerprint)
         place = (self.logits.filename, self.logits.dtype, self.logits.offset, self.logits.shape)
         return _map_again, (place, self.slots, self.fingerprint)
 
     def __call__(self, examples: Array, views: Array, images: Array) -> Array:
-        """[B, K], of the dtype stored (float64 as float32), for examples and views [B] int32.
-
-        Raises:
-            IndexError: an example that is not there.
-        """
+        """[B, K], of the dtype stored (float64 as float32), for examples and views [B] int32; raises IndexError."""
         del images
         return jnp.asarray(_on_device(self.logits[np.asarray(examples), self.slots[np.asarray(views)]]))
 
@@ -87,41 +107,6 @@ def _map_again(place: tuple[Any, ...], slots: np.ndarray, fingerprint: str) -> M
 @jax.jit
 def _look_up(logits: Array, slots: Array, examples: Array, views: Array) -> Array:
     return logits.at[examples, slots[views]].get(mode="fill", fill_value=jnp.nan)
-
-
-def stored_views(*, pad: int, flip: bool, views: ViewSet) -> np.ndarray:
-    """[S] int32, the views that logits are stored for, in the order of their slots.
-
-    Args:
-        pad: pixels around an image before it is cropped.
-        flip: whether training mirrors images.
-        views: the set.
-
-    Raises:
-        TeacherError: no such set.
-    """
-    _check_view_set(views)
-    stride = 1 if flip else 2
-    if views == "all":
-        return np.arange(0, num_views(pad), stride, dtype=np.int32)
-    return np.arange(identity_view(pad), identity_view(pad) + 2, stride, dtype=np.int32)
-
-
-def view_slots(*, pad: int, flip: bool, views: ViewSet) -> np.ndarray:
-    """[V] int32, the slot of each view; a flipped view that is never drawn has that of the unflipped one.
-
-    Args: as of `stored_views`.
-    """
-    _check_view_set(views)
-    every = np.arange(num_views(pad), dtype=np.int32)
-    if views == "all":
-        return every if flip else every // 2
-    return every % 2 if flip else np.zeros_like(every)
-
-
-def _check_view_set(views: str) -> None:
-    if views not in get_args(ViewSet):
-        raise TeacherError(f"views is {views!r}; it must be one of {', '.join(get_args(ViewSet))}")
 
 
 def from_array(
@@ -138,13 +123,7 @@ def _on_device(logits: np.ndarray) -> np.ndarray:
 
 
 def read_logits(
-    path: str | Path,
-    *,
-    num_examples: int,
-    pad: int,
-    flip: bool,
-    num_classes: int,
-    device_bytes: int = DEVICE_BYTES,
+    path: str | Path, layout: LogitsLayout, *, num_examples: int, device_bytes: int = DEVICE_BYTES
 ) -> CachedLogits | MappedLogits:
     """A teacher made of a NumPy file of anybody's logits.
 
@@ -154,10 +133,8 @@ def read_logits(
 
     Args:
         path: a `.npy` file.
+        layout: how training crops and mirrors images; the file's shape says which views it holds.
         num_examples: N, of the training set, in its order.
-        pad: pixels around an image before it is cropped.
-        flip: whether training mirrors images.
-        num_classes: K.
         device_bytes: a larger file is mapped into memory.
 
     Raises:
@@ -168,14 +145,11 @@ def read_logits(
     logits = _open_array(path)
     if logits.dtype not in (np.float16, np.float32, np.float64):
         raise TeacherError(f"{path} holds {logits.dtype}; logits must be float16, float32 or float64")
-    slots = _file_slots(path, logits.shape, num_examples=num_examples, pad=pad, flip=flip, num_classes=num_classes)
-    digest = hashlib.sha256(f"{logits.dtype} {logits.shape} {slots.tolist()}".encode())
-    for start, chunk in _chunks(logits):
-        if not np.isfinite(chunk).all():
-            raise TeacherError(f"{path} holds values that are not finite, from image {start} on; logits must be")
-        digest.update(np.ascontiguousarray(chunk).data)
-    stacked = logits.reshape(num_examples, -1, num_classes)
-    return from_array(stacked, slots, digest.hexdigest(), device_bytes=device_bytes)
+    slots = _file_slots(path, logits.shape, layout, num_examples)
+    head = f"{logits.dtype} {logits.shape} {slots.tolist()}"
+    digest = files.sha256(itertools.chain([head], _finite_parts(path, logits)))
+    stacked = logits.reshape(num_examples, -1, layout.num_classes)
+    return from_array(stacked, slots, digest, device_bytes=device_bytes)
 
 
 def _open_array(path: Path) -> np.ndarray:
@@ -191,17 +165,16 @@ def _open_array(path: Path) -> np.ndarray:
     return logits
 
 
-def _file_slots(
-    path: Path, shape: Sequence[int], *, num_examples: int, pad: int, flip: bool, num_classes: int
-) -> np.ndarray:
+def _file_slots(path: Path, shape: tuple[int, ...], layout: LogitsLayout, num_examples: int) -> np.ndarray:
     """[V] int32, the slots of a file's logits, told from its shape."""
-    every, zeros = view_slots(pad=pad, flip=True, views="all"), view_slots(pad=pad, flip=False, views="center")
+    every, num_classes = np.arange(num_views(layout.pad), dtype=np.int32), layout.num_classes
+    zeros = np.zeros_like(every)
     known: dict[tuple[int, ...], np.ndarray] = {(num_examples, every.size, num_classes): every}
-    if not flip:
+    if not layout.flip:
         known.setdefault((num_examples, every.size // 2, num_classes), every // 2)
     known.setdefault((num_examples, 2, num_classes), every % 2)
     known.setdefault((num_examples, 1, num_classes), zeros)
-    slots = zeros if tuple(shape) == (num_examples, num_classes) else known.get(tuple(shape))
+    slots = zeros if shape == (num_examples, num_classes) else known.get(shape)
     if slots is None:
         fitting = ", ".join(str([*each]) for each in known if each[1] > 1)
         raise TeacherError(
@@ -211,8 +184,11 @@ def _file_slots(
     return slots
 
 
-def _chunks(logits: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields the position and the content of parts along the first axis, so that a large file is never in memory."""
+def _finite_parts(path: Path, logits: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields parts along the first axis, so that a large file is never in memory."""
     rows = max(1, _CHUNK_BYTES // max(1, logits[:1].nbytes))
     for start in range(0, len(logits), rows):
-        yield start, logits[start : start + rows]
+        part = logits[start : start + rows]
+        if not np.isfinite(part).all():
+            raise TeacherError(f"{path} holds values that are not finite, from image {start} on; logits must be")
+        yield part

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 
-from eigen_jax.files import explain, write_json
 from eigen_jax.platforms import check_devices_are_there
+from eigen_jax.store.files import told_as
+from eigen_jax.store.records import write_json
 from experiments import benchmark
 from experiments.allocator import keep_freed_memory
 from experiments.benchmark.evolution import measure_evolution
@@ -85,10 +86,8 @@ def _show_and_write(arguments: Namespace) -> None:
         rows = _measure(arguments)
     if (path := arguments.json) is not None:
         content = {"machine": describe_machine(), "versions": describe_versions()}
-        try:
+        with told_as(SettingsError, path, "name a file that can be written"):
             write_json(path, {**content, "rows": [dataclasses.asdict(row) for row in rows]})
-        except OSError as error:
-            raise SettingsError(f"cannot write {path}: {explain(error, 'name a file that can be written')}") from None
     show(table(rows))
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 
-from eigen_jax import checkpoint, lineage, load_network
+from eigen_jax import lineage, load_network
 from eigen_jax.lineage import Individual, without_times
+from eigen_jax.store import checkpoint
 
 RUN, TEACHER = "run", "teacher"  # names in the folder of one run
 COMPILED = "compiled"  # name in the cache folder

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from eigen_jax.data.types import DatasetName
-from eigen_jax.search.folder import FORMER_SETTINGS
+from eigen_jax.store.files import sha256
+from eigen_jax.store.run_files import FORMER_SETTINGS
 from experiments.command_line import Parser, absolute_path, parse_with_dataset, positive
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.settings import Settings, SettingsError, flag
@@ -102,7 +102,7 @@ def digest(values: Mapping[str, Any]) -> str:
     """
     named = {name: value for name, value in values.items() if (name, value) not in FORMER_SETTINGS.items()}
     text = json.dumps(named, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return sha256([text])[:8]
 
 
 def _build_parser(about: str) -> argparse.ArgumentParser:

@@ -11,17 +11,19 @@ import enum
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+
+from msgspec import UNSET
 
 from eigen_jax import report
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data.types import DatasetName
-from eigen_jax.files import read_json
-from eigen_jax.lineage import Fate, Individual, Reference
+from eigen_jax.lineage import Fate, Individual
 from eigen_jax.report import PhaseSummary, ReportError
-from eigen_jax.teacher import TeacherError, read_teacher
+from eigen_jax.store import run_files
+from eigen_jax.store.run_files import RunResult
+from eigen_jax.teacher import TeacherError, read_teacher, seconds_of_logits
 from experiments.reproduce import folders
-from experiments.reproduce.folders import DataFacts, Origin, TrainingResult, is_finished
+from experiments.reproduce.folders import DataFacts, Origin, is_finished
 from experiments.reproduce.request import digest
 from experiments.settings import Settings
 
@@ -55,8 +57,8 @@ class Search:
         return self.settings.run_dir
 
     @cached_property
-    def result(self) -> Mapping[str, Any]:
-        """How it ended, as `eigen_jax.report.read_result` gives it."""
+    def result(self) -> RunResult:
+        """How it ended."""
         return report.read_result(self.folder)
 
     @cached_property
@@ -82,8 +84,8 @@ class Search:
     @property
     def found(self) -> Individual | None:
         """The network that the search found; None where nothing survived."""
-        network = self.result["network"]
-        return None if network is None else report.find_individual(self.individuals, Reference(**network["individual"]))
+        found = self.result.found
+        return None if found is None else report.find_individual(self.individuals, found)
 
     @property
     def duplicates(self) -> tuple[Individual, ...]:
@@ -108,19 +110,20 @@ class Search:
     @property
     def seconds(self) -> Mapping[str, float | None]:
         """Of the parts of its own: None for a final training that did not take place."""
-        own = self.result["seconds"]
-        return {"search": own["search"], "final training": own["final"]}
+        seconds = self.result.seconds
+        return {"search": None if seconds.search is UNSET else seconds.search, "final training": seconds.final}
 
     @property
     def teacher_seconds(self) -> Mapping[str, float | None]:
         """Of the `TEACHER_PARTS` that it needed: None where they were not measured."""
-        mimicry = self.result["mimicry"]
+        mimicry = self.result.mimicry
         if mimicry is None:
             return {}
         teacher, logits = TEACHER_PARTS
         trained = {teacher: _seconds_of_training(self.settings)}
-        is_live = self.settings.teacher == "live"
-        return trained if is_live else trained | {logits: _seconds_of_logits(self.settings, mimicry["teacher"])}
+        if self.settings.teacher == "live":
+            return trained
+        return trained | {logits: seconds_of_logits(self.settings.cache_folder(), mimicry.teacher)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,10 +167,10 @@ class Retraining:
         return None if self.settings is None else self.settings.run_dir
 
     @cached_property
-    def result(self) -> TrainingResult:
+    def result(self) -> RunResult:
         """How it ended."""
         assert self.folder is not None
-        return folders.read_training_result(self.folder)
+        return run_files.read_result(self.folder)
 
     @cached_property
     def origin(self) -> Origin:
@@ -244,14 +247,6 @@ def _seconds_of_training(settings: Settings) -> float | None:
     except TeacherError:
         return None
     return sum(each.train_seconds + each.compile_seconds for each in members)
-
-
-def _seconds_of_logits(settings: Settings, teacher: str) -> float | None:
-    """What computing a teacher's logits took; None where the cache does not say it."""
-    try:
-        return float(read_json(settings.cache_folder() / "teacher-logits" / f"{teacher}.json")["seconds"])
-    except (OSError, KeyError, TypeError, ValueError):
-        return None
 
 
 def _how_far(individual: Individual) -> tuple[int, float]:

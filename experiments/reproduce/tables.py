@@ -5,12 +5,15 @@ paper's. The docstring of each table is what the help says of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
+
+from msgspec import UNSET, UnsetType
 
 from eigen_jax import report
 from eigen_jax.data.types import DatasetName
 from eigen_jax.lineage import Individual
 from eigen_jax.report import NOT_MEASURED, NOTHING, Cell, Column, Table, Unit
+from eigen_jax.store.run_files import RunResult
 from experiments.reproduce.runs import TEACHER_PARTS, Choice, Retraining, Search
 from experiments.reproduce.study import Study
 
@@ -97,7 +100,7 @@ def table_of_systems(study: Study, systems: Mapping[str, Sequence[Search]]) -> T
     for name, searches in systems.items():
         entries = [
             Entry("data set", Unit.TEXT, study.request.title),
-            Entry("test accuracy", Unit.ACCURACY, _results(searches, lambda result: result["test_accuracy"])),
+            Entry("test accuracy", Unit.ACCURACY, _results(searches, lambda result: result.test_accuracy)),
             _parameters(_chosen(searches, Choice.FOUND)),
             *_compute(searches),
         ]
@@ -147,16 +150,16 @@ def table3(study: Study) -> Table:
     rows: list[Row] = []
     for title, searches in (("without mimicry", study.plain), ("with mimicry", study.eigen)):
         before = _tests(_chosen(searches, Choice.BEFORE_DUPLICATION))
-        validation = _results(searches, lambda result: result["validation_accuracy"])
-        searched = _results(searches, lambda result: result["search_test_accuracy"])
-        test = _results(searches, lambda result: result["test_accuracy"])
+        validation = _results(searches, lambda result: result.validation_accuracy)
+        searched = _results(searches, lambda result: result.search_test_accuracy)
+        test = _results(searches, lambda result: result.test_accuracy)
         entries = [
             Entry("validation accuracy", Unit.ACCURACY, validation),
             Entry("test accuracy before duplication, weights of the search", Unit.ACCURACY, before),
             Entry("test accuracy, weights of the search", Unit.ACCURACY, searched),
             *_compared("test accuracy, final training", test),
             _parameters(_chosen(searches, Choice.FOUND)),
-            Entry("networks trained", Unit.COUNT, _results(searches, lambda result: result["trained"])),
+            Entry("networks trained", Unit.COUNT, _results(searches, lambda result: result.trained)),
             *_compute(searches),
         ]
         rows.append((title, [*entries, *_paper(study, "table3", title)]))
@@ -270,8 +273,9 @@ def _each(items: Mapping[int, T | None], of: Callable[[T], S | None]) -> dict[in
     return {seed: None if item is None else of(item) for seed, item in items.items()}
 
 
-def _results(searches: Iterable[Search], number: Callable[[Mapping[str, Any]], float | None]) -> Values:
-    return {search.seed: number(search.result) for search in searches}
+def _results(searches: Iterable[Search], number: Callable[[RunResult], float | UnsetType | None]) -> Values:
+    results = {search.seed: number(search.result) for search in searches}
+    return {seed: None if value is UNSET else value for seed, value in results.items()}
 
 
 def _chosen(searches: Iterable[Search], choice: Choice) -> dict[int, Individual | None]:
@@ -324,7 +328,7 @@ def _final_notes(searches: Iterable[Search]) -> Iterator[str]:
             yield f"{search.label}: no network survived all landmarks."
         elif search.settings.final_steps == 0:
             yield f"{search.label}: without final training, the weights of the search were tested."
-        elif cause := search.result.get("final_cause"):
+        elif cause := search.result.final_cause:
             yield f"{search.label}: the final training failed ({cause}), the weights of the search were tested."
 
 

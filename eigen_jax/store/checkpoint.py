@@ -5,11 +5,10 @@ manifest with a checksum of every file. Saving writes under a hidden name and re
 renames to a hidden name and then deletes. So a process killed at any moment leaves only whole
 steps, and hidden leftovers that the next `save` clears away.
 
-The manifest is there because Orbax reads array data without a checksum (a flipped bit restores as
-another number), and because reading a half-deleted step through Orbax fails late and noisily. It is
-written after the step was read back, to the last bit: Orbax can write what nobody can read, and only
-warn. A step whose files do not match its manifest is damaged, and is passed over. Nothing that Orbax
-reads from a checkpoint can name code to be run.
+The manifest is there because Orbax reads array data without a checksum, and fails late and noisily on
+a half-deleted step. It is written after the step was read back, to the last bit: Orbax can write what
+nobody can read, and only warn. A step whose files do not match its manifest is damaged, and is passed
+over. Nothing that Orbax reads from a checkpoint can name code to be run.
 
 Leaves may be JAX or NumPy arrays, typed keys and Python numbers; Orbax cannot store arrays of size
 zero, or text. One process writes to a folder at a time.
@@ -17,11 +16,11 @@ zero, or text. One process writes to a folder at a time.
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from eigen_jax import files
 from eigen_jax.errors import EigenError
+from eigen_jax.store import files
+from eigen_jax.store.records import JSONError, convert, read_json, write_json
 
 PyTree = Any
 
@@ -41,6 +41,10 @@ _DELETING = "deleting"
 _PER_PROCESS = "ocdbt.process_*"  # what Orbax writes of an item first, and joins when it has ended
 _JOINED = "manifest.ocdbt"
 _SYSTEM_ERROR = re.compile(r"\[os_error_code='(\d+)'\]")
+
+# Orbax tells the threads of its saves by a number that the whole process shares: a save that begins while another
+# one is under way takes that one's number, and both wait forever for what only the other is told.
+_ONE_AT_A_TIME = threading.Lock()
 
 # In other paths Orbax and TensorStore find patterns ([1]), separators (a backslash), addresses (gs:/) and
 # text that is none.
@@ -56,11 +60,9 @@ def save(folder: str | Path, step: int, items: Mapping[str, PyTree], *, keep: in
 
     Args:
         folder: where the steps of one run lie; made where it is missing.
-        step: at least 0, and later than every intact step in the folder. Damaged steps from
-            `step` on are removed.
+        step: at least 0, and later than every intact step there. Damaged ones from `step` on are removed.
         items: pytrees by name; a name is a plain file name.
-        keep: how many of the newest steps remain, at least 1. With 1, nothing is left to fall
-            back on when the newest is damaged later.
+        keep: how many of the newest steps remain, at least 1, which leaves nothing to fall back on.
 
     Raises:
         CheckpointError: the step is not a later one, or the checkpoint cannot be written. The
@@ -108,17 +110,14 @@ def restore(folder: str | Path, name: str, *, step: int | None = None, abstract:
         folder: as given to `save`.
         name: the item's name.
         step: which checkpoint; the newest intact one where it is None.
-        abstract: a pytree of `jax.ShapeDtypeStruct`s or arrays, such as `jax.eval_shape` gives,
-            whose structure the result has. Without it, dataclasses and named tuples come back as
-            the dictionaries, and tuples as the lists, that Orbax stores.
+        abstract: a pytree of `jax.ShapeDtypeStruct`s or arrays whose structure the result has. Without it,
+            dataclasses and named tuples come back as the dictionaries, and tuples as the lists, that Orbax stores.
 
     Returns:
-        The pytree. Its arrays lie where they lay when saved, or on the default device where
-        those devices are not here.
+        The pytree, on the devices that it lay on when saved, or on the default one where those are not here.
 
     Raises:
-        CheckpointError: no such checkpoint or item, damage, or a structure or shape other than
-            that of `abstract`.
+        CheckpointError: no such checkpoint or item, damage, or another structure or shape than `abstract`.
     """
     folder = Path(folder).absolute()
     if step is None:
@@ -155,16 +154,16 @@ def _listed_steps(folder: Path) -> list[int]:
 def _write(folder: Path, step: int, items: Mapping[str, PyTree]) -> Path:
     path = folder / f".{step}.{_SAVING}"
     args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-    with _plainly_named(path) as plain, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    with _checkpointer(path) as (checkpointer, plain):
         checkpointer.save(plain, args=ocp.args.Composite(**args))
     # To the host, since a device that trains may have no room for a second copy.
     if not jax.tree.all(jax.tree.map(is_same, _read(path, jax.tree.map(_on_host, dict(items))), dict(items))):
         raise ValueError("what was written is read back as something else; choose another folder")
-    digests = {name: _sha256(path / name) for name in _files_in(path)}
+    digests = {name: files.sha256_of_file(path / name) for name in _files_in(path)}
     for name in digests:
         with (path / name).open("rb") as file:
             os.fsync(file.fileno())
-    files.write_json(path / _MANIFEST, {"sha256": digests})
+    write_json(path / _MANIFEST, {"sha256": digests})
     return path
 
 
@@ -172,20 +171,22 @@ def _read(path: Path, abstract: Mapping[str, PyTree]) -> dict[str, PyTree]:
     """Items of a step, by name, each in the structure given for it, or as Orbax stores it where that is None."""
     fallback = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = {name: ocp.args.StandardRestore(tree, fallback_sharding=fallback) for name, tree in abstract.items()}
-    with _plainly_named(path) as plain, ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    with _checkpointer(path) as (checkpointer, plain):
         restored = checkpointer.restore(plain, args=ocp.args.Composite(**wanted))
         return {name: restored[name] for name in abstract}
 
 
 @contextlib.contextmanager
-def _plainly_named(path: Path) -> Iterator[Path]:
-    """A path to the same place that Orbax and TensorStore take as it is written."""
-    if _PLAIN_PATH.fullmatch(str(path)):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="eigen_jax-") as place:
-        (link := Path(place) / "folder").symlink_to(path.parent)
-        yield link / path.name
+def _checkpointer(path: Path) -> Iterator[tuple[ocp.Checkpointer, Path]]:
+    """What saves and restores, for one thread at a time, and a path to the same place that it takes as written."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_ONE_AT_A_TIME)
+        plain = path
+        if not _PLAIN_PATH.fullmatch(str(path)):
+            link = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eigen_jax-"))) / "folder"
+            link.symlink_to(path.parent)
+            plain = link / path.name
+        yield stack.enter_context(ocp.Checkpointer(ocp.CompositeCheckpointHandler())), plain
 
 
 def _is_key(leaf: Any) -> bool:
@@ -215,18 +216,13 @@ def _delete(path: Path) -> None:
 
 def _is_intact(path: Path) -> bool:
     try:
-        digests = files.read_json(path / _MANIFEST)["sha256"]
+        digests = convert(read_json(path / _MANIFEST), dict[str, dict[str, str]])["sha256"]
         same_files = digests.keys() == set(_files_in(path)) != set()
         # Saves that were never read back can hold items that Orbax did not join.
         joined = all((part.parent / _JOINED).is_file() for part in path.glob(f"*/{_PER_PROCESS}"))
-        return same_files and joined and all(_sha256(path / name) == digest for name, digest in digests.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return same_files and joined and all(files.sha256_of_file(path / name) == digests[name] for name in digests)
+    except (OSError, JSONError, KeyError):
         return False
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _check_space(folder: Path, items: Mapping[str, PyTree]) -> None:

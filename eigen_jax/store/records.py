@@ -1,0 +1,198 @@
+"""JSON that is sound or one error, and the kinds of files whose content is a dataclass.
+
+A `RecordFile` is the only reader and the only writer of its kind of file.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import reprlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import UNSET
+
+from eigen_jax.errors import EigenError
+from eigen_jax.store import files
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # so that they can be added up
+Text = Annotated[str, msgspec.Meta(pattern=r"\A[^\0]*\Z")]  # a path or a version can be no other
+
+T = TypeVar("T")
+
+_MAX_DEPTH = 64  # of objects and arrays in one another
+_MAX_DIGITS = 300  # of an integer, so that each can be made a float
+_LONGEST = 200  # characters of a reason, and of a value in a message
+_SHOWN = 24  # of a text there
+
+
+class JSONError(EigenError):
+    """Text that is no JSON as `write_json` writes it, or that holds something else: one line that says why."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordFile(Generic[T]):
+    """A kind of JSON file, which holds the fields of a dataclass and a schema version."""
+
+    kind: type[T]
+    schema_version: int
+    error: type[EigenError]  # what is raised
+    advice: str  # what to do about a file that is damaged or missing
+    is_exact: bool = False  # whether fields that the dataclass does not have are damage; else they are passed over
+
+    def read(self, path: Path) -> T:
+        """The content of a file.
+
+        Raises:
+            error: it cannot be read, is damaged or is of another schema version.
+        """
+        try:
+            content = convert(read_json(path), dict[str, Any])
+            version = content.pop("schema_version", None)
+            if type(version) is int and version == self.schema_version:
+                record = convert(content, self.kind)
+                if self.is_exact and not _is_within(content, as_json(to_fields(record))):
+                    raise JSONError("it has unknown fields")
+                return record
+        except OSError as error:
+            raise self.error(f"cannot read {path}: {error.strerror}; {self.advice}") from None
+        except JSONError as error:
+            raise self.error(f"{path} is damaged ({error}); {self.advice}") from None
+        shown = reprlib.repr(version)
+        raise self.error(f"{path} has schema version {shown}; this version of eigen_jax reads {self.schema_version}")
+
+    def write(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Writes a file as a whole.
+
+        Raises:
+            error: it cannot be written.
+        """
+        with files.told_as(self.error, path):
+            write_json(path, {"schema_version": self.schema_version, **content})
+
+
+def to_fields(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass, and of those in it, but for those that are `msgspec.UNSET`."""
+    return dataclasses.asdict(record, dict_factory=lambda fields: {name: v for name, v in fields if v is not UNSET})
+
+
+def _is_within(part: Any, whole: Any) -> bool:
+    """Whether a JSON value has no field that another one does not have, at any depth."""
+    if isinstance(part, dict):
+        return part.keys() <= whole.keys() and all(_is_within(part[name], whole[name]) for name in part)
+    return not isinstance(part, list) or all(map(_is_within, part, whole))
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Which of the named values are others than before: "seed was 0 and is now 1, ..."; empty where none is."""
+    return ", ".join(
+        f"{name if name.isprintable() else _shown(name):.{_LONGEST}} was {_shown(then.get(name))} and is now"
+        f" {_shown(now.get(name))}"
+        for name in names
+        if then.get(name) != now.get(name)
+    )
+
+
+def _shown(value: Any) -> str:
+    shown = repr(f"{value[:_SHOWN]}..." if isinstance(value, str) and len(value) > _SHOWN else value)
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
+
+
+def convert(content: Any, kind: type[T]) -> T:
+    """What a JSON value describes, as a dataclass or another type with annotations.
+
+    Nothing is made of another type: integers alone are floats as well.
+
+    Raises:
+        JSONError: the value is of another form, or the dataclass refuses it; the message says where.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        raise JSONError(" ".join(str(error).split())[:_LONGEST]) from None
+
+
+def as_json(content: Any) -> Any:
+    """A value as it comes back from a JSON file: tuples become lists, paths text."""
+    return json.loads(json.dumps(content, default=str))
+
+
+def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Writes a JSON file as a whole.
+
+    Raises:
+        OSError: it cannot be written; what was there is as it was.
+        ValueError, TypeError: the content holds a number that is not finite, or is nothing that JSON can hold.
+    """
+    files.write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The value in a JSON file, see `parse_json`; raises OSError as well."""
+    return parse_json(Path(path).read_bytes())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value that JSON describes; bytes are UTF-8.
+
+    Stricter than Python's reader: numbers are finite, and integers have at most 300 digits; no
+    object has a key twice; objects and arrays are at most 64 deep in one another.
+
+    Raises:
+        JSONError: for anything else.
+    """
+    try:
+        value = json.loads(
+            text if isinstance(text, str) else text.decode(),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_integer,
+            object_pairs_hook=_without_repetition,
+        )
+        _check_depth(value)
+    except UnicodeDecodeError:
+        raise JSONError("it is no text in UTF-8") from None
+    except RecursionError:
+        raise JSONError("its arrays and objects are too deep in one another") from None
+    except json.JSONDecodeError as error:
+        raise JSONError(str(error)) from None
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise JSONError(f"it holds {name}, which is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise JSONError("it holds a number that is too large")
+    return value
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise JSONError(f"it holds an integer of {len(digits):,} digits")
+    return int(digits)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise JSONError("it holds an object with one key twice")
+    return made
+
+
+def _check_depth(value: Any, left: int = _MAX_DEPTH) -> None:
+    """Checks that code which walks over a value, or shows it, does not run out of stack."""
+    if isinstance(value, dict | list):
+        if left < 0:
+            raise RecursionError
+        for part in value.values() if isinstance(value, dict) else value:
+            _check_depth(part, left - 1)

@@ -1,0 +1,144 @@
+"""What settings.json and result.json say of a run, each with its only reader."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+
+from eigen_jax.errors import EigenError
+from eigen_jax.store.records import Count, RecordFile, Text, changes, to_fields
+
+# Settings that older runs do not name, because they came later, and what they were in those runs.
+FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "float32", "extinguish_duplicates": True}
+
+
+class RunFolderError(EigenError):
+    """A folder that cannot hold the run, that holds another one, or of which a file is damaged."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What is read again of settings.json, which may hold more notes."""
+
+    settings: dict[str, Any]  # what the outcome depends on
+    folders: dict[str, Text | None] = dataclasses.field(default_factory=dict)  # where things lie
+    machine: Any = None  # how it was used
+    # Where the run was started, see `eigen_jax.surroundings`; empty in older runs.
+    versions: dict[str, Text] = dataclasses.field(default_factory=dict)
+    switches: dict[str, Text] = dataclasses.field(default_factory=dict)
+
+    def changes(self, now: Mapping[str, Any], *, partly: bool = False) -> str:
+        """What is not as in other settings: "seed was 0 and is now 1, ..."; empty where nothing is.
+
+        Args:
+            now: the other settings, as they come back from a file. Those that an older run does not name are
+                compared with `FORMER_SETTINGS`.
+            partly: `now` holds but some of the settings; the others are not compared.
+        """
+        then = with_former_settings(self.settings, now)
+        return changes(then, now, sorted(now if partly else then.keys() | now.keys()))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reference:
+    """An individual of the same run, by its place."""
+
+    generation: Count  # from 0, counted through the whole run
+    index: Count  # from 0, within the generation
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkSummary:
+    """The network that a run found or was given."""
+
+    individual: Reference | UnsetType = UNSET  # of the search; unset where the network was given
+    fingerprint: str  # of its architecture
+    layers: Count
+    parameters: Count
+    flops: Count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSeconds:
+    """What a run took, compiling and training."""
+
+    search: float | UnsetType = UNSET  # all individuals, one after another; unset where there was no search
+    final: float | None  # the training from scratch to the end; None: there was none
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mimicry:
+    """Whom networks mimicked, and how."""
+
+    teacher: str  # its fingerprint
+    weight: float
+    temperature: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """The content of result.json. What is unset is not told of the training of one given network."""
+
+    validation_accuracy: float | UnsetType | None = UNSET  # a fraction; what selection saw
+    search_test_accuracy: float | UnsetType | None = UNSET  # a fraction; of the same weights
+    final_validation_accuracy: float | None = None  # a fraction; None where the validation images were trained on
+    test_accuracy: float | None  # a fraction, of the weights that are saved; None where there are none
+    test_logits: str | None = None  # digest of theirs
+    final_cause: str | None = None  # why the training to the end diverged; None where it did not
+    generations: Count | UnsetType = UNSET
+    trained: Count | UnsetType = UNSET  # individuals that were trained, not taken over from an equal one
+    network: NetworkSummary | None  # None where nothing survived
+    dtype: str = "float32"  # that maps were computed in
+    seconds: RunSeconds
+    mimicry: Mimicry | None  # None where it was off
+
+    @property
+    def is_of_search(self) -> bool:
+        """Whether all is told that is told of a search."""
+        of_search = self.validation_accuracy, self.search_test_accuracy, self.generations, self.trained
+        individual = self.network.individual if self.network else None
+        return UNSET not in (*of_search, self.seconds.search, individual)
+
+    @property
+    def found(self) -> Reference | None:
+        """The individual whose network a search found; None where nothing survived, or nothing was searched."""
+        individual = self.network.individual if self.network else UNSET
+        return None if individual is UNSET else individual
+
+
+_PUT_BACK = "put the run's own file back, or choose another folder"
+_SETTINGS = RecordFile(kind=RunSettings, schema_version=2, error=RunFolderError, advice=_PUT_BACK)
+_RESULT = RecordFile(kind=RunResult, schema_version=2, error=RunFolderError, advice=_PUT_BACK)
+
+
+def read_settings(folder: Path) -> RunSettings:
+    """What settings.json says; raises RunFolderError where it is missing, damaged or of another schema version."""
+    return _SETTINGS.read(folder / "settings.json")
+
+
+def write_settings(folder: Path, content: Mapping[str, Any]) -> None:
+    """Writes settings.json: the fields of `RunSettings`, and more notes if there are any; raises RunFolderError."""
+    _SETTINGS.write(folder / "settings.json", content)
+
+
+def read_result(folder: Path) -> RunResult:
+    """What result.json says; raises RunFolderError where it is missing, damaged or of another schema version."""
+    return _RESULT.read(folder / "result.json")
+
+
+def write_result(folder: Path, result: RunResult) -> None:
+    """Writes result.json; raises RunFolderError."""
+    _RESULT.write(folder / "result.json", to_fields(result))
+
+
+def with_former_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run, and those of `now`, at any depth, that it does not name but `FORMER_SETTINGS` does."""
+    came_later = {name: value for name, value in FORMER_SETTINGS.items() if name in now}
+    nested = {
+        name: with_former_settings(value, now[name])
+        for name, value in then.items()
+        if isinstance(value, dict) and isinstance(now.get(name), dict)
+    }
+    return {**came_later, **then, **nested}
