@@ -8,6 +8,7 @@ import pytest
 from report_data import individual
 
 from eigen_jax import lineage
+from eigen_jax.errors import EigenError
 from eigen_jax.lineage import Fate, Reference
 from eigen_jax.report import (
     ReportError,
@@ -118,7 +119,7 @@ def test_a_finished_run_is_read_and_what_it_may_lack_is_none(run: Path, change: 
 
 
 def said_by(reader, folder: Path) -> str:
-    with pytest.raises(ReportError) as caught:
+    with pytest.raises(EigenError) as caught:
         reader(folder)
     assert "\n" not in str(caught.value)
     return str(caught.value)
