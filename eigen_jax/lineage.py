@@ -62,14 +62,10 @@ class Landmark:
 
 
 def landmark(fitness: float | None, threshold: float | None = None) -> Landmark:
-    """Makes a `Landmark` of scalars of any library.
+    """Makes a `Landmark` of scalars of any library; NaN, infinite and None are what was not measured or applied.
 
     Both are recorded as the shortest decimal that is the same float32: selection compares float32,
     so the record shows the order, and the ties, that selection saw.
-
-    Args:
-        fitness: validation accuracy, a fraction; NaN or infinite or None where it was not measured.
-        threshold: the level that it had to meet, if any; NaN or infinite counts as None.
     """
 
     def finite(value: float | None) -> float | None:
@@ -150,12 +146,7 @@ def _spelt(fields: Mapping[str, Any]) -> str:
 
 
 def from_line(line: str | bytes) -> Individual:
-    """Reads the individual that a line records.
-
-    Raises:
-        LineageError: the line is no JSON, of an unknown schema version, not an individual, or not as
-            it was written.
-    """
+    """The individual that a line records; raises a LineageError where it is damaged or of another schema version."""
     try:
         fields = convert(parse_json(line), dict[str, Any])
         version = fields.get("schema_version")
@@ -206,8 +197,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Individual, ...]:
     """Reads a record, in its order; a last line that was not finished is left out.
 
     Raises:
-        LineageError: the file cannot be read, or holds a line that is no individual; the message
-            names the file and the line.
+        LineageError: the file cannot be read, or has a line that `from_line` refuses, which the message names.
     """
     return tuple(individual for _, individual in _read_lines(path))
 

@@ -94,7 +94,7 @@ def test_who_repeats_no_block_is_drawn_as_no_duplicate(tmp_path: Path) -> None:
     ("make", "part"),
     [
         (lambda folder: None, "no such"),
-        (lambda folder: folder.mkdir(), "is empty"),
+        (lambda folder: folder.mkdir(), "is no run folder: it has no lineage.jsonl"),
         (lambda folder: (folder.mkdir(), (folder / "photo").write_text("")), "is no run folder"),
         (lambda folder: folder.write_text("{"), "not valid JSON"),
         (lambda folder: folder.write_bytes(b"\xff"), "it is no text"),

@@ -141,10 +141,6 @@ def _in_run_folder(folder: Path, name: str) -> Path:
     """The path of a file in a folder that holds a run."""
     if not folder.is_dir():
         raise ReportError(f"{folder} is no folder; name the folder of a run")
-    names = {entry.name for entry in folder.iterdir()}
-    if not names:
-        raise ReportError(f"{folder} is empty; name the folder of a run")
-    if not {"settings.json", "lineage.jsonl"} <= names:
-        missing = min({"settings.json", "lineage.jsonl"} - names)
-        raise ReportError(f"{folder} is no run folder: it has no {missing}; name the folder of a run")
+    if missing := [each for each in ("lineage.jsonl", "settings.json") if not (folder / each).exists()]:
+        raise ReportError(f"{folder} is no run folder: it has no {missing[0]}; name the folder of a run")
     return folder / name

@@ -11,7 +11,6 @@ result.json       how the search ended; written last
 """
 
 import contextlib
-import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,36 +31,16 @@ from eigen_jax.store.run_files import RunFolderError, RunResult, read_settings, 
 PyTree = Any
 
 
-@dataclasses.dataclass(frozen=True)
 class RunFolder:
     """The places in a run folder. Made by `open`."""
 
-    path: Path
-
-    @property
-    def lineage(self) -> Path:
-        """The record, see `eigen_jax.lineage`."""
-        return self.path / "lineage.jsonl"
-
-    @property
-    def journal(self) -> Path:
-        """What the generation under way has measured, see `eigen_jax.search.journal`."""
-        return self.path / "generation.jsonl"
-
-    @property
-    def individuals(self) -> Path:
-        """The states of the generation's individuals in training, a folder each; see `eigen_jax.resumable`."""
-        return self.path / "individuals"
-
-    @property
-    def checkpoints(self) -> Path:
-        """See `eigen_jax.store.checkpoint`; step n is the state after n generations."""
-        return self.path / "checkpoints"
-
-    @property
-    def final_checkpoints(self) -> Path:
-        """See `eigen_jax.store.checkpoint`; step n is the state after n steps of the final training."""
-        return self.path / "final"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lineage = path / "lineage.jsonl"  # see `eigen_jax.lineage`
+        self.journal = path / "generation.jsonl"  # see `eigen_jax.search.journal`
+        self.individuals = path / "individuals"  # a folder each, see `eigen_jax.resumable`
+        self.checkpoints = path / "checkpoints"  # step n is the state after n generations
+        self.final_checkpoints = path / "final"  # step n is the state after n steps of the final training
 
     @classmethod
     @contextlib.contextmanager
@@ -174,8 +153,7 @@ def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
 
     Raises:
         RunFolderError: the run has not finished, or the folder is none.
-        ArchitectureError: genome.json is damaged.
-        CheckpointError: the weights are damaged.
+        ArchitectureError, CheckpointError: genome.json or the weights are damaged.
     """
     network = Path(path) / "network"
     architecture = read_genome(network / "genome.json", "name the folder of a run that has finished")

@@ -59,11 +59,10 @@ def write(path: str | os.PathLike[str], content: bytes | str) -> None:
 def append(path: str | os.PathLike[str], content: bytes) -> None:
     """Adds to the end of a file, which is made where it is missing, and waits for the disk.
 
-    Where not all of it can be written, what was written of it is cut off again. A kill in between
-    leaves a part of it.
+    A kill in between leaves a part of it.
 
     Raises:
-        OSError: it cannot be written; the file is as it was.
+        OSError: it cannot be written; what was written of it is cut off again.
     """
     path = Path(path)
     is_new = not path.exists()

@@ -138,8 +138,8 @@ def cache_logits(
             if should_stop():
                 raise StoppedError("the teacher's logits are computed anew by the same command")
 
-    place = _Place(folder=Path(cache_dir) / _FOLDER, key=key, shape=(count, stored.size, layout.num_classes))
-    logits = place.read_or_write(compute, device_bytes=device_bytes, should_stop=should_stop)
+    place, shape = Path(cache_dir) / _FOLDER / key, (count, stored.size, layout.num_classes)
+    logits = _from_disk(place, shape, compute, device_bytes=device_bytes, should_stop=should_stop)
     return from_array(logits, layout.view_slots, key, device_bytes=device_bytes)
 
 
@@ -208,72 +208,65 @@ def _read_manifest(path: Path) -> _Manifest:
     return convert(read_json(path), _Manifest)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Place:
-    """Where the array of a key lies."""
-
-    folder: Path
-    key: str
-    shape: tuple[int, int, int]  # N, S, K
-
-    def _file(self, suffix: str) -> Path:
-        return self.folder / f"{self.key}.{suffix}"
-
-    def read_or_write(
-        self, compute: Callable[[], Iterator[np.ndarray]], *, device_bytes: int, should_stop: ShouldStop
-    ) -> np.ndarray:
-        """The array as it is stored, or computed and stored, or computed and in memory."""
-        nbytes = int(np.prod(self.shape)) * 2
-        tell = functools.partial(_logger.info, "another process computes the same teacher's logits; waiting for it")
-        try:
-            # Without the lock first: a folder that can only be read has none.
-            if (array := self.read()) is not None:
+def _from_disk(
+    place: Path,
+    shape: tuple[int, int, int],
+    compute: Callable[[], Iterator[np.ndarray]],
+    *,
+    device_bytes: int,
+    should_stop: ShouldStop,
+) -> np.ndarray:
+    """The array at a place, a path without suffix: as stored, or computed and stored, or computed and in memory."""
+    nbytes = int(np.prod(shape)) * 2
+    tell = functools.partial(_logger.info, "another process computes the same teacher's logits; waiting for it")
+    try:
+        # Without the lock first: a folder that can only be read has none.
+        if (array := _read(place, shape)) is not None:
+            return array
+        _remove_abandoned(place.parent)
+        with held(place.with_suffix(".lock"), should_stop=should_stop, on_wait=tell):
+            if (array := _read(place, shape)) is not None:
                 return array
-            _remove_abandoned(self.folder)
-            with held(self._file("lock"), should_stop=should_stop, on_wait=tell):
-                if (array := self.read()) is not None:
-                    return array
-                if (path := self._file("npy")).exists():
-                    _logger.warning("cached logits %s are unfinished or damaged; they are computed again", path)
-                if (free := shutil.disk_usage(self.folder).free) < nbytes:
-                    raise OSError(f"{nbytes:,} bytes are needed and {free:,} free")
-                self.write(compute())
-                return np.load(path, mmap_mode="r", allow_pickle=False)
-        except OSError as error:
-            reason = error.strerror or str(error)
-        if nbytes > device_bytes:
-            raise TeacherError(
-                f"cache folder {self.folder} cannot hold the teacher's {nbytes:,} bytes of logits ({reason}); choose"
-                " another folder, fewer views, or a live teacher"
-            )
-        _logger.warning(
-            "cache folder %s cannot hold the teacher's logits (%s); going on without it", self.folder, reason
+            if (path := place.with_suffix(".npy")).exists():
+                _logger.warning("cached logits %s are unfinished or damaged; they are computed again", path)
+            if (free := shutil.disk_usage(place.parent).free) < nbytes:
+                raise OSError(f"{nbytes:,} bytes are needed and {free:,} free")
+            _write(place, shape, compute())
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if nbytes > device_bytes:
+        raise TeacherError(
+            f"cache folder {place.parent} cannot hold the teacher's {nbytes:,} bytes of logits ({reason}); choose"
+            " another folder, fewer views, or a live teacher"
         )
-        return np.concatenate(list(compute())).reshape(self.shape)
+    _logger.warning("cache folder %s cannot hold the teacher's logits (%s); going on without it", place.parent, reason)
+    return np.concatenate(list(compute())).reshape(shape)
 
-    def read(self) -> np.ndarray | None:
-        """The stored array; None where there is none, or no intact one."""
-        path = self._file("npy")
-        try:
-            expected = _read_manifest(self._file("json")).sha256
-            if files.sha256_of_file(path) != expected:
-                return None
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (FileNotFoundError, ValueError):
+
+def _read(place: Path, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """The stored array; None where there is none, or no intact one."""
+    path = place.with_suffix(".npy")
+    try:
+        expected = _read_manifest(place.with_suffix(".json")).sha256
+        if files.sha256_of_file(path) != expected:
             return None
-        return array if array.shape == self.shape and array.dtype == np.float16 else None
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (FileNotFoundError, ValueError):
+        return None
+    return array if array.shape == shape and array.dtype == np.float16 else None
 
-    def write(self, batches: Iterator[np.ndarray]) -> None:
-        """Writes array and manifest, each whole or not at all."""
-        self._file("json").unlink(missing_ok=True)
-        began = time.perf_counter()
-        with files.replacing(self._file("npy")) as file:
-            header = {"descr": "<f2", "fortran_order": False, "shape": self.shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for batch in batches:
-                file.write(batch.astype("<f2", copy=False).tobytes())
-        checksum = files.sha256_of_file(self._file("npy"))
-        write_json(self._file("json"), {"sha256": checksum, "seconds": time.perf_counter() - began})
+
+def _write(place: Path, shape: tuple[int, int, int], batches: Iterator[np.ndarray]) -> None:
+    """Writes array and manifest, each whole or not at all."""
+    path, manifest = place.with_suffix(".npy"), place.with_suffix(".json")
+    manifest.unlink(missing_ok=True)
+    began = time.perf_counter()
+    with files.replacing(path) as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
+        for batch in batches:
+            file.write(batch.astype("<f2", copy=False).tobytes())
+    write_json(manifest, {"sha256": files.sha256_of_file(path), "seconds": time.perf_counter() - began})
 
 
 def _remove_abandoned(folder: Path) -> None:
