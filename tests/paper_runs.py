@@ -23,8 +23,7 @@ from eigen_jax.report import NOT_MEASURED
 from eigen_jax.store.records import write_json
 from eigen_jax.teacher import DataRecord, EnsembleRecord, MemberRecord, TeacherConfig, TeacherRecord
 from experiments.reproduce import command
-from experiments.reproduce.catalogue import EXPERIMENTS
-from experiments.reproduce.command import main
+from experiments.reproduce.command import EXPERIMENTS, main
 from experiments.reproduce.request import Request, read_request
 from experiments.reproduce.study import Study
 from experiments.settings import Settings

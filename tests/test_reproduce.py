@@ -29,8 +29,7 @@ from eigen_jax.data.types import DatasetName
 from eigen_jax.report import NOT_COMPARABLE, NOTHING
 from experiments import reproduce
 from experiments.presets import PRESETS
-from experiments.reproduce.catalogue import EXPERIMENTS
-from experiments.reproduce.command import read_names
+from experiments.reproduce.command import EXPERIMENTS, read_names
 from experiments.reproduce.request import digest, read_request
 from experiments.reproduce.runs import Choice, Run
 from experiments.reproduce.study import RunMaker, Study

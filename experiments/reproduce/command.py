@@ -1,23 +1,57 @@
-"""The command: finds and makes the runs, then writes tables and pictures."""
+"""The command, and the experiments that it knows: finds and makes their runs, then writes tables and pictures."""
 
 import dataclasses
+import inspect
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from eigen_jax.data import load_dataset
 from eigen_jax.report import ReportError, Table, to_markdown
+from eigen_jax.store.run_files import RunFolderError
 from experiments import reproduce
 from experiments.command_line import did_you_mean
-from experiments.reproduce.catalogue import EXPERIMENTS, check_compares, describe_experiments
+from experiments.reproduce import figures, tables
+from experiments.reproduce.figures import Picture
 from experiments.reproduce.folders import DataFacts
 from experiments.reproduce.output import check_keeps_more, check_writable, write
 from experiments.reproduce.request import Request, read_request
-from experiments.reproduce.runs import check_together, distinct, state, unfinished
+from experiments.reproduce.runs import Choice, Run, check_together, distinct, state, unfinished
 from experiments.reproduce.study import RunMaker, Study, describe_runs
 from experiments.retrain import retrain
 from experiments.runner import configure, run_command, search
-from experiments.settings import SettingsError
+from experiments.settings import Settings, SettingsError
+
+
+class Experiment(NamedTuple):
+    """A table or a figure of the paper."""
+
+    tell: Callable[[Study], Table | Picture]  # of finished runs; its docstring is what the help says
+    runs: Callable[[Study], tuple[Run, ...]]  # that it needs
+
+
+def _duplication_runs(study: Study) -> tuple[Run, ...]:
+    return (*study.eigen, *(run for choice in Choice for run in study.retrainings(choice, mimicry=True)))
+
+
+def _mimicry_runs(study: Study) -> tuple[Run, ...]:
+    plain, mimicking = (study.retrainings(Choice.FOUND, mimicry=mimicry) for mimicry in (False, True))
+    return (*study.eigen, *plain, *mimicking)
+
+
+# In the order in which they are made: those that need the fewest further runs first.
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "figure1": Experiment(figures.figure1, lambda study: study.eigen[:1]),
+    "figure2": Experiment(figures.figure2, lambda study: study.eigen),
+    "figure4": Experiment(figures.figure4, lambda study: study.eigen),
+    "table1": Experiment(tables.table1, lambda study: study.eigen),
+    "table2": Experiment(tables.table2, lambda study: study.eigen),
+    "table5": Experiment(tables.table5, _mimicry_runs),
+    "table4": Experiment(tables.table4, _duplication_runs),
+    "table3": Experiment(tables.table3, lambda study: (*study.eigen, *study.plain)),
+    "figure3": Experiment(figures.figure3, lambda study: tuple(itertools.chain(*study.step_sizes.values()))),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         names, options = read_names(argv)
-        request = read_request(options, about=f"{reproduce.__doc__}\n{describe_experiments()}")
+        request = read_request(options, about=f"{reproduce.__doc__}\n{_describe_experiments()}")
         for name in names:
-            check_compares(name, request.settings)
+            _check_compares(name, request.settings)
         check_writable(request.output)
         request = dataclasses.replace(request, settings=configure(request.settings))
         make(request, names)
@@ -37,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The names of the experiments that a command line asks for, in the order of the catalogue, and its options.
+    """The names of the experiments that a command line asks for, in the order of `EXPERIMENTS`, and its options.
 
     Names stand before the options, or among them where they cannot be the value of one. Without any, all are meant.
     Raises SettingsError for a name that there is not.
@@ -89,7 +123,7 @@ def make(request: Request, names: Sequence[str]) -> None:
         try:
             check_together((run for run in runs if run.folder is not None), study.data)
             told = EXPERIMENTS[name].tell(study)
-        except ReportError as error:
+        except (ReportError, RunFolderError) as error:
             failures.append(f"{name}: {error}")
             continue
         paths = write(told, name, study=study, runs=runs)
@@ -104,3 +138,20 @@ def make(request: Request, names: Sequence[str]) -> None:
         )
     if failures:
         raise ReportError("; ".join(failures))
+
+
+def _check_compares(name: str, settings: Settings) -> None:
+    """Checks that an experiment would compare something; raises SettingsError where it would not."""
+    if name in ("table3", "table5") and settings.teacher == "none":
+        raise SettingsError("--teacher is none; it must be cache or live where mimicry is compared with none")
+    if name in ("table4", "table5") and settings.final_steps == 0:
+        raise SettingsError("--final-steps is 0; it must be at least 1 where networks are trained again")
+    if name in ("table4", "figure2") and settings.max_duplication_generations == 0:
+        raise SettingsError("--max-duplication-generations is 0; it must be at least 1 where duplication is shown")
+
+
+def _describe_experiments() -> str:
+    """What each experiment is, what it costs, and what the paper reports: for the help."""
+    texts = {name: inspect.getdoc(experiment.tell) for name, experiment in sorted(EXPERIMENTS.items())}
+    paragraphs = [f"{name}: {text}\n{tables.describe_published(name)}".rstrip() for name, text in texts.items()]
+    return "\n\n".join(text.replace("\n\n", "\n").replace("\n", "\n  ") for text in paragraphs)

@@ -17,7 +17,7 @@ from eigen_jax.architecture import Architecture, Layer, count_parameters, layer_
 from eigen_jax.lineage import Individual
 from eigen_jax.report import ReportError
 from eigen_jax.report.figures import PANELS
-from experiments.reproduce.runs import Run, Search
+from experiments.reproduce.runs import Run, Search, describe_repeats
 from experiments.reproduce.study import Study
 
 _CURVE = ("statistic", "seed", "generation")  # columns
@@ -70,7 +70,7 @@ def figure2(study: Study) -> Picture:
         duplicate.architecture,
         num_classes=_classes(study),
         repeats=duplicate.repeats,
-        title=f"Gene duplication on {title}, seed {search.seed}, blocks repeated {_repeats(duplicate)} times:"
+        title=f"Gene duplication on {title}, seed {search.seed}, blocks repeated {describe_repeats(duplicate)} times:"
         f" {'the network found' if is_found else 'the best duplicate, not the network found'}",
     )
     which = "the network found." if is_found else "the best duplicate; the network found is another one."
@@ -195,15 +195,11 @@ def _panels(sizes: Sequence[int]) -> Sequence[Sequence[int]]:
 
 def _describe(individual: Individual, study: Study) -> str:
     parameters = count_parameters(individual.architecture, num_classes=_classes(study))
-    repeats = f", blocks repeated {_repeats(individual)} times" if individual.repeats else ""
+    repeats = f", blocks repeated {describe_repeats(individual)} times" if individual.repeats else ""
     return (
         f"individual {individual.generation}.{individual.index}, {len(individual.architecture.layers)} layers,"
         f" {parameters:,} parameters{repeats}."
     )
-
-
-def _repeats(individual: Individual) -> str:
-    return "-".join(map(str, individual.repeats or ()))
 
 
 def _classes(study: Study) -> int:

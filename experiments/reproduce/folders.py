@@ -1,4 +1,4 @@
-"""What the folder of a run says: whether it has finished, how it ended, and where it was made."""
+"""What the folder of a run says: whether it has finished, and where it was made."""
 
 import dataclasses
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import jax
 
 from eigen_jax.data import Dataset
-from eigen_jax.report import ReportError
 from eigen_jax.store import run_files
 from eigen_jax.store.files import told_as
 from eigen_jax.store.records import JSONError, as_json, convert, read_json, write_json
+from eigen_jax.store.run_files import RunFolderError
 from experiments.machine import describe_machine
 from experiments.settings import Settings
 
@@ -76,27 +76,24 @@ def read_origin(settings: Settings, **more: str) -> Origin:
     """Where the run of these settings, and of what settings.json holds besides them, was made.
 
     Raises:
-        RunFolderError: its settings.json is missing or damaged.
-        ReportError: its folder is that of a run with other settings, or what was noted there is damaged.
+        RunFolderError: its folder is missing, damaged, or that of a run with other settings.
     """
     folder = settings.run_dir
-    then = run_files.read_settings(folder)
-    if changes := then.changes(as_json({**settings.outcome(), **more}), partly=True):
-        raise ReportError(f"{folder} belongs to a run with other settings: {changes}; choose another --runs-dir")
-    path = folder / "settings.json"
+    recorded = run_files.read_settings(folder)
+    if changes := recorded.changes(as_json({**settings.outcome(), **more}), partly=True):
+        raise RunFolderError(f"{folder} belongs to a run with other settings: {changes}; choose another --runs-dir")
+    noted = folder / _MACHINE
     try:
-        origin = convert({**then.settings, "versions": then.versions}, Origin)
-        if (path := folder / _MACHINE).exists():
-            origin = dataclasses.replace(origin, machine=convert(read_json(path), Machine))
-    except OSError as error:
-        raise ReportError(f"cannot read {path}: {error.strerror}; make the run with this command again") from None
-    except JSONError as error:
-        raise ReportError(f"{path} is damaged ({error}); put back the run's own file") from None
-    return origin
+        origin = convert({**recorded.settings, "versions": recorded.versions}, Origin)
+        return dataclasses.replace(origin, machine=convert(read_json(noted), Machine)) if noted.exists() else origin
+    except (OSError, JSONError) as error:
+        raise RunFolderError(
+            f"{folder} has a settings.json or a {_MACHINE} that is damaged ({error}); put back the run's own files"
+        ) from None
 
 
 def note_machine(folder: Path, data: DataFacts | None) -> None:
-    """Writes down beside a run what finished it, and with how much data; raises ReportError where it cannot."""
+    """Writes down beside a run what finished it, and with how much data; raises RunFolderError where it cannot."""
     noted = {**describe_machine(), "accelerators": len(jax.devices()), "data": data and dataclasses.asdict(data)}
-    with told_as(ReportError, folder / _MACHINE, "choose another --runs-dir"):
+    with told_as(RunFolderError, folder / _MACHINE, "choose another --runs-dir"):
         write_json(folder / _MACHINE, noted)

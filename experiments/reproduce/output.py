@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eigen_jax.report import ReportError, Table, provenance_notes, save_figure, write_table
 from eigen_jax.report.files import write_text
+from eigen_jax.store.files import told_as
 from experiments.reproduce.figures import Picture
 from experiments.reproduce.request import Request
 from experiments.reproduce.runs import Run, Search
@@ -24,12 +25,9 @@ _EXTENT = re.compile(rf"^- (Seeds|Step sizes|{_GENERATIONS}): ([\d, ]+)$", re.MU
 
 def check_writable(folder: Path) -> None:
     """Makes a folder, and checks that files can be written there; raises ReportError where they cannot."""
-    try:
+    with told_as(ReportError, folder, "choose another --output"):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ReportError(f"cannot write {folder}: {error.strerror}; choose another --output") from None
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 def check_keeps_more(name: str, *, request: Request, runs: Sequence[Run]) -> None:

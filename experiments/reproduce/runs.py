@@ -84,8 +84,8 @@ class Search:
     @property
     def found(self) -> Individual | None:
         """The network that the search found; None where nothing survived."""
-        found = self.result.found
-        return None if found is None else report.find_individual(self.individuals, found)
+        reference = self.result.found
+        return None if reference is None else report.find_individual(self.individuals, reference)
 
     @property
     def duplicates(self) -> tuple[Individual, ...]:
@@ -110,8 +110,8 @@ class Search:
     @property
     def seconds(self) -> Mapping[str, float | None]:
         """Of the parts of its own: None for a final training that did not take place."""
-        seconds = self.result.seconds
-        return {"search": None if seconds.search is UNSET else seconds.search, "final training": seconds.final}
+        own = self.result.seconds
+        return {"search": None if own.search is UNSET else own.search, "final training": own.final}
 
     @property
     def teacher_seconds(self) -> Mapping[str, float | None]:
@@ -120,10 +120,10 @@ class Search:
         if mimicry is None:
             return {}
         teacher, logits = TEACHER_PARTS
-        trained = {teacher: _seconds_of_training(self.settings)}
-        if self.settings.teacher == "live":
-            return trained
-        return trained | {logits: seconds_of_logits(self.settings.cache_folder(), mimicry.teacher)}
+        seconds = {teacher: _seconds_of_training(self.settings)}
+        if self.settings.teacher != "live":
+            seconds[logits] = seconds_of_logits(self.settings.cache_folder(), mimicry.teacher)
+        return seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -230,6 +230,11 @@ def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
                     f"{run.label} was made with {what} (fingerprint {own[:12]}, {whose} is {expected[:12]});"
                     " choose another --runs-dir, or the data and teacher of before"
                 )
+
+
+def describe_repeats(duplicate: Individual) -> str:
+    """How often each block stands in a row, such as "2-1"."""
+    return "-".join(map(str, duplicate.repeats or ()))
 
 
 def outcome_key(dataset: DatasetName, settings: Settings) -> str:

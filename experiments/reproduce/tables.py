@@ -7,14 +7,14 @@ paper's. The docstring of each table is what the help says of it.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from msgspec import UNSET, UnsetType
+from msgspec import UnsetType
 
 from eigen_jax import report
 from eigen_jax.data.types import DatasetName
 from eigen_jax.lineage import Individual
 from eigen_jax.report import NOT_MEASURED, NOTHING, Cell, Column, Table, Unit
 from eigen_jax.store.run_files import RunResult
-from experiments.reproduce.runs import TEACHER_PARTS, Choice, Retraining, Search
+from experiments.reproduce.runs import TEACHER_PARTS, Choice, Retraining, Search, describe_repeats
 from experiments.reproduce.study import Study
 
 S = TypeVar("S")
@@ -274,8 +274,8 @@ def _each(items: Mapping[int, T | None], of: Callable[[T], S | None]) -> dict[in
 
 
 def _results(searches: Iterable[Search], number: Callable[[RunResult], float | UnsetType | None]) -> Values:
-    results = {search.seed: number(search.result) for search in searches}
-    return {seed: None if value is UNSET else value for seed, value in results.items()}
+    numbers = {search.seed: number(search.result) for search in searches}
+    return {seed: None if isinstance(each, UnsetType) else each for seed, each in numbers.items()}
 
 
 def _chosen(searches: Iterable[Search], choice: Choice) -> dict[int, Individual | None]:
@@ -346,11 +346,10 @@ def _describe_duplicates(search: Search) -> str:
     if best is None or found is None:
         return f"{start}, none was measured."
     to_end = sum(each.t3.fitness is not None for each in duplicates)
-    repeats = "-".join(map(str, best.repeats or ()))
     outcome = "is the network found" if found.reference == best.reference else "is not the network found"
     if best.t3.fitness is None:
         outcome += f": it went extinct at {'T1' if best.t2.fitness is None else 'T2'}"
     return (
         f"{start}, {to_end} trained to the end; the best, {best.generation}.{best.index},"
-        f" repeats its parent's blocks {repeats} times and {outcome}."
+        f" repeats its parent's blocks {describe_repeats(best)} times and {outcome}."
     )
