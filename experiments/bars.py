@@ -58,3 +58,18 @@ class LiveBars:
         if not self.console.is_interactive and now - self.plain_line_at >= _PLAIN_EVERY:
             self.plain_line_at = now
             self.print(f"  {text}", "dim")
+
+
+def duration(seconds: float) -> str:
+    """A time span for people, in its two largest units."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3_600} h {whole % 3_600 // 60} min"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in %, with one decimal; a dash where there is none."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"

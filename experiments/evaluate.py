@@ -14,7 +14,7 @@ import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,19 +23,19 @@ from flax import linen as nn
 
 from eigen_jax.architecture import count_parameters
 from eigen_jax.builder import build_network
-from eigen_jax.data import Dataset, load_dataset
+from eigen_jax.data import DataConfig, Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.files import JSONError, explain, read_json, write_bytes
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.search import RunFolderError, digest_logits, load_network
 from eigen_jax.search.folder import with_former_settings
-from eigen_jax.training import ComputeDtype, accuracy, predict
+from eigen_jax.training import accuracy, predict
 from experiments.command_line import Parser, absolute_path
 from experiments.networks import check_takes
 from experiments.progress import percent
 from experiments.runner import configure, run_command
 from experiments.screen import show
-from experiments.settings import Settings, SettingsError
+from experiments.settings import Settings, SettingsError, with_values
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,21 +59,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _evaluate(arguments: argparse.Namespace) -> None:
     check_devices_are_there()  # before the weights are put there
     architecture, variables = load_network(arguments.run_dir)
-    name, settings, fingerprint = _read_settings(arguments.run_dir, arguments)
+    settings, fingerprint = _read_settings(arguments.run_dir, arguments)
     configure(settings)
-    dataset = load_dataset(settings.data_config(name))
+    dataset = load_dataset(settings.data)
     if dataset.fingerprint != fingerprint:
         raise RunFolderError(
-            f"{arguments.run_dir} was made with other data than those in {settings.data_dir or 'the cache'};"
+            f"{arguments.run_dir} was made with other data than those in {settings.data.data_dir or 'the cache'};"
             " name the right ones with --data-dir"
         )
     check_takes(architecture, dataset)
-    network = build_network(architecture, num_classes=dataset.num_classes, dtype=settings.dtype)
+    network = build_network(architecture, num_classes=dataset.num_classes, dtype=settings.search.train.dtype)
     _check_weights(arguments.run_dir, variables, network, dataset)
     result = _read_result(arguments.run_dir)
 
     def logits_of(images: Any) -> np.ndarray:
-        return predict(variables, images, network=network, batch_size=settings.eval_batch_size)
+        return predict(variables, images, network=network, batch_size=settings.search.train.eval_batch_size)
 
     logits = logits_of(dataset.test_images)
     if arguments.logits is not None:
@@ -99,8 +99,8 @@ def _check_weights(run_dir: Path, variables: Any, network: nn.Module, dataset: D
 
 def _saw_validation(settings: Settings, result: Mapping[str, Any]) -> bool:
     """Whether the weights were trained on the validation images; those of a search never are."""
-    finally_trained = settings.final_steps > 0 and result.get("final_cause") is None
-    return finally_trained and settings.final_on != "train"
+    finally_trained = settings.search.final_until > 0 and result.get("final_cause") is None
+    return finally_trained and settings.search.final_on != "train"
 
 
 def _tell_validation(dataset: Dataset, logits_of: Any, *, trained_on: bool) -> None:
@@ -109,8 +109,8 @@ def _tell_validation(dataset: Dataset, logits_of: Any, *, trained_on: bool) -> N
     show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
 
 
-def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[DatasetName, Settings, str]:
-    """The data set's name, the settings, and the data's fingerprint of a run.
+def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[Settings, str]:
+    """The settings of a run, and the fingerprint of its data.
 
     Raises:
         RunFolderError: settings.json does not say them.
@@ -120,30 +120,30 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[Datase
     wanted = ("validation_size", "split_seed", "preprocessing", "eval_batch_size", "dtype", "final_on", "final_steps")
     try:
         content = read_json(path)
-        settings = with_former_settings(dict(content["settings"]), Settings().outcome())
-        _check_says_how_data_were_prepared(path, settings)
+        recorded = with_former_settings(dict(content["settings"]), Settings().outcome())
+        _check_says_how_data_were_prepared(path, recorded)
         folders = content["folders"]
-        name, fingerprint = settings["dataset"], settings["data_fingerprint"]
-        values: dict[str, Any] = {each: settings[each] for each in wanted}
-        if any(type(value) is not type(getattr(Settings(), each)) for each, value in values.items()):
-            raise TypeError
-        if values["dtype"] not in get_args(ComputeDtype):
-            raise ValueError
-        for each in ("data_dir", "cache_dir"):
-            if (place := getattr(arguments, each) or folders[each]) is not None:
-                if "\0" in str(place):
-                    raise ValueError
-                values[each] = Path(place)
-    except RunFolderError:
+        name, fingerprint = recorded["dataset"], recorded["data_fingerprint"]
+        if name not in get_args(DatasetName):
+            known = ", ".join(get_args(DatasetName))
+            raise SettingsError(f"{path} names the data set {reprlib.repr(name)}; known are {known}")
+        places = {each: _place(folders[each]) for each in ("data_dir", "cache_dir")}
+        values = {each: recorded[each] for each in wanted}
+        settings = with_values(Settings(data=DataConfig(name=name)), values | places)
+    except (RunFolderError, SettingsError):
         raise
     except (OSError, ValueError, KeyError, TypeError):
         raise RunFolderError(
             f"{path} is missing, damaged or of no experiment; name the folder of a finished run"
         ) from None
-    if name not in get_args(DatasetName):
-        known = ", ".join(get_args(DatasetName))
-        raise SettingsError(f"{path} names the data set {reprlib.repr(name)}; known are {known}")
-    return cast(DatasetName, name), Settings(**values), fingerprint
+    given = {"data_dir": arguments.data_dir, "cache_dir": arguments.cache_dir}
+    return with_values(settings, {each: place for each, place in given.items() if place}), fingerprint
+
+
+def _place(path: str | None) -> Path | None:
+    if path is not None and "\0" in path:
+        raise ValueError
+    return None if path is None else Path(path)
 
 
 def _check_says_how_data_were_prepared(path: Path, settings: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from eigen_jax.architecture import IMAGE, Architecture, Layer, count_parameters,
 from eigen_jax.evolution import Phase
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchObserver, SearchResult
-from experiments.bars import LiveBars
+from experiments.bars import LiveBars, duration, percent
 from experiments.screen import make_console
 
 LANDMARKS = ("T1", "T2", "T3")
@@ -291,16 +291,6 @@ def describe(architecture: Architecture, *, num_classes: int) -> list[str]:
     return [*lines, _layer_line("", "global average pooling, classifier", "", f"{num_classes} classes")]
 
 
-def duration(seconds: float) -> str:
-    """A time span for people, in its two largest units."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3_600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3_600} h {whole % 3_600 // 60} min"
-
-
 def _layer_name(layer: Layer) -> str:
     if layer.op == "conv":
         stride = f", stride {layer.stride}" if layer.stride > 1 else ""
@@ -315,11 +305,6 @@ def _layer_line(number: str, name: str, sources: str, output: str) -> str:
 
 def _shape(shape: tuple[int, int, int]) -> str:
     return " x ".join(map(str, shape))
-
-
-def percent(fraction: float | None) -> str:
-    """A fraction in %, with one decimal; a dash where there is none."""
-    return "-" if fraction is None else f"{100 * fraction:.1f}"
 
 
 def _row(name: str, layers: str, parameters: str, t1: str, t2: str, t3: str, fate: str) -> str:

@@ -22,20 +22,19 @@ from rich.console import Console
 
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import Dataset, load_dataset
-from eigen_jax.data.types import DatasetName
-from eigen_jax.errors import ConfigError
+from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.resumable import ShouldStop
 from eigen_jax.search import RunFolder, SearchConfig, check_data, check_run_folder, describe_training, train_network
 from eigen_jax.training import DivergedError, Teacher
 from experiments.command_line import parse_with_dataset, read_path
 from experiments.interruption import held_off
+from experiments.mimicry import prepare_teacher
 from experiments.networks import check_takes, read_architecture
 from experiments.presets import PRESETS
 from experiments.progress import TrainingBar, percent
 from experiments.runner import configure, run_command
 from experiments.screen import make_console
 from experiments.settings import Settings, SettingsError
-from experiments.teaching import check_settings, prepare_teacher
 
 _ABOUT = (__doc__ or "").partition("\n")[0]
 _PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
@@ -48,23 +47,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         # First, because argparse would take the value of an option that it does not know for it.
         named = [] if not argv or argv[0].startswith("-") else [read_path("GENOME", argv[0])]
-        name, settings = parse_with_dataset(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
+        settings = parse_with_dataset(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
         if not named:
             raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
-        check_settings(name, settings)
         settings = configure(settings)
         architecture = read_architecture(named[0])
-        if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[name].values()]:
+        if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[settings.data.name].values()]:
             # The preset's folder is that of the search, which often is where the network comes from.
             folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
             settings = dataclasses.replace(settings, run_dir=folder)
-        if cause := retrain(name, settings, architecture):
-            raise ConfigError(cause)
+        if cause := retrain(settings, architecture):
+            raise EigenError(cause)
 
     return run_command(command)
 
 
-def retrain(name: DatasetName, settings: Settings, architecture: Architecture) -> str | None:
+def retrain(settings: Settings, architecture: Architecture) -> str | None:
     """Trains a network from scratch for `settings.final_steps`, or goes on with a training that was interrupted.
 
     Returns:
@@ -73,11 +71,11 @@ def retrain(name: DatasetName, settings: Settings, architecture: Architecture) -
     Raises:
         EigenError, Interrupted.
     """
-    dataset = load_dataset(settings.data_config(name))
+    dataset = load_dataset(settings.data)
     check_takes(architecture, dataset)
-    config = settings.search_config(dataset)
+    config = settings.search_config()
     if not config.final_until:
-        raise ConfigError("final_steps is 0; it must be at least 1 to train a network")
+        raise ConfigError(SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
     described: dict[str, Any] = {
         **settings.outcome(),
         "dataset": dataset.name,
@@ -89,7 +87,7 @@ def retrain(name: DatasetName, settings: Settings, architecture: Architecture) -
     check_run_folder(settings.run_dir, described)
     console = make_console()
     with held_off() as should_stop:
-        teacher = prepare_teacher(name, settings, dataset, console, should_stop)
+        teacher = prepare_teacher(settings, dataset, console, should_stop)
         described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
         return _train(architecture, dataset, config, teacher, settings, described, console, should_stop)
 
@@ -115,13 +113,13 @@ def _train(
         began = time.perf_counter()
         try:
             trained = train_network(
-                jax.random.key(settings.seed),
+                jax.random.key(config.seed),
                 architecture,
                 dataset,
                 run.final_checkpoints,
                 config=config,
                 teacher=teacher,
-                save_every=settings.save_every,
+                save_every=settings.machine.save_every,
                 should_stop=should_stop,
                 on_progress=bar.show,
             )

@@ -26,11 +26,11 @@ from experiments.command_line import parse
 from experiments.compilation_cache import keep_compiled
 from experiments.executors import cores, open_executor
 from experiments.interruption import Interrupted, held_off
+from experiments.mimicry import prepare_teacher
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.progress import ConsoleObserver
 from experiments.screen import LostOutputError, guarded, make_console
-from experiments.settings import Settings, with_flags
-from experiments.teaching import check_settings, prepare_teacher
+from experiments.settings import Settings, flag_of
 
 BAD_INPUT = 2  # exit codes
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -65,12 +65,9 @@ def main(name: DatasetName, argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
 
     def command() -> None:
-        settings = parse(
-            argv, program=f"python -m experiments.{name}", presets=PRESETS[name], default=DEFAULT_PRESET[name]
-        )
-        check_settings(name, settings)
-        settings = configure(settings)
-        if search(name, settings).best is None:
+        program = f"python -m experiments.{name}"
+        settings = configure(parse(argv, program=program, presets=PRESETS[name], default=DEFAULT_PRESET[name]))
+        if search(settings).best is None:
             raise BarrenSearchError(
                 "no network survived all landmarks; train longer or lower the learning rate, in a new run folder"
             )
@@ -102,7 +99,7 @@ def _exit_code(command: Callable[[], int | None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except EigenError as error:
-        print(f"error: {with_flags(str(error))}", file=sys.stderr)
+        print(f"error: {error.told(flag_of)}", file=sys.stderr)
         return BAD_INPUT
     except FloatingPointError as error:
         traceback.print_exc()
@@ -116,24 +113,23 @@ def _exit_code(command: Callable[[], int | None]) -> int:
         return INTERRUPTED
 
 
-def search(name: DatasetName, settings: Settings) -> SearchResult:
+def search(settings: Settings) -> SearchResult:
     """Loads the data, prepares the teacher and searches, with progress on the screen.
 
     Args:
-        name: of the data set.
         settings: as `configure` gives them.
 
     Raises:
         EigenError, Interrupted.
     """
-    dataset = load_dataset(settings.data_config(name))
-    config = settings.search_config(dataset)
+    dataset = load_dataset(settings.data)
+    config = settings.search_config()
     # Before the teacher, which may take days.
     check_data(config, dataset)
     check_run_folder(settings.run_dir, {**settings.outcome(), "data_fingerprint": dataset.fingerprint})
     console = make_console()
     with held_off() as should_stop:
-        teacher = prepare_teacher(name, settings, dataset, console, should_stop)
+        teacher = prepare_teacher(settings, dataset, console, should_stop)
         with (
             open_executor(settings, dataset, teacher, should_stop) as executor,
             ConsoleObserver(config, folder=settings.run_dir, console=console) as observer,
@@ -163,15 +159,15 @@ def configure(settings: Settings) -> Settings:
     """
     configure_logging()
     keep_freed_memory()
-    settings = dataclasses.replace(settings, threads=_threads(settings))
-    os.environ["NPROC"] = str(settings.threads)
-    if settings.executor == "processes":
+    threads = _threads(settings)
+    os.environ["NPROC"] = str(threads)
+    if settings.machine.executor == "processes":
         # The devices are the workers': this process takes what it needs of their memory, not most of it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     _set_switches_aside()
     check_devices_are_there()
     keep_compiled(settings.cache_folder())
-    return settings
+    return dataclasses.replace(settings, machine=dataclasses.replace(settings.machine, threads=threads))
 
 
 def _set_switches_aside() -> None:
@@ -186,15 +182,16 @@ def _threads(settings: Settings) -> int:
     """The threads that are asked for, else those of the run, else all cores: the last bits depend on them."""
     machine = read_notes(settings.run_dir).get("machine")
     before = machine.get("threads") if isinstance(machine, dict) else None
+    asked = settings.machine.threads
     if not isinstance(before, int) or before < 1:
-        return settings.threads or cores()
-    if settings.threads not in (None, before):
+        return asked or cores()
+    if asked not in (None, before):
         _logger.warning(
             "the run was started with %d threads, and goes on with %d; what follows may differ from what it would be",
             before,
-            settings.threads,
+            asked,
         )
-    return settings.threads or before
+    return asked or before
 
 
 def configure_logging() -> None:

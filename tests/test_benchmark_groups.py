@@ -1,6 +1,5 @@
 """Each group measures what it says, and its numbers are those of its times."""
 
-import dataclasses
 import importlib.util
 import itertools
 import json
@@ -17,7 +16,7 @@ from report_data import individual
 
 from eigen_jax import lineage
 from eigen_jax.architecture import IMAGE, count_parameters
-from eigen_jax.data import load_dataset, num_views
+from eigen_jax.data import num_views
 from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.training import TrainConfig
@@ -26,6 +25,7 @@ from experiments.benchmarks import evolution, memory, mimicry, our_steps, parts,
 from experiments.benchmarks.architectures import benchmark_architectures, eight_layers, training_flops
 from experiments.benchmarks.compilation import measure_compilation
 from experiments.benchmarks.measuring import Effort, NotMeasured, Timing
+from experiments.settings import Machine, with_values
 
 ONCE = Effort(rounds=1, seconds=0)
 TINY = network(conv(IMAGE, 2, kernel=1), conv(0, 3, kernel=1), input_shape=(4, 4, 1))
@@ -226,10 +226,10 @@ def test_a_run_that_has_not_finished_and_copies_of_one_tell_no_share(run_folder,
 
 def test_a_generation_is_held_against_one_worker(monkeypatch, tmp_path):
     def take(settings, dataset):
-        return 6 / settings.workers if settings.executor == "processes" else 9
+        return 6 / settings.machine.workers if settings.machine.executor == "processes" else 9
 
     monkeypatch.setattr(workers, "_time_generation", take)
-    settings = dataclasses.replace(workers.generation_settings(quick=True), cache_dir=tmp_path)
+    settings = with_values(workers.generation_settings(quick=True), {"cache_dir": tmp_path})
     assert {row.method: row.values for row in workers.measure_workers(settings, lambda what: None)} == {
         "inline": {"seconds": 9, "times_one_worker": 1.5},
         "1 worker process": {"seconds": 6, "times_one_worker": 1},
@@ -242,16 +242,16 @@ def test_searches_evolution_mutation_and_memory_run(monkeypatch, tmp_path):
     """In one test, since what one of them compiles serves the others."""
     small: dict[str, Any] = {"population": 2, "p": 1, "q": 1, "t1": 2, "t2": 1, "t3": 1, "primary_steps": 3}
     small |= {"capacity": 3, "decay_steps": (), "max_primary_generations": 1, "cache_dir": tmp_path}
-    row = search.measure_search(dataclasses.replace(search.search_settings(quick=True), **small))
+    row = search.measure_search(with_values(search.search_settings(quick=True), small))
     assert row.method == "4 steps an individual"
     assert row.values["trained"] in (1, 2)
     assert 0 < row.values["share_training"] < row.values["share_training"] + row.values["share_compiling"] < 1
     # Worker processes take seconds to start; test_executor_processes.py has them.
-    monkeypatch.setattr(workers, "_PLACES", {"1 worker process": {"executor": "inline"}})
-    settings = dataclasses.replace(workers.generation_settings(quick=True), **small)
+    monkeypatch.setattr(workers, "_PLACES", {"1 worker process": Machine(executor="inline")})
+    settings = with_values(workers.generation_settings(quick=True), small)
     (row,) = workers.measure_workers(settings, lambda what: None)
     assert row.values["seconds"] > 0
-    config = settings.search_config(load_dataset(settings.data_config("digits")))
+    config = settings.search_config()
     spec = config.genome
     (row,) = evolution.measure_mutation(spec=spec, batches=(2,), threads=(1,), runs=1)
     for each in (row, evolution.measure_evolution(spec=spec, config=config.evolution, runs=1)):

@@ -32,6 +32,7 @@ import eigen_jax
 from eigen_jax import checkpoint, lineage
 from eigen_jax.architecture import count_parameters
 from eigen_jax.checkpoint import CheckpointError
+from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.resumable import StoppedError
 from eigen_jax.search import RunFolderError, SearchResult, load_network
@@ -149,7 +150,7 @@ def test_no_compiled_programs_are_kept_beside_files_of_a_user_without_a_name(cap
 def test_switches_with_which_a_search_would_be_another_are_set_aside_with_a_warning(
     caplog, tmp_path, name, value, line
 ):
-    settings = Settings(cache_dir=tmp_path, run_dir=tmp_path / "run")
+    settings = Settings(data=DataConfig(cache_dir=tmp_path), run_dir=tmp_path / "run")
     before = getattr(jax.config, name)
     jax.config.update(name, value)
     try:
@@ -338,8 +339,9 @@ def test_each_command_has_its_help_and_its_exit_code(monkeypatch, capsys, module
     assert ran(monkeypatch, module, "--help") == 0
     shown, error = capsys.readouterr()
     text = " ".join(shown.split())
-    assert text.startswith(f"usage: python -m experiments.{module} [--preset {{paper,small,smoke}}]")
-    assert f"[runs/{module}-{preset}]" in text
+    assert text.startswith(f"usage: python -m experiments.{module} [-h] [OPTIONS]")
+    assert "paper, small, smoke" in text
+    assert f"(default: runs/{module}-{preset})" in text
     assert error == ""
     assert ran(monkeypatch, module, "--preset", "nothing") == BAD_INPUT
     assert capsys.readouterr() == ("", "error: there is no preset 'nothing'; choose from paper, small, smoke\n")

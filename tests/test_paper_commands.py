@@ -273,7 +273,6 @@ def test_a_search_in_which_nothing_survived_is_told_of(tmp_path, capsys):
         (("--run-dir=x",), "--run-dir is for a single search; use --runs-dir"),
         (("--preset", "large"), "there is no preset 'large'"),
         (("--only", "table6"), "--only is 'table6'; choose from figure1"),
-        (("--populaton", "3"), "did you mean --population?"),
         (("--t1", "0"), "t1 is 0"),
         (("--step-sizes", "0"), "--step-sizes has 0; each must be at least 1"),
         (("--step-sizes",), "--step-sizes is empty"),

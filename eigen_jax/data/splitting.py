@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from eigen_jax.data.types import DataError
+from eigen_jax.data.types import DataConfig, DataError
+from eigen_jax.errors import ConfigError
 
 
-def stratified_split(
-    labels: np.ndarray, size: int, *, num_classes: int, seed: int, name: str = "validation_size"
-) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Holds `size` images out, each class in proportion to its number of images.
 
     Quotas are rounded by largest remainder, so classes of equal size differ by one image at most.
@@ -19,13 +18,13 @@ def stratified_split(
         size: images to hold out.
         num_classes: K.
         seed: from 0 to 2**32 - 1.
-        name: what an error calls `size`.
 
     Returns:
         The positions kept and the positions held out, each ascending: [N - size] and [size] int64.
 
     Raises:
-        DataError: `size` leaves a class without an image on one of the two sides.
+        DataError: a class has one image alone.
+        ConfigError: `size` leaves a class without an image on one of the two sides.
     """
     counts = np.bincount(labels, minlength=num_classes)
     smallest, total = int(counts.min()), len(labels)
@@ -34,9 +33,10 @@ def stratified_split(
     quotas = _largest_remainder(counts, size)
     if (quotas < 1).any() or (quotas >= counts).any():
         least = -(-total // smallest)
-        raise DataError(
-            f"{name} is {size} of {total} training images; with {num_classes} classes on both sides "
-            f"it must be from {least} to {total - least}"
+        raise ConfigError(
+            DataConfig,
+            "{validation_size} is {} of {} training images; with {} classes on both sides it must be from {} to {}",
+            *(size, total, num_classes, least, total - least),
         )
     generator = np.random.RandomState(seed)
     held_out = np.zeros(total, bool)

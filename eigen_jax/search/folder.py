@@ -26,7 +26,7 @@ import numpy as np
 from eigen_jax import checkpoint, surroundings
 from eigen_jax.architecture import Architecture, ArchitectureError, from_json, to_json
 from eigen_jax.checkpoint import CheckpointError
-from eigen_jax.errors import EigenError
+from eigen_jax.errors import ConfigError, EigenError, was_and_is
 from eigen_jax.files import JSONError, explain, read_json, write_json, write_text
 
 PyTree = Any
@@ -44,6 +44,10 @@ _SURROUNDINGS = ("versions", "switches")  # what older runs may not say
 
 class RunFolderError(EigenError):
     """A folder that cannot hold the run, or that holds another one."""
+
+
+class OtherRunError(RunFolderError, ConfigError):
+    """A folder of a run with other settings."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,14 +292,14 @@ def _are_texts(value: Any, *, or_none: bool = False) -> bool:
 def _check_same_settings(path: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     differing = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
     if differing:
-        changes = (
-            f"{name if name.isidentifier() else _shown(name)} was {_shown(then.get(name))} and is now"
-            f" {_shown(now.get(name))}"
-            for name in differing
+        changes, values = was_and_is(
+            {
+                name if name.isidentifier() else _shown(name): (_shown(then.get(name)), _shown(now.get(name)))
+                for name in differing
+            }
         )
-        raise RunFolderError(
-            f"{path} belongs to a run with other settings: {', '.join(changes)}; choose another folder"
-        )
+        told = f"{{}} belongs to a run with other settings: {changes}; choose another folder"
+        raise OtherRunError(None, told, path, *values)
 
 
 def _shown(value: Any) -> str:

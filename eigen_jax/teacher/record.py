@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eigen_jax.data import Dataset
+from eigen_jax.errors import was_and_is
 from eigen_jax.files import JSONError, explain, read_json, write_json
-from eigen_jax.teacher.config import TeacherConfig, TeacherError
+from eigen_jax.teacher.config import OtherTeacherError, TeacherConfig, TeacherError
 
 SCHEMA_VERSION = 1
 
@@ -110,8 +111,7 @@ class TeacherRecord:
         self.check_is_for(data, folder=folder)
         # No weight depends on how many images are evaluated at a time.
         same = dataclasses.replace(self.config, eval_batch_size=config.eval_batch_size)
-        if changes := _changes(dataclasses.asdict(same), dataclasses.asdict(config)):
-            raise TeacherError(f"the teacher in {folder} was trained otherwise: {changes}; choose another folder")
+        _check_same(same, config, "the teacher in {} was trained otherwise", folder)
 
     def check_is_for(self, data: DataRecord, *, folder: Path) -> None:
         """Checks that the teacher was trained on these data.
@@ -119,8 +119,7 @@ class TeacherRecord:
         Raises:
             TeacherError: it was not; names each value that differs.
         """
-        if changes := _changes(dataclasses.asdict(self.data), dataclasses.asdict(data)):
-            raise TeacherError(f"the teacher in {folder} was trained on other data: {changes}; choose another folder")
+        _check_same(self.data, data, "the teacher in {} was trained on other data", folder)
 
 
 def read_teacher(folder: str | Path) -> TeacherRecord:
@@ -203,11 +202,15 @@ def _is_a(value: Any, kind: Any) -> bool:
     return type(value) is kind
 
 
-def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    differing = [name for name in now if then[name] != now[name]]
-    return ", ".join(
-        f"{_TITLES.get(name, name)} was {_shown(then[name])} and is now {_shown(now[name])}" for name in differing
-    )
+def _check_same(then: T, now: T, otherwise: str, folder: Path) -> None:
+    changes = {
+        _TITLES.get(name, name): (_shown(before), _shown(vars(now)[name]))
+        for name, before in vars(then).items()
+        if before != vars(now)[name]
+    }
+    if changes:
+        text, values = was_and_is(changes)
+        raise OtherTeacherError(type(now), f"{otherwise}: {text}; choose another folder", folder, *values)
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from eigen_jax import lineage
 from eigen_jax.data import load_dataset
@@ -25,20 +24,19 @@ def search_settings(*, quick: bool) -> Settings:
     It is short in generations, not in training steps: each individual is trained for about as long
     as in a search that is meant.
     """
-    differences: dict[str, Any] = {
-        "teacher": "none",
-        "population": 3 if quick else 4,
-        "p": 2,
-        "q": 1,
-        "t1": 500,
-        "t2": 500 if quick else 1_500,
-        "t3": 500 if quick else 2_000,
-        "final_steps": 0,
-        "max_primary_generations": 1 if quick else 2,
-        "max_secondary_generations": 0,
-        "max_duplication_generations": 0,
-    }
-    return dataclasses.replace(PRESETS["digits"]["small"], **differences)
+    small = PRESETS["digits"]["small"]
+    evolution = dataclasses.replace(
+        small.search.evolution,
+        population_size=3 if quick else 4,
+        first_rank=2,
+        second_rank=1,
+        max_primary_generations=1 if quick else 2,
+        max_secondary_generations=0,
+        max_duplication_generations=0,
+    )
+    t2, t3 = (500, 500) if quick else (1_500, 2_000)
+    search = dataclasses.replace(small.search, t1=500, t2=t2, t3=t3, final_steps=0, evolution=evolution)
+    return dataclasses.replace(small, teacher="none", search=search)
 
 
 def measure_search(settings: Settings) -> Row:
@@ -46,8 +44,8 @@ def measure_search(settings: Settings) -> Row:
 
     The wall time is that of `run_search`: breeding, compiling, training, evaluating, saving, recording.
     """
-    dataset = load_dataset(settings.data_config("digits"))
-    config = settings.search_config(dataset)
+    dataset = load_dataset(settings.data)
+    config = settings.search_config()
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         run_search(config, dataset, folder)

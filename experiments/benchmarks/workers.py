@@ -13,33 +13,32 @@ from eigen_jax.search import SearchObserver, run_search
 from experiments.benchmarks.measuring import Row
 from experiments.executors import open_executor
 from experiments.presets import PRESETS
-from experiments.settings import Settings
+from experiments.settings import Machine, Settings
 
 GROUP = "time of a generation"
 
-_PLACES: dict[str, dict[str, Any]] = {
-    "inline": {"executor": "inline"},
-    "1 worker process": {"executor": "processes", "workers": 1},
-    "2 worker processes": {"executor": "processes", "workers": 2},
+_PLACES = {
+    "inline": Machine(executor="inline"),
+    "1 worker process": Machine(executor="processes", workers=1),
+    "2 worker processes": Machine(executor="processes", workers=2),
 }
 
 
 def generation_settings(*, quick: bool) -> Settings:
     """A search of one generation on the digits, without a teacher, duplication or final training."""
-    differences: dict[str, Any] = {
-        "teacher": "none",
-        "population": 4 if quick else 8,
-        "p": 2 if quick else 4,
-        "q": 2,
-        "t1": 200,
-        "t2": 200 if quick else 400,
-        "t3": 200 if quick else 400,
-        "final_steps": 0,
-        "max_primary_generations": 1,
-        "max_secondary_generations": 0,
-        "max_duplication_generations": 0,
-    }
-    return dataclasses.replace(PRESETS["digits"]["small"], **differences)
+    small = PRESETS["digits"]["small"]
+    evolution = dataclasses.replace(
+        small.search.evolution,
+        population_size=4 if quick else 8,
+        first_rank=2 if quick else 4,
+        second_rank=2,
+        max_primary_generations=1,
+        max_secondary_generations=0,
+        max_duplication_generations=0,
+    )
+    later = 200 if quick else 400
+    search = dataclasses.replace(small.search, t1=200, t2=later, t3=later, final_steps=0, evolution=evolution)
+    return dataclasses.replace(small, teacher="none", search=search)
 
 
 def measure_workers(settings: Settings, progress: Callable[[str], None]) -> Iterator[Row]:
@@ -52,14 +51,19 @@ def measure_workers(settings: Settings, progress: Callable[[str], None]) -> Iter
         settings: of the search; those of the machine are set here.
         progress: told what is measured next.
     """
-    dataset = load_dataset(settings.data_config("digits"))
+    dataset = load_dataset(settings.data)
     seconds = {}
-    for name, place in _PLACES.items():
+    for name, machine in _PLACES.items():
         progress(f"a generation, {name}")
-        seconds[name] = _time_generation(dataclasses.replace(settings, **place), dataset)
+        seconds[name] = _time_generation(dataclasses.replace(settings, machine=machine), dataset)
     for name, taken in seconds.items():
         values = {"seconds": taken, "times_one_worker": taken / seconds["1 worker process"]}
-        yield Row(group=GROUP, what=f"{settings.population} individuals, digits", method=name, values=values)
+        yield Row(
+            group=GROUP,
+            what=f"{settings.search.evolution.population_size} individuals, digits",
+            method=name,
+            values=values,
+        )
 
 
 class _Clock(SearchObserver):
@@ -75,7 +79,7 @@ def _time_generation(settings: Settings, dataset: Dataset) -> float:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "compiled").mkdir()
-        settings = dataclasses.replace(settings, cache_dir=folder)
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, cache_dir=folder))
         executor = stack.enter_context(open_executor(settings, dataset, None, lambda: False))
-        run_search(settings.search_config(dataset), dataset, folder / "run", executor=executor, observer=clock)
+        run_search(settings.search_config(), dataset, folder / "run", executor=executor, observer=clock)
     return clock.taken

@@ -32,12 +32,12 @@ def _needs_mimicry(settings: Settings) -> None:
 
 
 def _needs_trainings(settings: Settings) -> None:
-    if settings.final_steps == 0:
+    if settings.search.final_until == 0:
         raise SettingsError("--final-steps is 0; it must be at least 1 where networks are trained again")
 
 
 def _needs_duplication(settings: Settings) -> None:
-    if settings.max_duplication_generations == 0:
+    if settings.search.evolution.max_duplication_generations == 0:
         raise SettingsError("--max-duplication-generations is 0; it must be at least 1 where duplication is shown")
 
 

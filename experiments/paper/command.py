@@ -89,7 +89,7 @@ def make(request: Request, names: Sequence[str], *, makers: Makers) -> None:
 
 
 def _data_facts(request: Request) -> DataFacts:
-    return DataFacts.of(load_dataset(request.settings.data_config(request.dataset)))
+    return DataFacts.of(load_dataset(request.settings.data))
 
 
 def _tell(line: str) -> None:

@@ -6,7 +6,6 @@ experiments that need the same run so plan the same folder: it is made once and 
 
 import dataclasses
 import enum
-from typing import Any
 
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data.types import DatasetName
@@ -25,7 +24,7 @@ class Search:
     @property
     def seed(self) -> int:
         """Of the search."""
-        return self.settings.seed
+        return self.settings.search.seed
 
     @property
     def label(self) -> str:
@@ -85,28 +84,30 @@ Plan = Search | Retraining
 
 def eigen_searches(request: Request) -> tuple[Search, ...]:
     """EIGEN as the settings have it, a search a seed."""
-    return _searches(request, "EIGEN", "eigen")
+    return _searches(request, "EIGEN", "eigen", request.settings)
 
 
 def plain_searches(request: Request) -> tuple[Search, ...]:
     """EIGEN without mimicry, in the search and in the final training."""
-    return _searches(request, "EIGEN without mimicry", "plain", teacher="none")
+    settings = dataclasses.replace(request.settings, teacher="none")
+    return _searches(request, "EIGEN without mimicry", "plain", settings)
 
 
 def step_size_searches(request: Request, size: int) -> tuple[Search, ...]:
     """Primary successions alone, up to `size` mutation steps a child, all of equally many generations."""
-    return _searches(
-        request,
-        f"step size {size}",
-        f"steps{size}",
+    search = request.settings.search
+    evolution = dataclasses.replace(
+        search.evolution,
         primary_steps=size,
         max_primary_generations=request.generations,
         max_secondary_generations=0,
         max_duplication_generations=0,
         # The best never gets worse, so a gain of less than nothing never ends a succession.
         saturation_gain=0.0,
-        final_steps=0,
     )
+    search = dataclasses.replace(search, final_steps=0, evolution=evolution)
+    settings = dataclasses.replace(request.settings, search=search)
+    return _searches(request, f"step size {size}", f"steps{size}", settings)
 
 
 def retrainings(request: Request, choice: Choice, *, mimicry: bool) -> tuple[Retraining, ...]:
@@ -114,10 +115,10 @@ def retrainings(request: Request, choice: Choice, *, mimicry: bool) -> tuple[Ret
     return tuple(Retraining(search=search, choice=choice, mimicry=mimicry) for search in eigen_searches(request))
 
 
-def _searches(request: Request, what: str, slug: str, **differences: Any) -> tuple[Search, ...]:
+def _searches(request: Request, what: str, slug: str, of_all: Settings) -> tuple[Search, ...]:
     searches = []
     for seed in request.seeds:
-        settings = dataclasses.replace(request.settings, seed=seed, **differences)
+        settings = dataclasses.replace(of_all, search=dataclasses.replace(of_all.search, seed=seed))
         key = _key(request.dataset, settings)
         folder = request.runs_dir / f"{request.dataset}-{request.preset}-{slug}-seed{seed}-{key}"
         settings = dataclasses.replace(settings, run_dir=folder)

@@ -28,7 +28,7 @@ from eigen_jax.search.folder import with_former_settings
 from eigen_jax.teacher import TeacherError, read_teacher
 from experiments.benchmarks.machine import describe_machine
 from experiments.paper.plans import Choice, Plan, Retraining, Search
-from experiments.settings import Settings
+from experiments.settings import Settings, flag
 
 # Of `SearchRecord.teacher_seconds`, and what people call them.
 TEACHER_PARTS = {"teacher": "teacher", "logits": "teacher's logits"}
@@ -289,7 +289,7 @@ def _read_origin(folder: Path, settings: Settings) -> Origin:
     for name, value in expected.items():
         if recorded.get(name) != value:
             raise ReportError(
-                f"{folder} belongs to a run with other settings: {name} was {recorded.get(name)!r:.40} and is now"
+                f"{folder} belongs to a run with other settings: {flag(name)} was {recorded.get(name)!r:.40} and is now"
                 f" {value!r:.40}; choose another --runs-dir"
             )
     noted = _read_json(folder / _MACHINE) if (folder / _MACHINE).exists() else None

@@ -96,7 +96,7 @@ def read_request(
     settings = _settings(dataset, preset, rest, program=program, runs_dir=given.runs_dir)
     seeds = tuple(sorted(_distinct("--seeds", given.seeds, least=0)))
     for seed in seeds:
-        dataclasses.replace(settings, seed=seed).check(dataset)
+        dataclasses.replace(settings.search, seed=seed)  # which checks it
     output = given.output
     if output is None:
         own = digest({**settings.outcome(), "teacher_logits": settings.teacher_logits})
@@ -200,7 +200,7 @@ def _settings(dataset: DatasetName, preset: str, argv: Sequence[str], *, program
             raise SettingsError(f"{flag(name)} is for a single search; use {instead} here")
     if _is_typed("teacher_dir", argv):
         return settings
-    key = digest({name: getattr(settings, name) for name in _OF_TEACHER})
+    key = digest({name: settings.outcome()[name] for name in _OF_TEACHER})
     return dataclasses.replace(settings, teacher_dir=runs_dir / f"{dataset}-{preset}-teacher-{key}")
 
 
@@ -245,4 +245,4 @@ def _distinct(option: str, values: Sequence[int], *, least: int) -> tuple[int, .
 def _generations(asked: int | None, settings: Settings) -> int:
     if asked is not None and asked < 1:
         raise SettingsError(f"--generations is {asked}; it must be at least 1")
-    return asked or min(settings.max_primary_generations, GENERATIONS)
+    return asked or min(settings.search.evolution.max_primary_generations, GENERATIONS)

@@ -30,8 +30,8 @@ from experiments.settings import Settings
 class Makers:
     """What makes runs. Both go on with a run that was interrupted."""
 
-    search: Callable[[DatasetName, Settings], object]
-    train: Callable[[DatasetName, Settings, Architecture], str | None]  # gives the cause where it diverges
+    search: Callable[[Settings], object]
+    train: Callable[[Settings, Architecture], str | None]  # gives the cause where it diverges
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -211,12 +211,12 @@ class RunMaker:
         jax.clear_caches()
         if isinstance(plan, Search):
             settings = plan.settings
-            self.makers.search(self.dataset, settings)
+            self.makers.search(settings)
         else:
             architecture = self.runs.architecture(plan)
             assert architecture is not None, "a training without a network is not needed"
             settings = plan.settings_for(architecture)
-            if cause := self.makers.train(self.dataset, settings, architecture):
+            if cause := self.makers.train(settings, architecture):
                 self.tell(f"{plan.label}: the training diverged ({cause})")
         note_machine(settings.run_dir, self.runs.data)
 

@@ -356,7 +356,7 @@ def _final_notes(records: Sequence[SearchRecord]) -> tuple[str, ...]:
     for record in records:
         if record.found is None:
             notes.append(f"{record.plan.label}: no network survived all landmarks.")
-        elif record.plan.settings.final_steps == 0:
+        elif record.plan.settings.search.final_until == 0:
             notes.append(f"{record.plan.label}: without final training, the weights of the search were tested.")
         elif cause := record.result.get("final_cause"):
             notes.append(
