@@ -32,7 +32,7 @@ class Setting:
     """What is known of a field besides its type and its default."""
 
     help: str  # what it is, with its unit
-    paper: str | None = None  # what the paper has; None: a paper cannot have it
+    paper: str = "not stated"  # what the paper has
     at_least: float | None = None  # bounds of a number, or of each number of a tuple
     above: float | None = None
     at_most: float | None = None

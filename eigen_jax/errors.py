@@ -4,7 +4,7 @@ import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
-Naming = Callable[[type | None, str], str]  # what a field of a config (None: of a run's settings) is called
+Naming = Callable[[Any, str], str]  # what a field of a config (None: a setting of a run) is called
 
 
 class EigenError(ValueError):
@@ -18,23 +18,28 @@ class EigenError(ValueError):
 class ConfigError(EigenError):
     """A setting that cannot be, by itself or for the data at hand."""
 
-    def __init__(self, config: type | None, text: str, *values: object) -> None:
+    def __init__(self, config: Any, text: str, *values: object) -> None:
         """Makes it.
 
         Args:
-            config: the dataclass whose fields the text names; None: it names settings of a run, whichever they are.
-            text: of `str.format`: {field} is the name of a setting, {} the next of the values.
+            config: the dataclass whose fields the text names; None: the text names settings of a run.
+            text: as of `str.format`: {field} is the name of a setting, {} the next of the values.
             values: what stands in place of each {}.
 
         Raises:
             KeyError: the text names something that is no field.
         """
         super().__init__(config, text, *values)
-        self.told(lambda _, name: name)
+        if config is not None:
+            self.told(lambda _, name: config.__dataclass_fields__[name].name)
+
+    @property
+    def _names(self) -> set[str]:
+        return {name for _, name, _, _ in string.Formatter().parse(self.args[1]) if name}
 
     def told(self, naming: Naming) -> str:
         config, text, *values = self.args
-        return string.Formatter().vformat(text, values, _Names(config, naming))
+        return text.format(*values, **{name: naming(config, name) for name in self._names})
 
     def __str__(self) -> str:
         return self.told(lambda _, name: name)
@@ -52,17 +57,3 @@ def was_and_is(changes: Mapping[str, tuple[object, object]]) -> tuple[str, list[
         texts.append(f"{{{name if is_setting else ''}}} was {{}} and is now {{}}")
         values += then_and_now if is_setting else (name, *then_and_now)
     return ", ".join(texts), values
-
-
-class _Names(dict[str, Any]):
-    """What stands in a text in place of the name of a setting."""
-
-    def __init__(self, config: type | None, naming: Naming) -> None:
-        super().__init__()
-        self.config = config
-        self.naming = naming
-
-    def __missing__(self, name: str) -> str:
-        if self.config is not None and name not in self.config.__dataclass_fields__:  # type: ignore[attr-defined]
-            raise KeyError(f"{name} is no field of {self.config.__name__}")
-        return self.naming(self.config, name)

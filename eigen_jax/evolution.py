@@ -53,32 +53,23 @@ class EvolutionConfig(Config):
     )
     elitism: bool = setting(False, "a parent gives way only to a fitter child", paper="no, Algorithm 1")
     saturation_gain: float = setting(
-        0.001,
-        "a succession ends when the best accuracy, a fraction, gains less than this over the window",
-        paper="not stated",
-        at_least=0,
+        0.001, "a succession ends when the best accuracy, a fraction, gains less than this over the window", at_least=0
     )
-    saturation_window: int = setting(5, "the window, in generations", paper="not stated", at_least=1, at_most=10_000)
+    saturation_window: int = setting(5, "the window, in generations", at_least=1, at_most=10_000)
     max_primary_generations: int = setting(
         1_000, "the most generations of the primary succession", paper="no limit stated", at_least=1
     )
     max_secondary_generations: int = setting(
         1_000, "the most generations of the secondary succession; 0: none", paper="no limit stated", at_least=0
     )
-    max_duplication_generations: int = setting(
-        1, "the most generations of gene duplication; 0: none", paper="not stated", at_least=0
-    )
+    max_duplication_generations: int = setting(1, "the most generations of gene duplication; 0: none", at_least=0)
     # Many repeats of a block leave no combination that fits.
     max_repeats: int = setting(
-        3,
-        "the most times that a block stands in a row after duplication",
-        paper="not stated",
-        at_least=2,
-        at_most=16,
+        3, "the most times that a block stands in a row after duplication", at_least=2, at_most=16
     )
     # Thresholds that small networks raised would extinguish larger ones early, whatever they would become.
     extinguish_duplicates: bool = setting(
-        False, "apply the thresholds to duplicates, who are else all trained to the end", paper="not stated"
+        False, "apply the thresholds to duplicates, who are else all trained to the end"
     )
 
     def __post_init__(self) -> None:
@@ -347,9 +338,7 @@ def evolution_step(
 
     promoted = survival.survives.any() & ((not config.elitism) | (fittest_fitness > state.parent_fitness))
     parent, parent_id, parent_fitness = _replace_if(
-        promoted,
-        (fittest, fittest_id, fittest_fitness),
-        (state.parent, state.parent_id, state.parent_fitness),
+        promoted, (fittest, fittest_id, fittest_fitness), (state.parent, state.parent_id, state.parent_fitness)
     )
     best, best_id, best_fitness = _replace_if(
         fittest_fitness > state.best_fitness,

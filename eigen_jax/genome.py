@@ -258,11 +258,7 @@ def is_valid(genome: Genome, *, spec: GenomeSpec) -> Array:
     live = gene < genome.length
     first, second = genome.inputs[:, 0].astype(jnp.int32), genome.inputs[:, 1].astype(jnp.int32)
     is_conv, is_pool, is_concat = (genome.op == op for op in (Op.CONV, Op.POOL, Op.CONCAT))
-    fields = (
-        (genome.channels, spec.channels),
-        (genome.kernel, spec.kernels),
-        (genome.stride, spec.strides),
-    )
+    fields = ((genome.channels, spec.channels), (genome.kernel, spec.kernels), (genome.stride, spec.strides))
     chosen = [(value >= 0) & (value < jnp.where(is_conv, len(choices), 1)) for value, choices in fields]
     wired = jnp.where(
         is_concat,

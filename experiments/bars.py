@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -19,13 +18,7 @@ class LiveBars:
     def __init__(
         self, console: Console, *, clock: Callable[[], float] = time.monotonic, detail_width: int | None = None
     ) -> None:
-        """Makes it, without a bar.
-
-        Args:
-            console: where to print.
-            clock: seconds from any fixed time on.
-            detail_width: characters of what stands behind a bar; None: as many as it has.
-        """
+        """Makes it, without a bar; `detail_width` characters stand behind one, by default as many as there are."""
         self.console = console
         self.clock = clock
         self.plain_line_at = clock()
@@ -43,9 +36,7 @@ class LiveBars:
         self.bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
     def print(self, text: str, style: str = "") -> None:

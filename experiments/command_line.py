@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast, get_args, get_origin
 
@@ -20,11 +20,11 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from eigen_jax.config import Config, Setting, settings_of, without_none
+from eigen_jax.config import Config, settings_of, without_none
 from eigen_jax.data.types import DatasetName
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.screen import show
-from experiments.settings import Settings, SettingsError, changed, flag_of
+from experiments.settings import FLAGS, Settings, SettingsError, changed
 
 _ABOUT = "Searches network architectures from scratch by ecological succession (EIGEN, CVPR 2019)."
 
@@ -45,81 +45,68 @@ class Parser(argparse.ArgumentParser):
         show(self.format_help().removesuffix("\n"))
 
 
-def parse(
-    argv: Sequence[str], *, program: str, presets: Mapping[str, Settings], default: str, about: str = _ABOUT
-) -> Settings:
+def parse(argv: Sequence[str], *, program: str, about: str = _ABOUT, dataset: DatasetName | None = None) -> Settings:
     """The settings that a command line asks for: those of its preset, but for what it sets itself.
 
-    Prints the help, or what is wrong with the command line, and raises SystemExit, as argparse does.
+    Shows the help, or a box that says what is wrong, and raises SystemExit, as argparse does.
 
     Args:
         argv: the arguments, without the program's name.
         program: what the help calls the program.
-        presets: by name.
-        default: the preset where the command line names none.
-        about: what the help says of the program.
+        about: what the help says of it.
+        dataset: the data set; by default the one that the command line names with --dataset.
 
     Raises:
-        SettingsError: a preset that there is not, or a path that cannot be.
+        SettingsError: a data set or a preset that there is not.
         ConfigError: a value that cannot be.
     """
     parser = Parser(add_help=False)
-    parser.add_argument("--preset", default=default)
+    parser.add_argument("--preset")
+    if dataset is None:
+        parser.add_argument("--dataset")
     given, rest = parser.parse_known_args(argv)
-    preset = presets.get(given.preset)
-    if preset is None:
-        hint = did_you_mean(given.preset, presets)
-        raise SettingsError(f"there is no preset {given.preset!r}; {hint}choose from {', '.join(presets)}")
+    if dataset is None:
+        dataset = _chosen_dataset(given.dataset, asks_for_help=not {"-h", "--help"}.isdisjoint(rest))
+    presets, name = PRESETS[dataset], given.preset or DEFAULT_PRESET[dataset]
+    _check_there_is("preset", name, presets)
     about += (
-        f" The defaults are those of the preset {given.preset}; --preset NAME starts from another one:"
-        f" {', '.join(presets)}."
+        f" The defaults are those of the preset {name}; --preset NAME starts from another one: {', '.join(presets)}."
     )
     help = io.StringIO()
     try:
         with contextlib.redirect_stdout(help):
             values: Any = tyro.cli(
-                Settings, prog=program, description=about, args=rest, default=preset, registry=_REGISTRY
+                Settings, prog=program, description=about, args=rest, default=presets[name], registry=_REGISTRY
             )
     except SystemExit:
         if help.getvalue():
             show(help.getvalue().removesuffix("\n"))
         raise
-    settings = changed(preset, values)
+    settings = changed(presets[name], values)
     settings.check()
     return dataclasses.replace(
         settings, run_dir=settings.run_dir.absolute(), teacher_dir=settings.teacher_dir.absolute()
     )
 
 
-def parse_with_dataset(argv: Sequence[str], *, program: str, about: str) -> Settings:
-    """The settings that a command line asks for, of the data set that it names with --dataset.
-
-    Args:
-        argv: the arguments, without the program's name.
-        program: what the help calls the program, with its --dataset.
-        about: what the help says of it.
-
-    Raises:
-        SettingsError, ConfigError: as `parse` does, or the data set is missing or none that there is.
-    """
-    parser = Parser(add_help=False)
-    parser.add_argument("--dataset")
-    given, rest = parser.parse_known_args(argv)
-    names = get_args(DatasetName)
-    if given.dataset is None and {"-h", "--help"} & set(rest):
-        given.dataset = names[0]
-    if given.dataset is None:
-        raise SettingsError(f"--dataset is missing; choose from {', '.join(names)}")
-    if given.dataset not in names:
-        hint = did_you_mean(given.dataset, names)
-        raise SettingsError(f"there is no data set {given.dataset!r}; {hint}choose from {', '.join(names)}")
-    name: DatasetName = given.dataset
-    return parse(rest, program=program, presets=PRESETS[name], default=DEFAULT_PRESET[name], about=about)
+def _chosen_dataset(name: str | None, *, asks_for_help: bool) -> DatasetName:
+    known = get_args(DatasetName)
+    if name is None and asks_for_help:
+        return known[0]
+    if name is None:
+        raise SettingsError(f"--dataset is missing; choose from {', '.join(known)}")
+    _check_there_is("data set", name, known)
+    return cast(DatasetName, name)
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def _check_there_is(what: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise SettingsError(f"there is no {what} {name!r}; {did_you_mean(name, known)}choose from {', '.join(known)}")
+
+
+def did_you_mean(word: str, known: Collection[str]) -> str:
     """A question to put before a list of what is known; empty where nothing is like the word."""
-    close = difflib.get_close_matches(word, list(known), n=1)
+    close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]}? " if close else ""
 
 
@@ -216,15 +203,11 @@ def _config(info: StructTypeInfo) -> StructConstructorSpec | None:
     for name, kind, known in settings_of(info.type):
         if isinstance(kind, type) and issubclass(kind, Config):
             # The name heads the part in the help; the flags have theirs without it.
-            kind = Annotated[kind, tyro.conf.arg(name=name)]
-        elif known.flag:
-            flag = flag_of(info.type, name).removeprefix("--")
-            kind = Annotated[kind, tyro.conf.arg(name=flag, prefix_name=False)]
+            kind, help = Annotated[kind, tyro.conf.arg(name=name)], known.help
+        elif flag := FLAGS.get((info.type, name)):
+            kind = Annotated[kind, tyro.conf.arg(name=flag.name.replace("_", "-"), prefix_name=False)]
+            help = f"{known.help} (paper: {known.paper})" if flag.is_of_outcome else known.help
         else:
             continue
-        fields.append(StructFieldSpec(name, cast(Any, kind), getattr(info.default, name), _help(known)))
+        fields.append(StructFieldSpec(name, cast(Any, kind), getattr(info.default, name), help))
     return StructConstructorSpec(dict, tuple(fields))
-
-
-def _help(known: Setting) -> str:
-    return known.help if known.paper is None else f"{known.help} (paper: {known.paper})"

@@ -26,7 +26,7 @@ from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.resumable import ShouldStop
 from eigen_jax.search import RunFolder, SearchConfig, check_data, check_run_folder, describe_training, train_network
 from eigen_jax.training import DivergedError, Teacher
-from experiments.command_line import parse_with_dataset, read_path
+from experiments.command_line import parse, read_path
 from experiments.interruption import held_off
 from experiments.mimicry import prepare_teacher
 from experiments.networks import check_takes, read_architecture
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         # First, because argparse would take the value of an option that it does not know for it.
         named = [] if not argv or argv[0].startswith("-") else [read_path("GENOME", argv[0])]
-        settings = parse_with_dataset(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
+        settings = parse(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
         if not named:
             raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
         settings = configure(settings)

@@ -27,7 +27,6 @@ from experiments.compilation_cache import keep_compiled
 from experiments.executors import cores, open_executor
 from experiments.interruption import Interrupted, held_off
 from experiments.mimicry import prepare_teacher
-from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.progress import ConsoleObserver
 from experiments.screen import LostOutputError, guarded, make_console
 from experiments.settings import Settings, flag_of
@@ -66,7 +65,7 @@ def main(name: DatasetName, argv: Sequence[str] | None = None) -> int:
 
     def command() -> None:
         program = f"python -m experiments.{name}"
-        settings = configure(parse(argv, program=program, presets=PRESETS[name], default=DEFAULT_PRESET[name]))
+        settings = configure(parse(argv, program=program, dataset=name))
         if search(settings).best is None:
             raise BarrenSearchError(
                 "no network survived all landmarks; train longer or lower the learning rate, in a new run folder"

@@ -80,7 +80,6 @@ class Settings(Config):
         "all",
         "views of an image that the cache holds; all: the very crop that the student sees; center: the centre crop"
         " stands for all, flipped like the student's",
-        paper="not stated",
     )
     teacher_logits: Path | None = setting(None, "file of logits (.npy) to mimic in place of a trained teacher's")
     teacher_dir: Path = setting(
@@ -122,11 +121,13 @@ class Settings(Config):
 
     def outcome(self) -> dict[str, Any]:
         """The settings that a run's outcome depends on: neither places, which have fingerprints, nor the machine."""
-        return {each.name: each.of(self) for each in FLAGS if not (each.is_place or each.config is Machine)}
+        return {each.name: each.of(self) for each in FLAGS.values() if each.is_of_outcome}
 
     def notes(self) -> dict[str, dict[str, Any]]:
         """The settings that it does not depend on: where things lie, and how the machine is used."""
-        places = {each.name: each.of(self) for each in FLAGS if each.is_place} | {"cache_dir": self.cache_folder()}
+        places = {each.name: each.of(self) for each in FLAGS.values() if each.is_place} | {
+            "cache_dir": self.cache_folder()
+        }
         return {
             "folders": {name: None if place is None else str(place) for name, place in places.items()},
             "machine": dataclasses.asdict(self.machine),
@@ -150,33 +151,32 @@ class Flag:
     """A setting of the command line."""
 
     name: str  # with underscores
-    config: type[Config]  # that it is a field of, ...
-    field: str  # ... under this name
     path: tuple[str, ...]  # the fields that lead to it from `Settings`
-    kind: Any  # its type
-
-    @property
-    def is_place(self) -> bool:
-        """Whether it is a folder or a file."""
-        return without_none(self.kind) is Path
+    is_place: bool  # whether it is a folder or a file
+    is_of_outcome: bool  # whether the outcome of a run depends on it
 
     def of(self, settings: Settings) -> Any:
         """Its value."""
         return functools.reduce(getattr, self.path, settings)
 
 
-def _flags(config: type[Config], path: tuple[str, ...] = (), prefix: str = "") -> Iterator[Flag]:
+def _flags(
+    config: type[Config], path: tuple[str, ...] = (), prefix: str = ""
+) -> Iterator[tuple[tuple[type[Config], str], Flag]]:
     for field, kind, known in settings_of(config):
         if isinstance(kind, type) and issubclass(kind, Config):
             yield from _flags(kind, (*path, field), known.flag if isinstance(known.flag, str) else "")
         elif known.flag:
             name = field if known.flag is True else known.flag
-            yield Flag(f"{prefix}{name}", config, field, (*path, field), kind)
+            is_place = without_none(kind) is Path
+            yield (
+                (config, field),
+                Flag(f"{prefix}{name}", (*path, field), is_place, not is_place and config is not Machine),
+            )
 
 
-FLAGS = tuple(_flags(Settings))
-_BY_NAME = {each.name: each for each in FLAGS}
-_BY_FIELD = {(each.config, each.field): each for each in FLAGS}
+FLAGS = dict(_flags(Settings))  # by config and field
+_BY_NAME = {each.name: each for each in FLAGS.values()}
 
 
 def flag(name: str) -> str:
@@ -184,9 +184,9 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def flag_of(config: type | None, field: str) -> str:
+def flag_of(config: Any, field: str) -> str:
     """What the command line calls a field of a config, or a setting of a run; other things as they are called."""
-    known = _BY_FIELD.get((config, field)) or _BY_NAME.get(field)  # type: ignore[arg-type]
+    known = FLAGS.get((config, field)) or _BY_NAME.get(field)
     return flag(known.name) if known else field
 
 

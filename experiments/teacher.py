@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from eigen_jax.data import load_dataset
-from experiments.command_line import parse_with_dataset
+from experiments.command_line import parse
 from experiments.interruption import held_off
 from experiments.mimicry import train_teacher
 from experiments.runner import configure, run_command
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
 
     def command() -> None:
-        settings = configure(parse_with_dataset(argv, program=_PROGRAM, about=_ABOUT))
+        settings = configure(parse(argv, program=_PROGRAM, about=_ABOUT))
         console = make_console()
         dataset = load_dataset(settings.data)
         with held_off() as should_stop:

@@ -25,7 +25,7 @@ from eigen_jax.teacher import (
     read_teacher,
 )
 from experiments import teacher
-from experiments.command_line import parse_with_dataset
+from experiments.command_line import parse
 from experiments.mimicry import TeacherConsole, prepare_teacher, train_teacher
 from experiments.presets import PRESETS
 from experiments.settings import Settings, with_values
@@ -41,7 +41,7 @@ own_settings = pytest.fixture(leave_process_alone, autouse=True)
 def settings(tmp_path_factory) -> Settings:
     """Those of TINY, in folders of this module."""
     folder = tmp_path_factory.mktemp("teacher")
-    tiny = parse_with_dataset(TINY, program="", about="")
+    tiny = parse(TINY, program="", about="")
     return with_values(tiny, {"teacher_dir": folder / "teacher", "cache_dir": folder / "cache"})
 
 

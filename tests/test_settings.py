@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from commands_data import leave_process_alone, places, refused
@@ -21,7 +22,7 @@ from eigen_jax.genome import GenomeSpec
 from eigen_jax.search import Care, SearchConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
-from experiments import benchmark, chaos, describe, draw, evaluate, retrain, runner
+from experiments import benchmark, chaos, command_line, describe, draw, evaluate, retrain, runner
 from experiments.command_line import parse
 from experiments.paper import command as paper_command
 from experiments.presets import DEFAULT_PRESET, PRESETS
@@ -44,12 +45,13 @@ CHOICES = {
 
 
 def read(*argv: str) -> Settings:
-    return parse(argv, program="prog", presets=CHOICES, default="plain")
+    with mock.patch.dict(command_line.PRESETS, cifar10=CHOICES), mock.patch.dict(DEFAULT_PRESET, cifar10="plain"):
+        return parse(argv, program="prog", dataset="cifar10")
 
 
 def in_place(settings: Settings) -> Settings:
     """The settings as they are read: with absolute paths."""
-    places = {each.name: each.of(settings) for each in FLAGS if each.is_place}
+    places = {each.name: each.of(settings) for each in FLAGS.values() if each.is_place}
     return with_values(settings, {name: place.absolute() for name, place in places.items() if place})
 
 
@@ -111,7 +113,7 @@ def test_every_field_of_every_config_says_what_it_is():
 
 
 def test_every_flag_has_a_name_of_its_own():
-    names = [each.name for each in FLAGS]
+    names = [each.name for each in FLAGS.values()]
     assert len(set(names)) == len(names) == 66
 
 
@@ -138,7 +140,7 @@ def test_every_setting_reaches_the_library():
     values |= {"run_dir": Path("/run"), "population": 11, "p": 4, "q": 3, "teacher": "live", "teacher_views": "center"}
     values |= {"teacher_logits": Path("/logits.npy"), "teacher_dir": Path("/teacher")}
     changed = with_values(default, values)
-    assert [each.name for each in FLAGS if each.of(changed) == each.of(default)] == []
+    assert [each.name for each in FLAGS.values() if each.of(changed) == each.of(default)] == []
     assert changed.data == DataConfig(name="cifar100", **data)
     assert changed.search_config() == SearchConfig(
         **search,
@@ -233,7 +235,7 @@ def test_from_python_a_value_that_cannot_be_is_named_as_its_field(config, field,
 
 
 def test_an_error_cannot_name_a_setting_that_there_is_not_and_survives_the_way_from_a_worker():
-    with pytest.raises(KeyError, match="batchsize is no field of TrainConfig"):
+    with pytest.raises(KeyError, match="batchsize"):
         ConfigError(TrainConfig, "{batchsize} is {}", 3)
     error = copy.copy(ConfigError(TrainConfig, "{devices} is {}", "{odd}"))  # as pickling does
     assert (str(error), error.told(flag_of)) == ("devices is {odd}", "--devices is {odd}")
@@ -327,7 +329,7 @@ def test_every_path_of_every_command_may_start_in_a_home_folder(capsys, command,
     assert refused(capsys, command, *argv).startswith((f"{option}: {NO_HOME}", f"{option} {NO_HOME}"))
 
 
-@pytest.mark.parametrize("option", [flag(each.name) for each in FLAGS if each.is_place])
+@pytest.mark.parametrize("option", [flag(each.name) for each in FLAGS.values() if each.is_place])
 def test_every_path_of_the_settings_may_start_in_a_home_folder(capsys, option):
     assert f"{option}: {NO_HOME}" in refused_box(capsys, f"{option}=~nobody-here/x")
 
@@ -417,10 +419,10 @@ def test_the_help_explains_every_setting_with_the_values_of_the_preset(capsys):
     assert caught.value.code == 0
     help = plain(capsys.readouterr().out)
     squeezed = help.replace(" ", "")  # lines are broken within numbers as well
-    for each in FLAGS:
-        known = {name: known for name, _, known in settings_of(each.config)}[each.field]
+    for (config, field), each in FLAGS.items():
+        known = {name: known for name, _, known in settings_of(config)}[field]
         assert f" {flag(each.name)} " in help or f" {flag(each.name)}, " in help
-        text = known.help + ("" if known.paper is None else f" (paper: {known.paper})")
+        text = known.help + (f" (paper: {known.paper})" if each.is_of_outcome else "")
         assert text.replace(" ", "") in squeezed
     assert "T1: training steps to the first landmark (paper: 5,000) (default: 7)" in help
     assert "mirror half of the training images (paper: not stated) (default: False)" in help

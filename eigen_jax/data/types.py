@@ -49,13 +49,9 @@ class DataConfig(Config):
         "folder of what is kept between runs: data sets, compiled programs; by default"
         " $XDG_CACHE_HOME/eigen_jax, else ~/.cache/eigen_jax",
     )
-    validation_size: int = setting(5_000, "training images held out to measure fitness", paper="not stated", at_least=1)
+    validation_size: int = setting(5_000, "training images held out to measure fitness", at_least=1)
     split_seed: int = setting(
-        0,
-        "seed that draws the images held out, from 0 to 2**32 - 1",
-        paper="not stated",
-        at_least=0,
-        at_most=SEED_MAX,
+        0, "seed that draws the images held out, from 0 to 2**32 - 1", at_least=0, at_most=SEED_MAX
     )
     preprocessing: Preprocessing = setting(
         "gcn_zca",

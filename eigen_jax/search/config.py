@@ -19,21 +19,18 @@ class SearchConfig(Config):
     steps.
     """
 
-    seed: int = setting(
-        0, "seed of the whole search, from 0 to 2**32 - 1", paper="not stated", at_least=0, at_most=SEED_MAX
-    )
+    seed: int = setting(0, "seed of the whole search, from 0 to 2**32 - 1", at_least=0, at_most=SEED_MAX)
     t1: int = setting(5_000, "T1: training steps to the first landmark", paper="5,000", at_least=1)
     t2: int = setting(15_000, "T2: further steps to the second landmark", paper="15,000", at_least=1)
     t3: int = setting(5_000, "T3: further steps to the end", paper="5,000", at_least=1)
-    reevaluate: bool = setting(False, "train again architectures that the run has evaluated before", paper="not stated")
+    reevaluate: bool = setting(False, "train again architectures that the run has evaluated before")
     final_steps: int | None = setting(  # None: as many as in the search
         None,
         "training steps of the network found, from scratch, with the learning rate's schedule stretched to them;"
         " 0: the weights of the search are tested",
-        paper="not stated",
         at_least=0,
     )
-    final_on: FinalOn = setting("train", "the images that it is trained on", paper="not stated")
+    final_on: FinalOn = setting("train", "the images that it is trained on")
     train: TrainConfig = part(TrainConfig, "How networks are trained.")
     evolution: EvolutionConfig = part(EvolutionConfig, "How the population evolves.")
     genome: GenomeSpec = part(GenomeSpec, "The search space.")

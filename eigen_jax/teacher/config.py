@@ -56,7 +56,7 @@ class TeacherConfig(Config):
         "what convolutions compute and maps are kept in, in training and wherever the teacher is asked",
         paper="not stated, presumably float32",
     )
-    seed: int = setting(0, "seed of all members, from 0 to 2**32 - 1", paper="not stated", at_least=0, at_most=SEED_MAX)
+    seed: int = setting(0, "seed of all members, from 0 to 2**32 - 1", at_least=0, at_most=SEED_MAX)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -53,11 +53,9 @@ class TrainConfig(Config):
         0.9, "alpha of Eq. 3: the teacher's share of the loss, from 0 to 1", paper="0.9", at_least=0, at_most=1
     )
     temperature: float = setting(5.0, "T of Eq. 3, which softens both predictions", paper="5", above=0)
-    pad: int = setting(
-        4, "pixels of padding before a random crop; 0: no crop", paper="not stated", at_least=0, at_most=256
-    )
-    flip: bool = setting(True, "mirror half of the training images", paper="not stated")
-    eval_batch_size: int = setting(1_000, "images at a time in evaluation", paper="not stated", at_least=1)
+    pad: int = setting(4, "pixels of padding before a random crop; 0: no crop", at_least=0, at_most=256)
+    flip: bool = setting(True, "mirror half of the training images")
+    eval_batch_size: int = setting(1_000, "images at a time in evaluation", at_least=1)
     dtype: ComputeDtype = setting(
         "float32",
         "what convolutions compute and maps are kept in; weights, normalization, logits and loss are float32 in any"

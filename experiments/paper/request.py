@@ -192,9 +192,7 @@ def _is_changed(settings: Settings, preset: Settings) -> bool:
 
 def _settings(dataset: DatasetName, preset: str, argv: Sequence[str], *, program: str, runs_dir: Path) -> Settings:
     """The settings of a preset, but for what the command line sets; the teacher has its own folder."""
-    settings = parse(
-        ["--preset", preset, *argv], program=program, presets=PRESETS[dataset], default=DEFAULT_PRESET[dataset]
-    )
+    settings = parse(["--preset", preset, *argv], program=program, dataset=dataset)
     for name, instead in _PLANNED.items():
         if _is_typed(name, argv):
             raise SettingsError(f"{flag(name)} is for a single search; use {instead} here")
