@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, cast, get_args, get_origin
+from typing import Annotated, Any, NoReturn, TypeVar, cast, get_args, get_origin
 
 import tyro
 from tyro.constructors import (
@@ -24,7 +24,9 @@ from eigen_jax.config import Config, settings_of, without_none
 from eigen_jax.data.types import DatasetName
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.screen import show
-from experiments.settings import FLAGS, Settings, SettingsError, changed
+from experiments.settings import FLAGS, Settings, SettingsError
+
+C = TypeVar("C", bound=Config)
 
 _ABOUT = "Searches network architectures from scratch by ecological succession (EIGEN, CVPR 2019)."
 
@@ -82,7 +84,7 @@ def parse(argv: Sequence[str], *, program: str, about: str = _ABOUT, dataset: Da
         if help.getvalue():
             show(help.getvalue().removesuffix("\n"))
         raise
-    settings = changed(presets[name], values)
+    settings = _changed(presets[name], values)
     settings.check()
     return dataclasses.replace(
         settings, run_dir=settings.run_dir.absolute(), teacher_dir=settings.teacher_dir.absolute()
@@ -192,7 +194,7 @@ def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
 
 @_REGISTRY.struct_rule
 def _config(info: StructTypeInfo) -> StructConstructorSpec | None:
-    """How tyro reads a config: as a dictionary of what has a flag, from which `changed` makes the config.
+    """How tyro reads a config: as a dictionary of what has a flag, from which `_changed` makes the config.
 
     Not the config itself, whose errors tyro would show with the names of the fields.
     """
@@ -211,3 +213,9 @@ def _config(info: StructTypeInfo) -> StructConstructorSpec | None:
             continue
         fields.append(StructFieldSpec(name, cast(Any, kind), getattr(info.default, name), help))
     return StructConstructorSpec(dict, tuple(fields))
+
+
+def _changed(config: C, values: Mapping[str, Any]) -> C:
+    """A config with other values; those of its parts are dictionaries again."""
+    parts = {name: _changed(getattr(config, name), value) for name, value in values.items() if isinstance(value, dict)}
+    return dataclasses.replace(config, **{**values, **parts})

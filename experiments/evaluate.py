@@ -8,6 +8,7 @@ with those at the end of the run: on the same machine and versions they are equa
 """
 
 import argparse
+import dataclasses
 import functools
 import io
 import reprlib
@@ -27,15 +28,15 @@ from eigen_jax.data import DataConfig, Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.files import JSONError, explain, read_json, write_bytes
 from eigen_jax.platforms import check_devices_are_there
-from eigen_jax.search import RunFolderError, digest_logits, load_network
+from eigen_jax.search import RunFolderError, SearchConfig, digest_logits, load_network
 from eigen_jax.search.folder import with_former_settings
-from eigen_jax.training import accuracy, predict
+from eigen_jax.training import TrainConfig, accuracy, predict
 from experiments.command_line import Parser, absolute_path
 from experiments.networks import check_takes
 from experiments.progress import percent
 from experiments.runner import configure, run_command
 from experiments.screen import show
-from experiments.settings import Settings, SettingsError, with_values
+from experiments.settings import Settings, SettingsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,7 +118,6 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[Settin
         SettingsError: it names a data set that there is not.
     """
     path = run_dir / "settings.json"
-    wanted = ("validation_size", "split_seed", "preprocessing", "eval_batch_size", "dtype", "final_on", "final_steps")
     try:
         content = read_json(path)
         recorded = with_former_settings(dict(content["settings"]), Settings().outcome())
@@ -127,17 +127,28 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[Settin
         if name not in get_args(DatasetName):
             known = ", ".join(get_args(DatasetName))
             raise SettingsError(f"{path} names the data set {reprlib.repr(name)}; known are {known}")
-        places = {each: _place(folders[each]) for each in ("data_dir", "cache_dir")}
-        values = {each: recorded[each] for each in wanted}
-        settings = with_values(Settings(data=DataConfig(name=name)), values | places)
+        data = DataConfig(
+            name=name,
+            validation_size=recorded["validation_size"],
+            split_seed=recorded["split_seed"],
+            preprocessing=recorded["preprocessing"],
+            data_dir=_place(folders["data_dir"]),
+            cache_dir=_place(folders["cache_dir"]),
+        )
+        train = TrainConfig(eval_batch_size=recorded["eval_batch_size"], dtype=recorded["dtype"])
+        search = SearchConfig(final_steps=recorded["final_steps"], final_on=recorded["final_on"], train=train)
     except (RunFolderError, SettingsError):
         raise
     except (OSError, ValueError, KeyError, TypeError):
         raise RunFolderError(
             f"{path} is missing, damaged or of no experiment; name the folder of a finished run"
         ) from None
-    given = {"data_dir": arguments.data_dir, "cache_dir": arguments.cache_dir}
-    return with_values(settings, {each: place for each, place in given.items() if place}), fingerprint
+    data = dataclasses.replace(
+        data,
+        data_dir=arguments.data_dir or data.data_dir,
+        cache_dir=arguments.cache_dir or data.cache_dir,
+    )
+    return Settings(data=data, search=search), fingerprint
 
 
 def _place(path: str | None) -> Path | None:

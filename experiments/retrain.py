@@ -13,19 +13,17 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.errors import ConfigError, EigenError
-from eigen_jax.resumable import ShouldStop
 from eigen_jax.search import RunFolder, SearchConfig, check_data, check_run_folder, describe_training, train_network
-from eigen_jax.training import DivergedError, Teacher
+from eigen_jax.training import DivergedError
 from experiments.command_line import parse, read_path
 from experiments.interruption import held_off
 from experiments.mimicry import prepare_teacher
@@ -71,65 +69,55 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
     Raises:
         EigenError, Interrupted.
     """
-    dataset = load_dataset(settings.data)
+    dataset, config = load_dataset(settings.data), settings.search_config()
+    described = _described(settings, architecture, dataset)
+    # Before the teacher, which may take days.
     check_takes(architecture, dataset)
-    config = settings.search_config()
+    check_data(config, dataset)
     if not config.final_until:
         raise ConfigError(SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
-    described: dict[str, Any] = {
-        **settings.outcome(),
-        "dataset": dataset.name,
-        "data_fingerprint": dataset.fingerprint,
-        "retrained": fingerprint(architecture),
-    }
-    # Before the teacher, which may take days.
-    check_data(config, dataset)
     check_run_folder(settings.run_dir, described)
     console = make_console()
     with held_off() as should_stop:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
         described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
-        return _train(architecture, dataset, config, teacher, settings, described, console, should_stop)
-
-
-def _train(
-    architecture: Architecture,
-    dataset: Dataset,
-    config: SearchConfig,
-    teacher: Teacher | None,
-    settings: Settings,
-    described: Mapping[str, Any],
-    console: Console,
-    should_stop: ShouldStop,
-) -> str | None:
-    """Trains a network in its run folder, and tells how good it became; gives the cause where it diverged."""
-    with (
-        RunFolder.open(settings.run_dir, described, settings.notes()) as run,
-        TrainingBar(console, until=config.final_until) as bar,
-    ):
         describe = functools.partial(
             describe_training, architecture, num_classes=dataset.num_classes, config=config.train, teacher=teacher
         )
-        began = time.perf_counter()
-        try:
-            trained = train_network(
-                jax.random.key(config.seed),
-                architecture,
-                dataset,
-                run.final_checkpoints,
-                config=config,
-                teacher=teacher,
-                save_every=settings.machine.save_every,
-                should_stop=should_stop,
-                on_progress=bar.show,
-            )
-        except DivergedError as error:
-            run.save_result(describe(None, cause=str(error), seconds=time.perf_counter() - began))
-            return str(error)
-        run.save_network(architecture, trained.variables)
-        run.save_result(describe(trained, seconds=trained.seconds))
+        with (
+            RunFolder.open(settings.run_dir, described, settings.notes()) as run,
+            TrainingBar(console, until=config.final_until) as bar,
+        ):
+            began = time.perf_counter()
+            try:
+                trained = train_network(
+                    jax.random.key(config.seed),
+                    architecture,
+                    dataset,
+                    run.final_checkpoints,
+                    config=config,
+                    teacher=teacher,
+                    save_every=settings.machine.save_every,
+                    should_stop=should_stop,
+                    on_progress=bar.show,
+                )
+            except DivergedError as error:
+                run.save_result(describe(None, cause=str(error), seconds=time.perf_counter() - began))
+                return str(error)
+            run.save_network(architecture, trained.variables)
+            run.save_result(describe(trained, seconds=trained.seconds))
     _tell(settings.run_dir, trained.test.accuracy, trained.validation_accuracy)
     return None
+
+
+def _described(settings: Settings, architecture: Architecture, dataset: Dataset) -> dict[str, Any]:
+    """What settings.json says, up to the teacher."""
+    return {
+        **settings.outcome(),
+        "dataset": dataset.name,
+        "data_fingerprint": dataset.fingerprint,
+        "retrained": fingerprint(architecture),
+    }
 
 
 def _tell(folder: Path, test: float, validation: float | None) -> None:

@@ -2,9 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from eigen_jax.config import Config, part, setting, settings_of, without_none
 from eigen_jax.data import DataConfig, default_cache_dir
@@ -16,8 +16,6 @@ from eigen_jax.training import TrainConfig
 ExecutorKind = Literal["inline", "processes", "ray"]
 TeacherKind = Literal["cache", "live", "none"]
 TeacherViews = Literal["all", "center"]
-
-C = TypeVar("C", bound=Config)
 
 
 class SettingsError(EigenError):
@@ -188,29 +186,3 @@ def flag_of(config: Any, field: str) -> str:
     """What the command line calls a field of a config, or a setting of a run; other things as they are called."""
     known = FLAGS.get((config, field)) or _BY_NAME.get(field)
     return flag(known.name) if known else field
-
-
-def changed(config: C, values: Mapping[str, Any]) -> C:
-    """A config with other values of some fields; those of a field that is a config are a mapping again.
-
-    Raises:
-        ConfigError: a value that cannot be.
-    """
-    parts = {name: value for name, value in values.items() if isinstance(value, Mapping)}
-    made = {name: changed(getattr(config, name), value) for name, value in parts.items()}
-    return dataclasses.replace(config, **{**values, **made})
-
-
-def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
-    """The settings with other values of some, by the names of their flags, with underscores; lists may be tuples.
-
-    Raises:
-        ConfigError: a value that cannot be.
-        KeyError: a setting that there is not.
-    """
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        *parents, field = _BY_NAME[name].path
-        innermost = functools.reduce(lambda level, parent: level.setdefault(parent, {}), parents, nested)
-        innermost[field] = tuple(value) if isinstance(value, list) else value
-    return changed(settings, nested)

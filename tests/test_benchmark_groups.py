@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands_data import with_values
 from layer_data import conv, network
 from report_data import individual
 
@@ -25,7 +26,7 @@ from experiments.benchmarks import evolution, memory, mimicry, our_steps, parts,
 from experiments.benchmarks.architectures import benchmark_architectures, eight_layers, training_flops
 from experiments.benchmarks.compilation import measure_compilation
 from experiments.benchmarks.measuring import Effort, NotMeasured, Timing
-from experiments.settings import Machine, with_values
+from experiments.settings import Machine
 
 ONCE = Effort(rounds=1, seconds=0)
 TINY = network(conv(IMAGE, 2, kernel=1), conv(0, 3, kernel=1), input_shape=(4, 4, 1))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands_data import leave_process_alone, refused
+from commands_data import leave_process_alone, refused, with_values
 from rich.console import Console
 
 from eigen_jax.data import apply_views, join_validation, load_dataset
@@ -28,7 +28,7 @@ from experiments import teacher
 from experiments.command_line import parse
 from experiments.mimicry import TeacherConsole, prepare_teacher, train_teacher
 from experiments.presets import PRESETS
-from experiments.settings import Settings, with_values
+from experiments.settings import Settings
 
 TINY = (
     *("--dataset", "digits", "--preset", "smoke", "--teacher-members", "2", "--teacher-depth", "10"),

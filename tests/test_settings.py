@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from commands_data import leave_process_alone, places, refused
+from commands_data import leave_process_alone, places, refused, with_values
 from refusals import refuses
 
 from eigen_jax.config import Config, settings_of
@@ -27,7 +27,7 @@ from experiments.command_line import parse
 from experiments.paper import command as paper_command
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.runner import BAD_INPUT
-from experiments.settings import FLAGS, Machine, Settings, SettingsError, flag, flag_of, with_values
+from experiments.settings import FLAGS, Machine, Settings, SettingsError, flag, flag_of
 
 Options = dict[str, Any]
 
