@@ -38,12 +38,6 @@ def prepare_teacher(
     Where the final training is on validation images too, the teacher knows them, as examples that
     follow the training images.
 
-    Args:
-        settings: what is asked for.
-        dataset: the data, with the validation images apart.
-        console: where progress is shown.
-        should_stop: whether to save and to leave.
-
     Raises:
         StoppedError: it was asked to stop.
         ConfigError: settings of which no teacher can be made.
@@ -53,10 +47,13 @@ def prepare_teacher(
         return None
     joined = settings.search.final_on == "train+validation"
     images = join_validation(dataset).train_images if joined else dataset.train_images
-    if settings.teacher_logits is not None:
-        return _read_file(settings, dataset, images, console)
-    ensemble = train_teacher(settings, dataset, console, should_stop)
     train = settings.search.train
+    if (path := settings.teacher_logits) is not None:
+        sizes = {"num_examples": images.shape[0], "num_classes": dataset.num_classes}
+        logits = read_logits(path, pad=train.pad, flip=train.flip, **sizes)
+        console.print(f"Teacher for {dataset.name}: the logits in {path}", style="bold", soft_wrap=True)
+        return logits
+    ensemble = train_teacher(settings, dataset, console, should_stop)
     if settings.teacher == "live":
         rate = measure_rate(ensemble, images, pad=train.pad, flip=train.flip, batch_size=train.batch_size)
         console.print(f"Live teacher: about {_step_cost(train.batch_size, rate)}", style="bold", soft_wrap=True)
@@ -82,16 +79,6 @@ def train_teacher(settings: Settings, dataset: Dataset, console: Console, should
             save_every=settings.machine.save_every,
             should_stop=should_stop,
         )
-
-
-def _read_file(settings: Settings, dataset: Dataset, images: Array, console: Console) -> CachedLogits | MappedLogits:
-    path, train = settings.teacher_logits, settings.search.train
-    assert path is not None
-    logits = read_logits(
-        path, num_examples=images.shape[0], pad=train.pad, flip=train.flip, num_classes=dataset.num_classes
-    )
-    console.print(f"Teacher for {dataset.name}: the logits in {path}", style="bold", soft_wrap=True)
-    return logits
 
 
 def _cache(

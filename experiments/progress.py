@@ -36,7 +36,7 @@ class Standing:
 
     architecture: Architecture
     steps: int = 0  # training steps taken
-    fitness: list[float | None] = dataclasses.field(default_factory=list)  # at the landmarks, fractions
+    cells: list[str] = dataclasses.field(default_factory=list)  # of its row, one for each landmark that it has passed
     cause: str | None = None  # why it failed
     same_as: Reference | None = None  # whose measurements these are, if not its own
     alive: bool = True
@@ -112,7 +112,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
     ) -> None:
         self.landmark = landmark
         standing = self.standings[index]
-        standing.fitness.append(fitness)
+        standing.cells.append(percent(fitness))
         standing.cause, standing.same_as = cause, same_as
         if index in self.training_bars:
             self.bars.remove_task(self.training_bars.pop(index))
@@ -184,7 +184,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
 
     def _print_individual(self, index: int, fate: Fate) -> None:
         standing = self.standings[index]
-        cells = [percent(fitness) for fitness in standing.fitness] + [""] * 3
+        cells = [*standing.cells, "", "", ""]
         for landmark, threshold in enumerate(self.thresholds):
             if cells[landmark] and threshold is not None:
                 cells[landmark] += f"/{percent(threshold)}"
@@ -243,7 +243,7 @@ def steps_left(standings: Sequence[Standing], landmark: int, *, landmarks: Seque
         ranks: p and q, how many of the fittest go on after the first landmark and after the second.
     """
     living = [standing for standing in standings if standing.alive]
-    to_train = [each for each in living if len(each.fitness) <= landmark and each.same_as is None]
+    to_train = [each for each in living if len(each.cells) <= landmark and each.same_as is None]
     steps = sum(landmarks[landmark] - standing.steps for standing in to_train)
     most = len(living)
     for rank, (start, until) in list(zip(ranks, itertools.pairwise(landmarks), strict=True))[landmark:]:

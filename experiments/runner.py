@@ -13,14 +13,7 @@ from eigen_jax.data import load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.errors import EigenError
 from eigen_jax.platforms import check_devices_are_there
-from eigen_jax.search import (
-    BarrenSearchError,
-    SearchResult,
-    check_data,
-    check_run_folder,
-    read_notes,
-    run_search,
-)
+from eigen_jax.search import BarrenSearchError, SearchResult, check_data, check_run_folder, read_notes, run_search
 from experiments.allocator import keep_freed_memory
 from experiments.command_line import parse
 from experiments.compilation_cache import keep_compiled
@@ -46,21 +39,11 @@ _FIXED = {
 _REASON = "a search would take another course with it; --seed chooses one"
 _REASONS = {"jax_debug_infs": "in a search, infinity stands for what is not measured"}
 
-_LOOKED_FOR = "Without JAX_DEBUG_NANS, which looks for it, the same command goes on"
-
 _logger = logging.getLogger(__name__)
 
 
 def main(name: DatasetName, argv: Sequence[str] | None = None) -> int:
-    """Runs the search on a data set.
-
-    Args:
-        name: of the data set.
-        argv: the command line's arguments; those of the process by default.
-
-    Returns:
-        The exit code, see `run_command`.
-    """
+    """Runs the search on a data set; returns the exit code, see `run_command`."""
     argv = sys.argv[1:] if argv is None else argv
 
     def command() -> None:
@@ -102,7 +85,8 @@ def _exit_code(command: Callable[[], int | None]) -> int:
         return BAD_INPUT
     except FloatingPointError as error:
         traceback.print_exc()
-        print(f"error: {error}; the traceback above says where. {_LOOKED_FOR}", file=sys.stderr)
+        without = "Without JAX_DEBUG_NANS, which looks for it, the same command goes on"
+        print(f"error: {error}; the traceback above says where. {without}", file=sys.stderr)
         return BAD_INPUT
     except Interrupted as error:
         print(f"stopped by {error.number.name}, and saved; the same command goes on", file=sys.stderr)
@@ -114,9 +98,6 @@ def _exit_code(command: Callable[[], int | None]) -> int:
 
 def search(settings: Settings) -> SearchResult:
     """Loads the data, prepares the teacher and searches, with progress on the screen.
-
-    Args:
-        settings: as `configure` gives them.
 
     Raises:
         EigenError, Interrupted.
