@@ -43,7 +43,7 @@ from experiments.compilation_cache import environment, keep_compiled
 from experiments.executors import worker_environments
 from experiments.paper import command as paper_command
 from experiments.runner import BAD_INPUT, INTERRUPTED, configure, main, run_command
-from experiments.settings import Settings
+from experiments.settings import Machine, Settings, flag_of
 
 CACHE_SETTINGS = (
     "jax_compilation_cache_dir",
@@ -223,6 +223,13 @@ def test_a_worker_is_started_on_each_gpu_that_is_there(monkeypatch, named, place
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     environments = worker_environments(Settings())
     assert [each["CUDA_VISIBLE_DEVICES"] for each in environments] == places_of_workers
+    many = Settings(machine=Machine(workers=9, worker_gpus=0.5))
+    with pytest.raises(ConfigError) as caught:
+        worker_environments(many)
+    held = 2 * len(places_of_workers)
+    assert caught.value.told(flag_of) == (
+        f"--workers is 9; with --worker-gpus 0.5, the GPUs of this machine hold {held}"
+    )
 
 
 def test_an_interrupted_search_says_how_to_go_on(capsys, monkeypatch, tmp_path):
