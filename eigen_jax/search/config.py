@@ -31,9 +31,9 @@ class SearchConfig(Config):
         at_least=0,
     )
     final_on: FinalOn = setting("train", "the images that it is trained on")
-    train: TrainConfig = part(TrainConfig, "How networks are trained.")
-    evolution: EvolutionConfig = part(EvolutionConfig, "How the population evolves.")
     genome: GenomeSpec = part(GenomeSpec, "The search space.")
+    evolution: EvolutionConfig = part(EvolutionConfig, "How the population evolves.")
+    train: TrainConfig = part(TrainConfig, "How networks are trained.")
 
     @property
     def final_until(self) -> int:
