@@ -59,7 +59,7 @@ def parse(argv: Sequence[str], *, program: str, about: str = _ABOUT, dataset: Da
         dataset: the data set; by default the one that the command line names with --dataset.
 
     Raises:
-        SettingsError: a data set or a preset that there is not.
+        SettingsError: a data set, a preset or a setting that there is not.
         ConfigError: a value that cannot be.
     """
     parser = Parser(add_help=False)
@@ -69,6 +69,9 @@ def parse(argv: Sequence[str], *, program: str, about: str = _ABOUT, dataset: Da
     given, rest = parser.parse_known_args(argv)
     if dataset is None:
         dataset = _chosen_dataset(given.dataset, asks_for_help=not {"-h", "--help"}.isdisjoint(rest))
+    for option in (word.partition("=")[0] for word in rest if word.startswith("--")):
+        if "_" in option:  # which tyro takes for a hyphen
+            raise SettingsError(f"there is no setting {option!r}; did you mean {option.replace('_', '-')}?")
     presets, name = PRESETS[dataset], given.preset or DEFAULT_PRESET[dataset]
     _check_there_is("preset", name, presets)
     about += (

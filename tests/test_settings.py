@@ -370,6 +370,7 @@ def test_a_user_without_a_home_folder_gets_the_help_and_is_asked_for_a_cache_fol
         (["--preset", "plian"], "there is no preset 'plian'; did you mean plain? choose from plain, other"),
         (["--preset", "x"], "there is no preset 'x'; choose from plain, other"),
         (["--preset"], "--preset: expected one argument; --help explains every setting"),
+        (["--batch_size=3"], "there is no setting '--batch_size'; did you mean --batch-size?"),
     ],
 )
 def test_a_preset_that_there_is_not_gets_one_line(argv, message):
