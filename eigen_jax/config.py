@@ -10,7 +10,7 @@ import numbers
 import operator
 import types
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from eigen_jax.errors import ConfigError
 
@@ -89,6 +89,11 @@ def settings_of(config: type[Config]) -> tuple[tuple[str, Any, Setting], ...]:
     """The name, the type and the `Setting` of each field of a config."""
     kinds = get_type_hints(config)
     return tuple((field.name, kinds[field.name], field.metadata["setting"]) for field in dataclasses.fields(config))
+
+
+def is_config(kind: Any) -> TypeGuard[type[Config]]:
+    """Whether a type is that of a config, as the types of parts are."""
+    return isinstance(kind, type) and issubclass(kind, Config)
 
 
 def without_none(kind: Any) -> Any:

@@ -11,16 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, cast, get_args, get_origin
 
 import tyro
-from tyro.constructors import (
-    ConstructorRegistry,
-    PrimitiveConstructorSpec,
-    PrimitiveTypeInfo,
-    StructConstructorSpec,
-    StructFieldSpec,
-    StructTypeInfo,
-)
+from tyro import constructors
 
-from eigen_jax.config import Config, settings_of, without_none
+from eigen_jax.config import Config, is_config, settings_of, without_none
 from eigen_jax.data.types import DatasetName
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.screen import show
@@ -174,11 +167,11 @@ _READERS: Mapping[Any, tuple[str, Callable[[str], Any]]] = {
     str: ("TEXT", str),
     Path: ("PATH", absolute_path),
 }
-_REGISTRY = ConstructorRegistry()
+_REGISTRY = constructors.ConstructorRegistry()
 
 
 @_REGISTRY.primitive_rule
-def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+def _value(info: constructors.PrimitiveTypeInfo) -> constructors.PrimitiveConstructorSpec | None:
     """How tyro reads numbers, texts and paths, which need not be given, and tuples of numbers."""
     kind = without_none(info.type)
     is_tuple = get_origin(kind) is tuple
@@ -186,7 +179,7 @@ def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     if kind not in _READERS:
         return None
     metavar, read = _READERS[kind]
-    return PrimitiveConstructorSpec(
+    return constructors.PrimitiveConstructorSpec(
         nargs="*" if is_tuple else 1,
         metavar=f"[{metavar} ...]" if is_tuple else metavar,
         instance_from_str=lambda texts: tuple(map(read, texts)) if is_tuple else read(texts[0]),
@@ -196,26 +189,26 @@ def _value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
 
 
 @_REGISTRY.struct_rule
-def _config(info: StructTypeInfo) -> StructConstructorSpec | None:
+def _config(info: constructors.StructTypeInfo) -> constructors.StructConstructorSpec | None:
     """How tyro reads a config: as a dictionary of what has a flag, from which `_changed` makes the config.
 
     Not the config itself, whose errors tyro would show with the names of the fields.
     """
-    if not (isinstance(info.type, type) and issubclass(info.type, Config)):
+    if not is_config(info.type):
         return None
     fields = []
-    kind: Any
     for name, kind, known in settings_of(info.type):
-        if isinstance(kind, type) and issubclass(kind, Config):
-            # The name heads the part in the help; the flags have theirs without it.
-            kind, help = Annotated[kind, tyro.conf.arg(name=name)], known.help
-        elif flag := FLAGS.get((info.type, name)):
-            kind = Annotated[kind, tyro.conf.arg(name=flag.name.replace("_", "-"), prefix_name=False)]
-            help = f"{known.help} (paper: {known.paper})" if flag.is_of_outcome else known.help
+        flag, help = FLAGS.get((info.type, name)), known.help
+        if is_config(kind):
+            argument = tyro.conf.arg(name=name)  # which heads the part in the help; flags have no prefix
+        elif flag:
+            argument = tyro.conf.arg(name=flag.name.replace("_", "-"), prefix_name=False)
+            help += f" (paper: {known.paper})" if flag.is_of_outcome else ""
         else:
             continue
-        fields.append(StructFieldSpec(name, cast(Any, kind), getattr(info.default, name), help))
-    return StructConstructorSpec(dict, tuple(fields))
+        annotated: Any = Annotated[kind, argument]
+        fields.append(constructors.StructFieldSpec(name, annotated, getattr(info.default, name), help))
+    return constructors.StructConstructorSpec(dict, tuple(fields))
 
 
 def _changed(config: C, values: Mapping[str, Any]) -> C:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from eigen_jax.config import Config, part, setting, settings_of, without_none
+from eigen_jax.config import Config, is_config, part, setting, settings_of, without_none
 from eigen_jax.data import DataConfig, default_cache_dir
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.search import Care, SearchConfig
@@ -162,7 +162,7 @@ def _flags(
     config: type[Config], path: tuple[str, ...] = (), prefix: str = ""
 ) -> Iterator[tuple[tuple[type[Config], str], Flag]]:
     for field, kind, known in settings_of(config):
-        if isinstance(kind, type) and issubclass(kind, Config):
+        if is_config(kind):
             yield from _flags(kind, (*path, field), known.flag if isinstance(known.flag, str) else "")
         elif known.flag:
             name = field if known.flag is True else known.flag

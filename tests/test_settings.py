@@ -14,7 +14,7 @@ import pytest
 from commands_data import leave_process_alone, places, refused, with_values
 from refusals import refuses
 
-from eigen_jax.config import Config, settings_of
+from eigen_jax.config import Config, is_config, settings_of
 from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError
 from eigen_jax.evolution import EvolutionConfig
@@ -101,7 +101,7 @@ def configs_of(config: type[Config]) -> Iterator[type[Config]]:
     """A config and all those that are parts of it."""
     yield config
     for _, kind, _ in settings_of(config):
-        if isinstance(kind, type) and issubclass(kind, Config):
+        if is_config(kind):
             yield from configs_of(kind)
 
 
