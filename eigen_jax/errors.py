@@ -1,12 +1,62 @@
 """The errors of eigen_jax share one base, so that a command needs to know of no other."""
 
+import string
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Naming = Callable[[Any, str], str]  # what a field of a config (None: a setting of a run) is called
+
 
 class EigenError(ValueError):
     """Something that whoever calls can cause and mend: one line that says what is wrong and what to do."""
 
+    def told(self, naming: Naming) -> str:
+        """The line, with the settings that it names called as whoever reads it knows them."""
+        return str(self)
+
 
 class ConfigError(EigenError):
     """A setting that cannot be, by itself or for the data at hand."""
+
+    def __init__(self, config: Any, text: str, *values: object) -> None:
+        """Makes it.
+
+        Args:
+            config: the dataclass whose fields the text names; None: the text names settings of a run.
+            text: as of `str.format`: {field} is the name of a setting, {} the next of the values.
+            values: what stands in place of each {}.
+
+        Raises:
+            KeyError: the text names something that is no field.
+        """
+        super().__init__(config, text, *values)
+        if config is not None:
+            self.told(lambda _, name: config.__dataclass_fields__[name].name)
+
+    @property
+    def _names(self) -> set[str]:
+        return {name for _, name, _, _ in string.Formatter().parse(self.args[1]) if name}
+
+    def told(self, naming: Naming) -> str:
+        config, text, *values = self.args
+        return text.format(*values, **{name: naming(config, name) for name in self._names})
+
+    def __str__(self) -> str:
+        return self.told(lambda _, name: name)
+
+
+def was_and_is(changes: Mapping[str, tuple[object, object]]) -> tuple[str, list[object]]:
+    """The text and the values with which a `ConfigError` says what settings were and are now.
+
+    Args:
+        changes: by the name of a setting; what cannot be one is told as it is.
+    """
+    texts, values = [], list[object]()
+    for name, then_and_now in changes.items():
+        is_setting = name.isidentifier()
+        texts.append(f"{{{name if is_setting else ''}}} was {{}} and is now {{}}")
+        values += then_and_now if is_setting else (name, *then_and_now)
+    return ", ".join(texts), values
 
 
 def first_line(error: Exception) -> str:

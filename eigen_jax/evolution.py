@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
 
+from eigen_jax.config import Config, setting
 from eigen_jax.duplication import duplicates
 from eigen_jax.errors import ConfigError
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
@@ -32,49 +33,53 @@ class Phase(enum.IntEnum):
     CONVERGED = 3  # nothing is gained any more
 
 
-# The least that a setting may be, where that is not 1.
-_LEAST = {"saturation_gain": 0, "max_secondary_generations": 0, "max_duplication_generations": 0, "max_repeats": 2}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvolutionConfig:
-    """How a population evolves; the defaults are the paper's where it states them (Sections 3, 4.1 and 4.3).
+class EvolutionConfig(Config):
+    """How a population evolves; the defaults are the paper's where it states them (Sections 3, 4.1 and 4.3)."""
 
-    Raises:
-        ConfigError: a value that cannot be.
-    """
-
-    population_size: int = 10  # P
-    primary_steps: int = 100  # m, the most mutation steps a child in the primary succession
-    secondary_steps: int = 10  # m in the secondary succession
-    first_rank: int = 5  # p of Eq. 1: the p-th best fitness at the first landmark sets v1
-    second_rank: int = 2  # q of Eq. 2: the q-th best fitness at the second landmark sets v2
-    elitism: bool = False  # whether a parent gives way only to a fitter child
-    saturation_gain: float = 0.001  # a phase ends when the best fitness gains less than this ...
-    saturation_window: int = 5  # S, ... over this many generations
-    max_primary_generations: int = 1_000
-    max_secondary_generations: int = 1_000  # 0: no secondary succession
-    max_duplication_generations: int = 1  # 0: no gene duplication
-    max_repeats: int = 3  # most times that a block stands in a row after a generation of duplication
+    # P, and S below: sizes of arrays, which the most of them keep from filling the memory.
+    population_size: int = setting(
+        10, "individuals a generation", paper="10", at_least=1, at_most=10_000, flag="population"
+    )
+    primary_steps: int = setting(
+        100, "m: the most mutation steps a child in the primary succession", paper="100", at_least=1
+    )
+    secondary_steps: int = setting(10, "m in the secondary succession", paper="10", at_least=1)
+    first_rank: int = setting(
+        5, "p of Eq. 1: the p-th best at T1 sets the threshold there", paper="5", at_least=1, flag="p"
+    )
+    second_rank: int = setting(
+        2, "q of Eq. 2: the q-th best at T2 sets the threshold there", paper="2", at_least=1, flag="q"
+    )
+    elitism: bool = setting(False, "a parent gives way only to a fitter child", paper="no, Algorithm 1")
+    saturation_gain: float = setting(
+        0.001, "a succession ends when the best accuracy, a fraction, gains less than this over the window", at_least=0
+    )
+    saturation_window: int = setting(5, "the window, in generations", at_least=1, at_most=10_000)
+    max_primary_generations: int = setting(
+        1_000, "the most generations of the primary succession", paper="no limit stated", at_least=1
+    )
+    max_secondary_generations: int = setting(
+        1_000, "the most generations of the secondary succession; 0: none", paper="no limit stated", at_least=0
+    )
+    max_duplication_generations: int = setting(1, "the most generations of gene duplication; 0: none", at_least=0)
+    # Many repeats of a block leave no combination that fits.
+    max_repeats: int = setting(
+        3, "the most times that a block stands in a row after duplication", at_least=2, at_most=16
+    )
     # Thresholds that small networks raised would extinguish larger ones early, whatever they would become.
-    extinguish_duplicates: bool = False  # whether thresholds apply to duplicates; else all train to the end
+    extinguish_duplicates: bool = setting(
+        False, "apply the thresholds to duplicates, who are else all trained to the end"
+    )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            least = _LEAST.get(field.name, 1)
-            if field.type is not bool and not value >= least:  # nor is NaN
-                raise ConfigError(f"{field.name} is {value}; it must be at least {least}")
-        # The first two are sizes of arrays; many repeats of a block leave no combination that fits.
-        for name, most in (("population_size", 10_000), ("saturation_window", 10_000), ("max_repeats", 16)):
-            if getattr(self, name) > most:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at most {most}")
-        for name, letter in (("first_rank", "p"), ("second_rank", "q")):
-            if getattr(self, name) > self.population_size:
-                raise ConfigError(
-                    f"{name} ({letter}) is {getattr(self, name)}; it must be at most population_size, "
-                    f"which is {self.population_size}"
-                )
+        super().__post_init__()
+        most = self.population_size
+        rule = "it must be at most {population_size}, which is {}"
+        if self.first_rank > most:
+            raise ConfigError(EvolutionConfig, f"{{first_rank}} is {{}}; {rule}", self.first_rank, most)
+        if self.second_rank > most:
+            raise ConfigError(EvolutionConfig, f"{{second_rank}} is {{}}; {rule}", self.second_rank, most)
 
     def spares(self, phase: Array | int) -> Array | bool:
         """Whether no threshold applies in a phase (a `Phase`, [] int32): who is measured trains on to the end."""

@@ -21,6 +21,7 @@ import numpy as np
 from flax import struct
 from jax import Array, lax
 
+from eigen_jax.config import INT64_MAX, Config, setting
 from eigen_jax.errors import ConfigError
 
 
@@ -34,37 +35,56 @@ class Op(enum.IntEnum):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GenomeSpec:
-    """The search space (Section 3.1); static and hashable.
+class GenomeSpec(Config):
+    """The search space (Section 3.1).
 
     Raises:
         ConfigError: a value that no network can be built with, or a bound that not even global
             pooling alone keeps.
     """
 
-    capacity: int = 256  # G, the most layers that a network may have
-    channels: tuple[int, ...] = (16, 32, 48, 64, 96)
-    kernels: tuple[int, ...] = (1, 3)
-    strides: tuple[int, ...] = (1, 2)
-    input_shape: tuple[int, int, int] = (32, 32, 3)  # H, W, C
-    num_classes: int = 10
-    max_parameters: int = 20_000_000
-    max_flops: int = 10_000_000_000  # of one image's forward pass
+    capacity: int = setting(  # G
+        256, "the most layers of a network", paper="no limit stated", at_least=1, at_most=16_384
+    )
+    channels: tuple[int, ...] = setting(
+        (16, 32, 48, 64, 96),
+        "output channels a convolution may have",
+        paper="these",
+        choices=127,
+        at_least=1,
+        at_most=4_096,
+    )
+    kernels: tuple[int, ...] = setting(
+        (1, 3), "kernel sides of a convolution, pixels", paper="these", choices=127, at_least=1, at_most=31
+    )
+    strides: tuple[int, ...] = setting(
+        (1, 2), "strides of a convolution, pixels", paper="these", choices=127, at_least=1, at_most=2
+    )
+    input_shape: tuple[int, int, int] = setting((32, 32, 3), "H, W and C of an image", at_least=1, flag=False)
+    num_classes: int = setting(10, "classes to tell apart", at_least=1, flag=False)
+    max_parameters: int = setting(
+        20_000_000, "the most trainable values of a network", paper="no limit stated", at_most=INT64_MAX
+    )
+    max_flops: int = setting(
+        10_000_000_000,
+        "the most floating-point operations of a network on one image",
+        paper="no limit stated",
+        at_most=INT64_MAX,
+    )
 
     def __post_init__(self) -> None:
-        _check_choices("channels", self.channels, lambda value: 1 <= value <= 4096)
-        _check_choices("kernels", self.kernels, lambda value: 1 <= value <= 31 and value % 2 == 1)
-        _check_choices("strides", self.strides, lambda value: value in (1, 2))
-        if not 1 <= self.capacity <= 16_384:
-            raise ConfigError(f"capacity is {self.capacity}; it must be from 1 to 16,384 genes")
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise ConfigError(f"input_shape is {self.input_shape}; it must be three sizes (H, W, C), each at least 1")
-        features, classes = self.input_shape[2], self.num_classes
+        super().__post_init__()
+        if not all(kernel % 2 for kernel in self.kernels):
+            raise ConfigError(GenomeSpec, "{kernels} is {}; it must be odd numbers", self.kernels)
+        if len(self.input_shape) != 3:
+            raise ConfigError(GenomeSpec, "{input_shape} is {}; it must be three sizes (H, W, C)", self.input_shape)
         # The bounds admit at least the classifier of the network that the search starts from.
-        least = {"num_classes": 1, "max_parameters": (features + 1) * classes, "max_flops": 2 * features * classes}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {value}")
+        features, classes = self.input_shape[2], self.num_classes
+        rule = "it must be at least {}, for the classifier alone"
+        if self.max_parameters < (least := (features + 1) * classes):
+            raise ConfigError(GenomeSpec, f"{{max_parameters}} is {{}}; {rule}", self.max_parameters, least)
+        if self.max_flops < (least := 2 * features * classes):
+            raise ConfigError(GenomeSpec, f"{{max_flops}} is {{}}; {rule}", self.max_flops, least)
 
     @functools.cached_property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -80,11 +100,6 @@ class GenomeSpec:
     def max_level(self) -> int:
         """The level of a 1 x 1 map, which cannot be halved again."""
         return len(self.sizes) - 1
-
-
-def _check_choices(name: str, values: tuple[int, ...], allowed) -> None:
-    if not 1 <= len(values) <= 127 or len(set(values)) != len(values) or not all(map(allowed, values)):
-        raise ConfigError(f"{name} is {values}; it must be 1 to 127 different values that a convolution can have")
 
 
 def choices(spec: GenomeSpec) -> dict[str, tuple[int, ...]]:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -19,13 +18,7 @@ class LiveBars:
     def __init__(
         self, console: Console, *, clock: Callable[[], float] = time.monotonic, detail_width: int | None = None
     ) -> None:
-        """Makes it, without a bar.
-
-        Args:
-            console: where to print.
-            clock: seconds from any fixed time on.
-            detail_width: characters of what stands behind a bar; None: as many as it has.
-        """
+        """Makes it, without a bar; `detail_width` characters stand behind one, by default as many as there are."""
         self.console = console
         self.clock = clock
         self.plain_line_at = clock()
@@ -43,9 +36,7 @@ class LiveBars:
         self.bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
     def print(self, text: str, style: str = "") -> None:
@@ -58,3 +49,18 @@ class LiveBars:
         if not self.console.is_interactive and now - self.plain_line_at >= _PLAIN_EVERY:
             self.plain_line_at = now
             self.print(f"  {text}", "dim")
+
+
+def duration(seconds: float) -> str:
+    """A time span for people, in its two largest units."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3_600} h {whole % 3_600 // 60} min"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in %, with one decimal; a dash where there is none."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"

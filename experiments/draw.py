@@ -51,15 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def draw_network(genome: Path, stem: Path, *, num_classes: int | None = None) -> list[Path]:
-    """Draws the network of a genome.json.
-
-    Args:
-        genome: the file.
-        stem: the pictures' path; an ending of .png or .svg is left out.
-        num_classes: what its classifier tells apart; None: see `choose_classes`.
-
-    Returns:
-        The paths of the pictures.
+    """Draws the network of a genome.json, as `stem`.png and .svg, whose paths it gives.
 
     Raises:
         SettingsError, ArchitectureError: the file cannot be read, or is no genome.
@@ -73,14 +65,6 @@ def draw_network(genome: Path, stem: Path, *, num_classes: int | None = None) ->
 
 def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> list[Path]:
     """Draws what a finished run found, its progress, and the duplication that its network came by, if it did.
-
-    Args:
-        folder: of the run.
-        output: the folder that the pictures go to.
-        num_classes: what the run's networks tell apart; None: what its record says.
-
-    Returns:
-        The paths of the pictures.
 
     Raises:
         ReportError: the folder is no finished run's, or is damaged, or a picture cannot be written.

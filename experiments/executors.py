@@ -7,13 +7,15 @@ from collections.abc import Iterator
 import jax
 
 from eigen_jax.data import Dataset
+from eigen_jax.errors import ConfigError
 from eigen_jax.executor import Executor, InlineExecutor, PoolExecutor, ProcessWorkers
+from eigen_jax.executor.interface import Workers
 from eigen_jax.store.locks import ShouldStop
 from eigen_jax.training import Teacher
 from experiments import compilation_cache
 from experiments.allocator import KEPT_ENVIRONMENT
 from experiments.machine import cores
-from experiments.settings import Settings, SettingsError
+from experiments.settings import Machine, Settings
 
 _CPU_WORKERS = 2  # the most that are started where nobody said how many
 _DRIVER_SHARE = 0.1  # of a device's memory, which workers that share it leave to the driver
@@ -28,33 +30,31 @@ def open_executor(
     """Yields the executor that settings ask for, and ends its workers.
 
     Raises:
-        SettingsError: the machine does not have what the settings ask for.
+        ConfigError: the machine does not have what the settings ask for.
         ExecutorError: the cluster is not there, or lacks what they ask for.
     """
-    if settings.executor == "inline":
+    machine = settings.machine
+    if machine.executor == "inline":
         with InlineExecutor(dataset, teacher=teacher, should_stop=should_stop) as inline:
             yield inline
         return
-    if settings.executor == "ray":
+    workers: Workers
+    if machine.executor == "ray":
         # An extra, imported where it is asked for.
         from eigen_jax.executor.ray_cluster import RayWorkers
 
         workers = RayWorkers(
             dataset,
             teacher=teacher,
-            size=settings.workers,
-            address=settings.ray_address,
+            size=machine.workers,
+            address=machine.ray_address,
             environment=_environment(settings),
-            cpus=settings.worker_cpus,
-            gpus=settings.worker_gpus,
+            cpus=machine.worker_cpus,
+            gpus=machine.worker_gpus,
         )
-        with PoolExecutor(workers, should_stop=should_stop) as executor:
-            yield executor
-        return
-    environments = worker_environments(settings)
-    with PoolExecutor(
-        ProcessWorkers(dataset, teacher=teacher, environments=environments), should_stop=should_stop
-    ) as executor:
+    else:
+        workers = ProcessWorkers(dataset, teacher=teacher, environments=worker_environments(settings))
+    with PoolExecutor(workers, should_stop=should_stop) as executor:
         yield executor
 
 
@@ -64,24 +64,21 @@ def worker_environments(settings: Settings) -> list[dict[str, str]]:
     On GPUs, each worker sees its own; where several share one, each has its fraction of the memory.
 
     Raises:
-        SettingsError: more GPUs are asked for than there are.
+        ConfigError: more GPUs are asked for than there are.
     """
     common = _environment(settings)
     if jax.default_backend() == "cpu":
-        count = settings.workers or min(_CPU_WORKERS, cores())
-        return [common] * count
-    places = _gpu_places(_visible_gpus(), settings)
-    count = settings.workers or len(places)
+        return [common] * (settings.machine.workers or min(_CPU_WORKERS, cores()))
+    share = settings.machine.worker_gpus
+    places = _gpu_places(_visible_gpus(), share)
+    count = settings.machine.workers or len(places)
     if count > len(places):
-        raise SettingsError(
-            f"--workers is {count}; with --worker-gpus {settings.worker_gpus:g}, the GPUs of this machine hold"
-            f" {len(places)}"
-        )
+        rule = "{workers} is {}; with {worker_gpus} {:g}, the GPUs of this machine hold {}"
+        raise ConfigError(Machine, rule, count, share, len(places))
     return [common | place for place in places[:count]]
 
 
-def _gpu_places(visible: list[str], settings: Settings) -> list[dict[str, str]]:
-    share = settings.worker_gpus
+def _gpu_places(visible: list[str], share: float) -> list[dict[str, str]]:
     if share < 1:
         each = int(1 / share)
         fraction = f"{(1 - _DRIVER_SHARE) / each:.3f}"
@@ -105,5 +102,5 @@ def _visible_gpus() -> list[str]:
 
 def _environment(settings: Settings) -> dict[str, str]:
     """What all workers get: the number of threads, the cache of compiled programs, how memory is kept."""
-    threads = {"NPROC": str(settings.threads or cores())}
+    threads = {"NPROC": str(settings.machine.threads or cores())}
     return threads | KEPT_ENVIRONMENT | compilation_cache.environment(settings.cache_folder())

@@ -5,6 +5,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import TaskID
@@ -13,7 +14,7 @@ from eigen_jax.architecture import IMAGE, Architecture, Layer, count_parameters,
 from eigen_jax.evolution import Phase
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchObserver, SearchResult
-from experiments.bars import LiveBars
+from experiments.bars import LiveBars, duration, percent
 from experiments.screen import make_console
 
 LANDMARKS = ("T1", "T2", "T3")
@@ -35,7 +36,7 @@ class Standing:
 
     architecture: Architecture
     steps: int = 0  # training steps taken
-    fitness: list[float | None] = dataclasses.field(default_factory=list)  # at the landmarks, fractions
+    cells: list[str] = dataclasses.field(default_factory=list)  # of its row, one for each landmark that it has passed
     cause: str | None = None  # why it failed
     same_as: Reference | None = None  # whose measurements these are, if not its own
     alive: bool = True
@@ -52,14 +53,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Makes an observer.
-
-        Args:
-            config: of the search.
-            folder: the run folder, named at the start and at the end.
-            console: where to print; stdout by default.
-            clock: seconds from any fixed time on.
-        """
+        """Makes an observer that names the run folder at the start and at the end, and prints to stdout by default."""
         super().__init__(console or make_console(), clock=clock, detail_width=_DETAIL_WIDTH)
         self.config = config
         self.folder = folder
@@ -94,7 +88,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.standings = [Standing(architecture=architecture) for architecture in architectures]
         self.generation_began = self.clock()
         self.print(f"\nGeneration {generation}, {len(architectures)} children", "bold")
-        self.print(_row("name", "layers", "parameters", "T1/needed", "T2/needed", "T3", "fate"), "dim")
+        self.print(_row("name", "layers", "parameters", ["T1/needed", "T2/needed", "T3"], "fate"), "dim")
         self.bars.reset(self.generation_bar, description=f"generation {generation}", visible=True)
         self._show_waiting()
 
@@ -103,25 +97,22 @@ class ConsoleObserver(LiveBars, SearchObserver):
     ) -> None:
         self.landmark = landmark
         self.standings[index].steps = step
-        name, speed = (
-            f"{self.generation}.{index} to {LANDMARKS[landmark]}",
-            f"{steps_per_second:,.{0 if steps_per_second >= 10 else 1}f} steps/s",
-        )
-        detail = f"{step:,}/{until:,}, loss {loss:.3g}, {speed}"
+        name = f"{self.generation}.{index} to {LANDMARKS[landmark]}"
+        decimals = 0 if steps_per_second >= 10 else 1
+        detail = f"{step:,}/{until:,}, loss {loss:.3g}, {steps_per_second:,.{decimals}f} steps/s"
         if index not in self.training_bars:
             self.training_bars[index] = self.bars.add_task("", detail="")
         bar = self.training_bars[index]
         self.bars.update(bar, description=name, completed=step, total=until, detail=detail)
         self.bars.update(self.network_bar, visible=False)
-        self._show_generation()
-        self.print_plain(f"{name}: {detail}; {self._time_left()}")
+        self.print_plain(f"{name}: {detail}; {self._show_generation()}")
 
     def individual_measured(
         self, *, index: int, landmark: int, fitness: float | None, cause: str | None, same_as: Reference | None
     ) -> None:
         self.landmark = landmark
         standing = self.standings[index]
-        standing.fitness.append(fitness)
+        standing.cells.append(percent(fitness))
         standing.cause, standing.same_as = cause, same_as
         if index in self.training_bars:
             self.bars.remove_task(self.training_bars.pop(index))
@@ -172,28 +163,28 @@ class ConsoleObserver(LiveBars, SearchObserver):
         counts = f"{result.generations} generations, {result.trained} networks trained"
         took = duration(self.clock() - self.search_began)
         self.print(f"\nThe search ended: {counts}, {took} this time", "bold")
-        best = result.best
-        if best is None:
+        if result.best is None:
             self.print("No network survived all landmarks: train longer, or lower the learning rate")
         else:
-            self.print(f"The network found, {best.generation}.{best.index}:")
-            for line in describe(best.architecture, num_classes=self.config.genome.num_classes):
-                self.print(f"  {line}")
-            if result.final_cause:
-                self.print(
-                    f"The final training failed; its weights are those of the search: {result.final_cause}", "red"
-                )
-            self.print(f"validation accuracy  {percent(result.validation_accuracy)} % in the search")
-            if result.final_seconds:
-                self.print(f"test accuracy        {percent(result.search_test_accuracy)} % with the search's weights")
-            self.print(f"test accuracy        {percent(result.test_accuracy)} %", "bold green")
-            self.print(f"parameters           {best.parameters:,}")
-            self.print(f"FLOPs an image       {best.flops:,}")
+            self._print_found(result.best, result)
         self.print(f"run folder           {self.folder}")
+
+    def _print_found(self, best: Individual, result: SearchResult) -> None:
+        self.print(f"The network found, {best.generation}.{best.index}:")
+        for line in describe(best.architecture, num_classes=self.config.genome.num_classes):
+            self.print(f"  {line}")
+        if result.final_cause:
+            self.print(f"The final training failed; its weights are those of the search: {result.final_cause}", "red")
+        self.print(f"validation accuracy  {percent(result.validation_accuracy)} % in the search")
+        if result.final_seconds:
+            self.print(f"test accuracy        {percent(result.search_test_accuracy)} % with the search's weights")
+        self.print(f"test accuracy        {percent(result.test_accuracy)} %", "bold green")
+        self.print(f"parameters           {best.parameters:,}")
+        self.print(f"FLOPs an image       {best.flops:,}")
 
     def _print_individual(self, index: int, fate: Fate) -> None:
         standing = self.standings[index]
-        cells = [percent(fitness) for fitness in standing.fitness] + [""] * 3
+        cells = [*standing.cells, "", "", ""]
         for landmark, threshold in enumerate(self.thresholds):
             if cells[landmark] and threshold is not None:
                 cells[landmark] += f"/{percent(threshold)}"
@@ -202,53 +193,34 @@ class ConsoleObserver(LiveBars, SearchObserver):
         if standing.same_as is not None:
             word += f" (as {standing.same_as.generation}.{standing.same_as.index})"
         name, layers = f"{self.generation}.{index}", len(standing.architecture.layers)
-        t1, t2, t3 = cells[:3]
-        self.print(_row(name, str(layers), f"{parameters:,}", t1, t2, t3, word), style)
+        self.print(_row(name, str(layers), f"{parameters:,}", cells, word), style)
         if standing.cause:
             self.print(f"{'':8}{standing.cause}", style)
 
     def _show_waiting(self) -> None:
-        self.bars.update(
-            self.network_bar,
-            description="next network",
-            completed=0,
-            total=None,
-            detail="preparing",
-            visible=not self.training_bars,
-        )
+        shown: dict[str, Any] = {"description": "next network", "completed": 0, "total": None, "detail": "preparing"}
+        self.bars.update(self.network_bar, visible=not self.training_bars, **shown)
 
-    def _show_generation(self) -> None:
-        done = sum(standing.steps for standing in self.standings)
-        total = done + self._steps_left()
-        best = f"best {percent(self.best_fitness)} %, " if self.best_fitness is not None else ""
-        self.bars.update(self.generation_bar, completed=done, total=total, detail=best + self._time_left())
-
-    def _time_left(self) -> str:
-        done = sum(standing.steps for standing in self.standings)
-        if not done:
-            return "time left unknown"
-        seconds_per_step = (self.clock() - self.generation_began) / done
-        return f"about {duration(seconds_per_step * self._steps_left())} left"
-
-    def _steps_left(self) -> int:
+    def _show_generation(self) -> str:
+        """Shows how far the generation is, and gives the time that it has before it, in words."""
         evolution = self.config.evolution
         ranks = (evolution.first_rank, evolution.second_rank)
         if self.phase is not None and evolution.spares(self.phase):
             ranks = (evolution.population_size,) * 2
-        return steps_left(self.standings, self.landmark, landmarks=self.config.landmarks, ranks=ranks)
+        done = sum(standing.steps for standing in self.standings)
+        left = steps_left(self.standings, self.landmark, landmarks=self.config.landmarks, ranks=ranks)
+        per_step = (self.clock() - self.generation_began) / done if done else None
+        time_left = "time left unknown" if per_step is None else f"about {duration(per_step * left)} left"
+        best = f"best {percent(self.best_fitness)} %, " if self.best_fitness is not None else ""
+        self.bars.update(self.generation_bar, completed=done, total=done + left, detail=best + time_left)
+        return time_left
 
 
 class TrainingBar(LiveBars):
     """Shows the training of one network."""
 
     def __init__(self, console: Console, *, until: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Makes it.
-
-        Args:
-            console: where to print.
-            until: the training's last step.
-            clock: seconds from any fixed time on.
-        """
+        """Makes it, for a training to step `until`."""
         super().__init__(console, clock=clock, detail_width=_DETAIL_WIDTH)
         self.until = until
         self.bar = self.bars.add_task("training", total=until, detail="preparing")
@@ -264,16 +236,14 @@ class TrainingBar(LiveBars):
 def steps_left(standings: Sequence[Standing], landmark: int, *, landmarks: Sequence[int], ranks: Sequence[int]) -> int:
     """Training steps that a generation has before it, at most but for ties with a threshold.
 
-    Thresholds let the p (later q) fittest through, and those that tie with the last of them.
-
     Args:
         standings: of all individuals.
         landmark: the one on the way to which individuals are, 0, 1 or 2.
         landmarks: steps from the start of training to each.
-        ranks: how many go on after the first landmark and after the second.
+        ranks: p and q, how many of the fittest go on after the first landmark and after the second.
     """
     living = [standing for standing in standings if standing.alive]
-    to_train = [each for each in living if len(each.fitness) <= landmark and each.same_as is None]
+    to_train = [each for each in living if len(each.cells) <= landmark and each.same_as is None]
     steps = sum(landmarks[landmark] - standing.steps for standing in to_train)
     most = len(living)
     for rank, (start, until) in list(zip(ranks, itertools.pairwise(landmarks), strict=True))[landmark:]:
@@ -289,16 +259,6 @@ def describe(architecture: Architecture, *, num_classes: int) -> list[str]:
         sources = ", ".join("image" if source == IMAGE else str(source) for source in layer.inputs)
         lines.append(_layer_line(str(number), _layer_name(layer), sources, _shape(shape)))
     return [*lines, _layer_line("", "global average pooling, classifier", "", f"{num_classes} classes")]
-
-
-def duration(seconds: float) -> str:
-    """A time span for people, in its two largest units."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3_600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3_600} h {whole % 3_600 // 60} min"
 
 
 def _layer_name(layer: Layer) -> str:
@@ -317,10 +277,6 @@ def _shape(shape: tuple[int, int, int]) -> str:
     return " x ".join(map(str, shape))
 
 
-def percent(fraction: float | None) -> str:
-    """A fraction in %, with one decimal; a dash where there is none."""
-    return "-" if fraction is None else f"{100 * fraction:.1f}"
-
-
-def _row(name: str, layers: str, parameters: str, t1: str, t2: str, t3: str, fate: str) -> str:
+def _row(name: str, layers: str, parameters: str, accuracies: Sequence[str], fate: str) -> str:
+    t1, t2, t3, *_ = accuracies
     return f"{name:>6}  {layers:>6}  {parameters:>10}  {t1:>11}  {t2:>11}  {t3:>5}  {fate}".rstrip()

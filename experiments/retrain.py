@@ -13,17 +13,15 @@ import dataclasses
 import functools
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
 
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import Dataset, load_dataset
-from eigen_jax.data.types import DatasetName
-from eigen_jax.errors import ConfigError
+from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.resumable import Care
 from eigen_jax.search import (
     RunFolder,
@@ -34,17 +32,16 @@ from eigen_jax.search import (
     read_genome,
     train_network,
 )
-from eigen_jax.store.locks import ShouldStop
-from eigen_jax.training import DivergedError, Teacher
-from experiments.command_line import parse_with_dataset, read_path
+from eigen_jax.training import DivergedError
+from experiments.command_line import parse, read_path
 from experiments.interruption import held_off
+from experiments.mimicry import prepare_teacher
 from experiments.networks import check_takes
 from experiments.presets import PRESETS
 from experiments.progress import TrainingBar, percent
 from experiments.runner import configure, run_command
 from experiments.screen import make_console
 from experiments.settings import Settings, SettingsError
-from experiments.teaching import check_settings, prepare_teacher
 
 _ABOUT = (__doc__ or "").partition("\n")[0]
 _PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
@@ -57,23 +54,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     def command() -> None:
         # First, because argparse would take the value of an option that it does not know for it.
         named = [] if not argv or argv[0].startswith("-") else [read_path("GENOME", argv[0])]
-        name, settings = parse_with_dataset(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
+        settings = parse(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
         if not named:
             raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
-        check_settings(name, settings)
         settings = configure(settings)
         architecture = read_genome(named[0])
-        if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[name].values()]:
+        if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[settings.data.name].values()]:
             # The preset's folder is that of the search, which often is where the network comes from.
             folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
             settings = dataclasses.replace(settings, run_dir=folder)
-        if cause := retrain(name, settings, architecture):
-            raise ConfigError(cause)
+        if cause := retrain(settings, architecture):
+            raise EigenError(cause)
 
     return run_command(command)
 
 
-def retrain(name: DatasetName, settings: Settings, architecture: Architecture) -> str | None:
+def retrain(settings: Settings, architecture: Architecture) -> str | None:
     """Trains a network from scratch for `settings.final_steps`, or goes on with a training that was interrupted.
 
     Returns:
@@ -82,64 +78,54 @@ def retrain(name: DatasetName, settings: Settings, architecture: Architecture) -
     Raises:
         EigenError, Interrupted.
     """
-    dataset = load_dataset(settings.data_config(name))
+    dataset, config = load_dataset(settings.data), settings.search_config()
+    described = _described(settings, architecture, dataset)
+    # Before the teacher, which may take days.
     check_takes(architecture, dataset)
-    config = settings.search_config(dataset)
+    check_data(config, dataset)
     if not config.final_until:
-        raise ConfigError("final_steps is 0; it must be at least 1 to train a network")
-    described: dict[str, Any] = {
+        raise ConfigError(SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
+    check_run_folder(settings.run_dir, described)
+    console = make_console()
+    with held_off() as should_stop:
+        teacher = prepare_teacher(settings, dataset, console, should_stop)
+        described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
+        describe = functools.partial(
+            describe_training, architecture, num_classes=dataset.num_classes, config=config.train, teacher=teacher
+        )
+        with (
+            RunFolder.open(settings.run_dir, described, settings.notes()) as run,
+            TrainingBar(console, until=config.final_until) as bar,
+        ):
+            began = time.perf_counter()
+            try:
+                trained = train_network(
+                    jax.random.key(config.seed),
+                    architecture,
+                    dataset,
+                    run.final_checkpoints,
+                    config=config,
+                    teacher=teacher,
+                    care=Care(save_every=settings.machine.save_every, should_stop=should_stop),
+                    on_progress=bar.show,
+                )
+            except DivergedError as error:
+                run.save_result(describe(None, cause=str(error), seconds=time.perf_counter() - began))
+                return str(error)
+            run.save_network(architecture, trained.variables)
+            run.save_result(describe(trained, seconds=trained.seconds))
+    _tell(settings.run_dir, trained.test.accuracy, trained.validation_accuracy)
+    return None
+
+
+def _described(settings: Settings, architecture: Architecture, dataset: Dataset) -> dict[str, Any]:
+    """What settings.json says, up to the teacher."""
+    return {
         **settings.outcome(),
         "dataset": dataset.name,
         "data_fingerprint": dataset.fingerprint,
         "retrained": fingerprint(architecture),
     }
-    # Before the teacher, which may take days.
-    check_data(config, dataset)
-    check_run_folder(settings.run_dir, described)
-    console = make_console()
-    with held_off() as should_stop:
-        teacher = prepare_teacher(name, settings, dataset, console, should_stop)
-        described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
-        return _train(architecture, dataset, config, teacher, settings, described, console, should_stop)
-
-
-def _train(
-    architecture: Architecture,
-    dataset: Dataset,
-    config: SearchConfig,
-    teacher: Teacher | None,
-    settings: Settings,
-    described: Mapping[str, Any],
-    console: Console,
-    should_stop: ShouldStop,
-) -> str | None:
-    """Trains a network in its run folder, and tells how good it became; gives the cause where it diverged."""
-    with (
-        RunFolder.open(settings.run_dir, described, settings.notes()) as run,
-        TrainingBar(console, until=config.final_until) as bar,
-    ):
-        describe = functools.partial(
-            describe_training, architecture, num_classes=dataset.num_classes, config=config.train, teacher=teacher
-        )
-        began = time.perf_counter()
-        try:
-            trained = train_network(
-                jax.random.key(settings.seed),
-                architecture,
-                dataset,
-                run.final_checkpoints,
-                config=config,
-                teacher=teacher,
-                care=Care(save_every=settings.save_every, should_stop=should_stop),
-                on_progress=bar.show,
-            )
-        except DivergedError as error:
-            run.save_result(describe(None, cause=str(error), seconds=time.perf_counter() - began))
-            return str(error)
-        run.save_network(architecture, trained.variables)
-        run.save_result(describe(trained, seconds=trained.seconds))
-    _tell(settings.run_dir, trained.test.accuracy, trained.validation_accuracy)
-    return None
 
 
 def _tell(folder: Path, test: float, validation: float | None) -> None:

@@ -13,6 +13,7 @@ from eigen_jax.data import load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.errors import EigenError
 from eigen_jax.platforms import check_devices_are_there
+from eigen_jax.resumable import Care
 from eigen_jax.search import BarrenSearchError, RunFolderError, SearchResult, check_data, check_run_folder, run_search
 from eigen_jax.store.run_files import read_settings
 from experiments.allocator import keep_freed_memory
@@ -21,11 +22,10 @@ from experiments.compilation_cache import keep_compiled
 from experiments.executors import open_executor
 from experiments.interruption import Interrupted, held_off
 from experiments.machine import cores
-from experiments.presets import DEFAULT_PRESET, PRESETS
+from experiments.mimicry import prepare_teacher
 from experiments.progress import ConsoleObserver
 from experiments.screen import LostOutputError, guarded, make_console
-from experiments.settings import Settings, with_flags
-from experiments.teaching import check_settings, prepare_teacher
+from experiments.settings import Settings, flag_of
 
 BAD_INPUT = 2  # exit codes
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -42,30 +42,17 @@ _FIXED = {
 _REASON = "a search would take another course with it; --seed chooses one"
 _REASONS = {"jax_debug_infs": "in a search, infinity stands for what is not measured"}
 
-_LOOKED_FOR = "Without JAX_DEBUG_NANS, which looks for it, the same command goes on"
-
 _logger = logging.getLogger(__name__)
 
 
 def main(name: DatasetName, argv: Sequence[str] | None = None) -> int:
-    """Runs the search on a data set.
-
-    Args:
-        name: of the data set.
-        argv: the command line's arguments; those of the process by default.
-
-    Returns:
-        The exit code, see `run_command`.
-    """
+    """Runs the search on a data set; returns the exit code, see `run_command`."""
     argv = sys.argv[1:] if argv is None else argv
 
     def command() -> None:
-        settings = parse(
-            argv, program=f"python -m experiments.{name}", presets=PRESETS[name], default=DEFAULT_PRESET[name]
-        )
-        check_settings(name, settings)
-        settings = configure(settings)
-        if search(name, settings).best is None:
+        program = f"python -m experiments.{name}"
+        settings = configure(parse(argv, program=program, dataset=name))
+        if search(settings).best is None:
             raise BarrenSearchError(
                 "no network survived all landmarks; train longer or lower the learning rate, in a new run folder"
             )
@@ -97,11 +84,12 @@ def _exit_code(command: Callable[[], int | None]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except EigenError as error:
-        print(f"error: {with_flags(str(error))}", file=sys.stderr)
+        print(f"error: {error.told(flag_of)}", file=sys.stderr)
         return BAD_INPUT
     except FloatingPointError as error:
         traceback.print_exc()
-        print(f"error: {error}; the traceback above says where. {_LOOKED_FOR}", file=sys.stderr)
+        without = "Without JAX_DEBUG_NANS, which looks for it, the same command goes on"
+        print(f"error: {error}; the traceback above says where. {without}", file=sys.stderr)
         return BAD_INPUT
     except Interrupted as error:
         print(f"stopped by {error.number.name}, and saved; the same command goes on", file=sys.stderr)
@@ -111,24 +99,21 @@ def _exit_code(command: Callable[[], int | None]) -> int:
         return INTERRUPTED
 
 
-def search(name: DatasetName, settings: Settings) -> SearchResult:
+def search(settings: Settings) -> SearchResult:
     """Loads the data, prepares the teacher and searches, with progress on the screen.
-
-    Args:
-        name: of the data set.
-        settings: as `configure` gives them.
 
     Raises:
         EigenError, Interrupted.
     """
-    dataset = load_dataset(settings.data_config(name))
-    config = settings.search_config(dataset)
+    dataset = load_dataset(settings.data)
+    config = settings.search_config()
     # Before the teacher, which may take days.
     check_data(config, dataset)
     check_run_folder(settings.run_dir, {**settings.outcome(), "data_fingerprint": dataset.fingerprint})
     console = make_console()
+    machine = settings.machine
     with held_off() as should_stop:
-        teacher = prepare_teacher(name, settings, dataset, console, should_stop)
+        teacher = prepare_teacher(settings, dataset, console, should_stop)
         with (
             open_executor(settings, dataset, teacher, should_stop) as executor,
             ConsoleObserver(config, folder=settings.run_dir, console=console) as observer,
@@ -139,7 +124,7 @@ def search(name: DatasetName, settings: Settings) -> SearchResult:
                 settings.run_dir,
                 teacher=teacher,
                 executor=executor,
-                care=dataclasses.replace(settings.care(), should_stop=should_stop),
+                care=Care(save_every=machine.save_every, time_limit=machine.time_limit, should_stop=should_stop),
                 settings=settings.outcome(),
                 notes=settings.notes(),
                 observer=observer,
@@ -157,15 +142,15 @@ def configure(settings: Settings) -> Settings:
     """
     configure_logging()
     keep_freed_memory()
-    settings = dataclasses.replace(settings, threads=_threads(settings))
-    os.environ["NPROC"] = str(settings.threads)
-    if settings.executor == "processes":
+    threads = _threads(settings)
+    os.environ["NPROC"] = str(threads)
+    if settings.machine.executor == "processes":
         # The devices are the workers': this process takes what it needs of their memory, not most of it.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     _set_switches_aside()
     check_devices_are_there()
     keep_compiled(settings.cache_folder())
-    return settings
+    return dataclasses.replace(settings, machine=dataclasses.replace(settings.machine, threads=threads))
 
 
 def _set_switches_aside() -> None:
@@ -183,15 +168,16 @@ def _threads(settings: Settings) -> int:
     except RunFolderError:  # there is none, or a damaged one
         machine = None
     before = machine.get("threads") if isinstance(machine, dict) else None
+    asked = settings.machine.threads
     if not isinstance(before, int) or before < 1:
-        return settings.threads or cores()
-    if settings.threads not in (None, before):
+        return asked or cores()
+    if asked not in (None, before):
         _logger.warning(
             "the run was started with %d threads, and goes on with %d; what follows may differ from what it would be",
             before,
-            settings.threads,
+            asked,
         )
-    return settings.threads or before
+    return asked or before
 
 
 def configure_logging() -> None:

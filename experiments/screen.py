@@ -22,12 +22,7 @@ class _Stream:
     """A stream that goes on unseen, once its reader, its terminal or the room on its disk is gone."""
 
     def __init__(self, stream: Any, *, warn: Any = None) -> None:
-        """Makes it.
-
-        Args:
-            stream: where text goes; characters that it has not are escaped from now on.
-            warn: the stream that is told of a loss; None: nobody is.
-        """
+        """Escapes characters that `stream` has not, from now on, and tells `warn`, if there is one, of a loss."""
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
         self.stream = stream

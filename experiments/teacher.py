@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 
 from eigen_jax.data import load_dataset
-from experiments.command_line import parse_with_dataset
+from experiments.command_line import parse
 from experiments.interruption import held_off
+from experiments.mimicry import train_teacher
 from experiments.runner import configure, run_command
 from experiments.screen import make_console
-from experiments.teaching import check_settings, train_teacher
 
 _PROGRAM = "python -m experiments.teacher --dataset NAME"
 _ABOUT = (__doc__ or "").partition("\n")[0]
@@ -27,11 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
 
     def command() -> None:
-        name, settings = parse_with_dataset(argv, program=_PROGRAM, about=_ABOUT)
-        check_settings(name, settings)
-        settings = configure(settings)
+        settings = configure(parse(argv, program=_PROGRAM, about=_ABOUT))
         console = make_console()
-        dataset = load_dataset(settings.data_config(name))
+        dataset = load_dataset(settings.data)
         with held_off() as should_stop:
             train_teacher(settings, dataset, console, should_stop)
         print(f"teacher's folder     {settings.teacher_dir}")

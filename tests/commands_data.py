@@ -1,6 +1,7 @@
 """What the tests of commands share: settings that are quick, run folders that are made once, the line of bad input."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -8,7 +9,7 @@ import re
 import runpy
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from eigen_jax.lineage import Individual
 from experiments import evaluate, retrain, runner, teacher
 from experiments.reproduce import command as reproduce_command
 from experiments.runner import BAD_INPUT
+from experiments.settings import FLAGS, Settings
 
 NETWORK = Architecture(input_shape=(8, 8, 1), layers=(Layer(op="conv", inputs=(-1,), channels=4, kernel=3, stride=1),))
 
@@ -35,6 +37,22 @@ SEARCH = (
 )
 SEED = 7  # its first children are convolutions, so that there is a block to duplicate, and equal
 TRAINING = (*SIZES, "--dataset", "digits", "--t1", "1", "--t2", "1", "--t3", "1", "--final-steps", "6")
+
+
+def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """The settings with other values of some, by the names of their flags, with underscores."""
+    parts: dict[tuple[str, ...], dict[str, Any]] = {}
+    for flag in FLAGS.values():
+        if flag.name in values:
+            parts.setdefault(flag.path[:-1], {})[flag.path[-1]] = values[flag.name]
+    assert sum(map(len, parts.values())) == len(values), f"{sorted(values)} are not all settings"
+
+    def changed(config: Any, path: tuple[str, ...]) -> Any:
+        below = {each[len(path)] for each in parts if each[: len(path)] == path and len(each) > len(path)}
+        made = {name: changed(getattr(config, name), (*path, name)) for name in below}
+        return dataclasses.replace(config, **parts.get(path, {}), **made)
+
+    return changed(settings, ())
 
 
 def leave_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:

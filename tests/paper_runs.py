@@ -17,7 +17,6 @@ from commands_data import found, leave_process_alone
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, Layer, fingerprint
 from eigen_jax.data import DataConfig, Dataset, load_dataset
-from eigen_jax.data.types import DatasetName
 from eigen_jax.lineage import Individual, Landmark, Reference
 from eigen_jax.report import NOT_MEASURED
 from eigen_jax.store.records import write_json
@@ -73,10 +72,10 @@ class FakeMakers:
     searched: list[Path] = dataclasses.field(default_factory=list)
     trained: list[Path] = dataclasses.field(default_factory=list)
 
-    def search(self, name: DatasetName, settings: Settings) -> None:
+    def search(self, settings: Settings) -> None:
         self._may_interrupt()
         self.searched.append(settings.run_dir)
-        self._claim(name, settings)
+        self._claim(settings)
         individuals = self._individuals(settings)
         lineage.append(settings.run_dir / "lineage.jsonl", individuals)
         survivors = [each for each in individuals if each.t3.fitness is not None]
@@ -87,12 +86,15 @@ class FakeMakers:
             validation_accuracy=best and best.t3.fitness,
             search_test_accuracy=best and best.test_accuracy,
             final_validation_accuracy=best and 0.9,
-            test_accuracy=best and 0.70 + settings.seed / 100 - 0.05 * plain,
+            test_accuracy=best and 0.70 + settings.search.seed / 100 - 0.05 * plain,
             test_logits=None,
             generations=individuals[-1].generation + 1,
             trained=len(individuals) - 1,
             network=best and found(best),
-            seconds={"search": 100.0 + settings.seed, "final": 20.0 if best and settings.final_steps else None},
+            seconds={
+                "search": 100.0 + settings.search.seed,
+                "final": 20.0 if best and settings.search.final_steps else None,
+            },
             mimicry=None if plain else {"teacher": self._teacher, "weight": 0.9, "temperature": 5.0},
         )
         if not plain:
@@ -101,12 +103,12 @@ class FakeMakers:
             logits.mkdir(parents=True, exist_ok=True)
             write_json(logits / f"{self._teacher}.json", {"sha256": "", "seconds": LOGITS_SECONDS})
 
-    def train(self, name: DatasetName, settings: Settings, architecture: Architecture) -> str | None:
+    def train(self, settings: Settings, architecture: Architecture) -> str | None:
         self._may_interrupt()
         self.trained.append(settings.run_dir)
-        self._claim(name, settings, retrained=fingerprint(architecture))
+        self._claim(settings, retrained=fingerprint(architecture))
         plain = settings.teacher == "none"
-        accuracy = 0.60 + len(architecture.layers) / 100 + settings.seed / 1000 - 0.04 * plain
+        accuracy = 0.60 + len(architecture.layers) / 100 + settings.search.seed / 1000 - 0.04 * plain
         self._write_result(
             settings,
             final_validation_accuracy=None if self.diverges else accuracy + 0.1,
@@ -129,11 +131,11 @@ class FakeMakers:
         if len(self.searched) + len(self.trained) + 1 == self.interrupt_at:
             raise KeyboardInterrupt
 
-    def _claim(self, name: DatasetName, settings: Settings, **more: str) -> None:
+    def _claim(self, settings: Settings, **more: str) -> None:
         settings.run_dir.mkdir(parents=True)
-        data = self.data_fingerprint or load_digits(settings.data_config(name)).fingerprint
+        data = self.data_fingerprint or load_digits(settings.data).fingerprint
         teacher = None if settings.teacher == "none" else self._teacher
-        described = {"dataset": name, "data_fingerprint": data, "teacher_fingerprint": teacher, **more}
+        described = {"dataset": settings.data.name, "data_fingerprint": data, "teacher_fingerprint": teacher, **more}
         described |= json.loads(json.dumps(settings.outcome(), default=str))
         content = {"schema_version": 2, "settings": described, "versions": VERSIONS}
         write_json(settings.run_dir / "settings.json", content)
@@ -141,10 +143,14 @@ class FakeMakers:
     def _individuals(self, settings: Settings) -> list[Individual]:
         if self.nothing_survives:
             return [individual(0, index, "primary", FIRST, None) for index in range(2)]
-        fitness = 0.50 + settings.seed / 100
-        if settings.max_secondary_generations == 0:
+        evolution = settings.search.evolution
+        fitness = 0.50 + settings.search.seed / 100
+        if evolution.max_secondary_generations == 0:
             # A primary succession alone: each generation gains a thousandth of the step size.
-            gain, generations = settings.primary_steps / 1000, range(settings.max_primary_generations)
+            gain, generations = (
+                evolution.primary_steps / 1000,
+                range(evolution.max_primary_generations),
+            )
             return [individual(number, 0, "primary", FIRST, fitness + gain * number) for number in generations]
         extinct = individual(0, 1, "primary", FIRST, None)
         successions = [
@@ -156,7 +162,7 @@ class FakeMakers:
         ]
         if self.without_duplicates:
             return successions
-        reached = 0.75 if settings.seed == 2 else 0.58
+        reached = 0.75 if settings.search.seed == 2 else 0.58
         parent = Reference(generation=1, index=0)
         return [
             *successions,

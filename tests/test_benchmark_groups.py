@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands_data import with_values
 from layer_data import conv, network
 from report_data import individual
 
@@ -24,6 +25,7 @@ from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import evolution, measuring, memory, networks, ours, searches, steps
 from experiments.benchmark.measuring import NotMeasured, Plan, Timing
 from experiments.benchmark.networks import benchmark_architectures, convolution, eight_layers, training_flops
+from experiments.settings import Machine
 
 ONCE = Plan(rounds=1, seconds=0, runs=1)
 QUICK = dataclasses.replace(ONCE, quick=True)
@@ -249,10 +251,10 @@ def test_a_run_that_has_not_finished_and_copies_of_one_tell_no_share(run_folder,
 
 def test_a_generation_is_held_against_one_worker(monkeypatch, tmp_path):
     def take(settings, dataset):
-        return 6 / settings.workers if settings.executor == "processes" else 9
+        return 6 / settings.machine.workers if settings.machine.executor == "processes" else 9
 
     settings = searches.short_search(population=4, ranks=(2, 2), landmarks=(2, 2, 2))
-    settings = dataclasses.replace(settings, cache_dir=tmp_path)
+    settings = with_values(settings, {"cache_dir": tmp_path})
     monkeypatch.setattr(searches, "_time_generation", take)
     monkeypatch.setattr(searches, "short_search", lambda **_: settings)
     assert {row.method: row.values for row in searches.measure_workers(QUICK, print)} == {
@@ -266,16 +268,17 @@ def test_a_generation_is_held_against_one_worker(monkeypatch, tmp_path):
 def test_searches_evolution_mutation_and_memory_run(monkeypatch, tmp_path):
     """In one test, since what one of them compiles serves the others."""
     settings = searches.short_search(population=2, ranks=(1, 1), landmarks=(2, 1, 1))
-    settings = dataclasses.replace(settings, primary_steps=3, capacity=3, decay_steps=(), cache_dir=tmp_path)
+    small: dict[str, Any] = {"primary_steps": 3, "capacity": 3, "decay_steps": (), "cache_dir": tmp_path}
+    settings = with_values(settings, small)
     monkeypatch.setattr(searches, "short_search", lambda **_: settings)
     (row,) = searches.measure_search(QUICK, print)
     assert row.method == "4 steps an individual"
     assert row.values["trained"] in (1, 2)
     assert 0 < row.values["share_training"] < row.values["share_training"] + row.values["share_compiling"] < 1
     # Worker processes take seconds to start; test_executor_processes.py has them.
-    dataset = load_dataset(settings.data_config("digits"))
-    assert searches._time_generation(dataclasses.replace(settings, executor="inline"), dataset) > 0
-    spec = settings.search_config(dataset).genome
+    inline = dataclasses.replace(settings, machine=Machine(executor="inline"))
+    assert searches._time_generation(inline, load_dataset(settings.data)) > 0
+    spec = settings.search_config().genome
     monkeypatch.setattr(evolution, "SPEC", spec)
     for row in evolution.measure_evolution(dataclasses.replace(QUICK, mutation_batches=(2,)), print):
         assert row.values["per_second"] > 0

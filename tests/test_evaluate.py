@@ -246,7 +246,7 @@ def test_logits_that_cannot_be_written_leave_nothing(trained, tmp_path, capsys, 
     ("argv", "line"),
     [
         ([], "the following arguments are required: run_dir; --help explains every setting"),
-        (["{run}", "--data-dir", "/nowhere"], "data folder /nowhere is given, but the digits need none: leave it out"),
+        (["{run}", "--data-dir", "/nowhere"], "--data-dir is /nowhere, but the digits need none: leave it out"),
         (["{run}", "--logitz", "x"], "unrecognized arguments: --logitz x; --help explains every setting"),
     ],
 )

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import math
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
@@ -14,10 +15,12 @@ import hypothesis.strategies as st
 import pytest
 from executor_data import make_job
 
+from eigen_jax.errors import ConfigError
 from eigen_jax.executor import ExecutorError, Job, Outcome, PoolExecutor, pool
 from eigen_jax.executor.interface import Died, Finished, Message, Overdue, Progress, Ready, Refused, Stopped
 from eigen_jax.resumable import Seconds
 from eigen_jax.store.locks import StoppedError
+from eigen_jax.training import TrainConfig
 
 KILLED = Died("was killed by SIGKILL")
 LOST = Died("exited with code 1")
@@ -303,6 +306,13 @@ def test_what_no_job_is_to_blame_for_ends_all_with_one_line(workers, line, most)
         run(workers, make_jobs(5))
     assert len(workers.started) <= most
     assert workers.attempts[2] <= 1
+
+
+def test_a_setting_that_a_worker_refuses_keeps_its_name():
+    error = ConfigError(TrainConfig, "{devices} is {}", 3)
+    with pytest.raises(ConfigError) as raised:
+        run(FakeWorkers(2, but(2, Refused(str(error), pickle.loads(pickle.dumps(error))))), make_jobs(5))
+    assert raised.value.told(lambda _, name: f"--{name}") == "--devices is 3"
 
 
 def test_some_starts_may_fail_and_count_for_no_job():

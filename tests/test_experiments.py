@@ -31,6 +31,7 @@ from odd_names import ODD_NAMES
 import eigen_jax
 from eigen_jax import lineage
 from eigen_jax.architecture import count_parameters
+from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.search import RunFolderError, SearchResult, load_network
 from eigen_jax.store import checkpoint
@@ -44,7 +45,7 @@ from experiments.compilation_cache import environment, keep_compiled
 from experiments.executors import worker_environments
 from experiments.reproduce import command as reproduce_command
 from experiments.runner import BAD_INPUT, INTERRUPTED, configure, main, run_command
-from experiments.settings import Settings
+from experiments.settings import Machine, Settings, flag_of
 
 CACHE_SETTINGS = (
     "jax_compilation_cache_dir",
@@ -151,7 +152,7 @@ def test_no_compiled_programs_are_kept_beside_files_of_a_user_without_a_name(cap
 def test_switches_with_which_a_search_would_be_another_are_set_aside_with_a_warning(
     caplog, tmp_path, name, value, line
 ):
-    settings = Settings(cache_dir=tmp_path, run_dir=tmp_path / "run")
+    settings = Settings(data=DataConfig(cache_dir=tmp_path), run_dir=tmp_path / "run")
     before = getattr(jax.config, name)
     jax.config.update(name, value)
     try:
@@ -226,6 +227,13 @@ def test_a_worker_is_started_on_each_gpu_that_is_there(monkeypatch, named, place
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     environments = worker_environments(Settings())
     assert [each["CUDA_VISIBLE_DEVICES"] for each in environments] == places_of_workers
+    many = Settings(machine=Machine(workers=9, worker_gpus=0.5))
+    with pytest.raises(ConfigError) as caught:
+        worker_environments(many)
+    held = 2 * len(places_of_workers)
+    assert caught.value.told(flag_of) == (
+        f"--workers is 9; with --worker-gpus 0.5, the GPUs of this machine hold {held}"
+    )
 
 
 def test_an_interrupted_search_says_how_to_go_on(capsys, monkeypatch, tmp_path):
@@ -342,8 +350,9 @@ def test_each_command_has_its_help_and_its_exit_code(monkeypatch, capsys, module
     assert ran(monkeypatch, module, "--help") == 0
     shown, error = capsys.readouterr()
     text = " ".join(shown.split())
-    assert text.startswith(f"usage: python -m experiments.{module} [--preset {{paper,small,smoke}}]")
-    assert f"[runs/{module}-{preset}]" in text
+    assert text.startswith(f"usage: python -m experiments.{module} [-h] [OPTIONS]")
+    assert "paper, small, smoke" in text
+    assert f"(default: runs/{module}-{preset})" in text
     assert error == ""
     assert ran(monkeypatch, module, "--preset", "nothing") == BAD_INPUT
     assert capsys.readouterr() == ("", "error: there is no preset 'nothing'; choose from paper, small, smoke\n")

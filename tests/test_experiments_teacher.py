@@ -1,6 +1,5 @@
 """The teacher's command, and the teacher that a search gets from its settings."""
 
-import dataclasses
 import functools
 import io
 from pathlib import Path
@@ -10,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands_data import leave_process_alone, refused
+from commands_data import leave_process_alone, refused, with_values
 from rich.console import Console
 
 from eigen_jax.data import apply_views, join_validation, load_dataset
+from eigen_jax.errors import ConfigError
 from eigen_jax.teacher import (
     CachedLogits,
     Ensemble,
@@ -25,11 +25,10 @@ from eigen_jax.teacher import (
     read_teacher,
 )
 from experiments import teacher
-from experiments.command_line import parse_with_dataset
+from experiments.command_line import parse
+from experiments.mimicry import TeacherConsole, prepare_teacher, train_teacher
 from experiments.presets import PRESETS
-from experiments.settings import Settings, SettingsError
-from experiments.teaching import check_settings, prepare_teacher, teacher_config, train_teacher
-from experiments.teaching_progress import TeacherConsole
+from experiments.settings import Settings
 
 TINY = (
     *("--dataset", "digits", "--preset", "smoke", "--teacher-members", "2", "--teacher-depth", "10"),
@@ -42,13 +41,13 @@ own_settings = pytest.fixture(leave_process_alone, autouse=True)
 def settings(tmp_path_factory) -> Settings:
     """Those of TINY, in folders of this module."""
     folder = tmp_path_factory.mktemp("teacher")
-    tiny = parse_with_dataset(TINY, program="", about="")[1]
-    return dataclasses.replace(tiny, teacher_dir=folder / "teacher", cache_dir=folder / "cache")
+    tiny = parse(TINY, program="", about="")
+    return with_values(tiny, {"teacher_dir": folder / "teacher", "cache_dir": folder / "cache"})
 
 
 @pytest.fixture(scope="module")
 def dataset(settings):
-    return load_dataset(settings.data_config("digits"))
+    return load_dataset(settings.data)
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +59,12 @@ def prepare(settings, dataset, **changes):
     """The teacher, and what was shown."""
     shown = io.StringIO()
     console = Console(file=shown, highlight=False, width=200)
-    return prepare_teacher("digits", dataclasses.replace(settings, **changes), dataset, console), shown.getvalue()
+    return prepare_teacher(with_values(settings, changes), dataset, console), shown.getvalue()
 
 
 def test_the_command_trains_evaluates_and_saves(settings, trained, capsys):
     record = read_teacher(settings.teacher_dir)
-    folders = ("--teacher-dir", str(settings.teacher_dir), "--cache-dir", str(settings.cache_dir))
+    folders = ("--teacher-dir", str(settings.teacher_dir), "--cache-dir", str(settings.data.cache_dir))
     assert teacher.main([*TINY, *folders]) == 0
     shown = capsys.readouterr().out
     assert record.ensemble is not None
@@ -81,7 +80,7 @@ def test_the_command_trains_evaluates_and_saves(settings, trained, capsys):
     [
         ((), "--dataset is missing"),
         (("--dataset", "digits", "--teacher-depth", "11"), "--teacher-depth is 11; it must be 6 n + 4"),
-        (("--dataset", "digits", "--teacher-growht", "4"), "--teacher-growht"),
+        (("--dataset", "digit"), "there is no data set 'digit'; did you mean digits? choose from"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_done(argv, message, capsys):
@@ -89,8 +88,8 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_done(argv, messa
 
 
 def test_the_folder_of_another_teacher_is_refused_in_terms_of_the_command(settings, trained, capsys):
-    tiny = functools.partial(refused, capsys, teacher.main, *TINY, f"--cache-dir={settings.cache_dir}")
-    own, new = (f"--teacher-dir={folder}" for folder in (settings.teacher_dir, settings.cache_dir / "new"))
+    tiny = functools.partial(refused, capsys, teacher.main, *TINY, f"--cache-dir={settings.data.cache_dir}")
+    own, new = (f"--teacher-dir={folder}" for folder in (settings.teacher_dir, settings.data.cache_dir / "new"))
     message = tiny(own, "--teacher-growth", "5", "--teacher-learning-rate", "0.2")
     assert "--teacher-growth was 4 and is now 5, --teacher-learning-rate was 0.1 and is now 0.2" in message
     assert "--flip" not in message
@@ -103,10 +102,10 @@ def test_the_folder_of_another_teacher_is_refused_in_terms_of_the_command(settin
 
 
 def test_the_teacher_has_the_crops_and_flips_of_its_students(settings):
-    config = teacher_config(dataclasses.replace(settings, pad=3, flip=True, teacher_seed=7, seed=1))
+    config = with_values(settings, {"pad": 3, "flip": True, "teacher_seed": 7, "seed": 1}).teacher_config()
     assert (config.pad, config.flip, config.seed) == (3, True, 7)
     assert (config.members, config.depth, config.growth, config.epochs, config.batch_size) == (2, 10, 4, 1, 400)
-    assert teacher_config(PRESETS["cifar10"]["paper"]) == TeacherConfig()
+    assert PRESETS["cifar10"]["paper"].teacher_config() == TeacherConfig()
 
 
 def test_without_mimicry_there_is_no_teacher(settings, dataset):
@@ -152,10 +151,10 @@ def test_a_file_of_logits_is_mimicked_without_a_trained_teacher(settings, datase
     np.testing.assert_array_equal(whom(examples, jnp.array([4, 0]), jnp.zeros((2, 8, 8, 1))), array[[3, count - 1]])
     assert not (tmp_path / "none").exists()
     for kind in ("live", "none"):
-        with pytest.raises(SettingsError, match=f"teacher is '{kind}', and teacher_logits is a file; leave one out"):
-            check_settings("digits", dataclasses.replace(settings, teacher=kind, **changes))
-    with pytest.raises(SettingsError, match="mimicry_weight is 0, so nobody would be mimicked; use --teacher none"):
-        check_settings("digits", dataclasses.replace(settings, mimicry_weight=0))
+        with pytest.raises(ConfigError, match=f"teacher is '{kind}', and teacher_logits is a file; leave one out"):
+            with_values(settings, {"teacher": kind, **changes}).check()
+    with pytest.raises(ConfigError, match="mimicry_weight is 0, so nobody would be mimicked; use --teacher none"):
+        with_values(settings, {"mimicry_weight": 0}).check()
     with pytest.raises(TeacherError, match=r"for these data it must be \[1437, 18, 10\]"):
         prepare(settings, dataset, teacher="cache", final_on="train+validation", **changes)
 

@@ -20,6 +20,7 @@ from paper_runs import FakeMakers, save_teacher
 
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, ArchitectureError, Layer, from_json, to_json
+from eigen_jax.data import DataConfig
 from eigen_jax.errors import EigenError
 from eigen_jax.lineage import Fate, Individual, Landmark, Reference
 from eigen_jax.report import read_record, read_result, summarise_phases
@@ -267,8 +268,9 @@ def test_teachers(tmp_path: Path) -> None:
 
 def test_results(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    chosen = Settings(run_dir=run, teacher_dir=tmp_path / "teacher", cache_dir=tmp_path)
-    FakeMakers(data_fingerprint="0").search("digits", chosen)
+    data = DataConfig(name="digits", cache_dir=tmp_path)
+    chosen = Settings(run_dir=run, teacher_dir=tmp_path / "teacher", data=data)
+    FakeMakers(data_fingerprint="0").search(chosen)
 
     def check(content: bytes) -> None:
         (run / "result.json").write_bytes(content)

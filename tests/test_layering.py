@@ -41,7 +41,7 @@ MAY_IMPORT["search"] = set(MAY_IMPORT) - {"report"}
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)
 
 # What every module may import, and what imports nothing itself.
-FOUNDATIONS = ("errors", "version")
+FOUNDATIONS = ("errors", "version", "config")
 MAY_IMPORT |= {name: set() for name in FOUNDATIONS}
 
 # The evolution arm is array code: flax.struct is all that it knows of Flax.

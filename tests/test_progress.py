@@ -272,13 +272,13 @@ def test_steps_left_counts_the_living_and_at_most_the_ranks():
     standings = [Standing(architecture=EMPTY, steps=steps) for steps in (30, 0, 0)]
     left = partial(steps_left, landmarks=CONFIG.landmarks, ranks=(2, 1))
     assert left(standings, 0) == 70 + 100 + 100 + 2 * 200 + 50
-    standings[0].fitness = [0.5]
+    standings[0].cells = ["50.0"]
     standings[0].steps = 100
     standings[1].same_as = Reference(generation=0, index=0)
     assert left(standings, 0) == 100 + 2 * 200 + 50
     standings[1].alive = standings[2].alive = False
     assert left(standings, 1) == 200 + 50
-    standings[0].fitness, standings[0].steps = [0.5, 0.5], 300
+    standings[0].cells, standings[0].steps = ["50.0", "50.0"], 300
     assert left(standings, 2) == 50
     standings[0].alive = False
     assert left(standings, 2) == 0

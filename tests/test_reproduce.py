@@ -98,7 +98,7 @@ def test_runs_differ_from_the_base_run_in_what_they_are_for_alone(tmp_path):
     (with_mimicry,) = study.retrainings(Choice.FOUND, mimicry=True)
     (without,) = study.retrainings(Choice.FOUND, mimicry=False)
     assert with_mimicry.settings is without.settings is None
-    FakeMakers().search("digits", base.settings)
+    FakeMakers().search(base.settings)
     assert with_mimicry.network == without.network == PARENT
     for training in (with_mimicry, without):
         assert training.settings is not None

@@ -153,7 +153,6 @@ def test_training_that_diverges_gets_one_line_and_no_network(tmp_path, capsys):
         ("{genome} --dataset cifar", f"there is no data set 'cifar'; did you mean cifar10? {CHOOSE}"),
         ("{genome} --dataset digits --final-steps 0", "--final-steps is 0; it must be at least 1 to train a network"),
         ("{genome} --dataset digits --teacher-depth 11", "--teacher-depth is 11; it must be 6 n + 4"),
-        ("{genome} --dataset digits --final-step 5", "there is no setting '--final-step'; "),
         ("{folder}/none.json --dataset digits", NO_FILE),
         ("{folder}/damaged.json --dataset digits", "{folder}/damaged.json: "),
         (

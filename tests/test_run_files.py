@@ -11,6 +11,7 @@ from refusals import refuses
 from eigen_jax.store.run_files import (
     Mimicry,
     NetworkSummary,
+    OtherRunError,
     Reference,
     RunFolderError,
     RunResult,
@@ -111,8 +112,13 @@ def test_settings_of_another_form_are_damaged(tmp_path: Path, content: dict, rea
 
 
 def test_differences_name_what_changed_alone() -> None:
-    then = RunSettings(settings={"seed": 0, "t1": 5, "channels": [4]})
-    assert then.changes({"seed": 0, "t1": 5, "channels": [4], "dtype": "float32"}) == ""
-    assert then.changes({"seed": 1, "t1": 5}) == "channels was [4] and is now None, seed was 0 and is now 1"
-    assert then.changes({"seed": 1}, partly=True) == "seed was 0 and is now 1"
-    assert then.changes({"dtype": "bfloat16"}, partly=True) == "dtype was 'float32' and is now 'bfloat16'"
+    then, path = RunSettings(settings={"seed": 0, "t1": 5, "channels": [4]}), Path("run")
+    then.check_same({"seed": 0, "t1": 5, "channels": [4], "dtype": "float32"}, path=path)
+    then.check_same({"t1": 5}, path=path, partly=True)
+    for now, partly, changes in (
+        ({"seed": 1, "t1": 5}, False, "channels was [4] and is now None, seed was 0 and is now 1"),
+        ({"seed": 1}, True, "seed was 0 and is now 1"),
+        ({"dtype": "bfloat16"}, True, "dtype was 'float32' and is now 'bfloat16'"),
+    ):
+        with refuses(OtherRunError, f"run belongs to a run with other settings: {changes}; wait"):
+            then.check_same(now, path=path, partly=partly, advice="wait")

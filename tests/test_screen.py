@@ -10,7 +10,7 @@ import pytest
 
 from experiments import screen
 from experiments.bars import LiveBars
-from experiments.command_line import Parser
+from experiments.command_line import Parser, parse
 from experiments.runner import BAD_INPUT, run_command
 from experiments.screen import guarded, make_console, show
 from experiments.settings import SettingsError
@@ -77,13 +77,17 @@ def test_work_goes_on_unseen_after_one_line(monkeypatch, capsys, opened, why, in
     assert capsys.readouterr().err == f"stdout cannot be written ({why}); going on unseen\n"
 
 
+def show_settings() -> None:
+    parse(["--help"], program="a program", dataset="digits")
+
+
 @GONE
 def test_a_listing_ends(monkeypatch, capsys, opened, why):
     def name_one() -> None:
         show("one")
         raise AssertionError
 
-    for listing in (name_one, Parser(prog="a program").print_help):
+    for listing in (name_one, Parser(prog="a program").print_help, show_settings):
         with replace(monkeypatch, "stdout", open(opened(), "w")):
             code = run_command(listing)
         line = capsys.readouterr().err

@@ -447,11 +447,11 @@ def test_settings_that_do_not_fit_the_data_are_refused(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"t1": 0}, "t1 is 0; it must be at least 1 step"),
-        ({"t2": 0}, "t2 is 0; it must be at least 1 step"),
-        ({"t3": -5}, "t3 is -5; it must be at least 1 step"),
-        ({"seed": -1}, "seed is -1; it must be from 0 to 4294967295"),
-        ({"seed": 1 << 32}, "seed is 4294967296; it must be from 0 to 4294967295"),
+        ({"t1": 0}, "t1 is 0; it must be at least 1"),
+        ({"t2": 0}, "t2 is 0; it must be at least 1"),
+        ({"t3": -5}, "t3 is -5; it must be at least 1"),
+        ({"seed": -1}, "seed is -1; it must be from 0 to 4,294,967,295"),
+        ({"seed": 1 << 32}, "seed is 4294967296; it must be from 0 to 4,294,967,295"),
         ({"final_steps": -1}, "final_steps is -1; it must be at least 0"),
         ({"final_on": "test"}, "final_on is 'test'; it must be one of train, train+validation"),
     ],

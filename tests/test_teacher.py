@@ -17,9 +17,11 @@ import pytest
 import reference_layers
 from commands_data import edit
 from flax import linen as nn
+from refusals import refuses
 from teacher_data import CLASSES, SHAPE, TINY, assert_refused, make_dataset, make_teacher
 from training_data import TRACES, Convolutional, Linear
 
+from eigen_jax.errors import ConfigError
 from eigen_jax.resumable import Care
 from eigen_jax.store.locks import StoppedError
 from eigen_jax.teacher import DenseNet, TeacherConfig, TeacherObserver, load_ensemble, read_teacher, train_ensemble
@@ -174,7 +176,8 @@ def test_training_is_that_of_the_densenet_paper():
     steps = 300 * 703  # 45,000 images are 703 whole batches of 64
     assert (config.batch_size, config.learning_rate, config.momentum, config.weight_decay) == (64, 0.1, 0.9, 1e-4)
     assert (config.nesterov, config.decay_steps, config.decay_rate) == (True, (steps // 2, steps * 3 // 4), 0.1)
-    assert_refused("batch_size is 64; the training set has only 63 images", TeacherConfig().train_config, 63)
+    with refuses(ConfigError, "batch_size is 64; the training set has only 63 images"):
+        TeacherConfig().train_config(63)
 
 
 def test_an_ensemble_averages_the_logits_of_different_modules():

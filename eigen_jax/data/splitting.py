@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from eigen_jax.data.types import DataError
+from eigen_jax.data.types import DataConfig, DataError
+from eigen_jax.errors import ConfigError
 
 
 def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -16,7 +17,8 @@ def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: i
         The positions kept, [N - size], and held out, [size], each int64 and ascending.
 
     Raises:
-        DataError: `size` leaves a class without an image on one of the two sides.
+        DataError: a class has one image alone.
+        ConfigError: `size` leaves a class without an image on one of the two sides.
     """
     counts = np.bincount(labels, minlength=num_classes)
     smallest, total = int(counts.min()), len(labels)
@@ -25,9 +27,10 @@ def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: i
     quotas = _largest_remainder(counts, size)
     if (quotas < 1).any() or (quotas >= counts).any():
         least = -(-total // smallest)
-        raise DataError(
-            f"validation_size is {size} of {total} training images; with {num_classes} classes on both sides "
-            f"it must be from {least} to {total - least}"
+        raise ConfigError(
+            DataConfig,
+            "{validation_size} is {} of {} training images; with {} classes on both sides it must be from {} to {}",
+            *(size, total, num_classes, least, total - least),
         )
     generator = np.random.RandomState(seed)
     held_out = np.zeros(total, bool)

@@ -11,14 +11,15 @@ Dimension letters, here and in every module of this package:
 
 import dataclasses
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
 
-from eigen_jax.errors import EigenError
+from eigen_jax.config import SEED_MAX, Config, setting
+from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.store.files import sha256
 
 DatasetName = Literal["cifar10", "cifar100", "digits"]
@@ -30,38 +31,50 @@ class DataError(EigenError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Config):
     """Which data set, how it is split, and how its images are preprocessed.
 
     Raises:
-        DataError: a value that no data set can be made with.
+        ConfigError: a value that no data set can be made with.
     """
 
-    name: DatasetName = "cifar10"
-    data_dir: Path | None = None  # official "python version" folder or archive; None: tensorflow-datasets
-    validation_size: int = 5000  # images held out of the training set
-    split_seed: int = 0  # from 0 to 2**32 - 1
-    preprocessing: Preprocessing = "gcn_zca"
-    gcn_scale: float = 55.0  # L2 norm of an image after contrast normalization
-    zca_bias: float = 0.1  # added to the eigenvalues of the covariance
-    cache_dir: Path | None = None  # None: `default_cache_dir()`
+    name: DatasetName = setting("cifar10", "the data set", flag=False)
+    data_dir: Path | None = setting(
+        None,
+        "folder or archive in the official 'python version' layout; without it CIFAR is downloaded by"
+        " tensorflow-datasets",
+    )
+    cache_dir: Path | None = setting(
+        None,
+        "folder of what is kept between runs: data sets, compiled programs; by default"
+        " $XDG_CACHE_HOME/eigen_jax, else ~/.cache/eigen_jax",
+    )
+    validation_size: int = setting(5_000, "training images held out to measure fitness", at_least=1)
+    split_seed: int = setting(
+        0, "seed that draws the images held out, from 0 to 2**32 - 1", at_least=0, at_most=SEED_MAX
+    )
+    preprocessing: Preprocessing = setting(
+        "gcn_zca",
+        "gcn_zca: global contrast normalization and ZCA whitening; standardize: mean 0 and deviation 1 a channel",
+        paper="gcn_zca",
+    )
+    gcn_scale: float = setting(55.0, "L2 norm of an image after contrast normalization", above=0, flag=False)
+    zca_bias: float = setting(0.1, "added to the eigenvalues of the covariance", above=0, flag=False)
 
     def __post_init__(self) -> None:
-        if self.name not in get_args(DatasetName):
-            raise DataError(f"there is no data set {self.name!r}; choose from {', '.join(get_args(DatasetName))}")
-        if self.preprocessing not in get_args(Preprocessing):
-            known = ", ".join(get_args(Preprocessing))
-            raise DataError(f"there is no preprocessing {self.preprocessing!r}; choose from {known}")
+        super().__post_init__()
         if self.name == "digits" and self.data_dir is not None:
-            raise DataError(f"data folder {self.data_dir} is given, but the digits need none: leave it out")
-        if self.validation_size < 1:
-            raise DataError(f"validation_size is {self.validation_size}; it must be at least 1 image")
-        if not 0 <= self.split_seed < 2**32:
-            raise DataError(f"split_seed is {self.split_seed}; it must be from 0 to {2**32 - 1}")
-        for name in ("gcn_scale", "zca_bias"):
-            value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise DataError(f"{name} is {value}; it must be a number above 0")
+            raise ConfigError(DataConfig, "{data_dir} is {}, but the digits need none: leave it out", self.data_dir)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """H, W, C."""
+        return (8, 8, 1) if self.name == "digits" else (32, 32, 3)
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return 100 if self.name == "cifar100" else 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from eigen_jax.errors import EigenError
+from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.executor.jobs import Job, Outcome
 
 JobProgress = Callable[[int, int, float, float], None]  # position of the job, step, mean loss, steps a second
@@ -71,6 +71,7 @@ class Refused:
     """A worker cannot do a job, for a reason that lies outside of the individual, such as a full disk."""
 
     reason: str  # one line for the user
+    error: ConfigError | None = None  # where the reason is a setting
 
 
 @dataclasses.dataclass(frozen=True)

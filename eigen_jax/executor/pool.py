@@ -140,7 +140,7 @@ class PoolExecutor:
         if isinstance(message, Ready):
             slot.ready, self._failed_starts = True, 0
         elif isinstance(message, Refused):
-            raise ExecutorError(message.reason)
+            raise message.error or ExecutorError(message.reason)
         elif isinstance(message, Finished) and position is not None:
             slot.position = None
             self._home[work.jobs[position].folder] = self._slots.index(slot)

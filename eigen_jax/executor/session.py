@@ -20,8 +20,8 @@ from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import ShouldStop, StoppedError, never
 from eigen_jax.training import Batch, Dataset, Programs, ProgressCallback, Teacher, TrainConfig, batch_shapes
 
-# No fault of an individual: the disk is full or was taken away, or a setting does not fit the machine.
-_REFUSALS = (OSError, CheckpointError, ConfigError)
+# No fault of an individual: the disk is full or was taken away.
+_REFUSALS = (OSError, CheckpointError)
 
 GRACE = 60.0  # seconds of work beyond its bound that a job has to notice it; a compilation cannot be interrupted
 
@@ -93,6 +93,8 @@ class Session:
         except FloatingPointError as error:
             traceback.print_exc()
             return Refused(f"{job.name}: {error}; the traceback in the worker's output says where")
+        except ConfigError as error:
+            return Refused(str(error), error)
         except _REFUSALS as error:
             return Refused(first_line(error))
         except Exception as error:

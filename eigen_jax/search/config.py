@@ -1,9 +1,9 @@
 """The settings of a search."""
 
 import dataclasses
-from typing import Literal, get_args
+from typing import Literal
 
-from eigen_jax.errors import ConfigError
+from eigen_jax.config import SEED_MAX, Config, part, setting
 from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.training import TrainConfig
@@ -12,37 +12,28 @@ FinalOn = Literal["train", "train+validation"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchConfig:
+class SearchConfig(Config):
     """A search, up to its data; the defaults are those of Section 4.1, as far as it states them.
 
     T1, T2 and T3 are increments: an individual is measured after T1, T1 + T2 and T1 + T2 + T3
     steps.
-
-    Raises:
-        ConfigError: a value that cannot be.
     """
 
-    seed: int = 0
-    t1: int = 5_000  # training steps to the first landmark
-    t2: int = 15_000  # further steps to the second
-    t3: int = 5_000  # further steps to the last
-    reevaluate: bool = False  # whether an architecture that the run has evaluated before is trained again
-    final_steps: int | None = None  # of training the network found, from scratch; 0: none; None: as in the search
-    final_on: FinalOn = "train"  # the images of the final training
-    genome: GenomeSpec = dataclasses.field(default_factory=GenomeSpec)
-    evolution: EvolutionConfig = dataclasses.field(default_factory=EvolutionConfig)
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 1 << 32:
-            raise ConfigError(f"seed is {self.seed}; it must be from 0 to {(1 << 32) - 1}")
-        if self.final_steps is not None and self.final_steps < 0:
-            raise ConfigError(f"final_steps is {self.final_steps}; it must be at least 0")
-        if self.final_on not in get_args(FinalOn):
-            raise ConfigError(f"final_on is {self.final_on!r}; it must be one of {', '.join(get_args(FinalOn))}")
-        for name in ("t1", "t2", "t3"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1 step")
+    seed: int = setting(0, "seed of the whole search, from 0 to 2**32 - 1", at_least=0, at_most=SEED_MAX)
+    t1: int = setting(5_000, "T1: training steps to the first landmark", paper="5,000", at_least=1)
+    t2: int = setting(15_000, "T2: further steps to the second landmark", paper="15,000", at_least=1)
+    t3: int = setting(5_000, "T3: further steps to the end", paper="5,000", at_least=1)
+    reevaluate: bool = setting(False, "train again architectures that the run has evaluated before")
+    final_steps: int | None = setting(  # None: as many as in the search
+        None,
+        "training steps of the network found, from scratch, with the learning rate's schedule stretched to them;"
+        " 0: the weights of the search are tested",
+        at_least=0,
+    )
+    final_on: FinalOn = setting("train", "the images that it is trained on")
+    genome: GenomeSpec = part(GenomeSpec, "The search space.")
+    evolution: EvolutionConfig = part(EvolutionConfig, "How the population evolves.")
+    train: TrainConfig = part(TrainConfig, "How networks are trained.")
 
     @property
     def final_until(self) -> int:

@@ -49,7 +49,7 @@ class RunFolder:
 
         Args:
             path: the folder.
-            settings: what the outcome depends on, as JSON can hold it; must be the run's, see `RunSettings.changes`.
+            settings: what the outcome depends on, as JSON can hold it; must be the run's, see `RunSettings.check_same`.
             notes: what else settings.json says of the run.
 
         Raises:
@@ -104,7 +104,7 @@ def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
             return
         _check_is_no_other_folder(path)
     if (path / "settings.json").exists():
-        _check_same_settings(path, read_settings(path).changes(as_json(settings), partly=True))
+        read_settings(path).check_same(as_json(settings), path=path, partly=True)
 
 
 def _check_is_no_other_folder(path: Path) -> None:
@@ -120,13 +120,8 @@ def _claim(path: Path, settings: dict[str, Any], notes: dict[str, Any]) -> None:
         write_settings(path, {"settings": settings, **notes, **surroundings.describe()})
         return
     then = read_settings(path)
-    _check_same_settings(path, then.changes(settings))
+    then.check_same(settings, path=path)
     surroundings.warn_of_others({"versions": then.versions, "switches": then.switches}, what="run")
-
-
-def _check_same_settings(path: Path, changes: str) -> None:
-    if changes:
-        raise RunFolderError(f"{path} belongs to a run with other settings: {changes}; choose another folder")
 
 
 def read_genome(path: Path, advice: str = "name the genome.json of a network") -> Architecture:

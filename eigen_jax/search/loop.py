@@ -31,7 +31,7 @@ from eigen_jax.search.results import SearchResult, describe_search
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import StoppedError
 from eigen_jax.store.run_files import RunFolderError
-from eigen_jax.training import DivergedError, Programs, Teacher, TrainState, abstract_state
+from eigen_jax.training import DivergedError, Programs, Teacher, TrainConfig, TrainState, abstract_state
 from eigen_jax.training.programs import compiled
 
 PyTree = Any
@@ -129,13 +129,17 @@ def check_data(config: SearchConfig, dataset: Dataset) -> None:
     shape = dataset.train_images.shape
     if config.genome.input_shape != shape[1:] or config.genome.num_classes != dataset.num_classes:
         raise ConfigError(
-            f"the search space is for images {config.genome.input_shape} of {config.genome.num_classes} classes,"
-            f" and {dataset.name} has {shape[1:]} of {dataset.num_classes}"
+            None,
+            "the search space is for images {} of {} classes, and {} has {} of {}",
+            config.genome.input_shape,
+            config.genome.num_classes,
+            dataset.name,
+            shape[1:],
+            dataset.num_classes,
         )
     if config.train.batch_size > shape[0]:
-        raise ConfigError(
-            f"batch_size is {config.train.batch_size}; it must be at most {shape[0]}, the images to train on"
-        )
+        rule = "{batch_size} is {}; it must be at most {}, the images to train on"
+        raise ConfigError(TrainConfig, rule, config.train.batch_size, shape[0])
 
 
 class _Search:

@@ -89,14 +89,13 @@ def _is_within(part: Any, whole: Any) -> bool:
     return not isinstance(part, list) or all(map(_is_within, part, whole))
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> str:
-    """Which of the named values are others than before: "seed was 0 and is now 1, ..."; empty where none is."""
-    return ", ".join(
-        f"{name if name.isprintable() else _shown(name):.{_LONGEST}} was {_shown(then.get(name))} and is now"
-        f" {_shown(now.get(name))}"
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The named values that are others than before, as messages show them: what each was, and what it is now."""
+    return {
+        f"{name if name.isprintable() else _shown(name):.{_LONGEST}}": (_shown(then.get(name)), _shown(now.get(name)))
         for name in names
         if then.get(name) != now.get(name)
-    )
+    }
 
 
 def _shown(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from eigen_jax.errors import EigenError
+from eigen_jax.errors import ConfigError, EigenError, was_and_is
 from eigen_jax.store.records import Count, RecordFile, Text, changes, to_fields
 
 # Settings that older runs do not name, because they came later, and what they were in those runs.
@@ -16,6 +16,10 @@ FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "floa
 
 class RunFolderError(EigenError):
     """A folder that cannot hold the run, that holds another one, or of which a file is damaged."""
+
+
+class OtherRunError(RunFolderError, ConfigError):
+    """A folder of a run with other settings."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,16 +33,25 @@ class RunSettings:
     versions: dict[str, Text] = dataclasses.field(default_factory=dict)
     switches: dict[str, Text] = dataclasses.field(default_factory=dict)
 
-    def changes(self, now: Mapping[str, Any], *, partly: bool = False) -> str:
-        """What is not as in other settings: "seed was 0 and is now 1, ..."; empty where nothing is.
+    def check_same(
+        self, now: Mapping[str, Any], *, path: Path, partly: bool = False, advice: str = "choose another folder"
+    ) -> None:
+        """Checks that these are the settings of a run that is to go on.
 
         Args:
-            now: the other settings, as they come back from a file. Those that an older run does not name are
+            now: the run's settings now, as they come back from a file. Those that an older run does not name are
                 compared with `FORMER_SETTINGS`.
+            path: the run folder, for the message.
             partly: `now` holds but some of the settings; the others are not compared.
+            advice: what to do, for the message.
+
+        Raises:
+            OtherRunError: they are not; names each that differs.
         """
         then = with_former_settings(self.settings, now)
-        return changes(then, now, sorted(now if partly else then.keys() | now.keys()))
+        text, values = was_and_is(changes(then, now, sorted(now if partly else then.keys() | now.keys())))
+        if values:
+            raise OtherRunError(None, f"{{}} belongs to a run with other settings: {text}; {advice}", path, *values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,9 @@
 """How a teacher is made, and the error that this package raises."""
 
 import dataclasses
-import math
-from typing import get_args
 
-from eigen_jax.errors import EigenError
+from eigen_jax.config import SEED_MAX, Config, setting
+from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.training import ComputeDtype, TrainConfig
 
 
@@ -12,65 +11,74 @@ class TeacherError(EigenError):
     """A teacher that cannot be made, read or used as asked: one line for the user."""
 
 
+class OtherTeacherError(TeacherError, ConfigError):
+    """A teacher that was trained otherwise than asked."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TeacherConfig:
-    """An ensemble of Wide-DenseNet-BC and its training; static and hashable.
+class TeacherConfig(Config):
+    """An ensemble of Wide-DenseNet-BC and its training.
 
     The defaults are the paper's four members (Section 4.1), each of 4.3 million parameters in the BC
     form, trained as in Huang et al., "Densely Connected Convolutional Networks" (2017), Section 4.2, for
     CIFAR; of their training the paper says nothing.
 
     Raises:
-        TeacherError: a value that no teacher can be made with.
+        ConfigError: a value that no teacher can be made with.
     """
 
-    members: int = 4  # networks whose logits are averaged
-    depth: int = 40  # L, layers with weights: 6 n + 4
-    growth: int = 60  # k, maps that each bottleneck adds
-    compression: float = 0.5  # share of the maps that a transition keeps
-    stem_stride: int = 1  # pixels; 2 halves all maps, at a quarter of the cost
-    epochs: int = 300  # of whole batches
-    batch_size: int = 64  # images a step
-    learning_rate: float = 0.1  # a tenth from half of the steps on, a hundredth from three quarters on
-    momentum: float = 0.9  # Nesterov's
-    weight_decay: float = 1e-4  # of all parameters, added to the gradient
-    pad: int = 4  # pixels of zeros around an image before it is cropped; 0 for no cropping
-    flip: bool = True  # mirror half of the images
-    eval_batch_size: int = 1_000  # images at a time in evaluation; no weight depends on it
-    dtype: ComputeDtype = "float32"  # of the maps; variables, normalisation and logits are float32 in any case
-    seed: int = 0  # from 0 to 2**32 - 1
+    members: int = setting(4, "networks whose logits are averaged", paper="4", at_least=1)
+    depth: int = setting(40, "L: layers of each Wide-DenseNet-BC, 6 n + 4", paper="40", at_least=10)
+    growth: int = setting(60, "k: channels that each of its bottlenecks adds", paper="60", at_least=1)
+    compression: float = setting(0.5, "share of the maps that a transition keeps", above=0, at_most=1, flag=False)
+    stem_stride: int = setting(
+        1,
+        "stride of its first convolution, 1 or 2; 2 takes a quarter of the time",
+        paper="not stated; DenseNet's: 1",
+        at_least=1,
+        at_most=2,
+    )
+    epochs: int = setting(
+        300, "passes over the training images, in whole batches", paper="not stated; DenseNet's: 300", at_least=1
+    )
+    batch_size: int = setting(64, "images a training step", paper="not stated; DenseNet's: 64", at_least=1)
+    # A tenth from half of the steps on, a hundredth from three quarters on.
+    learning_rate: float = setting(0.1, "learning rate at the start", paper="not stated; DenseNet's: 0.1", above=0)
+    momentum: float = setting(0.9, "Nesterov's momentum", at_least=0, below=1, flag=False)
+    weight_decay: float = setting(1e-4, "weight decay of all parameters", at_least=0, flag=False)
+    pad: int = setting(4, "as of the students", at_least=0, at_most=256, flag=False)
+    flip: bool = setting(True, "as of the students", flag=False)
+    eval_batch_size: int = setting(
+        1_000, "images at a time in evaluation; no weight depends on it", at_least=1, flag=False
+    )
+    dtype: ComputeDtype = setting(
+        "float32",
+        "what convolutions compute and maps are kept in, in training and wherever the teacher is asked",
+        paper="not stated, presumably float32",
+    )
+    seed: int = setting(0, "seed of all members, from 0 to 2**32 - 1", at_least=0, at_most=SEED_MAX)
 
     def __post_init__(self) -> None:
-        for name in ("members", "growth", "epochs", "batch_size", "eval_batch_size"):
-            _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        _require("depth", self.depth, self.depth >= 10 and self.depth % 6 == 4, "6 n + 4 for an n of at least 1")
-        _require("stem_stride", self.stem_stride, self.stem_stride in (1, 2), "1 or 2")
-        _require("compression", self.compression, 0 < self.compression <= 1, "more than 0, and at most 1")
-        rate, decay = self.learning_rate, self.weight_decay
-        _require("learning_rate", rate, math.isfinite(rate) and rate > 0, "finite and more than 0")
-        _require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to less than 1")
-        _require("weight_decay", decay, math.isfinite(decay) and decay >= 0, "finite and at least 0")
-        _require("pad", self.pad, 0 <= self.pad <= 256, "from 0 to 256")
-        _require(
-            "dtype", self.dtype, self.dtype in get_args(ComputeDtype), f"one of {', '.join(get_args(ComputeDtype))}"
-        )
-        _require("seed", self.seed, 0 <= self.seed < 2**32, f"from 0 to {2**32 - 1}")
+        super().__post_init__()
+        if self.depth % 6 != 4:
+            raise ConfigError(TeacherConfig, "{depth} is {}; it must be 6 n + 4 for an n of at least 1", self.depth)
 
     def steps_per_epoch(self, num_examples: int) -> int:
         """Whole batches of a training set.
 
         Raises:
-            TeacherError: there is none.
+            ConfigError: there is none.
         """
         if self.batch_size > num_examples:
-            raise TeacherError(f"batch_size is {self.batch_size}; the training set has only {num_examples} images")
+            rule = "{batch_size} is {}; the training set has only {} images"
+            raise ConfigError(TeacherConfig, rule, self.batch_size, num_examples)
         return num_examples // self.batch_size
 
     def train_config(self, num_examples: int) -> TrainConfig:
         """How each member is trained on `num_examples` images, for `epochs * steps_per_epoch` steps.
 
         Raises:
-            TeacherError: a batch is larger than the training set.
+            ConfigError: a batch is larger than the training set.
         """
         steps = self.epochs * self.steps_per_epoch(num_examples)
         return TrainConfig(
@@ -86,8 +94,3 @@ class TeacherConfig:
             eval_batch_size=self.eval_batch_size,
             dtype=self.dtype,
         )
-
-
-def _require(name: str, value: object, holds: bool, what: str) -> None:
-    if not holds:
-        raise TeacherError(f"{name} is {value}; it must be {what}")

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from eigen_jax.data import Dataset
+from eigen_jax.errors import was_and_is
 from eigen_jax.store.records import Count, Fraction, Positive, RecordFile, Seconds, changes, to_fields
-from eigen_jax.teacher.config import TeacherConfig, TeacherError
+from eigen_jax.teacher.config import OtherTeacherError, TeacherConfig, TeacherError
 
 _FILE = "teacher.json"
 _TITLES = {"fingerprint": "fingerprint of preprocessing, split and images"}  # of fields, where the name says too little
@@ -89,13 +90,11 @@ class TeacherRecord:
         self.check_is_for(data, folder=folder)
         # No weight depends on how many images are evaluated at a time.
         same = dataclasses.replace(self.config, eval_batch_size=config.eval_batch_size)
-        if different := _changes(same, config):
-            raise TeacherError(f"the teacher in {folder} was trained otherwise: {different}; choose another folder")
+        _check_same(same, config, "was trained otherwise", folder)
 
     def check_is_for(self, data: DataRecord, *, folder: Path) -> None:
         """Raises a TeacherError that names what differs, unless the teacher was trained on these data."""
-        if different := _changes(self.data, data):
-            raise TeacherError(f"the teacher in {folder} was trained on other data: {different}; choose another folder")
+        _check_same(self.data, data, "was trained on other data", folder)
 
 
 _RECORD = RecordFile(
@@ -119,9 +118,12 @@ def holds_teacher(folder: str | Path) -> bool:
     return (Path(folder) / _FILE).exists()
 
 
-def _changes(then: Any, now: Any) -> str:
+def _check_same(then: Any, now: Any, otherwise: str, folder: Path) -> None:
     """Of the fields of a dataclass."""
     before, after = (
         {_TITLES.get(name, name): value for name, value in dataclasses.asdict(each).items()} for each in (then, now)
     )
-    return changes(before, after, after)
+    text, values = was_and_is(changes(before, after, after))
+    if values:
+        line = f"the teacher in {{}} {otherwise}: {text}; choose another folder"
+        raise OtherTeacherError(type(now), line, folder, *values)

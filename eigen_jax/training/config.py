@@ -1,9 +1,10 @@
 """How networks are trained, and what can go wrong."""
 
 import dataclasses
-import math
-from typing import Literal, get_args
+import itertools
+from typing import Literal
 
+from eigen_jax.config import Config, setting
 from eigen_jax.errors import ConfigError, EigenError
 
 ComputeDtype = Literal["float32", "bfloat16"]
@@ -27,48 +28,51 @@ class DivergedError(EigenError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How networks are trained; static and hashable. The defaults are those of Section 4.1, as far as it states them.
+class TrainConfig(Config):
+    """How networks are trained. The defaults are those of Section 4.1, as far as it states them.
 
     Raises:
         ConfigError: a value that training cannot work with.
     """
 
-    batch_size: int = 128  # images a step
-    learning_rate: float = 0.1  # until the first of decay_steps
-    decay_steps: tuple[int, ...] = (15_000, 20_000)  # steps from which the rate is lower, ascending
-    decay_rate: float = 0.1  # what the rate is multiplied by at each
-    momentum: float = 0.9
-    nesterov: bool = False  # look ahead along the momentum
-    weight_decay: float = 5e-4  # of all parameters, added to the gradient
-    mimicry_weight: float = 0.9  # alpha of Eq. 3, the share of the teacher in the loss, where there is a teacher
-    temperature: float = 5.0  # T of Eq. 3, which softens the predictions of both
-    pad: int = 4  # pixels of zeros around an image before it is cropped; 0 for no cropping
-    flip: bool = True  # mirror half of the images
-    eval_batch_size: int = 1_000  # images at a time in evaluation
-    dtype: ComputeDtype = "float32"  # of the maps; parameters, statistics and the loss are float32 in any case
-    devices: int = 1  # local devices that share each batch; changes rounding alone
+    batch_size: int = setting(128, "images a training step", paper="128", at_least=1)
+    learning_rate: float = setting(0.1, "learning rate at the start", paper="0.1", above=0)
+    decay_steps: tuple[int, ...] = setting(
+        (15_000, 20_000),
+        "training steps, counted from the start, from which the rate is lower, in ascending order",
+        paper="15,000 and 20,000",
+        at_least=1,
+    )
+    decay_rate: float = setting(0.1, "what the rate is multiplied by at each of them", paper="0.1", above=0)
+    momentum: float = setting(0.9, "momentum of SGD", paper="0.9", at_least=0, below=1)
+    nesterov: bool = setting(False, "look ahead along the momentum", flag=False)
+    weight_decay: float = setting(
+        5e-4, "weight decay of all parameters, added to the gradient", paper="0.0005", at_least=0
+    )
+    mimicry_weight: float = setting(
+        0.9, "alpha of Eq. 3: the teacher's share of the loss, from 0 to 1", paper="0.9", at_least=0, at_most=1
+    )
+    temperature: float = setting(5.0, "T of Eq. 3, which softens both predictions", paper="5", above=0)
+    pad: int = setting(4, "pixels of padding before a random crop; 0: no crop", at_least=0, at_most=256)
+    flip: bool = setting(True, "mirror half of the training images")
+    eval_batch_size: int = setting(1_000, "images at a time in evaluation", at_least=1)
+    dtype: ComputeDtype = setting(
+        "float32",
+        "what convolutions compute and maps are kept in; weights, normalization, logits and loss are float32 in any"
+        " case; bfloat16 is for GPUs, and slower on CPUs",
+        paper="not stated, presumably float32",
+    )
+    # Changes the rounding alone.
+    devices: int = setting(1, "local devices that share each batch", at_least=1, flag=False)
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "eval_batch_size", "devices"):
-            _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        shared = self.batch_size % self.devices == 0
-        _require("batch_size", self.batch_size, shared, f"a multiple of devices, which is {self.devices}")
-        for name in ("learning_rate", "decay_rate", "temperature"):
-            value = getattr(self, name)
-            _require(name, value, math.isfinite(value) and value > 0, "finite and more than 0")
-        _require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to less than 1")
-        _require("mimicry_weight", self.mimicry_weight, 0 <= self.mimicry_weight <= 1, "from 0 to 1")
-        finite = math.isfinite(self.weight_decay)
-        _require("weight_decay", self.weight_decay, finite and self.weight_decay >= 0, "finite and at least 0")
-        _require("pad", self.pad, 0 <= self.pad <= 256, "from 0 to 256")
-        _require(
-            "dtype", self.dtype, self.dtype in get_args(ComputeDtype), f"one of {', '.join(get_args(ComputeDtype))}"
-        )
-        ascending = all(a < b for a, b in zip((0, *self.decay_steps), self.decay_steps, strict=False))
-        _require("decay_steps", self.decay_steps, ascending, "steps in ascending order, each at least 1")
-
-
-def _require(name: str, value: object, holds: bool, what: str) -> None:
-    if not holds:
-        raise ConfigError(f"{name} is {value}; it must be {what}")
+        super().__post_init__()
+        if self.batch_size % self.devices:
+            raise ConfigError(
+                TrainConfig,
+                "{batch_size} is {}; it must be a multiple of {devices}, which is {}",
+                self.batch_size,
+                self.devices,
+            )
+        if any(later <= step for step, later in itertools.pairwise(self.decay_steps)):
+            raise ConfigError(TrainConfig, "{decay_steps} is {}; it must be in ascending order", self.decay_steps)

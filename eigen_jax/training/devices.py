@@ -36,7 +36,8 @@ def check_devices(devices: int) -> None:
     """Raises `ConfigError` where this process has fewer devices."""
     present = jax.local_device_count()
     if devices > present:
-        raise ConfigError(f"devices is {devices}; this process has only {present}: ask for at most {present}")
+        rule = "{devices} is {}; this process has only {}: ask for at most {}"
+        raise ConfigError(TrainConfig, rule, devices, present, present)
 
 
 def spread_state(state: TrainState, *, devices: int) -> TrainState:
@@ -120,7 +121,6 @@ def _with_axis(network: nn.Module, batch_stats: PyTree) -> nn.Module:
         return network.clone(axis_name=AXIS)
     if jax.tree.leaves(batch_stats):
         name = type(network).__name__
-        raise ConfigError(
-            f"{name} has batch statistics and no field axis_name to average them over devices: train it on 1 device"
-        )
+        rule = "{} has batch statistics and no field axis_name to average them over devices: train it on 1 device"
+        raise ConfigError(None, rule, name)
     return network

@@ -60,7 +60,8 @@ def predict(
     """
     num_examples = images.shape[0]
     if num_examples < 1 or batch_size < 1:
-        raise ConfigError(f"{num_examples} images in batches of {batch_size}; both must be at least 1")
+        rule = "{} images in batches of {}; both must be at least 1"
+        raise ConfigError(None, rule, num_examples, batch_size)
     run_batch = compile_evaluation(variables, images, network=network, batch_size=batch_size, programs=programs)
     logits = []
     for start in range(0, num_examples, batch_size):

@@ -235,7 +235,8 @@ def draw_batches(
     """The batches of `step` and all after it; an epoch's order is drawn once."""
     num_examples = dataset.train_images.shape[0]
     if config.batch_size > num_examples:
-        raise ConfigError(f"batch_size is {config.batch_size}; the training set has only {num_examples} images")
+        rule = "{batch_size} is {}; the training set has only {} images"
+        raise ConfigError(TrainConfig, rule, config.batch_size, num_examples)
     steps_per_epoch = num_examples // config.batch_size
     draw = functools.partial(draw_batch, batch_size=config.batch_size, pad=config.pad, flip=config.flip)
     for epoch in itertools.count(step // steps_per_epoch):

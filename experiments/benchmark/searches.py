@@ -15,7 +15,7 @@ from eigen_jax.search import RunFolderError, SearchObserver, run_search
 from experiments.benchmark.measuring import Plan, Progress, Row
 from experiments.executors import open_executor
 from experiments.presets import PRESETS
-from experiments.settings import Settings
+from experiments.settings import Machine, Settings
 
 
 def short_search(
@@ -26,20 +26,18 @@ def short_search(
     It is short in generations, not in training steps: each individual is trained for about as long
     as in a search that is meant.
     """
-    return dataclasses.replace(
-        PRESETS["digits"]["small"],
-        teacher="none",
-        population=population,
-        p=ranks[0],
-        q=ranks[1],
-        t1=landmarks[0],
-        t2=landmarks[1],
-        t3=landmarks[2],
-        final_steps=0,
+    small, (first, second), (t1, t2, t3) = PRESETS["digits"]["small"], ranks, landmarks
+    evolution = dataclasses.replace(
+        small.search.evolution,
+        population_size=population,
+        first_rank=first,
+        second_rank=second,
         max_primary_generations=generations,
         max_secondary_generations=0,
         max_duplication_generations=0,
     )
+    search = dataclasses.replace(small.search, t1=t1, t2=t2, t3=t3, final_steps=0, evolution=evolution)
+    return dataclasses.replace(small, teacher="none", search=search)
 
 
 def measure_search(plan: Plan, progress: Progress) -> Iterator[Row]:
@@ -52,8 +50,8 @@ def measure_search(plan: Plan, progress: Progress) -> Iterator[Row]:
         settings = short_search(population=3, ranks=(2, 1), landmarks=(500, 500, 500))
     else:
         settings = short_search(population=4, ranks=(2, 1), landmarks=(500, 1_500, 2_000), generations=2)
-    dataset = load_dataset(settings.data_config("digits"))
-    config = settings.search_config(dataset)
+    dataset = load_dataset(settings.data)
+    config = settings.search_config()
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         run_search(config, dataset, folder)
@@ -108,17 +106,17 @@ def measure_workers(plan: Plan, progress: Progress) -> Iterator[Row]:
         settings = short_search(population=4, ranks=(2, 2), landmarks=(200, 200, 200))
     else:
         settings = short_search(population=8, ranks=(4, 2), landmarks=(200, 400, 400))
-    dataset = load_dataset(settings.data_config("digits"))
+    dataset = load_dataset(settings.data)
     places = {
-        "inline": dataclasses.replace(settings, executor="inline"),
-        "1 worker process": dataclasses.replace(settings, executor="processes", workers=1),
-        "2 worker processes": dataclasses.replace(settings, executor="processes", workers=2),
+        "inline": Machine(executor="inline"),
+        "1 worker process": Machine(executor="processes", workers=1),
+        "2 worker processes": Machine(executor="processes", workers=2),
     }
     seconds = {}
-    for name, place in places.items():
+    for name, machine in places.items():
         progress(f"a generation, {name}")
-        seconds[name] = _time_generation(place, dataset)
-    what = f"{settings.population} individuals, digits"
+        seconds[name] = _time_generation(dataclasses.replace(settings, machine=machine), dataset)
+    what = f"{settings.search.evolution.population_size} individuals, digits"
     for name, taken in seconds.items():
         values = {"seconds": taken, "times_one_worker": taken / seconds["1 worker process"]}
         yield Row(group="time of a generation", what=what, method=name, values=values)
@@ -137,7 +135,7 @@ def _time_generation(settings: Settings, dataset: Dataset) -> float:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "compiled").mkdir()
-        settings = dataclasses.replace(settings, cache_dir=folder)
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, cache_dir=folder))
         with open_executor(settings, dataset, None, lambda: False) as executor:
-            run_search(settings.search_config(dataset), dataset, folder / "run", executor=executor, observer=clock)
+            run_search(settings.search_config(), dataset, folder / "run", executor=executor, observer=clock)
     return clock.taken

@@ -102,7 +102,7 @@ def make(request: Request, names: Sequence[str]) -> None:
     """
     study = Study(request=request)
     if not request.draw_only:
-        study.data = DataFacts.of(load_dataset(request.settings.data_config(request.dataset)))
+        study.data = DataFacts.of(load_dataset(request.settings.data))
     runs_of = {name: EXPERIMENTS[name].runs(study) for name in names}
     for name, runs in runs_of.items():
         check_keeps_more(name, request=request, runs=runs)
@@ -144,9 +144,9 @@ def _check_compares(name: str, settings: Settings) -> None:
     """Checks that an experiment would compare something; raises SettingsError where it would not."""
     if name in ("table3", "table5") and settings.teacher == "none":
         raise SettingsError("--teacher is none; it must be cache or live where mimicry is compared with none")
-    if name in ("table4", "table5") and settings.final_steps == 0:
+    if name in ("table4", "table5") and settings.search.final_until == 0:
         raise SettingsError("--final-steps is 0; it must be at least 1 where networks are trained again")
-    if name in ("table4", "figure2") and settings.max_duplication_generations == 0:
+    if name in ("table4", "figure2") and settings.search.evolution.max_duplication_generations == 0:
         raise SettingsError("--max-duplication-generations is 0; it must be at least 1 where duplication is shown")
 
 

@@ -80,8 +80,8 @@ def read_origin(settings: Settings, **more: str) -> Origin:
     """
     folder = settings.run_dir
     recorded = run_files.read_settings(folder)
-    if changes := recorded.changes(as_json({**settings.outcome(), **more}), partly=True):
-        raise RunFolderError(f"{folder} belongs to a run with other settings: {changes}; choose another --runs-dir")
+    now = as_json({**settings.outcome(), **more})
+    recorded.check_same(now, path=folder, partly=True, advice="choose another --runs-dir")
     noted = folder / _MACHINE
     try:
         origin = convert({**recorded.settings, "versions": recorded.versions}, Origin)

@@ -11,7 +11,7 @@ from typing import Any, get_args
 from eigen_jax.data.types import DatasetName
 from eigen_jax.store.files import sha256
 from eigen_jax.store.run_files import FORMER_SETTINGS
-from experiments.command_line import Parser, absolute_path, parse_with_dataset, positive
+from experiments.command_line import Parser, absolute_path, parse, positive
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.settings import Settings, SettingsError, flag
 
@@ -66,7 +66,8 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
         if _is_typed(name, rest):
             raise SettingsError(f"{flag(name)} is for a single search; use {instead} here")
     choice = [f"--{name}={value}" for name in ("dataset", "preset") if (value := getattr(given, name)) is not None]
-    dataset, settings = parse_with_dataset([*choice, *rest], program=_PROGRAM, about=about)
+    settings = parse([*choice, *rest], program=_PROGRAM, about=about)
+    dataset = settings.data.name
     preset = given.preset or DEFAULT_PRESET[dataset]
     outcome = settings.outcome()
     if not _is_typed("teacher_dir", rest):
@@ -74,7 +75,7 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
         settings = dataclasses.replace(settings, teacher_dir=given.runs_dir / f"{dataset}-{preset}-teacher-{key}")
     seeds = tuple(sorted(_distinct("--seeds", given.seeds)))
     for seed in seeds:
-        dataclasses.replace(settings, seed=seed).check(dataset)
+        dataclasses.replace(settings.search, seed=seed)  # which checks it
     # Of the places that settings name, the logits' alone decides the outcome and has no settings of its own.
     is_changed = outcome != PRESETS[dataset][preset].outcome() or settings.teacher_logits is not None
     own = f"-{digest({**outcome, 'teacher_logits': settings.teacher_logits})}" if is_changed else ""
@@ -89,7 +90,7 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
         output=given.output or _RESULTS / f"{dataset}-{preset}{own}",
         draw_only=given.draw_only,
         step_sizes=STEP_SIZES if given.step_sizes is None else _distinct("--step-sizes", given.step_sizes),
-        generations=given.generations or min(settings.max_primary_generations, GENERATIONS),
+        generations=given.generations or min(settings.search.evolution.max_primary_generations, GENERATIONS),
         arguments=("--dataset", dataset, "--preset", preset, "--seeds", *map(str, seeds), *_own(given), *rest),
     )
 

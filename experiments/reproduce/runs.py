@@ -49,7 +49,7 @@ class Search:
     @property
     def seed(self) -> int:
         """Of the search."""
-        return self.settings.seed
+        return self.settings.search.seed
 
     @property
     def folder(self) -> Path:

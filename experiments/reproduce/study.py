@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 from eigen_jax.architecture import Architecture
-from eigen_jax.data.types import DatasetName
 from experiments.progress import duration
 from experiments.reproduce.folders import DataFacts, note_machine
 from experiments.reproduce.request import Request
@@ -43,18 +42,20 @@ class Study:
     @cached_property
     def step_sizes(self) -> dict[int, tuple[Search, ...]]:
         """Primary successions alone, by their most mutation steps a child, all of equally many generations."""
-        alone = dataclasses.replace(
-            self.request.settings,
-            max_primary_generations=self.request.generations,
-            max_secondary_generations=0,
-            max_duplication_generations=0,
-            # The best never gets worse, so a gain of less than nothing never ends a succession.
-            saturation_gain=0.0,
-            final_steps=0,
-        )
+        common = self.request.settings
         searches = {}
         for size in self.request.step_sizes:
-            settings = dataclasses.replace(alone, primary_steps=size)
+            evolution = dataclasses.replace(
+                common.search.evolution,
+                primary_steps=size,
+                max_primary_generations=self.request.generations,
+                max_secondary_generations=0,
+                max_duplication_generations=0,
+                # The best never gets worse, so a gain of less than nothing never ends a succession.
+                saturation_gain=0.0,
+            )
+            alone = dataclasses.replace(common.search, evolution=evolution, final_steps=0)
+            settings = dataclasses.replace(common, search=alone)
             searches[size] = self._searches(settings, what=f"step size {size}", slug=f"steps{size}")
         return searches
 
@@ -66,7 +67,7 @@ class Study:
         """A search a seed; `slug` stands for `what` in the names of folders."""
         request, searches = self.request, []
         for seed in request.seeds:
-            settings = dataclasses.replace(common, seed=seed)
+            settings = dataclasses.replace(common, search=dataclasses.replace(common.search, seed=seed))
             key = outcome_key(request.dataset, settings)
             folder = request.runs_dir / f"{request.dataset}-{request.preset}-{slug}-seed{seed}-{key}"
             settings = dataclasses.replace(settings, run_dir=folder)
@@ -95,8 +96,8 @@ class RunMaker:
 
     study: Study
     needed: Sequence[Run]  # all that are to be made in the end, distinct
-    search: Callable[[DatasetName, Settings], object]  # makes a run, or goes on with one
-    train: Callable[[DatasetName, Settings, Architecture], str | None]  # so too; gives the cause where it diverges
+    search: Callable[[Settings], object]  # makes a run, or goes on with one
+    train: Callable[[Settings, Architecture], str | None]  # so too; gives the cause where it diverges
     clock: Callable[[], float] = time.monotonic  # seconds from any fixed time on
     took: dict[type, list[float]] = dataclasses.field(default_factory=lambda: {Search: [], Retraining: []})
 
@@ -125,10 +126,10 @@ class RunMaker:
         return f"Run {number} of {len(self.needed)}: {run.label} ({so_far} so far{after})"
 
     def _make(self, run: Run) -> None:
-        settings, dataset = run.settings, self.study.request.dataset
+        settings = run.settings
         assert settings is not None, "a training without a network is not needed"
         if isinstance(run, Search):
-            self.search(dataset, settings)
-        elif run.network and (cause := self.train(dataset, settings, run.network)):
+            self.search(settings)
+        elif run.network and (cause := self.train(settings, run.network)):
             print(f"{run.label}: the training diverged ({cause})", flush=True)
         note_machine(settings.run_dir, self.study.data)

@@ -326,7 +326,7 @@ def _final_notes(searches: Iterable[Search]) -> Iterator[str]:
     for search in searches:
         if search.found is None:
             yield f"{search.label}: no network survived all landmarks."
-        elif search.settings.final_steps == 0:
+        elif search.settings.search.final_until == 0:
             yield f"{search.label}: without final training, the weights of the search were tested."
         elif cause := search.result.final_cause:
             yield f"{search.label}: the final training failed ({cause}), the weights of the search were tested."
