@@ -23,7 +23,7 @@ from eigen_jax import checkpoint, surroundings
 from eigen_jax.checkpoint import CheckpointError
 from eigen_jax.data import Dataset
 from eigen_jax.errors import first_line
-from eigen_jax.resumable import Care, ShouldStop, Training, acquire_in_turn, train_resumably
+from eigen_jax.resumable import Care, ShouldStop, acquire_in_turn, train_resumably
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 from eigen_jax.teacher.densenet import DenseNet
 from eigen_jax.teacher.ensemble import Ensemble, count_trainable, make_ensemble, measure_accuracy
@@ -36,7 +36,7 @@ from eigen_jax.teacher.record import (
     holds_teacher,
     read_teacher,
 )
-from eigen_jax.training import DivergedError, Programs, TrainState, abstract_state, evaluate
+from eigen_jax.training import DivergedError, Programs, Training, TrainState, abstract_state, evaluate
 
 PyTree = Any
 
