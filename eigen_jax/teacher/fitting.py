@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from eigen_jax import surroundings
 from eigen_jax.data import Dataset
 from eigen_jax.errors import first_line
-from eigen_jax.resumable import Care, Training, train_resumably
+from eigen_jax.resumable import Care, train_resumably
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.files import told_as
@@ -38,7 +38,7 @@ from eigen_jax.teacher.record import (
     holds_teacher,
     read_teacher,
 )
-from eigen_jax.training import DivergedError, Programs, TrainState, abstract_state, evaluate
+from eigen_jax.training import DivergedError, Programs, Training, TrainState, abstract_state, evaluate
 
 PyTree = Any
 
