@@ -61,4 +61,4 @@ def was_and_is(changes: Mapping[str, tuple[object, object]]) -> tuple[str, list[
 
 def first_line(error: Exception) -> str:
     """What an error says, in one line; the libraries' own may say pages."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip()[:300]

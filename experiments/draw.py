@@ -20,13 +20,13 @@ from eigen_jax.report import (
 )
 from eigen_jax.search import read_genome
 from experiments.command_line import Parser, absolute_path, positive
+from experiments.commands import command, show
 from experiments.networks import choose_classes
-from experiments.runner import run_command
-from experiments.screen import show
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draws, and names the files; returns the exit code, see `run_command`."""
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws, and names the files."""
     parser = Parser(prog="python -m experiments.draw", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("source", type=absolute_path, help="genome.json of a network, or the folder of a finished run")
     parser.add_argument("--num-classes", type=positive, metavar="N", help="classes to tell apart [the run's; else 10]")
@@ -37,17 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of a network: the pictures' path without ending [beside it]; of a run: their folder [RUN/pictures]",
     )
 
-    def command() -> None:
-        arguments = parser.parse_args(argv)
-        source, output, num_classes = arguments.source, arguments.output, arguments.num_classes
-        if source.is_dir():
-            paths = draw_run(source, output or source / "pictures", num_classes=num_classes)
-        else:
-            paths = draw_network(source, output or source.with_suffix(""), num_classes=num_classes)
-        for path in paths:
-            show(path)
-
-    return run_command(command)
+    arguments = parser.parse_args(argv)
+    source, output, num_classes = arguments.source, arguments.output, arguments.num_classes
+    if source.is_dir():
+        paths = draw_run(source, output or source / "pictures", num_classes=num_classes)
+    else:
+        paths = draw_network(source, output or source.with_suffix(""), num_classes=num_classes)
+    for path in paths:
+        show(path)
 
 
 def draw_network(genome: Path, stem: Path, *, num_classes: int | None = None) -> list[Path]:

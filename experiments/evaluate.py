@@ -33,15 +33,16 @@ from eigen_jax.store.records import JSONError, Text, convert
 from eigen_jax.store.run_files import RunResult, read_result, read_settings, with_former_settings
 from eigen_jax.training import ComputeDtype, accuracy, predict
 from experiments.command_line import Parser, absolute_path
+from experiments.commands import command, show
 from experiments.networks import check_takes
+from experiments.process import configure
 from experiments.progress import percent
-from experiments.runner import configure, run_command
-from experiments.screen import show
 from experiments.settings import Settings, SettingsError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluates the network of the folder that the command line names; returns the exit code, see `run_command`."""
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Evaluates the network of the folder that the command line names."""
     parser = Parser(
         prog="python -m experiments.evaluate",
         description=__doc__,
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--logits", type=absolute_path, metavar="PATH", help="write the test images' logits there, as .npy"
     )
-    return run_command(lambda: _evaluate(parser.parse_args(argv)))
+    _evaluate(parser.parse_args(argv))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,8 @@ from eigen_jax.executor import Executor, InlineExecutor, PoolExecutor, ProcessWo
 from eigen_jax.executor.interface import Workers
 from eigen_jax.store.locks import ShouldStop
 from eigen_jax.training import Teacher
-from experiments import compilation_cache
-from experiments.allocator import KEPT_ENVIRONMENT
 from experiments.machine import cores
+from experiments.process import environment
 from experiments.settings import Machine, Settings
 
 _CPU_WORKERS = 2  # the most that are started where nobody said how many
@@ -48,7 +47,7 @@ def open_executor(
             teacher=teacher,
             size=machine.workers,
             address=machine.ray_address,
-            environment=_environment(settings),
+            environment=environment(settings),
             cpus=machine.worker_cpus,
             gpus=machine.worker_gpus,
         )
@@ -66,7 +65,7 @@ def worker_environments(settings: Settings) -> list[dict[str, str]]:
     Raises:
         ConfigError: more GPUs are asked for than there are.
     """
-    common = _environment(settings)
+    common = environment(settings)
     if jax.default_backend() == "cpu":
         return [common] * (settings.machine.workers or min(_CPU_WORKERS, cores()))
     share = settings.machine.worker_gpus
@@ -98,9 +97,3 @@ def _visible_gpus() -> list[str]:
         # CUDA sees none from the first on that is not there; a worker with that one would compute on the CPU, unsaid.
         return named.split(",")[:present]
     return [str(number) for number in range(present)]
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """What all workers get: the number of threads, the cache of compiled programs, how memory is kept."""
-    threads = {"NPROC": str(settings.machine.threads or cores())}
-    return threads | KEPT_ENVIRONMENT | compilation_cache.environment(settings.cache_folder())

@@ -25,7 +25,7 @@ from eigen_jax.teacher import (
     train_ensemble,
 )
 from eigen_jax.training import Teacher
-from experiments.bars import LiveBars, duration
+from experiments.progress import LiveBars, duration
 from experiments.settings import Settings
 
 

@@ -34,39 +34,35 @@ from eigen_jax.search import (
 )
 from eigen_jax.training import DivergedError
 from experiments.command_line import parse, read_path
-from experiments.interruption import held_off
+from experiments.commands import command, held_off, make_console
 from experiments.mimicry import prepare_teacher
 from experiments.networks import check_takes
 from experiments.presets import PRESETS
+from experiments.process import configure
 from experiments.progress import TrainingBar, percent
-from experiments.runner import configure, run_command
-from experiments.screen import make_console
 from experiments.settings import Settings, SettingsError
 
 _ABOUT = (__doc__ or "").partition("\n")[0]
 _PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Trains the network that the command line names; returns the exit code, see `run_command`."""
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains the network that the command line names."""
     argv = sys.argv[1:] if argv is None else argv
-
-    def command() -> None:
-        # First, because argparse would take the value of an option that it does not know for it.
-        named = [] if not argv or argv[0].startswith("-") else [read_path("GENOME", argv[0])]
-        settings = parse(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
-        if not named:
-            raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
-        settings = configure(settings)
-        architecture = read_genome(named[0])
-        if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[settings.data.name].values()]:
-            # The preset's folder is that of the search, which often is where the network comes from.
-            folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
-            settings = dataclasses.replace(settings, run_dir=folder)
-        if cause := retrain(settings, architecture):
-            raise EigenError(cause)
-
-    return run_command(command)
+    # First, because argparse would take the value of an option that it does not know for it.
+    named = [] if not argv or argv[0].startswith("-") else [read_path("GENOME", argv[0])]
+    settings = parse(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
+    if not named:
+        raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
+    settings = configure(settings)
+    architecture = read_genome(named[0])
+    if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[settings.data.name].values()]:
+        # The preset's folder is that of the search, which often is where the network comes from.
+        folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
+        settings = dataclasses.replace(settings, run_dir=folder)
+    if cause := retrain(settings, architecture):
+        raise EigenError(cause)
 
 
 def retrain(settings: Settings, architecture: Architecture) -> str | None:

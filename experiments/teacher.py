@@ -13,28 +13,23 @@ from collections.abc import Sequence
 
 from eigen_jax.data import load_dataset
 from experiments.command_line import parse
-from experiments.interruption import held_off
+from experiments.commands import command, held_off, make_console
 from experiments.mimicry import train_teacher
-from experiments.runner import configure, run_command
-from experiments.screen import make_console
+from experiments.process import configure
 
 _PROGRAM = "python -m experiments.teacher --dataset NAME"
 _ABOUT = (__doc__ or "").partition("\n")[0]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Trains the teacher of a data set; returns the exit code, see `run_command`."""
-    argv = sys.argv[1:] if argv is None else argv
-
-    def command() -> None:
-        settings = configure(parse(argv, program=_PROGRAM, about=_ABOUT))
-        console = make_console()
-        dataset = load_dataset(settings.data)
-        with held_off() as should_stop:
-            train_teacher(settings, dataset, console, should_stop)
-        print(f"teacher's folder     {settings.teacher_dir}")
-
-    return run_command(command)
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains the teacher of a data set."""
+    settings = configure(parse(argv, program=_PROGRAM, about=_ABOUT))
+    console = make_console()
+    dataset = load_dataset(settings.data)
+    with held_off() as should_stop:
+        train_teacher(settings, dataset, console, should_stop)
+    print(f"teacher's folder     {settings.teacher_dir}")
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from eigen_jax.architecture import Architecture, decode
 from eigen_jax.executor import InlineExecutor, Job
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.training import TrainConfig
-from experiments.allocator import keep_freed_memory
 from experiments.benchmark.measuring import NotMeasured, Plan, Progress, Row, not_measured
 from experiments.benchmark.networks import breeder, noise_dataset
 from experiments.benchmark.steps import LEFT_OUT
+from experiments.process import keep_freed_memory
 
 GROUP = "memory"
 EARLY = 30  # networks after which memory is read first
@@ -50,10 +50,7 @@ def measure_memory(plan: Plan, progress: Progress) -> Iterator[Row]:
 
 
 def train_networks(count: int) -> tuple[float, float]:
-    """Trains networks one after another, as a search does, and tells of them on stderr.
-
-    Returns:
-        The MiB in use after `EARLY` of them, and after all.
+    """Trains networks one after another, as a search does; gives the MiB in use after `EARLY` of them, and after all.
 
     Raises:
         NotMeasured: this system does not tell a process its memory, or a network fails.

@@ -23,8 +23,7 @@ def short_search(
 ) -> Settings:
     """A search on the digits, without a teacher, later phases or final training; `landmarks` as --t1, --t2, --t3.
 
-    It is short in generations, not in training steps: each individual is trained for about as long
-    as in a search that is meant.
+    It is short in generations, not in the training of each individual.
     """
     small, (first, second), (t1, t2, t3) = PRESETS["digits"]["small"], ranks, landmarks
     evolution = dataclasses.replace(
@@ -41,17 +40,13 @@ def short_search(
 
 
 def measure_search(plan: Plan, progress: Progress) -> Iterator[Row]:
-    """A search in a folder that is then removed.
-
-    The wall time is that of `run_search`: breeding, compiling, training, evaluating, saving, recording.
-    """
+    """A search in a folder that is then removed; the wall time is that of `run_search`."""
     progress("a search on the digits")
     if plan.quick:
         settings = short_search(population=3, ranks=(2, 1), landmarks=(500, 500, 500))
     else:
         settings = short_search(population=4, ranks=(2, 1), landmarks=(500, 1_500, 2_000), generations=2)
-    dataset = load_dataset(settings.data)
-    config = settings.search_config()
+    dataset, config = load_dataset(settings.data), settings.search_config()
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         run_search(config, dataset, folder)
@@ -62,10 +57,7 @@ def measure_search(plan: Plan, progress: Progress) -> Iterator[Row]:
 
 
 def measure_folder(folder: Path) -> Row:
-    """The same of a finished run, from what it left.
-
-    A run folder records no wall time. The search itself lasted from the writing of settings.json, its first
-    file, to that of the last generation in lineage.jsonl, told by the files' times. A pause of the run counts.
+    """The same of a finished run, which records no wall time: told by the times of its files, pauses counted.
 
     Raises:
         LineageError: the folder has no record of a run, or a damaged one.
@@ -89,19 +81,15 @@ def _share_row(individuals: Sequence[Individual], wall: float, *, what: str, met
     """The shares of training and of waiting for compilation in a search that took `wall` seconds."""
     values = {
         "seconds": wall,
-        "share_training": math.fsum(individual.seconds_training for individual in individuals) / wall,
-        "share_compiling": math.fsum(individual.seconds_compiling for individual in individuals) / wall,
-        "trained": sum(individual.same_as is None for individual in individuals),
+        "share_training": math.fsum(each.seconds_training for each in individuals) / wall,
+        "share_compiling": math.fsum(each.seconds_compiling for each in individuals) / wall,
+        "trained": sum(each.same_as is None for each in individuals),
     }
     return Row(group="time of a search", what=what, method=method, values=values)
 
 
 def measure_workers(plan: Plan, progress: Progress) -> Iterator[Row]:
-    """A generation, by where its individuals are trained; the ratio is to one worker process.
-
-    Each place has a cache of compiled programs of its own, empty at first, and workers that start with the
-    generation, as the first generation of a search has them.
-    """
+    """A generation, by where its individuals are trained: the first of a search, with nothing compiled or started."""
     if plan.quick:
         settings = short_search(population=4, ranks=(2, 2), landmarks=(200, 200, 200))
     else:
