@@ -83,11 +83,8 @@ def held_off() -> Iterator[ShouldStop]:
 
     A SIGHUP that the process ignores already, as nohup has it, stays ignored.
 
-    Yields a function that says whether there was one, and takes the `StoppedError` that comes of it.
-
-    Raises:
-        Interrupted: work was stopped for that.
-        KeyboardInterrupt: at a second signal.
+    Yields a function that says whether there was one. Raises Interrupted in place of the `StoppedError` that
+    comes of it, and KeyboardInterrupt at a second signal.
     """
     received: list[signal.Signals] = []
 
@@ -165,11 +162,7 @@ def guarded() -> Iterator[None]:
 
 
 def show(text: object) -> None:
-    """Prints what a command was asked for, where there is nothing else to do.
-
-    Raises:
-        NoReaderError, EigenError: it cannot be written.
-    """
+    """Prints what a command was asked for; raises NoReaderError or EigenError where it cannot be written."""
     stream = sys.stdout.stream if isinstance(sys.stdout, _Stream) else sys.stdout
     try:
         print(text, file=stream, flush=True)

@@ -30,12 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m experiments.draw", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("source", type=absolute_path, help="genome.json of a network, or the folder of a finished run")
     parser.add_argument("--num-classes", type=positive, metavar="N", help="classes to tell apart [the run's; else 10]")
-    parser.add_argument(
-        "--output",
-        type=absolute_path,
-        metavar="PATH",
-        help="of a network: the pictures' path without ending [beside it]; of a run: their folder [RUN/pictures]",
-    )
+    help = "of a network: the pictures' path without ending [beside it]; of a run: their folder [RUN/pictures]"
+    parser.add_argument("--output", type=absolute_path, metavar="PATH", help=help)
 
     arguments = parser.parse_args(argv)
     source, output, num_classes = arguments.source, arguments.output, arguments.num_classes
@@ -48,12 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def draw_network(genome: Path, stem: Path, *, num_classes: int | None = None) -> list[Path]:
-    """Draws the network of a genome.json, as `stem`.png and .svg, whose paths it gives.
-
-    Raises:
-        SettingsError, ArchitectureError: the file cannot be read, or is no genome.
-        ReportError: a picture cannot be written.
-    """
+    """Draws the network of a genome.json, as `stem`.png and .svg, whose paths it gives; raises EigenError."""
     architecture = read_genome(genome)
     num_classes = choose_classes(genome, architecture, num_classes)
     stem = stem.with_suffix("") if stem.suffix in (".png", ".svg") else stem
@@ -63,8 +54,7 @@ def draw_network(genome: Path, stem: Path, *, num_classes: int | None = None) ->
 def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> list[Path]:
     """Draws what a finished run found, its progress, and the duplication that its network came by, if it did.
 
-    Raises:
-        ReportError: the folder is no finished run's, or is damaged, or a picture cannot be written.
+    Raises ReportError where the folder is no finished run's, or is damaged, or a picture cannot be written.
     """
     result, individuals = read_result(folder), read_record(folder)
     paths = [*save_figure(plot_progress([individuals], title=folder.resolve().name), output / "progress")]
@@ -76,9 +66,8 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
     paths += save_figure(draw_architecture(found.architecture, num_classes=classes, title=title), output / "network")
     if is_duplicate(found) and found.parent is not None:
         parent = find_individual(individuals, found.parent)
-        figure = draw_duplication(
-            parent.architecture, found.architecture, num_classes=classes, repeats=found.repeats, title=title
-        )
+        networks = parent.architecture, found.architecture
+        figure = draw_duplication(*networks, num_classes=classes, repeats=found.repeats, title=title)
         paths += save_figure(figure, output / "duplication")
     return paths
 

@@ -15,16 +15,14 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from eigen_jax.architecture import count_parameters
 from eigen_jax.builder import build_network
-from eigen_jax.data import DataConfig, Dataset, load_dataset
+from eigen_jax.data import DataConfig, load_dataset
 from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.search import FinalOn, RunFolderError, digest_logits, load_network
@@ -43,19 +41,15 @@ from experiments.settings import Settings, SettingsError
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluates the network of the folder that the command line names."""
-    parser = Parser(
-        prog="python -m experiments.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="python -m experiments.evaluate", description=__doc__, formatter_class=raw)
     parser.add_argument("run_dir", type=absolute_path, help="folder of a run that has finished")
-    parser.add_argument(
-        "--data-dir", type=absolute_path, metavar="PATH", help="where the data are, if not where they were"
-    )
-    parser.add_argument("--cache-dir", type=absolute_path, metavar="PATH", help="folder of what is kept between runs")
-    parser.add_argument(
-        "--logits", type=absolute_path, metavar="PATH", help="write the test images' logits there, as .npy"
-    )
+    for option, help in (
+        ("--data-dir", "where the data are, if not where they were"),
+        ("--cache-dir", "folder of what is kept between runs"),
+        ("--logits", "write the test images' logits there, as .npy"),
+    ):
+        parser.add_argument(option, type=absolute_path, metavar="PATH", help=help)
     _evaluate(parser.parse_args(argv))
 
 
@@ -90,29 +84,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         )
     check_takes(architecture, dataset)
     network = build_network(architecture, num_classes=dataset.num_classes, dtype=run.dtype)
-    _check_weights(run_dir, variables, network, dataset)
-    result = None
-    with contextlib.suppress(RunFolderError):  # there is none that can be read
-        result = read_result(run_dir)
-
-    def logits_of(images: Any) -> np.ndarray:
-        return predict(variables, images, network=network, batch_size=run.eval_batch_size)
-
-    logits = logits_of(dataset.test_images)
-    if arguments.logits is not None:
-        _write_logits(arguments.logits, logits)
-    show(
-        f"network              {len(architecture.layers)} layers, "
-        f"{count_parameters(architecture, num_classes=dataset.num_classes):,} parameters"
-    )
-    show(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
-    reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
-    note = ", which it was trained on" if _saw_validation(run, result) else ""
-    show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
-    show(f"logits               {_compare(result, logits)}")
-
-
-def _check_weights(run_dir: Path, variables: Any, network: nn.Module, dataset: Dataset) -> None:
     initialize = functools.partial(network.init, train=False)
     wanted = {"batch_stats": {}, **jax.eval_shape(initialize, jax.random.key(0), dataset.test_images[:1])}
     if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, wanted):
@@ -120,12 +91,22 @@ def _check_weights(run_dir: Path, variables: Any, network: nn.Module, dataset: D
             f"{run_dir / 'network'} holds the weights of another network than its genome.json; put the run's own"
             " files back"
         )
-
-
-def _saw_validation(run: _Evaluated, result: RunResult | None) -> bool:
-    """Whether the weights were trained on the validation images; those of a search never are."""
+    result = None
+    with contextlib.suppress(RunFolderError):  # there is none that can be read
+        result = read_result(run_dir)
+    logits_of = functools.partial(predict, variables, network=network, batch_size=run.eval_batch_size)
+    logits = logits_of(dataset.test_images)
+    if arguments.logits is not None:
+        _write_logits(arguments.logits, logits)
+    # The weights of a search were never trained on the validation images.
     is_final = run.final_steps > 0 and (result is None or result.final_cause is None)
-    return is_final and run.final_on != "train"
+    parameters = count_parameters(architecture, num_classes=dataset.num_classes)
+    show(f"network              {len(architecture.layers)} layers, {parameters:,} parameters")
+    show(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
+    reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
+    note = ", which it was trained on" if is_final and run.final_on != "train" else ""
+    show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
+    show(f"logits               {_compare(result, logits)}")
 
 
 def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evaluated, DataConfig]:

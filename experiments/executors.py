@@ -28,9 +28,7 @@ def open_executor(
 ) -> Iterator[Executor]:
     """Yields the executor that settings ask for, and ends its workers.
 
-    Raises:
-        ConfigError: the machine does not have what the settings ask for.
-        ExecutorError: the cluster is not there, or lacks what they ask for.
+    Raises ConfigError or ExecutorError where the machine or the cluster does not have what they ask for.
     """
     machine = settings.machine
     if machine.executor == "inline":
@@ -60,10 +58,8 @@ def open_executor(
 def worker_environments(settings: Settings) -> list[dict[str, str]]:
     """The variables of each worker process of this machine: as many as are asked for, or as fit.
 
-    On GPUs, each worker sees its own; where several share one, each has its fraction of the memory.
-
-    Raises:
-        ConfigError: more GPUs are asked for than there are.
+    On GPUs, each worker sees its own; where several share one, each has its fraction of the memory. Raises
+    ConfigError where more GPUs are asked for than there are.
     """
     common = environment(settings)
     if jax.default_backend() == "cpu":
@@ -93,7 +89,5 @@ def _visible_gpus() -> list[str]:
     """The GPUs of this process, as CUDA_VISIBLE_DEVICES names them."""
     present = jax.local_device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named:
-        # CUDA sees none from the first on that is not there; a worker with that one would compute on the CPU, unsaid.
-        return named.split(",")[:present]
-    return [str(number) for number in range(present)]
+    # CUDA sees none from the first on that is not there; a worker with that one would compute on the CPU, unsaid.
+    return named.split(",")[:present] if named else [str(number) for number in range(present)]

@@ -32,16 +32,10 @@ from experiments.settings import Settings
 def prepare_teacher(
     settings: Settings, dataset: Dataset, console: Console, should_stop: ShouldStop = never
 ) -> Teacher | None:
-    """Whom networks mimic, ready to be asked; None where nobody is mimicked.
+    """Whom networks mimic, ready to be asked, trained where it is not there yet; None where nobody is mimicked.
 
-    Trains the teacher where it is not there yet, and says what asking it costs before it is asked.
     Where the final training is on validation images too, the teacher knows them, as examples that
-    follow the training images.
-
-    Raises:
-        StoppedError: it was asked to stop.
-        ConfigError: settings of which no teacher can be made.
-        TeacherError: the teacher cannot be trained or read, or belongs to other data.
+    follow the training images. Raises as `train_teacher`.
     """
     if settings.teacher == "none":
         return None
@@ -86,8 +80,7 @@ def train_teacher(settings: Settings, dataset: Dataset, console: Console, should
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
-        ConfigError: no teacher can be made of the settings.
-        TeacherError: it cannot be trained, or its folder belongs to another one.
+        ConfigError, TeacherError: it cannot be made or read, or its folder belongs to another one.
     """
     with TeacherConsole(console) as observer:
         return train_ensemble(
@@ -108,10 +101,8 @@ def describe_cost(cost: LogitsCost, rate: float) -> str:
     """What a cache of logits takes, for people; `rate` is in images a second."""
     took = duration(max(1.0, cost.forward_passes / rate))
     views = f"{cost.views} views" if cost.views > 1 else "1 view"
-    return (
-        f"{views} of {cost.images:,} images, {cost.forward_passes:,} forward passes, about {took},"
-        f" {decimal(cost.bytes)}"
-    )
+    passes = f"{views} of {cost.images:,} images, {cost.forward_passes:,} forward passes"
+    return f"{passes}, about {took}, {decimal(cost.bytes)}"
 
 
 class TeacherConsole(LiveBars, TeacherObserver):
@@ -121,8 +112,7 @@ class TeacherConsole(LiveBars, TeacherObserver):
         super().__init__(console, clock=clock)
         self.bar = self.bars.add_task("", detail="", visible=False)
         self.caching_began = clock()
-        self.members = 0
-        self.steps = 0
+        self.members = self.steps = 0
 
     def teacher_started(self, *, config: TeacherConfig, steps: int) -> None:
         self.members, self.steps = config.members, steps

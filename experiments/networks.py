@@ -72,11 +72,7 @@ def _recorded_classes(genome: Path, architecture: Architecture) -> int | None:
 
 
 def check_takes(architecture: Architecture, dataset: Dataset) -> None:
-    """Checks that a network takes the images of a data set.
-
-    Raises:
-        ArchitectureError: it takes others.
-    """
+    """Raises ArchitectureError where a network does not take the images of a data set."""
     takes, has = architecture.input_shape, dataset.train_images.shape[1:]
     if takes != has:
         raise ArchitectureError(

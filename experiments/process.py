@@ -33,12 +33,11 @@ _REASON = "a search would take another course with it; --seed chooses one"
 _REASONS = {"jax_debug_infs": "in a search, infinity stands for what is not measured"}
 
 _KEPT_BYTES = 1 << 30  # of memory that was freed
-# By their numbers in malloc.h of glibc, M_ARENA_MAX, M_MMAP_THRESHOLD and M_TRIM_THRESHOLD.
-_MALLOC_OPTIONS = {-8: 1, -3: _KEPT_BYTES, -1: _KEPT_BYTES}
-_MALLOC_ENVIRONMENT = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES),
-    "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
+# Options of glibc, by the variables that it reads at the start of a process: their numbers in malloc.h, and values.
+_MALLOC = {
+    "MALLOC_ARENA_MAX": (-8, 1),
+    "MALLOC_MMAP_THRESHOLD_": (-3, _KEPT_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": (-1, _KEPT_BYTES),
 }
 
 _CACHE_BYTES = 1 << 30  # what compiled programs may take on disk
@@ -51,8 +50,7 @@ _logger = logging.getLogger(__name__)
 def configure(settings: Settings) -> Settings:
     """Sets this process up, before JAX looks for its devices, and gives the settings with the threads it trains with.
 
-    Raises:
-        PlatformError: JAX finds no device.
+    Raises PlatformError where JAX finds no device.
     """
     configure_logging()
     keep_freed_memory()
@@ -73,7 +71,8 @@ def configure(settings: Settings) -> Settings:
 
 def environment(settings: Settings) -> dict[str, str]:
     """The variables of processes that train for this one: their threads, and memory and programs kept as here."""
-    variables = {"NPROC": str(settings.machine.threads or cores()), **_MALLOC_ENVIRONMENT}
+    variables = {"NPROC": str(settings.machine.threads or cores())}
+    variables |= {name: str(value) for name, (_, value) in _MALLOC.items()}
     folder = _compiled(settings.cache_folder())
     if folder.is_dir() and _has_named_owners(folder):
         variables |= {name.upper(): str(value) for name, value in _cache_options(folder).items()}
@@ -109,17 +108,14 @@ def _threads(settings: Settings) -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Lets the process reuse memory that it freed, in place of handing it back to the system.
+    """Lets the process reuse memory that it freed; gives whether it could: without glibc, nothing changes.
 
     A training step on a CPU takes its working memory anew each time. By default, glibc maps blocks
     that large for each call and unmaps them afterwards, and the kernel clears every page again: a
     fifth of the time of a step. It keeps them in one arena here.
-
-    Returns:
-        Whether the C library could be told; without glibc, nothing changes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(name, value) == 1 for name, value in _MALLOC_OPTIONS.items())
+    return mallopt is not None and all(mallopt(*option) == 1 for option in _MALLOC.values())
 
 
 def keep_compiled(cache_dir: Path) -> None:

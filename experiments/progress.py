@@ -16,7 +16,6 @@ from eigen_jax.architecture import Architecture, count_parameters
 from eigen_jax.evolution import Phase
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchObserver, SearchResult
-from experiments.commands import make_console
 from experiments.networks import describe
 
 LANDMARKS = ("T1", "T2", "T3")
@@ -88,28 +87,20 @@ class ConsoleObserver(LiveBars, SearchObserver):
     """Prints a search. Individuals are named generation.index, as in the record."""
 
     def __init__(
-        self,
-        config: SearchConfig,
-        *,
-        folder: Path,
-        console: Console | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, config: SearchConfig, *, folder: Path, console: Console, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Makes an observer that names the run folder at the start and at the end, and prints to stdout by default."""
-        super().__init__(console or make_console(), clock=clock, detail_width=_DETAIL_WIDTH)
-        self.config = config
-        self.folder = folder
+        """Makes an observer that names the run folder at the start and at the end."""
+        super().__init__(console, clock=clock, detail_width=_DETAIL_WIDTH)
+        self.config, self.folder = config, folder
         self.generation_bar = self.bars.add_task("", detail="", visible=False)
         self.network_bar = self.bars.add_task("", detail="", visible=False)
         self.training_bars: dict[int, TaskID] = {}  # of the individuals that train now, by their index
         self.search_began = self.generation_began = clock()
         self.phase: Phase | None = None
-        self.generation = 0
-        self.landmark = 0
+        self.generation = self.landmark = self.final_until = 0
         self.standings: list[Standing] = []
         self.thresholds: list[float | None] = []
         self.best_fitness: float | None = None
-        self.final_until = 0
 
     def search_started(self, *, generation: int) -> None:
         self.generation = generation
@@ -144,8 +135,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         detail = f"{step:,}/{until:,}, loss {loss:.3g}, {steps_per_second:,.{decimals}f} steps/s"
         if index not in self.training_bars:
             self.training_bars[index] = self.bars.add_task("", detail="")
-        bar = self.training_bars[index]
-        self.bars.update(bar, description=name, completed=step, total=until, detail=detail)
+        self.bars.update(self.training_bars[index], description=name, completed=step, total=until, detail=detail)
         self.bars.update(self.network_bar, visible=False)
         self.print_plain(f"{name}: {detail}; {self._show_generation()}")
 
@@ -240,7 +230,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
             self.print(f"{'':8}{standing.cause}", style)
 
     def _show_waiting(self) -> None:
-        shown: dict[str, Any] = {"description": "next network", "completed": 0, "total": None, "detail": "preparing"}
+        shown: dict[str, Any] = {"description": "next network", "completed": 0, "detail": "preparing"}
         self.bars.update(self.network_bar, visible=not self.training_bars, **shown)
 
     def _show_generation(self) -> str:
@@ -276,13 +266,9 @@ class TrainingBar(LiveBars):
 
 
 def steps_left(standings: Sequence[Standing], landmark: int, *, landmarks: Sequence[int], ranks: Sequence[int]) -> int:
-    """Training steps that a generation has before it, at most but for ties with a threshold.
+    """Training steps that a generation, on the way to a landmark, has before it; more if some tie with a threshold.
 
-    Args:
-        standings: of all individuals.
-        landmark: the one on the way to which individuals are, 0, 1 or 2.
-        landmarks: steps from the start of training to each.
-        ranks: p and q, how many of the fittest go on after the first landmark and after the second.
+    `landmarks` are steps from the start of training; `ranks` are p and q, how many go on after the first two.
     """
     living = [standing for standing in standings if standing.alive]
     to_train = [each for each in living if len(each.cells) <= landmark and each.same_as is None]

@@ -14,13 +14,11 @@ import functools
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import jax
 
 from eigen_jax.architecture import Architecture, fingerprint
-from eigen_jax.data import Dataset, load_dataset
+from eigen_jax.data import load_dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.resumable import Care
 from eigen_jax.search import (
@@ -66,16 +64,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def retrain(settings: Settings, architecture: Architecture) -> str | None:
-    """Trains a network from scratch for `settings.final_steps`, or goes on with a training that was interrupted.
+    """Trains a network from scratch for `final_steps`, or goes on with a training; raises EigenError, Interrupted.
 
-    Returns:
-        Why the training diverged, which result.json then says as well; None if it did not.
-
-    Raises:
-        EigenError, Interrupted.
+    Gives why the training diverged, which result.json then says as well; None if it did not.
     """
     dataset, config = load_dataset(settings.data), settings.search_config()
-    described = _described(settings, architecture, dataset)
+    described = {
+        **settings.outcome(),
+        "dataset": dataset.name,
+        "data_fingerprint": dataset.fingerprint,
+        "retrained": fingerprint(architecture),
+    }
     # Before the teacher, which may take days.
     check_takes(architecture, dataset)
     check_data(config, dataset)
@@ -110,25 +109,11 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
                 return str(error)
             run.save_network(architecture, trained.variables)
             run.save_result(describe(trained, seconds=trained.seconds))
-    _tell(settings.run_dir, trained.test.accuracy, trained.validation_accuracy)
+    if trained.validation_accuracy is not None:
+        print(f"validation accuracy  {percent(trained.validation_accuracy)} %")
+    print(f"test accuracy        {percent(trained.test.accuracy)} %")
+    print(f"run folder           {settings.run_dir}")
     return None
-
-
-def _described(settings: Settings, architecture: Architecture, dataset: Dataset) -> dict[str, Any]:
-    """What settings.json says, up to the teacher."""
-    return {
-        **settings.outcome(),
-        "dataset": dataset.name,
-        "data_fingerprint": dataset.fingerprint,
-        "retrained": fingerprint(architecture),
-    }
-
-
-def _tell(folder: Path, test: float, validation: float | None) -> None:
-    if validation is not None:
-        print(f"validation accuracy  {percent(validation)} %")
-    print(f"test accuracy        {percent(test)} %")
-    print(f"run folder           {folder}")
 
 
 if __name__ == "__main__":

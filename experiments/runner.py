@@ -26,11 +26,7 @@ def main(name: DatasetName, argv: Sequence[str] | None = None) -> None:
 
 
 def search(settings: Settings) -> SearchResult:
-    """Loads the data, prepares the teacher and searches, with progress on the screen.
-
-    Raises:
-        EigenError, Interrupted.
-    """
+    """Loads the data, prepares the teacher and searches, with progress shown; raises EigenError, Interrupted."""
     dataset = load_dataset(settings.data)
     config, machine = settings.search_config(), settings.machine
     # Before the teacher, which may take days.

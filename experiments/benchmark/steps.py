@@ -1,7 +1,4 @@
-"""Training steps of three networks and the parts of a step, ours beside PyTorch's; compilation; mimicry.
-
-The parts show what a step could cost at least.
-"""
+"""Training steps, and the parts that show what one could cost at least, beside PyTorch's; compilation; mimicry."""
 
 import dataclasses
 import functools
@@ -105,7 +102,7 @@ class Way(NamedTuple):
     prepare: Prepare
     dtype: ComputeDtype
     steps: int  # in a call of what is prepared
-    single: str = ""  # the way that calls for each step, where this one takes many in one program
+    single: str = ""  # the way before it that calls for each step, where this one takes many in one program
 
 
 def ways(architecture: Architecture) -> dict[str, Way]:
@@ -133,17 +130,18 @@ def measure_network(
     found = ways(architecture)
     works = {way: _left_out if plan.quick and _is_slow(name, way) else each.prepare for way, each in found.items()}
     units, what = {way: each.steps for way, each in found.items()}, describe(name, architecture)
-    compared = compare(works, plan, group=GROUP, what=what, units=units, tells_first=True, times_pytorch=REFERENCE)
-    rows = {row.method: row for row in compared}
-    times = {way: row.values["ms"] for way, row in rows.items() if not row.note}
-    for way, ms in times.items():
-        images = 1e3 * ours.CONFIG.batch_size / ms
-        flops = networks.training_flops(architecture) * images
-        values = {**rows[way].values, "images_per_second": images, "share_of_peak": flops / peak[found[way].dtype]}
-        if found[way].single in times:
-            values["times_single"] = ms / times[found[way].single]
-        rows[way] = dataclasses.replace(rows[way], values=values)
-    yield from rows.values()
+    times: dict[str, float] = {}
+    for row in compare(works, plan, group=GROUP, what=what, units=units, tells_first=True, times_pytorch=REFERENCE):
+        if not row.note:
+            way, ms = found[row.method], row.values["ms"]
+            times[row.method] = ms
+            images = 1e3 * ours.CONFIG.batch_size / ms
+            share = networks.training_flops(architecture) * images / peak[way.dtype]
+            values = {**row.values, "images_per_second": images, "share_of_peak": share}
+            if way.single in times:
+                values["times_single"] = ms / times[way.single]
+            row = dataclasses.replace(row, values=values)
+        yield row
 
 
 def _is_slow(name: str, way: str) -> bool:
