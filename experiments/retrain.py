@@ -33,12 +33,12 @@ from eigen_jax.search import (
 from eigen_jax.training import DivergedError
 from experiments.command_line import parse, read_path
 from experiments.commands import command, held_off, make_console
-from experiments.mimicry import prepare_teacher
 from experiments.networks import check_takes
 from experiments.presets import PRESETS
 from experiments.process import configure
 from experiments.progress import TrainingBar, percent
 from experiments.settings import Settings, SettingsError
+from experiments.teacher import prepare_teacher
 
 _ABOUT = (__doc__ or "").partition("\n")[0]
 _PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"

@@ -9,10 +9,10 @@ from eigen_jax.search import BarrenSearchError, SearchResult, check_data, check_
 from experiments.command_line import parse
 from experiments.commands import command, held_off, make_console
 from experiments.executors import open_executor
-from experiments.mimicry import prepare_teacher
 from experiments.process import configure
 from experiments.progress import ConsoleObserver
 from experiments.settings import Settings
+from experiments.teacher import prepare_teacher
 
 
 @command

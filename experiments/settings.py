@@ -12,10 +12,6 @@ from eigen_jax.search import SearchConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
 
-ExecutorKind = Literal["inline", "processes", "ray"]
-TeacherKind = Literal["cache", "live", "none"]
-TeacherViews = Literal["all", "center"]
-
 
 class SettingsError(EigenError):
     """What a command line asks for does not exist or cannot be; the message names it as the command line does."""
@@ -25,7 +21,7 @@ class SettingsError(EigenError):
 class Machine(Config):
     """How the machine is used. The outcome of a run does not depend on it, but for rounding and time limits."""
 
-    executor: ExecutorKind = setting(
+    executor: Literal["inline", "processes", "ray"] = setting(
         "processes",
         "where individuals are trained; processes: in worker processes of this machine, so that one that crashes"
         " takes nothing along; inline: in this process; ray: on a Ray cluster (an extra), which must see the run"
@@ -67,13 +63,13 @@ class Settings(Config):
     run_dir: Path = setting(
         Path("runs/search"), "run folder: record, checkpoints, the network found; continued if it exists"
     )
-    teacher: TeacherKind = setting(
+    teacher: Literal["cache", "live", "none"] = setting(
         "cache",
         "cache: mimic logits computed once for every view of every image; live: ask the teacher at every step; none:"
         " no mimicry",
         paper="mimicry",
     )
-    teacher_views: TeacherViews = setting(
+    teacher_views: Literal["all", "center"] = setting(
         "all",
         "views of an image that the cache holds; all: the very crop that the student sees; center: the centre crop"
         " stands for all, flipped like the student's",

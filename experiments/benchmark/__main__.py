@@ -15,8 +15,7 @@ from eigen_jax.store.records import write_json
 from experiments import benchmark
 from experiments.benchmark.evolution import measure_evolution
 from experiments.benchmark.measuring import Plan, Progress, Row, table
-from experiments.benchmark.memory import measure_memory
-from experiments.benchmark.searches import measure_folder, measure_search, measure_workers
+from experiments.benchmark.searches import measure_folder, measure_memory, measure_search, measure_workers
 from experiments.benchmark.steps import measure_compilation, measure_mimicry, measure_parts, measure_steps
 from experiments.command_line import Parser, absolute_path, positive
 from experiments.commands import INTERRUPTED, command, show

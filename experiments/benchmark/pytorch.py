@@ -1,4 +1,4 @@
-"""What ours is measured against, written as a PyTorch user would; needs PyTorch.
+"""What `ours` is measured against, by the same names, written as a PyTorch user would; needs PyTorch.
 
 Dimension letters: B images, C x H x W their maps (in memory H, W, C: channels last), K classes.
 """
@@ -68,13 +68,11 @@ def training_steps(architecture: Architecture, dtype: ComputeDtype, steps: int, 
 
 
 def product(size: int, dtype: ComputeDtype) -> Work:
-    """A product of two matrices."""
     factor = torch.randn(size, size, device=_device()).to(getattr(torch, dtype))
     return _waited(lambda: torch.matmul(factor, factor))
 
 
 def convolution(alone: Architecture, part: str, batch: int, dtype: ComputeDtype) -> Work:
-    """One of `steps.PASSES`, of a network of one convolution."""
     module: Any = nn.Sequential(*_same_conv(alone.layers[0], alone.input_shape))
     module = module.to(_device(), getattr(torch, dtype), memory_format=torch.channels_last)
     x = _noise((batch, *alone.input_shape), dtype)
@@ -88,12 +86,10 @@ def convolution(alone: Architecture, part: str, batch: int, dtype: ComputeDtype)
 
 
 def norm(shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
-    """Batch normalisation and ReLU, forward and backward."""
     return _forward_and_backward(nn.Sequential(nn.BatchNorm2d(shape[-1]), nn.ReLU()).to(_device()), shape, dtype)
 
 
 def pool(shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
-    """Max pooling, forward and backward."""
     return _forward_and_backward(nn.MaxPool2d(2, ceil_mode=True), shape, dtype)
 
 
