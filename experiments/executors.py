@@ -1,14 +1,12 @@
 """Where the individuals of a search are trained, as its settings say, and what their workers get of this machine."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 
 import jax
 
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
-from eigen_jax.executor import Executor, InlineExecutor, PoolExecutor, ProcessWorkers
+from eigen_jax.executor import InlineExecutor, PoolExecutor, ProcessWorkers
 from eigen_jax.executor.interface import Workers
 from eigen_jax.store.locks import ShouldStop
 from eigen_jax.training import Teacher
@@ -22,19 +20,16 @@ _DRIVER_SHARE = 0.1  # of a device's memory, which workers that share it leave t
 _MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # of which one may be set
 
 
-@contextlib.contextmanager
 def open_executor(
     settings: Settings, dataset: Dataset, teacher: Teacher | None, should_stop: ShouldStop
-) -> Iterator[Executor]:
-    """Yields the executor that settings ask for, and ends its workers.
+) -> InlineExecutor | PoolExecutor:
+    """The executor that settings ask for; used as a context manager, which ends its workers.
 
     Raises ConfigError or ExecutorError where the machine or the cluster does not have what they ask for.
     """
     machine = settings.machine
     if machine.executor == "inline":
-        with InlineExecutor(dataset, teacher=teacher, should_stop=should_stop) as inline:
-            yield inline
-        return
+        return InlineExecutor(dataset, teacher=teacher, should_stop=should_stop)
     workers: Workers
     if machine.executor == "ray":
         # An extra, imported where it is asked for.
@@ -51,8 +46,7 @@ def open_executor(
         )
     else:
         workers = ProcessWorkers(dataset, teacher=teacher, environments=worker_environments(settings))
-    with PoolExecutor(workers, should_stop=should_stop) as executor:
-        yield executor
+    return PoolExecutor(workers, should_stop=should_stop)
 
 
 def worker_environments(settings: Settings) -> list[dict[str, str]]:

@@ -101,9 +101,7 @@ def prepare_teacher(
 def train_teacher(settings: Settings, dataset: Dataset, console: Console, should_stop: ShouldStop = never) -> Ensemble:
     """Trains the teacher, or finds it, with progress on the screen.
 
-    Raises:
-        StoppedError: it was asked to stop, and is saved.
-        ConfigError, TeacherError: it cannot be made or read, or its folder belongs to another one.
+    Raises StoppedError where it was asked to stop, and is saved; ConfigError or TeacherError where it cannot be made.
     """
     with TeacherConsole(console) as observer:
         return train_ensemble(

@@ -81,13 +81,10 @@ class Timing(NamedTuple):
 
 
 def interleave(works: Mapping[str, Prepare], plan: Plan) -> dict[str, Timing | str]:
-    """Times works in turns, so that what else happens on the machine happens to all of them.
+    """Times works in turns, so that what else happens on the machine happens to all; or says why there is no timing.
 
     A work for which `plan.rounds` calls take too long is called in some of the rounds only, at even
     distances, and at least once.
-
-    Returns:
-        By name, the timing, or why there is none.
     """
     ready: dict[str, tuple[Work, list[float]]] = {}
     results: dict[str, Timing | str] = {}

@@ -82,9 +82,7 @@ def measure_search(plan: Plan, progress: Progress) -> Iterator[Row]:
 def measure_folder(folder: Path) -> Row:
     """The same of a finished run, which records no wall time: told by the times of its files, pauses counted.
 
-    Raises:
-        LineageError: the folder has no record of a run, or a damaged one.
-        RunFolderError: the run has not finished, or its files are copies that tell no times.
+    Raises LineageError or RunFolderError where it has not finished, is damaged, or a copy that tells no times.
     """
     record, settings = folder / "lineage.jsonl", folder / "settings.json"
     individuals = lineage.read(record)
@@ -172,8 +170,7 @@ def measure_memory(plan: Plan, progress: Progress) -> Iterator[Row]:
 def train_networks(count: int) -> tuple[float, float]:
     """Trains networks one after another, as a search does; gives the MiB in use after `EARLY` of them, and after all.
 
-    Raises:
-        NotMeasured: this system does not tell a process its memory, or a network fails.
+    Raises NotMeasured where this system does not tell a process its memory, or a network fails.
     """
     memory = [_resident_mib()]  # after none, one, two networks, and so on
     executor = InlineExecutor(noise_dataset(64, _SPEC.input_shape))
