@@ -43,13 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Evaluates the network of the folder that the command line names."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser(prog="python -m experiments.evaluate", description=__doc__, formatter_class=raw)
-    parser.add_argument("run_dir", type=absolute_path, help="folder of a run that has finished")
-    for option, help in (
-        ("--data-dir", "where the data are, if not where they were"),
-        ("--cache-dir", "folder of what is kept between runs"),
-        ("--logits", "write the test images' logits there, as .npy"),
-    ):
-        parser.add_argument(option, type=absolute_path, metavar="PATH", help=help)
+    add = functools.partial(parser.add_argument, type=absolute_path)
+    add("run_dir", help="folder of a run that has finished")
+    add("--data-dir", metavar="PATH", help="where the data are, if not where they were")
+    add("--cache-dir", metavar="PATH", help="folder of what is kept between runs")
+    add("--logits", metavar="PATH", help="write the test images' logits there, as .npy")
     _evaluate(parser.parse_args(argv))
 
 

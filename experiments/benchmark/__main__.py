@@ -49,18 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> Namespace:
     about = (benchmark.__doc__ or "").partition("\n")[0]
     parser = Parser(prog="python -m experiments.benchmark", description=about)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter measurements: two minutes on two cores")
-    parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of {', '.join(GROUPS)} [all]")
-    parser.add_argument(
-        "--memory", type=positive, metavar="N", help="different networks for the memory [300; none with --quick]"
-    )
-    parser.add_argument("--json", type=absolute_path, metavar="FILE", help="write the numbers to FILE, too")
-    parser.add_argument(
-        "--search",
-        type=absolute_path,
-        metavar="RUN_DIR",
-        help="measure nothing; show how much of a finished run was training",
-    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="fewer and shorter measurements: two minutes on two cores")
+    add("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of {', '.join(GROUPS)} [all]")
+    add("--memory", type=positive, metavar="N", help="different networks for the memory [300; none with --quick]")
+    add("--json", type=absolute_path, metavar="FILE", help="write the numbers to FILE, too")
+    search = "measure nothing; show how much of a finished run was training"
+    add("--search", type=absolute_path, metavar="RUN_DIR", help=search)
     arguments = parser.parse_args(argv)
     if (path := arguments.json) is not None and not path.parent.is_dir():
         raise SettingsError(f"there is no folder {path.parent} to write {path.name} in; make it")
