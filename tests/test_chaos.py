@@ -26,7 +26,7 @@ from experiments.chaos.__main__ import DIFFERENT, digits_command, table
 from experiments.chaos.campaign import Disturbance
 from experiments.chaos.folders import Phase, compare_individuals, first_difference, phase_of, temporary_files
 from experiments.chaos.processes import Child, Process, has_proc
-from experiments.runner import BAD_INPUT, INTERRUPTED
+from experiments.commands import BAD_INPUT, INTERRUPTED
 
 needs_proc = pytest.mark.skipif(not has_proc(), reason="this system has no /proc/<pid>/task/*/children")
 

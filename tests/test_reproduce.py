@@ -28,13 +28,13 @@ from paper_runs import (
 from eigen_jax.data.types import DatasetName
 from eigen_jax.report import NOT_COMPARABLE, NOTHING
 from experiments import reproduce
+from experiments.commands import INTERRUPTED
 from experiments.presets import PRESETS
 from experiments.reproduce.command import EXPERIMENTS, read_names
 from experiments.reproduce.request import digest, read_request
 from experiments.reproduce.runs import Choice, Run
 from experiments.reproduce.study import RunMaker, Study
 from experiments.reproduce.tables import published
-from experiments.runner import INTERRUPTED
 
 no_global_settings = pytest.fixture(leave_paper_alone, autouse=True)
 

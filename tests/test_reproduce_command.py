@@ -32,11 +32,11 @@ from paper_runs import (
 from eigen_jax.report import NOT_MEASURED, NOTHING, to_csv
 from eigen_jax.report.figures import PANELS
 from experiments import reproduce
+from experiments.commands import BAD_INPUT
 from experiments.reproduce.command import main, read_names
 from experiments.reproduce.folders import DataFacts
 from experiments.reproduce.study import Study
 from experiments.reproduce.tables import table_of_systems
-from experiments.runner import BAD_INPUT
 
 no_global_settings = pytest.fixture(leave_paper_alone, autouse=True)
 WHOLE = DataFacts(fingerprint="f", train=45_000, validation=5_000, test=10_000)

@@ -15,8 +15,8 @@ from experiments.chaos.campaign import NOUNS, Campaign, DifferentError, Disturba
 from experiments.chaos.folders import RUN, TEACHER, Phase
 from experiments.chaos.processes import has_proc
 from experiments.command_line import Parser, absolute_path, positive
+from experiments.commands import INTERRUPTED, run_command
 from experiments.machine import heading
-from experiments.runner import INTERRUPTED, run_command
 from experiments.settings import SettingsError
 
 DIFFERENT = 1  # exit code

@@ -12,6 +12,8 @@ from eigen_jax.report import ReportError, Table, to_markdown
 from eigen_jax.store.run_files import RunFolderError
 from experiments import reproduce
 from experiments.command_line import did_you_mean
+from experiments.commands import run_command
+from experiments.process import configure
 from experiments.reproduce import figures, tables
 from experiments.reproduce.figures import Picture
 from experiments.reproduce.folders import DataFacts
@@ -20,7 +22,7 @@ from experiments.reproduce.request import Request, read_request
 from experiments.reproduce.runs import Choice, Run, check_together, distinct, state, unfinished
 from experiments.reproduce.study import RunMaker, Study, describe_runs
 from experiments.retrain import retrain
-from experiments.runner import configure, run_command, search
+from experiments.runner import search
 from experiments.settings import Settings, SettingsError
 
 
