@@ -73,7 +73,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     check_devices_are_there()  # before the weights are put there
     architecture, variables = load_network(run_dir)
     run, config = _read_settings(run_dir, arguments)
-    configure(Settings(data=config))
+    configure(Settings(run_dir=run_dir, data=config))
     dataset = load_dataset(config)
     if dataset.fingerprint != run.data_fingerprint:
         raise RunFolderError(
