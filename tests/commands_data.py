@@ -22,7 +22,7 @@ from eigen_jax.architecture import Architecture, Layer, to_json
 from eigen_jax.builder import Network
 from eigen_jax.lineage import Individual
 from experiments import evaluate, retrain, runner, teacher
-from experiments.reproduce import command as reproduce_command
+from experiments.reproduce import __main__ as reproduce_command
 from experiments.runner import BAD_INPUT
 from experiments.settings import FLAGS, Settings
 
@@ -115,6 +115,7 @@ def train(folder: Path, *argv: str, architecture: Architecture = NETWORK) -> int
 def ran(monkeypatch, module: str, *argv: str) -> object:
     """The exit code of `python -m experiments.<module>`, in this process."""
     monkeypatch.setattr(sys, "argv", [module, *argv])
+    monkeypatch.delitem(sys.modules, f"experiments.{module}.__main__", raising=False)  # which a test may have imported
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(f"experiments.{module}", run_name="__main__")
     return ended.value.code

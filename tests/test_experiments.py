@@ -43,7 +43,7 @@ from experiments import describe, evaluate, retrain, runner, teacher
 from experiments.benchmark import __main__ as benchmark
 from experiments.compilation_cache import environment, keep_compiled
 from experiments.executors import worker_environments
-from experiments.reproduce import command as reproduce_command
+from experiments.reproduce import __main__ as reproduce_command
 from experiments.runner import BAD_INPUT, INTERRUPTED, configure, main, run_command
 from experiments.settings import Machine, Settings, flag_of
 

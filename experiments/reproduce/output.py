@@ -11,8 +11,7 @@ from eigen_jax.report.files import write_text
 from eigen_jax.store.files import told_as
 from experiments.reproduce.figures import Picture
 from experiments.reproduce.request import Request
-from experiments.reproduce.runs import Run, Search
-from experiments.reproduce.study import Study
+from experiments.reproduce.runs import Run, Search, Study
 from experiments.settings import SettingsError
 
 _NOT_NOTED = "not noted"
