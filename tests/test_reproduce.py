@@ -95,8 +95,7 @@ def test_runs_differ_from_the_base_run_in_what_they_are_for_alone(tmp_path):
     none = ("max_secondary_generations", "max_duplication_generations", "saturation_gain", "final_steps")
     expected = dict.fromkeys(none, 0) | {"primary_steps": 10, "max_primary_generations": 4}
     assert changes(small.settings.outcome()) == expected
-    (with_mimicry,) = study.retrainings(Choice.FOUND, mimicry=True)
-    (without,) = study.retrainings(Choice.FOUND, mimicry=False)
+    without, with_mimicry = study.retrainings(Choice.FOUND, mimicry=(False, True))
     assert with_mimicry.settings is without.settings is None
     FakeMakers().search(base.settings)
     assert with_mimicry.network == without.network == PARENT
@@ -153,7 +152,7 @@ def test_an_interrupted_command_goes_on(tmp_path, capsys):
 
 def test_the_time_left_is_that_of_the_runs_before(tmp_path, capsys, monkeypatch):
     study = study_of("--runs-dir", str(tmp_path), *SEEDS)
-    needed: list[Run] = [*study.eigen, *study.retrainings(Choice.FOUND, mimicry=True)]
+    needed: list[Run] = [*study.eigen, *study.retrainings(Choice.FOUND)]
     fake = FakeMakers()
 
     def clock() -> float:
@@ -161,7 +160,7 @@ def test_the_time_left_is_that_of_the_runs_before(tmp_path, capsys, monkeypatch)
 
     monkeypatch.setattr(command, "search", fake.search)
     monkeypatch.setattr(command, "retrain", fake.train)
-    RunMaker(study=study, needed=needed, clock=clock).make(needed)
+    RunMaker(needed, None, clock).make(needed)
     lines = capsys.readouterr().out.split("\n\n")
     heads = [line.strip().partition(": ")[0] + " (" + line.strip().partition(" (")[2] for line in lines]
     assert heads == [

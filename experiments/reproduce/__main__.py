@@ -5,7 +5,7 @@ import inspect
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from eigen_jax.data import load_dataset
@@ -39,14 +39,9 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "table1": Experiment(tables.table1, lambda study: study.eigen),
     "table2": Experiment(tables.table2, lambda study: study.eigen),
     "table5": Experiment(
-        tables.table5,
-        lambda study: (
-            *study.eigen,
-            *study.retrainings(Choice.FOUND, mimicry=False),
-            *study.retrainings(Choice.FOUND, mimicry=True),
-        ),
+        tables.table5, lambda study: (*study.eigen, *study.retrainings(Choice.FOUND, mimicry=(False, True)))
     ),
-    "table4": Experiment(tables.table4, lambda study: (*study.eigen, *study.retrainings(*Choice, mimicry=True))),
+    "table4": Experiment(tables.table4, lambda study: (*study.eigen, *study.retrainings(*Choice))),
     "table3": Experiment(tables.table3, lambda study: (*study.eigen, *study.plain)),
     "figure3": Experiment(figures.figure3, lambda study: tuple(itertools.chain(*study.step_sizes.values()))),
 }
@@ -95,20 +90,17 @@ def make(request: Request, names: Sequence[str]) -> None:
             show what these tell of, such as a duplicate where none was bred; all others are made before.
         EigenError, Interrupted.
     """
-    study = Study(request=request)
-    if not request.draw_only:
-        study.data = DataFacts.of(load_dataset(request.settings.data))
+    study = Study(request, None if request.draw_only else DataFacts.of(load_dataset(request.settings.data)))
     runs_of = {name: EXPERIMENTS[name].runs(study) for name in names}
     for name, runs in runs_of.items():
         check_keeps_more(name, request=request, runs=runs)
     needed = distinct(itertools.chain(*runs_of.values()))
-    for line in describe_runs(needed):
-        print(line, flush=True)
+    _announce(needed)
     # Before any other is made.
     finished = [run for run in needed if state(run) == "finished"]
     check_together(finished, study.data)
     study.data = study.data or next((run.origin.data for run in finished if run.origin.data), None)
-    maker = RunMaker(study=study, needed=needed)
+    maker = RunMaker(needed, study.data)
     failures, untold = [], []
     for name, runs in runs_of.items():
         if request.draw_only and unfinished(runs):
@@ -179,27 +171,27 @@ def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
                 )
 
 
-def describe_runs(runs: Sequence[Run]) -> Iterator[str]:
+def _announce(runs: Sequence[Run]) -> None:
     """Says which runs are needed and which of them exist, a line each."""
     states = [state(run) for run in runs]
     counts = ", ".join(f"{states.count(each)} {each}" for each in ("finished", "begun", "missing"))
     # Two trainings may turn out to be of one network.
     at_most = "At most " if any(run.folder is None for run in runs) else ""
-    yield f"{at_most}{len(runs)} runs are needed: {counts}"
+    print(f"{at_most}{len(runs)} runs are needed: {counts}")
     for run, own in zip(runs, states, strict=True):
         where = str(run.folder)
         if isinstance(run, Retraining) and run.folder is None:
             waits = own == "missing"
             where = f"once {run.search.label} has ended" if waits else f"{run.search.label} has no such network"
-        yield f"  {own:<10}  {run.label:<64}  {where}"
+        print(f"  {own:<10}  {run.label:<64}  {where}", flush=True)
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass
 class RunMaker:
     """Makes runs that have not finished, one after another, and says before each how far all of them are."""
 
-    study: Study
     needed: Sequence[Run]  # all that are to be made in the end, distinct
+    data: DataFacts | None  # of all of them
     clock: Callable[[], float] = time.monotonic  # seconds from any fixed time on
 
     def __post_init__(self) -> None:
@@ -218,7 +210,7 @@ class RunMaker:
                 search(run.settings)
             elif run.network and (cause := retrain(run.settings, run.network)):
                 print(f"{run.label}: the training diverged ({cause})", flush=True)
-            note_machine(run.settings.run_dir, self.study.data)
+            note_machine(run.settings.run_dir, self.data)
             self.took[type(run)].append(self.clock() - began)
 
     def _headline(self, run: Run) -> str:

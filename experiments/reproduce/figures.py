@@ -47,7 +47,7 @@ def figure1(study: Study) -> Picture:
         figure=report.draw_architecture(found.architecture, num_classes=classes, title=f"The {drawn}"),
         caption=f"Figure 1: the {drawn}",
         numbers={"": _layers_csv({"found": found.architecture})},
-        notes=(_describe(found, study),),
+        notes=(_describe(found, classes),),
     )
 
 
@@ -69,11 +69,11 @@ def figure2(study: Study) -> Picture:
     assert duplicate.parent is not None, "a duplicate repeats the blocks of an individual"
     parent = report.find_individual(search.individuals, duplicate.parent)
     is_found = duplicate == search.chosen(Choice.FOUND)
-    title = study.request.title
+    title, classes = study.request.title, study.request.settings.data.num_classes
     figure = report.draw_duplication(
         parent.architecture,
         duplicate.architecture,
-        num_classes=study.request.settings.data.num_classes,
+        num_classes=classes,
         repeats=duplicate.repeats,
         title=f"Gene duplication on {title}, seed {search.seed}, blocks repeated {describe_repeats(duplicate)} times:"
         f" {'the network found' if is_found else 'the best duplicate, not the network found'}",
@@ -83,7 +83,7 @@ def figure2(study: Study) -> Picture:
         figure=figure,
         caption=f"Figure 2: a network found on {title} before and after gene duplication, seed {search.seed}",
         numbers={"": _layers_csv({"before": parent.architecture, "after": duplicate.architecture})},
-        notes=(f"Before: {_describe(parent, study)}", f"After: {_describe(duplicate, study)}", f"After is {which}"),
+        notes=(f"Before: {_describe(parent, classes)}", f"After: {_describe(duplicate, classes)}", f"After is {which}"),
         runs=(search,),
     )
 
@@ -188,8 +188,8 @@ def _panels(sizes: Sequence[int]) -> Sequence[Sequence[int]]:
     return PANELS if is_papers and compares else (tuple(sorted(sizes)),)
 
 
-def _describe(individual: Individual, study: Study) -> str:
-    parameters = count_parameters(individual.architecture, num_classes=study.request.settings.data.num_classes)
+def _describe(individual: Individual, classes: int) -> str:
+    parameters = count_parameters(individual.architecture, num_classes=classes)
     repeats = f", blocks repeated {describe_repeats(individual)} times" if individual.repeats else ""
     return (
         f"individual {individual.generation}.{individual.index}, {len(individual.architecture.layers)} layers,"

@@ -9,10 +9,10 @@ is another run's, or a file is damaged.
 import contextlib
 import dataclasses
 import enum
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -46,8 +46,7 @@ class DataFacts:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DataFacts":
-        parts = (dataset.train_images, dataset.validation_images, dataset.test_images)
-        train, validation, test = (part.shape[0] for part in parts)
+        train, validation, test = map(len, (dataset.train_images, dataset.validation_images, dataset.test_images))
         return cls(fingerprint=dataset.fingerprint, train=train, validation=validation, test=test)
 
     def __str__(self) -> str:
@@ -118,12 +117,10 @@ class Search:
 
     @cached_property
     def individuals(self) -> tuple[Individual, ...]:
-        """In the record's order."""
         return report.read_record(self.folder)
 
     @cached_property
     def phases(self) -> tuple[PhaseSummary, ...]:
-        """In the order in which the search went through them."""
         return report.summarise_phases(self.individuals)
 
     def phases_until(self, name: str) -> tuple[PhaseSummary, ...] | None:
@@ -151,11 +148,6 @@ class Search:
         return bests[-1] if bests else None
 
     @property
-    def seconds(self) -> Mapping[str, Any]:
-        """Of the parts of its own: None for a final training that did not take place."""
-        return {"search": self.result.seconds.search, "final training": self.result.seconds.final}
-
-    @property
     def teacher_seconds(self) -> Mapping[str, float | None]:
         """Of the `TEACHER_PARTS` that it needed: None where they were not measured."""
         mimicry, settings, (teacher, logits) = self.result.mimicry, self.settings, TEACHER_PARTS
@@ -171,13 +163,13 @@ class Search:
         return seconds
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Retraining:
     """The training of a network of a search, from scratch, for as long as a search's final training."""
 
-    search: Search
     choice: Choice
     mimicry: bool
+    search: Search
 
     @property
     def seed(self) -> int:
@@ -200,9 +192,8 @@ class Retraining:
             return None
         settings = self.search.settings
         settings = settings if self.mimicry else dataclasses.replace(settings, teacher="none")
-        kind, key = "mimicry" if self.mimicry else "plain", outcome_key(settings)
-        name = f"{settings.data.name}-trained-{fingerprint(self.network)[:12]}-{kind}-seed{self.seed}-{key}"
-        return dataclasses.replace(settings, run_dir=settings.run_dir.with_name(name))
+        slug = f"trained-{fingerprint(self.network)[:12]}-{'mimicry' if self.mimicry else 'plain'}"
+        return _placed(settings, settings.run_dir.parent, slug)
 
     @property
     def folder(self) -> Path | None:
@@ -220,16 +211,11 @@ class Retraining:
         assert self.network is not None
         return read_origin(self.settings, retrained=fingerprint(self.network))
 
-    @property
-    def seconds(self) -> Mapping[str, float | None]:
-        """Of the parts of its own."""
-        return {"training again": self.result.seconds.final}
-
 
 Run = Search | Retraining
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass
 class Study:
     """The runs of a request; nothing is read or made before it is asked for."""
 
@@ -274,17 +260,16 @@ class Study:
             searches[size] = self._searches(changed, what=f"step size {size}", slug=f"steps{size}")
         return searches
 
-    def retrainings(self, *choices: Choice, mimicry: bool) -> tuple[Retraining, ...]:
-        """Trainings of the chosen networks of each of EIGEN's searches."""
-        return tuple(Retraining(search=own, choice=each, mimicry=mimicry) for each in choices for own in self.eigen)
+    def retrainings(self, *choices: Choice, mimicry: Sequence[bool] = (True,)) -> tuple[Retraining, ...]:
+        """Trainings of the chosen networks of each of EIGEN's searches, with mimicry, without, or both."""
+        return tuple(itertools.starmap(Retraining, itertools.product(choices, mimicry, self.eigen)))
 
     def _searches(self, common: Settings, *, what: str, slug: str) -> tuple[Search, ...]:
         """A search a seed; `slug` stands for `what` in the names of folders."""
         request, searches = self.request, []
         for seed in request.seeds:
             settings = dataclasses.replace(common, search=dataclasses.replace(common.search, seed=seed))
-            name = f"{settings.data.name}-{request.preset}-{slug}-seed{seed}-{outcome_key(settings)}"
-            settings = dataclasses.replace(settings, run_dir=request.runs_dir / name)
+            settings = _placed(settings, request.runs_dir, f"{request.preset}-{slug}")
             searches.append(Search(label=f"{what}, seed {seed}", settings=settings))
         return tuple(searches)
 
@@ -294,11 +279,15 @@ def describe_repeats(duplicate: Individual) -> str:
     return "-".join(map(str, duplicate.repeats or ()))
 
 
-def outcome_key(settings: Settings) -> str:
-    """Tells apart runs of different outcome, but for the data and a trained teacher: `check_together` tells those."""
+def _placed(settings: Settings, runs_dir: Path, slug: str) -> Settings:
+    """The settings with their run's folder, whose name tells apart runs of different outcome.
+
+    But for the data and a trained teacher: those show when what the runs left is told of together.
+    """
     logits = None if settings.teacher == "none" else settings.teacher_logits
     given = {"dataset": settings.data.name, "teacher_logits": logits and logits.absolute()}
-    return digest({**given, **settings.outcome()})
+    name = f"{settings.data.name}-{slug}-seed{settings.search.seed}-{digest({**given, **settings.outcome()})}"
+    return dataclasses.replace(settings, run_dir=runs_dir / name)
 
 
 def is_finished(folder: Path) -> bool:

@@ -14,11 +14,8 @@ from eigen_jax.report import NOT_MEASURED, NOTHING, Cell, Column, Table, Unit
 from eigen_jax.store.run_files import RunResult
 from experiments.reproduce.runs import TEACHER_PARTS, Choice, Retraining, Search, Study, describe_repeats
 
-S = TypeVar("S")
 T = TypeVar("T")
 Values = Mapping[int, float | None]  # seed to number; None where the seed has none
-
-_HOUR = 3_600.0
 
 
 class Published(NamedTuple):
@@ -31,7 +28,7 @@ class Published(NamedTuple):
 
 # By the table of the paper and the row of ours that it stands beside: on CIFAR-10 and on CIFAR-100.
 _ROWS = {
-    ("table1", "EIGEN"): (Published(0.946, 2.6e6, 48 * _HOUR), Published(0.781, 11.8e6, 120 * _HOUR)),
+    ("table1", "EIGEN"): (Published(0.946, 2.6e6, 48 * 3_600.0), Published(0.781, 11.8e6, 120 * 3_600.0)),
     ("table2", "primary alone"): (Published(93.3 / 100), Published(74.7 / 100)),
     ("table2", "primary and secondary"): (Published(93.7 / 100), Published(76.9 / 100)),
     # Both without gene duplication.
@@ -62,7 +59,7 @@ def describe_published(table: str) -> str:
 def _describe(row: Published) -> str:
     parts = [None if row.test_accuracy is None else f"{100 * row.test_accuracy:.1f} %"]
     parts.append(None if row.parameters is None else f"{row.parameters / 1e6:.1f} M parameters")
-    parts.append(None if row.seconds is None else f"{row.seconds / _HOUR:.0f} hours of a P100")
+    parts.append(None if row.seconds is None else f"{row.seconds / 3_600:.0f} hours of a P100")
     return ", ".join(filter(None, parts))
 
 
@@ -86,9 +83,10 @@ def table1(study: Study, systems: Mapping[str, Sequence[Search]] | None = None) 
     rows: Rows = {}
     systems = systems or {"EIGEN": study.eigen}
     for name, searches in systems.items():
+        results = _results(searches)
         rows[name] = [
             Entry("data set", Unit.TEXT, study.request.title),
-            Entry("test accuracy", Unit.ACCURACY, _results(searches, lambda result: result.test_accuracy)),
+            Entry("test accuracy", Unit.ACCURACY, _each(results, lambda result: result.test_accuracy)),
             _parameters(_chosen(searches, Choice.FOUND)),
             *_compute(searches),
             *_paper(study, "table1", name, columns=3),
@@ -114,7 +112,7 @@ def table2(study: Study) -> Table:
         best = _each(until, lambda phases: phases[-1].best)
         rows[title] = [
             Entry("validation accuracy", Unit.ACCURACY, _each(best, lambda network: network.t3.fitness)),
-            *_compared("test accuracy", _tests(best)),
+            *_compared("test accuracy", _each(best, lambda network: network.test_accuracy)),
             _parameters(best),
             Entry("networks trained", Unit.COUNT, _each(until, lambda phases: sum(each.trained for each in phases))),
             Entry("compute", Unit.SECONDS, _each(until, lambda phases: sum(each.seconds for each in phases))),
@@ -137,16 +135,16 @@ def table3(study: Study) -> Table:
     """
     rows: Rows = {}
     for title, searches in (("without mimicry", study.plain), ("with mimicry", study.eigen)):
-        before = _tests(_chosen(searches, Choice.BEFORE_DUPLICATION))
-        searched = _results(searches, lambda result: result.search_test_accuracy)
-        test = _results(searches, lambda result: result.test_accuracy)
+        results, before = _results(searches), _chosen(searches, Choice.BEFORE_DUPLICATION)
+        earlier = _each(before, lambda network: network.test_accuracy)
+        searched = _each(results, lambda result: result.search_test_accuracy)
         rows[title] = [
-            Entry("validation accuracy", Unit.ACCURACY, _results(searches, lambda result: result.validation_accuracy)),
-            Entry("test accuracy before duplication, weights of the search", Unit.ACCURACY, before),
+            Entry("validation accuracy", Unit.ACCURACY, _each(results, lambda result: result.validation_accuracy)),
+            Entry("test accuracy before duplication, weights of the search", Unit.ACCURACY, earlier),
             Entry("test accuracy, weights of the search", Unit.ACCURACY, searched),
-            *_compared("test accuracy, final training", test),
+            *_compared("test accuracy, final training", _each(results, lambda result: result.test_accuracy)),
             _parameters(_chosen(searches, Choice.FOUND)),
-            Entry("networks trained", Unit.COUNT, _results(searches, lambda result: result.trained)),
+            Entry("networks trained", Unit.COUNT, _each(results, lambda result: result.trained)),
             *_compute(searches),
             *_paper(study, "table3", title),
         ]
@@ -169,18 +167,18 @@ def table4(study: Study) -> Table:
     Cost: the searches of Table 1, and up to two final trainings a seed.
     """
     rows: Rows = {}
-    trainings: list[Retraining | None] = []
-    for title, choice in (
-        ("without duplication", Choice.BEFORE_DUPLICATION),
-        ("the best duplicate", Choice.BEST_DUPLICATE),
-        ("with duplication", Choice.FOUND),
-    ):
-        networks, again = _chosen(study.eigen, choice), _retrained(study, choice, mimicry=True)
-        trainings += again.values()
+    choices = {
+        "without duplication": Choice.BEFORE_DUPLICATION,
+        "the best duplicate": Choice.BEST_DUPLICATE,
+        "with duplication": Choice.FOUND,
+    }
+    for title, choice in choices.items():
+        networks, again = _chosen(study.eigen, choice), _trained_again(study, choice, mimicry=True)
+        searched = _each(networks, lambda network: network.test_accuracy)
         rows[title] = [
             Entry("validation accuracy", Unit.ACCURACY, _each(networks, lambda network: network.t3.fitness)),
-            Entry("test accuracy, weights of the search", Unit.ACCURACY, _tests(networks)),
-            *_compared("test accuracy, trained again", _each(again, lambda training: training.result.test_accuracy)),
+            Entry("test accuracy, weights of the search", Unit.ACCURACY, searched),
+            *_compared("test accuracy, trained again", _each(again, lambda result: result.test_accuracy)),
             _parameters(networks),
             Entry("layers", Unit.COUNT, _each(networks, lambda network: len(network.architecture.layers))),
             *_paper(study, "table4", title, columns=2),
@@ -190,7 +188,7 @@ def table4(study: Study) -> Table:
         "Trained again: from scratch with mimicry, as long as the final training of a search; gained: by that.",
         _TRAINED_AGAIN_NOTE,
         *map(_describe_duplicates, study.eigen),
-        *_failure_notes(trainings),
+        *_failure_notes(study.retrainings(*choices.values())),
     )
     return _table(f"Table 4: with and without gene duplication on {study.request.title}", "network", rows, notes)
 
@@ -203,22 +201,20 @@ def table5(study: Study) -> Table:
     Cost: the searches of Table 1, and two final trainings a seed.
     """
     rows: Rows = {}
-    trainings: list[Retraining | None] = []
     for title, mimicry in (("without mimicry", False), ("with mimicry", True)):
-        again = _retrained(study, Choice.FOUND, mimicry=mimicry)
-        trainings += again.values()
-        validation = _each(again, lambda training: training.result.final_validation_accuracy)
+        again = _trained_again(study, Choice.FOUND, mimicry=mimicry)
+        validation = _each(again, lambda result: result.final_validation_accuracy)
         rows[title] = [
             Entry("validation accuracy", Unit.ACCURACY, validation),
-            *_compared("test accuracy", _each(again, lambda training: training.result.test_accuracy)),
+            *_compared("test accuracy", _each(again, lambda result: result.test_accuracy)),
             _parameters(_chosen(study.eigen, Choice.FOUND)),
-            Entry("training", Unit.SECONDS, _each(again, lambda training: training.result.seconds.final)),
+            Entry("training", Unit.SECONDS, _each(again, lambda result: result.seconds.final)),
             *_paper(study, "table5", title),
         ]
     notes = (
         "One network a seed, that of EIGEN's search, trained twice from the same initial weights.",
         _TRAINED_AGAIN_NOTE,
-        *_failure_notes(trainings),
+        *_failure_notes(study.retrainings(Choice.FOUND, mimicry=(False, True))),
     )
     caption = f"Table 5: the network found, trained with and without mimicry, on {study.request.title}"
     return _table(caption, "training of the network found", rows, notes)
@@ -237,10 +233,9 @@ _TRAINED_AGAIN_NOTE = (
 def _table(caption: str, subject: str, rows: Rows, notes: tuple[str, ...]) -> Table:
     """A table whose first column, under the heading `subject`, holds the rows' titles."""
     first = next(iter(rows.values()))
-    columns = [Column(heading=entry.heading, unit=entry.unit) for entry in first]
     return Table(
         caption=caption,
-        columns=(Column(heading=subject), *columns),
+        columns=(Column(heading=subject), *(Column(heading=each.heading, unit=each.unit) for each in first)),
         rows=tuple((title, *map(_cell, entries, first)) for title, entries in rows.items()),
         notes=notes,
     )
@@ -256,27 +251,21 @@ def _cell(entry: Entry, first: Entry) -> Cell:
     return "" if entry is first else report.gain(entry.value, first.value)
 
 
-def _each(items: Mapping[int, T | None], of: Callable[[T], S | None]) -> dict[int, S | None]:
+def _each(items: Mapping[int, T | None], of: Callable[[T], Any]) -> dict[int, Any]:
     return {seed: None if item is None else of(item) for seed, item in items.items()}
 
 
-def _results(searches: Iterable[Search], number: Callable[[RunResult], Any]) -> Values:
-    """Of searches, in whose results nothing is unset."""
-    return {search.seed: number(search.result) for search in searches}
+def _results(searches: Iterable[Search]) -> dict[int, RunResult | None]:
+    return {search.seed: search.result for search in searches}
 
 
 def _chosen(searches: Iterable[Search], choice: Choice) -> dict[int, Individual | None]:
     return {search.seed: search.chosen(choice) for search in searches}
 
 
-def _retrained(study: Study, choice: Choice, *, mimicry: bool) -> dict[int, Retraining | None]:
-    trainings = study.retrainings(choice, mimicry=mimicry)
-    return {training.seed: training if training.network else None for training in trainings}
-
-
-def _tests(networks: Mapping[int, Individual | None]) -> Values:
-    """Test accuracies with the weights of the search."""
-    return _each(networks, lambda network: network.test_accuracy)
+def _trained_again(study: Study, choice: Choice, *, mimicry: bool) -> dict[int, RunResult | None]:
+    trainings = study.retrainings(choice, mimicry=(mimicry,))
+    return {training.seed: training.result if training.network else None for training in trainings}
 
 
 def _compared(heading: str, accuracies: Values) -> Iterator[Entry]:
@@ -290,12 +279,13 @@ def _parameters(networks: Mapping[int, Individual | None]) -> Entry:
 
 def _compute(searches: Iterable[Search]) -> Iterator[Entry]:
     """Of searches, apart from one another; the work on a teacher was done once, however many runs mimic it."""
-    yield Entry("search", Unit.SECONDS, {search.seed: search.seconds["search"] for search in searches})
+    results = _results(searches)
+    yield Entry("search", Unit.SECONDS, _each(results, lambda result: result.seconds.search))
     for part in TEACHER_PARTS:
         shared = [search.teacher_seconds[part] for search in searches if part in search.teacher_seconds]
         known = (report.Shared(value=seconds) for seconds in shared if seconds is not None)
         yield Entry(part, Unit.SECONDS, next(known, NOT_MEASURED) if shared else NOTHING)
-    final = {search.seed: search.seconds["final training"] for search in searches}
+    final = _each(results, lambda result: result.seconds.final)
     yield Entry("final training", Unit.SECONDS, report.measured(final, absent=NOTHING))
 
 
@@ -319,10 +309,10 @@ def _final_notes(searches: Iterable[Search]) -> Iterator[str]:
             yield f"{search.label}: the final training failed ({cause}), the weights of the search were tested."
 
 
-def _failure_notes(trainings: Iterable[Retraining | None]) -> Iterator[str]:
+def _failure_notes(trainings: Iterable[Retraining]) -> Iterator[str]:
     """Says which trainings have no accuracy, each once."""
-    for training in {each.folder: each for each in trainings if each is not None}.values():
-        if (cause := training.result.final_cause) is not None:
+    for training in {each.folder: each for each in trainings if each.folder}.values():
+        if cause := training.result.final_cause:
             yield f"{training.label}: the training failed ({cause}), so it has no accuracy."
 
 
