@@ -42,11 +42,7 @@ def digits_command(
 
 
 def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] = digits_command) -> int:
-    """Disturbs what `search` gives the command of, compares and prints.
-
-    Returns:
-        The exit code: 0, `DIFFERENT`, or one of `run_command`'s.
-    """
+    """Disturbs what `search` gives the command of, compares and prints; gives 0, `DIFFERENT` or as `run_command`."""
 
     def command() -> int:
         arguments = _parse(argv)
@@ -99,11 +95,10 @@ def _make_folder(path: Path | None) -> Path:
         return Path(tempfile.mkdtemp(prefix="eigen-chaos-"))
     try:
         path.mkdir(parents=True, exist_ok=True)
-        is_empty = not any(path.iterdir())
+        if any(path.iterdir()):
+            raise SettingsError(f"--folder is {path}, which is not empty; choose a new one")
     except OSError as error:
         raise SettingsError(f"--folder is {path}, which cannot be used: {error.strerror}; choose another") from None
-    if not is_empty:
-        raise SettingsError(f"--folder is {path}, which is not empty; choose a new one")
     return path
 
 
@@ -121,9 +116,8 @@ def _disturb(arguments: Namespace, folder: Path, search: Callable[..., list[str]
     campaign.run()
     minutes, seconds = divmod(round(time.monotonic() - began), 60)
     noun, done, runs = NOUNS[campaign.kind], campaign.disturbances, campaign.runs
-    count = f"{len(done)} {noun}s of {'workers' if campaign.victim == 'worker' else 'runs'}"
-    print(f"\n{count} (executor {arguments.executor}), in {minutes} min {seconds} s\n")
-    print(table(done, noun))
+    where = f"{len(done)} {noun}s of {campaign.victim}s (executor {arguments.executor})"
+    print(f"\n{where}, in {minutes} min {seconds} s\n\n{table(done, noun)}")
     print(f"\n{runs} of {runs} lineages equal, and so are the results and the networks")
 
 

@@ -55,19 +55,18 @@ class Child(subprocess.Popen[bytes]):
         """Starts it, adds what it prints to the file `output`, and gives it a terminal of its own if `on_terminal`."""
         self._terminal = _Terminal(output) if on_terminal else None
         self._began = time.monotonic()
-        environment = dict(os.environ)
-        if self._terminal is not None:
+        environment = None
+        if on_terminal:
             command = [sys.executable, "-S", "-c", _ON_TERMINAL, *command]
-            environment["TERM"] = "xterm"
-        with open(output, "ab") if self._terminal is None else self._terminal.theirs as place:
-            stdin = place if on_terminal else subprocess.DEVNULL
+            environment = os.environ | {"TERM": "xterm"}
+        with open(output, "ab") if self._terminal is None else self._terminal.theirs as out:
+            stdin = out if on_terminal else subprocess.DEVNULL
             super().__init__(
-                command, cwd=cwd, env=environment, stdin=stdin, stdout=place, stderr=place, start_new_session=True
+                command, cwd=cwd, env=environment, stdin=stdin, stdout=out, stderr=out, start_new_session=True
             )
 
     @property
     def seconds(self) -> float:
-        """Since its start."""
         return time.monotonic() - self._began
 
     def runs_until(self, condition: Callable[[], bool], timeout: float) -> bool:
@@ -76,16 +75,12 @@ class Child(subprocess.Popen[bytes]):
         while self.poll() is None:
             if condition() or time.monotonic() >= deadline:
                 return True
-            time.sleep(max(0.0, min(_POLL, deadline - time.monotonic())))
+            time.sleep(_POLL)
         return False
 
     def sleeps(self, seconds: float) -> bool:
         """Waits so long, or until the process ends; whether it still runs."""
-        try:
-            self.wait(max(0.0, seconds))
-        except subprocess.TimeoutExpired:
-            return True
-        return False
+        return self.runs_until(lambda: False, seconds)
 
     def end(self) -> bool:
         """Kills it and waits for its end; whether it was this that ended it."""
@@ -93,15 +88,6 @@ class Child(subprocess.Popen[bytes]):
         code = self.wait()
         self.close_terminal()
         return code == -signal.SIGKILL
-
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[bool]:
-        """Stops it meanwhile; yields whether it was there to be stopped."""
-        self.send_signal(signal.SIGSTOP)
-        try:
-            yield self.poll() is None
-        finally:
-            self.send_signal(signal.SIGCONT)
 
     def close_terminal(self) -> None:
         """Closes its terminal, if it has one: it gets SIGHUP, and can neither read nor write there."""
