@@ -139,7 +139,7 @@ class Campaign:
 
     @property
     def cache(self) -> Path:
-        """The cache folder, one for all runs: compiled programs are found again under the very same path only."""
+        """One for all runs: compiled programs are found again under the very same path only."""
         return self.folder / "cache"
 
     def make_folder(self, name: str) -> Path:
@@ -151,7 +151,6 @@ class Campaign:
         return folder
 
     def start(self, folder: Path) -> Child:
-        """Starts a run, or goes on with it."""
         output, on_terminal = folder / _OUTPUT, self.kind == "terminal"
         return Child(self.command(folder, self.cache), cwd=_ROOT, output=output, on_terminal=on_terminal)
 

@@ -5,6 +5,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,6 @@ from typing import NamedTuple
 
 _PROC = Path("/proc")
 _POLL = 0.005  # seconds between two looks
-_LISTEN = 0.02  # seconds between two looks at whether a terminal is to be closed
 # Makes the terminal that a process was given its own, as that of a login is, and becomes the command.
 _ON_TERMINAL = """
 import fcntl, os, signal, sys, termios
@@ -125,28 +125,26 @@ class _Terminal:
     def __init__(self, output: Path) -> None:
         self._ours, theirs = os.openpty()
         self.theirs = os.fdopen(theirs, "r+b", 0)
-        self._is_closing = threading.Event()
+        self._until, self._closing = socket.socketpair()
         self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
         self._reader.start()
 
     def close(self) -> None:
         """Hangs up, once all that was printed is read."""
-        self._is_closing.set()
+        self._closing.close()
         self._reader.join()
 
     def _read(self, output: Path) -> None:
         # It alone closes the terminal: that would have no effect while another thread reads.
-        with open(self._ours, "rb", buffering=0) as terminal, open(output, "ab", buffering=0) as file:
-            while True:
-                is_closing = self._is_closing.is_set()
-                if select.select([terminal], [], [], 0 if is_closing else _LISTEN)[0]:
-                    try:
-                        text = terminal.read(1 << 16)
-                    except OSError:  # the last process that could print has ended
-                        return
-                    file.write(text)
-                elif is_closing:
-                    return
+        # Reading fails when the last process that could print has ended.
+        with (
+            contextlib.suppress(OSError),
+            open(self._ours, "rb", 0) as terminal,
+            open(output, "ab", 0) as file,
+            self._until,
+        ):
+            while self._ours in select.select([self._ours, self._until.fileno()], [], [])[0]:
+                file.write(terminal.read(1 << 16))
 
 
 def has_proc() -> bool:
