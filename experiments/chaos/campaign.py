@@ -32,7 +32,7 @@ _tell = functools.partial(print, flush=True)
 
 
 class DifferentError(Exception):
-    """A run that did not come out as the uninterrupted one; one line."""
+    """A run that failed, did not end, came out otherwise than the uninterrupted one, or left something behind."""
 
 
 class Disturbance(NamedTuple):
@@ -44,7 +44,6 @@ class Disturbance(NamedTuple):
     written: tuple[Path, ...]  # what was being written; empty for nothing
 
     def describe(self, number: int, noun: str) -> str:
-        """The line that tells of it, such as a "kill"."""
         written = f", while {self.written[0].name} was written" if self.written else ""
         return f"{noun} {number:>3}  run {self.run:<3} {self.seconds:6.1f} s  {self.phase}{written}"
 
@@ -59,18 +58,13 @@ class _Reference(NamedTuple):
     last_generation: int | None
 
 
-class Moments:
-    """When to disturb: moments that reach every phase of a run, and the middle of writing files.
+class _Moments:
+    """When to disturb: moments, drawn with a seed, that reach every phase of a run, and the middle of writing files."""
 
-    What it draws is a function of the seed, of the two times and of the calls.
-    """
-
-    def __init__(self, seed: int, *, start_seconds: float, run_seconds: float) -> None:
-        """Takes the seconds that a process needs before it begins to work, and those of a whole run."""
-        self._random = random.Random(seed)
-        self._start = start_seconds
+    def __init__(self, seed: int, reference: _Reference) -> None:
+        self._random, self._start = random.Random(seed), reference.start_seconds
         # A run would be disturbed about six times, if none of its work were lost.
-        self._mean = max(run_seconds - start_seconds, start_seconds) / 6
+        self._mean = max(reference.seconds - self._start, self._start) / 6
         self._was_at_once = False
 
     def draw(self, times: int) -> tuple[float, Literal["nothing", "writing", "turn"]]:
@@ -107,15 +101,11 @@ class Campaign:
     runs: int = 0  # that were begun, the uninterrupted ones apart
 
     def run(self) -> None:
-        """Disturbs as often as is wanted, and lets the last run end.
-
-        Raises:
-            DifferentError: a run failed, did not end, came out otherwise, or left something behind.
-        """
+        """Disturbs as often as is wanted, and lets the last run end; raises DifferentError."""
         # The first one compiles what the others find compiled, so its times say little.
         first, reference = self._uninterrupted("first"), self._uninterrupted("reference")
         self._check_same(first.folder, reference.folder, "the second of two uninterrupted runs")
-        moments = Moments(self.seed, start_seconds=reference.start_seconds, run_seconds=reference.seconds)
+        moments = _Moments(self.seed, reference)
         while len(self.disturbances) < self.times:
             self.runs += 1
             run = _DisturbedRun(self, reference, moments)
@@ -165,7 +155,7 @@ class Campaign:
 class _DisturbedRun:
     """One run, disturbed until it ends by itself; what it raises are `DifferentError`s."""
 
-    def __init__(self, campaign: Campaign, reference: _Reference, moments: Moments) -> None:
+    def __init__(self, campaign: Campaign, reference: _Reference, moments: _Moments) -> None:
         self.campaign, self.reference, self.moments = campaign, reference, moments
         self.name = f"run {campaign.runs}"
         self.folder = campaign.make_folder(f"run-{campaign.runs}")
@@ -200,16 +190,13 @@ class _DisturbedRun:
                 raise DifferentError(f"{self.name} was disturbed {self.disturbed} times, and {waited}")
             return False
         before, phase = self._temporary_files(), self._phase()
-        delay, awaits = self.moments.draw(self.disturbed)
+        delay, event = self.moments.draw(self.disturbed)
 
-        def is_writing() -> bool:
-            return bool(folders.temporary_files(self.folder) - before)
-
-        if awaits == "turn" and not child.runs_until(lambda: self._phase() != phase, patience):
+        if event == "turn" and not child.runs_until(lambda: self._phase() != phase, patience):
             return False
         if not child.sleeps(delay):
             return False
-        if awaits == "writing" and not child.runs_until(is_writing, patience):
+        if event == "writing" and not child.runs_until(lambda: folders.temporary_files(self.folder) - before, patience):
             return False
         seconds = child.seconds
 

@@ -6,7 +6,7 @@ import enum
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from eigen_jax import lineage, load_network
 from eigen_jax.lineage import Individual, without_times
 from eigen_jax.store import checkpoint
 from eigen_jax.store.files import PARTIAL
+from eigen_jax.store.records import changes
 
 RUN, TEACHER = "run", "teacher"  # names in the folder of one run
 COMPILED = "compiled"  # name in the cache folder
 
 _MANIFEST = "manifest.json"  # of a checkpoint, which has its name when all of it is written
-_SHOWN = 60  # characters of a value in a message
 
 
 class Phase(enum.StrEnum):
@@ -39,10 +39,7 @@ class Phase(enum.StrEnum):
 
 
 def phase_of(folder: Path, *, last_generation: int | None = None) -> Phase:
-    """The phase that a run is in, told by what lies on disk; its process may be at work meanwhile.
-
-    Where the number of the last generation is not known, final training is told from its checkpoints alone.
-    """
+    """The phase that a run is in, told by what lies on disk; its process may be at work meanwhile."""
     run, teacher = folder / RUN, folder / TEACHER / "teacher.json"
     if not (run / "settings.json").exists():
         if not teacher.exists():
@@ -53,6 +50,7 @@ def phase_of(folder: Path, *, last_generation: int | None = None) -> Phase:
     name = _read_object(run / "generation.jsonl", line=0).get("phase")
     if name in (Phase.PRIMARY, Phase.SECONDARY, Phase.DUPLICATION):
         return Phase(name)
+    # Where the last generation is not known, final training is told from its checkpoints alone.
     is_last = last_generation is not None and recorded_generation(folder) == last_generation
     return Phase.FINAL if is_last or (run / "final").exists() else Phase.BETWEEN
 
@@ -75,11 +73,8 @@ def _read_object(path: Path, *, line: int | None = None) -> dict[str, Any]:
 def temporary_files(*folders: Path) -> frozenset[tuple[Path, int]]:
     """What lies under hidden or partial names, as writers leave it in the middle of their work.
 
-    Whole checkpoints are not searched, nor compiled programs, which are JAX's to write.
-
-    Returns:
-        The path of each, with the time in ns at which it last changed: one that an earlier process
-        left, and that nobody touched, is equal to what it was before.
+    Each with the time in ns at which it last changed, which tells what an earlier process left from what is being
+    written. Whole checkpoints are not searched, nor compiled programs, which are JAX's to write.
     """
     found = set()
     for place, inner, names in itertools.chain(*map(os.walk, folders)):
@@ -107,7 +102,7 @@ def _differences(reference: Path, other: Path) -> Iterator[str]:
     runs = reference / RUN, other / RUN
     yield from compare_individuals(*(lineage.read(run / "lineage.jsonl") for run in runs))
     results = [json.loads((run / "result.json").read_text()) | {"seconds": None} for run in runs]
-    yield from _compare_values("result.json: ", *results)
+    yield from _changes("result.json", *results)
     yield from _compare_networks(*runs)
     for part in (RUN, TEACHER):
         for path, _ in sorted(temporary_files(other / part)):
@@ -121,23 +116,14 @@ def compare_individuals(expected: tuple[Individual, ...], found: tuple[Individua
     """Yields the differences of two records, times apart."""
     for wanted, got in zip(expected, found, strict=False):
         pair = (dataclasses.asdict(without_times(each)) for each in (wanted, got))
-        yield from _compare_values(f"individual {wanted.generation}.{wanted.index}: ", *pair)
+        yield from _changes(f"individual {wanted.generation}.{wanted.index}", *pair)
     if len(expected) != len(found):
         yield f"the lineage has {len(found)} individuals, and {len(expected)} in the uninterrupted run"
 
 
-def _compare_values(name: str, wanted: Any, got: Any) -> Iterator[str]:
-    if isinstance(wanted, dict) and isinstance(got, dict):
-        separator = "" if name.endswith(": ") else "."
-        for key in sorted(wanted.keys() | got.keys()):
-            yield from _compare_values(f"{name}{separator}{key}", wanted.get(key), got.get(key))
-    elif wanted != got:
-        yield f"{name} is {_show(got)}, and {_show(wanted)} in the uninterrupted run"
-
-
-def _show(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+def _changes(name: str, wanted: Mapping[str, Any], got: Mapping[str, Any]) -> Iterator[str]:
+    for field, (was, now) in changes(wanted, got, sorted(wanted.keys() | got.keys())).items():
+        yield f"{name}: {field} is {now}, and {was} in the uninterrupted run"
 
 
 def _compare_networks(reference: Path, other: Path) -> Iterator[str]:

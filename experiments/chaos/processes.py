@@ -69,7 +69,7 @@ class Child(subprocess.Popen[bytes]):
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
-    def runs_until(self, condition: Callable[[], bool], timeout: float) -> bool:
+    def runs_until(self, condition: Callable[[], object], timeout: float) -> bool:
         """Waits until a condition holds, the time is over, or the process ends; whether it still runs."""
         deadline = time.monotonic() + timeout
         while self.poll() is None:
@@ -133,16 +133,12 @@ class _Terminal:
         """Hangs up, once all that was printed is read."""
         self._closing.close()
         self._reader.join()
+        self._until.close()
 
     def _read(self, output: Path) -> None:
         # It alone closes the terminal: that would have no effect while another thread reads.
         # Reading fails when the last process that could print has ended.
-        with (
-            contextlib.suppress(OSError),
-            open(self._ours, "rb", 0) as terminal,
-            open(output, "ab", 0) as file,
-            self._until,
-        ):
+        with contextlib.suppress(OSError), open(self._ours, "rb", 0) as terminal, open(output, "ab", 0) as file:
             while self._ours in select.select([self._ours, self._until.fileno()], [], [])[0]:
                 file.write(terminal.read(1 << 16))
 

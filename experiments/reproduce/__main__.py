@@ -85,10 +85,8 @@ def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
 def make(request: Request, names: Sequence[str]) -> None:
     """Makes what is missing of the runs, and tells of each experiment as soon as its runs have finished.
 
-    Raises:
-        ReportError: the runs of some experiments have not finished and are not to be made, or do not
-            show what these tell of, such as a duplicate where none was bred; all others are made before.
-        EigenError, Interrupted.
+    Raises EigenError, Interrupted, and ReportError, after all others are made, for experiments whose runs have not
+    finished and are not to be made, or do not show what these tell of, such as a duplicate where none was bred.
     """
     study = Study(request, None if request.draw_only else DataFacts.of(load_dataset(request.settings.data)))
     runs_of = {name: EXPERIMENTS[name].runs(study) for name in names}
@@ -152,8 +150,7 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
     """Reads finished runs, and checks that they were made with the same data, and mimicked one teacher if any.
 
-    Raises:
-        ReportError: they were not, not with `data` where those are known, or one of them cannot be read.
+    Raises ReportError where they were not, not with `data` where those are known, or one of them cannot be read.
     """
     known = {} if data is None else {"other data": (data.fingerprint, "this command's")}
     for run in runs:

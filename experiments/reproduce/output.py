@@ -32,9 +32,7 @@ def check_writable(folder: Path) -> None:
 def check_keeps_more(name: str, *, request: Request, runs: Sequence[Run]) -> None:
     """Checks that what was told of more seeds, or for Figure 3 of more besides, is not overwritten.
 
-    Raises:
-        SettingsError: a page is there that tells of all that is asked for and of more.
-        ReportError: the page that is there cannot be read.
+    Raises SettingsError where a page tells of all that is asked for and of more, ReportError where it cannot be read.
     """
     page = request.output / f"{name}.md"
     try:

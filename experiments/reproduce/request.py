@@ -51,9 +51,9 @@ class Request:
 
 
 def read_request(argv: Sequence[str], *, about: str) -> Request:
-    """Reads a command line without the names; prints the help and raises SystemExit where that is asked for.
+    """Reads a command line without the names; shows the help, which says `about`, where that is asked for.
 
-    Raises SettingsError for an option or a value that cannot be.
+    Raises SystemExit then; SettingsError or ConfigError for an option or a value that cannot be.
     """
     given, rest = _build_parser(about).parse_known_args(argv)
     typed = {word.partition("=")[0] for word in rest}
@@ -100,11 +100,8 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """Eight characters that tell one set of settings from another.
-
-    A setting that older runs do not name counts only where it is not what it was in them, so that their folders
-    keep their names.
-    """
+    """Eight characters that tell one set of settings from another."""
+    # A setting that older runs do not name counts where it is not what it was in them: their folders keep their names.
     named = {name: value for name, value in values.items() if (name, value) not in FORMER_SETTINGS.items()}
     return sha256([json.dumps(named, sort_keys=True, default=str)])[:8]
 

@@ -1,9 +1,8 @@
 """The runs that experiments need: what each is, the folder that it has, and what it left there.
 
-A run's folder is named by what it is and by all settings that its outcome depends on. Two experiments
-that need the same run so name the same folder: it is made once and found again. What a run left is
-read when it is first asked for, which raises ReportError where the run has not finished, its folder
-is another run's, or a file is damaged.
+A run's folder is named by what it is and by all settings that its outcome depends on, so it is made once and
+found again, whoever needs it. What it left is read when it is first asked for, which raises ReportError or
+RunFolderError where the run has not finished, its folder is another run's, or a file is damaged.
 """
 
 import contextlib
@@ -119,14 +118,11 @@ class Search:
     def individuals(self) -> tuple[Individual, ...]:
         return report.read_record(self.folder)
 
-    @cached_property
-    def phases(self) -> tuple[PhaseSummary, ...]:
-        return report.summarise_phases(self.individuals)
-
     def phases_until(self, name: str) -> tuple[PhaseSummary, ...] | None:
         """The phases up to the end of one; None where the search never came to it."""
-        names = [phase.phase for phase in self.phases]
-        return self.phases[: names.index(name) + 1] if name in names else None
+        phases = report.summarise_phases(self.individuals)
+        names = [phase.phase for phase in phases]
+        return phases[: names.index(name) + 1] if name in names else None
 
     @property
     def duplicates(self) -> tuple[Individual, ...]:
@@ -144,8 +140,7 @@ class Search:
         if choice is Choice.BEST_DUPLICATE:
             measured = [each for each in self.duplicates if each.fate is not Fate.FAILED and _fitness(each)]
             return max(measured, key=lambda each: (len(_fitness(each)), _fitness(each)[-1]), default=None)
-        bests = [phase.best for phase in self.phases if phase.phase != "duplication"]
-        return bests[-1] if bests else None
+        return report.fittest(each for each in self.individuals if each.phase != "duplication")
 
     @property
     def teacher_seconds(self) -> Mapping[str, float | None]:
@@ -190,14 +185,13 @@ class Retraining:
         """Of the training, with the run folder, which depends on the network; None without a network."""
         if self.network is None:
             return None
-        settings = self.search.settings
-        settings = settings if self.mimicry else dataclasses.replace(settings, teacher="none")
+        teacher = self.search.settings.teacher if self.mimicry else "none"
+        settings = dataclasses.replace(self.search.settings, teacher=teacher)
         slug = f"trained-{fingerprint(self.network)[:12]}-{'mimicry' if self.mimicry else 'plain'}"
         return _placed(settings, settings.run_dir.parent, slug)
 
     @property
     def folder(self) -> Path | None:
-        """None without a network."""
         return None if self.settings is None else self.settings.run_dir
 
     @cached_property
@@ -280,10 +274,7 @@ def describe_repeats(duplicate: Individual) -> str:
 
 
 def _placed(settings: Settings, runs_dir: Path, slug: str) -> Settings:
-    """The settings with their run's folder, whose name tells apart runs of different outcome.
-
-    But for the data and a trained teacher: those show when what the runs left is told of together.
-    """
+    """With the run's folder, whose name tells apart all that the outcome depends on but data and a trained teacher."""
     logits = None if settings.teacher == "none" else settings.teacher_logits
     given = {"dataset": settings.data.name, "teacher_logits": logits and logits.absolute()}
     name = f"{settings.data.name}-{slug}-seed{settings.search.seed}-{digest({**given, **settings.outcome()})}"
@@ -298,14 +289,11 @@ def is_finished(folder: Path) -> bool:
 def read_origin(settings: Settings, **more: str) -> Origin:
     """Where the run of these settings, and of what settings.json holds besides them, was made.
 
-    Raises:
-        RunFolderError: its folder is missing, damaged, or that of a run with other settings.
+    Raises RunFolderError where its folder is missing, damaged, or that of a run with other settings.
     """
-    folder = settings.run_dir
-    recorded = run_files.read_settings(folder)
-    now = as_json({**settings.outcome(), **more})
+    folder, now = settings.run_dir, as_json({**settings.outcome(), **more})
+    recorded, noted = run_files.read_settings(folder), folder / _MACHINE
     recorded.check_same(now, path=folder, partly=True, advice="choose another --runs-dir")
-    noted = folder / _MACHINE
     try:
         origin = convert({**recorded.settings, "versions": recorded.versions}, Origin)
         return dataclasses.replace(origin, machine=convert(read_json(noted), Machine)) if noted.exists() else origin
