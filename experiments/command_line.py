@@ -62,7 +62,7 @@ def parse(
         if "_" in option:  # which tyro takes for a hyphen
             raise SettingsError(f"there is no setting {option!r}; did you mean {option.replace('_', '-')}?")
     presets, name = PRESETS[dataset], given.preset or DEFAULT_PRESET[dataset]
-    _check_there_is("preset", name, presets)
+    check_there_is("preset", name, presets)
     about += f" The defaults are those of the preset {name}; --preset NAME starts from another one: "
     about += f"{', '.join(presets)}."
     help = io.StringIO()
@@ -87,19 +87,15 @@ def _chosen_dataset(name: str | None, *, asks_for_help: bool) -> DatasetName:
         if asks_for_help:
             return known[0]
         raise SettingsError(f"--dataset is missing; choose from {', '.join(known)}")
-    _check_there_is("data set", name, known)
+    check_there_is("data set", name, known)
     return cast(DatasetName, name)
 
 
-def _check_there_is(what: str, name: str, known: Collection[str]) -> None:
+def check_there_is(what: str, name: str, known: Collection[str]) -> None:
+    """Raises SettingsError, with the name that was meant or all that are known, for one that is not among them."""
     if name not in known:
-        raise SettingsError(f"there is no {what} {name!r}; {did_you_mean(name, known)}choose from {', '.join(known)}")
-
-
-def did_you_mean(word: str, known: Collection[str]) -> str:
-    """A question to put before a list of what is known; empty where nothing is like the word."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}? " if close else ""
+        hint = "".join(f"did you mean {close}? " for close in difflib.get_close_matches(name, known, n=1))
+        raise SettingsError(f"there is no {what} {name!r}; {hint}choose from {', '.join(known)}")
 
 
 class _WrongValueError(argparse.ArgumentTypeError, ValueError):

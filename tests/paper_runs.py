@@ -21,10 +21,10 @@ from eigen_jax.lineage import Individual, Landmark, Reference
 from eigen_jax.report import NOT_MEASURED
 from eigen_jax.store.records import write_json
 from eigen_jax.teacher import DataRecord, EnsembleRecord, MemberRecord, TeacherConfig, TeacherRecord
-from experiments.reproduce import command
-from experiments.reproduce.command import EXPERIMENTS, main
+from experiments.reproduce import __main__ as command
+from experiments.reproduce.__main__ import EXPERIMENTS, main
 from experiments.reproduce.request import Request, read_request
-from experiments.reproduce.study import Study
+from experiments.reproduce.runs import Study
 from experiments.settings import Settings
 
 

@@ -44,7 +44,7 @@ from experiments.benchmark import __main__ as benchmark
 from experiments.commands import BAD_INPUT, INTERRUPTED, run_command
 from experiments.executors import worker_environments
 from experiments.process import configure, environment, keep_compiled
-from experiments.reproduce import command as reproduce_command
+from experiments.reproduce import __main__ as reproduce_command
 from experiments.runner import main
 from experiments.settings import Machine, Settings, flag_of
 

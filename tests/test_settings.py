@@ -28,7 +28,7 @@ from experiments.chaos import __main__ as chaos
 from experiments.command_line import parse
 from experiments.commands import BAD_INPUT
 from experiments.presets import DEFAULT_PRESET, PRESETS
-from experiments.reproduce import command as reproduce_command
+from experiments.reproduce import __main__ as reproduce_command
 from experiments.settings import FLAGS, Machine, Settings, SettingsError, flag, flag_of
 
 Options = dict[str, Any]

@@ -17,8 +17,7 @@ from eigen_jax.architecture import Architecture, Layer, count_parameters, layer_
 from eigen_jax.lineage import Individual
 from eigen_jax.report import ReportError
 from eigen_jax.report.figures import PANELS
-from experiments.reproduce.runs import Run, Search, describe_repeats
-from experiments.reproduce.study import Study
+from experiments.reproduce.runs import Choice, Run, Search, Study, describe_repeats
 
 _CURVE = ("statistic", "seed", "generation")  # columns
 
@@ -40,15 +39,15 @@ def figure1(study: Study) -> Picture:
     Cost: the first search of Table 1.
     """
     search = study.eigen[0]
-    found = search.found
+    found, classes = search.chosen(Choice.FOUND), study.request.settings.data.num_classes
     if found is None:
         raise ReportError(f"{search.label} found no network to draw; its result.json says so")
     drawn = f"network found on {study.request.title}, seed {search.seed}"
     return Picture(
-        figure=report.draw_architecture(found.architecture, num_classes=_classes(study), title=f"The {drawn}"),
+        figure=report.draw_architecture(found.architecture, num_classes=classes, title=f"The {drawn}"),
         caption=f"Figure 1: the {drawn}",
         numbers={"": _layers_csv({"found": found.architecture})},
-        notes=(_describe(found, study),),
+        notes=(_describe(found, classes),),
     )
 
 
@@ -60,15 +59,21 @@ def figure2(study: Study) -> Picture:
     nothing is drawn, and the exit code is 2.
     Cost: the searches of Table 1.
     """
-    search, duplicate = _first_duplicate(study)
+    duplicates = [(search, best) for search in study.eigen if (best := search.chosen(Choice.BEST_DUPLICATE))]
+    if not duplicates:
+        raise ReportError(
+            f"no search of seeds {', '.join(map(str, study.request.seeds))} measured a duplicate, so there is none to"
+            " draw: within the bounds on size, no block could be repeated"
+        )
+    search, duplicate = duplicates[0]
     assert duplicate.parent is not None, "a duplicate repeats the blocks of an individual"
     parent = report.find_individual(search.individuals, duplicate.parent)
-    is_found = search.found is not None and search.found.reference == duplicate.reference
-    title = study.request.title
+    is_found = duplicate == search.chosen(Choice.FOUND)
+    title, classes = study.request.title, study.request.settings.data.num_classes
     figure = report.draw_duplication(
         parent.architecture,
         duplicate.architecture,
-        num_classes=_classes(study),
+        num_classes=classes,
         repeats=duplicate.repeats,
         title=f"Gene duplication on {title}, seed {search.seed}, blocks repeated {describe_repeats(duplicate)} times:"
         f" {'the network found' if is_found else 'the best duplicate, not the network found'}",
@@ -78,7 +83,7 @@ def figure2(study: Study) -> Picture:
         figure=figure,
         caption=f"Figure 2: a network found on {title} before and after gene duplication, seed {search.seed}",
         numbers={"": _layers_csv({"before": parent.architecture, "after": duplicate.architecture})},
-        notes=(f"Before: {_describe(parent, study)}", f"After: {_describe(duplicate, study)}", f"After is {which}"),
+        notes=(f"Before: {_describe(parent, classes)}", f"After: {_describe(duplicate, classes)}", f"After is {which}"),
         runs=(search,),
     )
 
@@ -176,16 +181,6 @@ def _curve_rows(curves: Sequence[Sequence[float | None]], seeds: Sequence[int]) 
                 yield statistic, None, generation, value
 
 
-def _first_duplicate(study: Study) -> tuple[Search, Individual]:
-    for search in study.eigen:
-        if search.best_duplicate is not None:
-            return search, search.best_duplicate
-    raise ReportError(
-        f"no search of seeds {', '.join(map(str, study.request.seeds))} measured a duplicate, so there is none to"
-        " draw: within the bounds on size, no block could be repeated"
-    )
-
-
 def _panels(sizes: Sequence[int]) -> Sequence[Sequence[int]]:
     """The paper's two panels; one of all sizes where some are in neither, or a panel would compare less than two."""
     is_papers = set(sizes) <= set(itertools.chain(*PANELS))
@@ -193,14 +188,10 @@ def _panels(sizes: Sequence[int]) -> Sequence[Sequence[int]]:
     return PANELS if is_papers and compares else (tuple(sorted(sizes)),)
 
 
-def _describe(individual: Individual, study: Study) -> str:
-    parameters = count_parameters(individual.architecture, num_classes=_classes(study))
+def _describe(individual: Individual, classes: int) -> str:
+    parameters = count_parameters(individual.architecture, num_classes=classes)
     repeats = f", blocks repeated {describe_repeats(individual)} times" if individual.repeats else ""
     return (
         f"individual {individual.generation}.{individual.index}, {len(individual.architecture.layers)} layers,"
         f" {parameters:,} parameters{repeats}."
     )
-
-
-def _classes(study: Study) -> int:
-    return 100 if study.request.dataset == "cifar100" else 10
