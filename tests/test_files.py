@@ -29,7 +29,7 @@ from eigen_jax.evolution import Phase
 from eigen_jax.executor import Outcome
 from eigen_jax.lineage import Fate, Individual, LineageError
 from eigen_jax.report import ReportError
-from eigen_jax.report.files import write_bytes as write_report
+from eigen_jax.report.files import write_files as write_report
 from eigen_jax.search import RunFolder, RunFolderError
 from eigen_jax.search.journal import Journal
 from eigen_jax.store import checkpoint, files
@@ -263,7 +263,7 @@ def test_files_on_a_full_disk_are_as_they_were_and_none_is_partial(
 ) -> None:
     folder, filling, reason = full
     files.write(folder / "file", b"old")
-    write_report(folder / "page.md", b"old")
+    write_report(folder / "page", {".md": b"old"})
     write_arrays(folder / "arrays.npz", {"a": np.zeros(3)})
     before = contents(folder)
     with filling():
@@ -274,7 +274,7 @@ def test_files_on_a_full_disk_are_as_they_were_and_none_is_partial(
                 assert files.explain(caught.value, "choose another") == reason + FULL
                 assert contents(folder) == before
         with refuses(ReportError, f"cannot write {folder / 'page.md'}: {reason}{FULL}"):
-            write_report(folder / "page.md", bytes(5_000))
+            write_report(folder / "page", {".md": bytes(5_000)})
         with refuses(SettingsError, f"cannot write {folder / 'logits.npy'}: {reason}{FULL}"):
             _write_logits(folder / "logits.npy", np.zeros((100, 10)))
         write_arrays(folder / "arrays.npz", {"a": np.ones(9_000)})

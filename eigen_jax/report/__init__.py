@@ -11,9 +11,7 @@ from eigen_jax.report.style import save_figure
 from eigen_jax.report.summary import (
     PhaseSummary,
     best_so_far,
-    by_generation,
     find_individual,
-    find_phase,
     fittest,
     is_duplicate,
     read_record,

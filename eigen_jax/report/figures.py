@@ -20,22 +20,20 @@ from eigen_jax.report.tables import format_parameters
 
 PANELS = ((1, 2, 10, 100), (50, 100, 200))  # the step sizes of Figure 3, left and right
 
-_SPREAD = 0.4  # of a generation: what the dots of its runs take, side by side
-
-_PHASE_COLOURS = {"primary": ORANGE, "secondary": GREEN, "duplication": VERMILION}
-_PHASE_NAMES = {"primary": "primary succession", "secondary": "secondary succession", "duplication": "gene duplication"}
+# Name and colour; of other phases their own name and grey.
+_PHASES = {
+    "primary": ("primary succession", ORANGE),
+    "secondary": ("secondary succession", GREEN),
+    "duplication": ("gene duplication", VERMILION),
+}
 
 
 def mean_and_deviation(curves: Sequence[Sequence[float | None]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sample standard deviation (n - 1) over seeds, generation by generation.
+    """Mean and sample standard deviation (n - 1) over seeds, generation by generation; float64, of the longest curve.
 
-    Args:
-        curves: [S][generations], a curve a seed, lengths may differ; None or a number that is not
-            finite stands for no value. A shorter curve stays at its last value.
-
-    Returns:
-        Two float64 arrays of the longest curve's length: the mean, NaN where a seed has no value;
-        and the deviation, NaN where the mean is, and throughout where there is one seed.
+    `curves`, [S][generations], are one a seed; None or a number that is not finite stands for no value.
+    A shorter curve stays at its last value. The mean is NaN where a seed has no value, and the deviation
+    there as well, and throughout where there is one seed.
 
     Raises:
         ReportError: there is no curve, or an empty one.
@@ -58,20 +56,15 @@ def plot_step_sizes(
 ) -> Figure:
     """Figure 3: how fast searches get better with the number of mutations a child.
 
-    Lines are means over seeds, bands one standard deviation to either side. A step size has one
-    colour in all panels. Step sizes without curves are left out, and so is a panel without any.
-
-    Args:
-        curves: step size to [S][generations], the best-so-far validation accuracy of each seed,
-            fractions; None where nothing had survived yet.
-        panels: the step sizes of each panel.
-        title: of the figure.
+    `curves` are, by step size, [S][generations], the best-so-far validation accuracy of each seed, a
+    fraction; None where nothing had survived yet. Lines are means over seeds, bands one standard deviation
+    to either side. `panels` are step sizes, each of one colour in all panels. Step sizes without curves are
+    left out, and so is a panel without any.
 
     Raises:
         ReportError: no panel has a curve, or a step size has no curves.
     """
-    shown = [[size for size in panel if size in curves] for panel in panels]
-    shown = [panel for panel in shown if panel]
+    shown = [present for panel in panels if (present := [size for size in panel if size in curves])]
     if not shown:
         sizes = ", ".join(map(str, curves)) or "none"
         raise ReportError(f"no panel shows any of the step sizes that there are ({sizes}); choose other panels")
@@ -133,7 +126,7 @@ def plot_progress(runs: Sequence[Sequence[Individual]], *, title: str = "") -> F
 def _plot_mean(
     ax: Axes, curves: Sequence[Sequence[float | None]], *, colour: str, label: str, marker: str | None = None
 ) -> None:
-    """Draws the mean of curves of fractions, in %, and the band of one standard deviation."""
+    """The mean of curves of fractions, in %, and the band of one standard deviation."""
     mean, deviation = (100 * part for part in mean_and_deviation(curves))
     generations = np.arange(len(mean))
     ax.plot(generations, mean, color=colour, label=label, marker=marker, markersize=4)
@@ -142,15 +135,14 @@ def _plot_mean(
 
 
 def _plot_sizes(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
-    """Draws the parameters of every individual, coloured by phase, runs side by side."""
-    offsets = _SPREAD * (np.arange(len(runs)) - (len(runs) - 1) / 2) / len(runs)
+    """The parameters of every individual, coloured by phase, runs side by side."""
+    # The dots of a generation take 0.4 of its width.
+    offsets = 0.4 * (np.arange(len(runs)) - (len(runs) - 1) / 2) / len(runs)
     placed = [(each.generation + offset, each) for run, offset in zip(runs, offsets, strict=True) for each in run]
     for phase in dict.fromkeys(each.phase for _, each in placed):
-        places, parameters = zip(
-            *((place, each.parameters) for place, each in placed if each.phase == phase), strict=True
-        )
-        colour, label = _PHASE_COLOURS.get(phase, GREY), f"parameters, {_PHASE_NAMES.get(phase, phase)}"
-        ax.scatter(places, parameters, s=13, color=colour, alpha=0.65, linewidths=0, label=label)
+        name, colour = _PHASES.get(phase, (phase, GREY))
+        places, parameters = zip(*((x, each.parameters) for x, each in placed if each.phase == phase), strict=True)
+        ax.scatter(places, parameters, s=13, color=colour, alpha=0.65, linewidths=0, label=f"parameters, {name}")
     ax.set_yscale("log")
     ax.set_ylabel("parameters")
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_parameters(value)))
@@ -160,9 +152,11 @@ def _plot_sizes(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
 
 
 def _plot_boundaries(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
-    """Draws where phases end: between the last generation of one and the first of the next."""
-    ends = [(before.phase, before.last_generation + 0.5) for run in runs for before in summarise_phases(run)[:-1]]
-    labels = {phase: f"{_PHASE_NAMES.get(phase, phase)} ends" for phase, _ in ends}
-    for phase, place in dict.fromkeys(ends):
-        colour, label = _PHASE_COLOURS.get(phase, GREY), labels.pop(phase, None)  # each phase is told once
-        ax.axvline(place, color=colour, linestyle="--", linewidth=1.3, label=label)
+    """Lines where phases end: between the last generation of one and the first of the next."""
+    phases = [phase for run in runs for phase in summarise_phases(run)[:-1]]
+    told: set[str] = set()
+    for phase, last in dict.fromkeys((each.phase, each.individuals[-1].generation) for each in phases):
+        name, colour = _PHASES.get(phase, (phase, GREY))
+        label = None if phase in told else f"{name} ends"
+        ax.axvline(last + 0.5, color=colour, linestyle="--", linewidth=1.3, label=label)
+        told.add(phase)

@@ -12,10 +12,10 @@ import functools
 import io
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from eigen_jax.report.files import ReportError, write_text
+from eigen_jax.report.files import ReportError, write_files
 
 NOT_MEASURED = "not measured"
 NOT_COMPARABLE = "not comparable"
@@ -36,11 +36,7 @@ class Unit(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A number that was measured, once a seed.
-
-    Raises:
-        ReportError: there is no value, or one that is not finite.
-    """
+    """A number that was measured, once a seed; raises ReportError where there is none, or one that is not finite."""
 
     values: Mapping[int, float]  # seed to value, in the column's unit
 
@@ -81,7 +77,7 @@ Cell = Measured | Shared | Quoted | str
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column: what it tells, and in which unit."""
+    """What a column tells, and in which unit."""
 
     heading: str
     unit: Unit = Unit.TEXT
@@ -89,11 +85,7 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of results.
-
-    Raises:
-        ReportError: a row has not one cell a column, or a number stands in a column of text.
-    """
+    """A table of results; raises ReportError where a row has not one cell a column, or a number in one of text."""
 
     caption: str  # one line, what the table shows and on which data
     columns: tuple[Column, ...]
@@ -177,47 +169,32 @@ def to_csv(table: Table) -> str:
     heads = (f"{column.heading}{_UNITS[column.unit][0]}" for column in table.columns)
     writer.writerow(["statistic", "seed", *heads])
     for row in table.rows:
-        writer.writerows(_csv_lines(row))
+        numbers = [_statistics(cell) for cell in row]
+        keys = {key for each in numbers for key in each} or {("none", "")}
+        for key in sorted(keys, key=lambda key: (_STATISTICS.index(key[0]), key[1])):
+            cells = zip(row, numbers, strict=True)
+            writer.writerow([*key, *(cell if isinstance(cell, str) else own.get(key, "") for cell, own in cells)])
     return buffer.getvalue()
 
 
 def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown: the caption, the aligned table, the notes."""
-    heads = [_escape(f"{column.heading}{_UNITS[column.unit][1]}") for column in table.columns]
-    rows = [
-        [_escape(format_cell(cell, column.unit)) for cell, column in zip(row, table.columns, strict=True)]
-        for row in table.rows
-    ]
-    widths = [max(3, *map(len, column)) for column in zip(heads, *rows, strict=True)]
-    is_right = [column.unit is not Unit.TEXT for column in table.columns]
-    rule = ["-" * (width - 1) + (":" if right else "-") for width, right in zip(widths, is_right, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(cells, widths, is_right, strict=True)
-        )
-        return f"| {' | '.join(padded)} |"
-
-    parts = [f"**{table.caption}**", "\n".join([line(heads), line(rule), *map(line, rows)])]
-    if table.notes:
-        parts.append("\n".join(f"- {note}" for note in table.notes))
-    return "\n\n".join(parts) + "\n"
+    columns = []
+    for number, column in enumerate(table.columns):
+        texts = [f"{column.heading}{_UNITS[column.unit][1]}"]
+        texts += [format_cell(row[number], column.unit) for row in table.rows]
+        head, *cells = (text.replace("|", "\\|").replace("\n", " ") for text in texts)
+        width, is_text = max(3, *map(len, (head, *cells))), column.unit is Unit.TEXT
+        rule = "-" * (width - 1) + ("-" if is_text else ":")
+        columns.append([text.ljust(width) if is_text else text.rjust(width) for text in (head, rule, *cells)])
+    lines = "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
+    notes = "\n".join(f"- {note}" for note in table.notes)
+    return "\n\n".join(filter(None, (f"**{table.caption}**", lines, notes))) + "\n"
 
 
-def write_table(table: Table, stem: Path) -> tuple[Path, Path]:
-    """Writes a table as CSV and as Markdown, each as a whole file; returns their paths.
-
-    `stem` is the files' path without ending; its folder is made.
-
-    Raises:
-        ReportError: they cannot be written.
-    """
-    stem = Path(stem)
-    paths = stem.with_name(f"{stem.name}.csv"), stem.with_name(f"{stem.name}.md")
-    for path, text in zip(paths, (to_csv(table), to_markdown(table)), strict=True):
-        write_text(path, text)
-    return paths
+def write_table(table: Table, stem: Path) -> tuple[Path, ...]:
+    """Writes a table as CSV and as Markdown, as `write_files` writes."""
+    return write_files(stem, {".csv": to_csv(table), ".md": to_markdown(table)})
 
 
 def format_cell(cell: Cell, unit: Unit) -> str:
@@ -283,20 +260,7 @@ _UNITS: dict[Unit, tuple[str, str, Callable[[float, float | None], str]]] = {
 }
 
 
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
 _STATISTICS = ("value", "mean", "sd", "n", "shared", "quoted", "none")  # in the order of their lines
-
-
-def _csv_lines(row: Sequence[Cell]) -> Iterator[list[str]]:
-    """The lines of one row, as `to_csv` says."""
-    numbers = [_statistics(cell) for cell in row]
-    keys = {key for each in numbers for key in each} or {("none", "")}
-    for key in sorted(keys, key=lambda key: (_STATISTICS.index(key[0]), key[1])):
-        cells = zip(row, numbers, strict=True)
-        yield [*map(str, key), *(cell if isinstance(cell, str) else str(own.get(key, "")) for cell, own in cells)]
 
 
 def _statistics(cell: Cell) -> dict[tuple[str, int | str], float]:
