@@ -33,7 +33,6 @@ from eigen_jax.report.tables import (
     gain,
     measured,
     paper_cell,
-    paper_column,
     provenance_notes,
     to_csv,
     to_markdown,

@@ -21,17 +21,63 @@ NOT_MEASURED = "not measured"
 NOT_COMPARABLE = "not comparable"
 NOTHING = "none"  # there was nothing to measure
 
+_STATISTICS = ("value", "mean", "sd", "n", "shared", "quoted", "none")  # in the order of their lines
+
+
+def format_parameters(value: float, deviation: float | None = None) -> str:
+    """Such as "2.6 M", or "42,858" below a million."""
+    return _with_prefix(value, deviation, {"M": 1e6})
+
+
+def format_flops(value: float, deviation: float | None = None) -> str:
+    """Such as "1.1 G" or "2.6 M", or in full below a million."""
+    return _with_prefix(value, deviation, {"G": 1e9, "M": 1e6})
+
+
+def format_seconds(seconds: float, deviation: float | None = None) -> str:
+    """A time in the largest unit that it fills at least twice: hours, minutes or seconds."""
+    unit, size = next(((unit, size) for unit, size in (("h", 3_600), ("min", 60)) if seconds >= 2 * size), ("s", 1))
+    return _scaled(seconds, deviation, size, unit)
+
+
+def _with_prefix(value: float, deviation: float | None, prefixes: Mapping[str, float]) -> str:
+    for prefix, size in prefixes.items():
+        if value >= size:
+            return _scaled(value, deviation, size, prefix)
+    return _format_count(round(value), deviation)
+
+
+def _scaled(value: float, deviation: float | None, size: float, unit: str) -> str:
+    spread = "" if deviation is None else f" ± {deviation / size:.1f}"
+    return f"{value / size:,.1f}{spread} {unit}"
+
+
+def _format_fraction(value: float, deviation: float | None, sign: str = "") -> str:
+    if deviation is None:
+        return f"{100 * value:{sign}.1f}"
+    return f"{100 * value:{sign}.2f} ± {100 * deviation:.2f}"
+
+
+def _format_count(value: float, deviation: float | None) -> str:
+    text = f"{int(value):,}" if value == int(value) else f"{value:,.1f}"
+    if deviation is None:
+        return text
+    return f"{text} ± {deviation:,.0f}" if deviation >= 10 else f"{text} ± {deviation:,.1f}"
+
 
 class Unit(enum.Enum):
-    """What the numbers of a column are."""
+    """What the numbers of a column are: what its head says of them in CSV and in Markdown, and how they are shown."""
 
-    TEXT = enum.auto()  # no numbers
-    ACCURACY = enum.auto()  # a fraction; shown in %
-    GAIN = enum.auto()  # the difference of two fractions; shown in percentage points, with its sign
-    PARAMETERS = enum.auto()
-    FLOPS = enum.auto()
-    SECONDS = enum.auto()  # shown in seconds, minutes or hours
-    COUNT = enum.auto()  # of anything
+    TEXT = "", "", str  # no numbers
+    ACCURACY = " (fraction)", ", %", _format_fraction
+    GAIN = " (difference of fractions)", ", points", functools.partial(_format_fraction, sign="+")
+    PARAMETERS = "", "", format_parameters
+    FLOPS = "", "", format_flops
+    SECONDS = " (s)", "", format_seconds
+    COUNT = "", "", _format_count  # of anything
+
+    def __init__(self, in_csv: str, in_markdown: str, show: Callable[[float, float | None], str]):
+        self.in_csv, self.in_markdown, self.show = in_csv, in_markdown, show
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,17 +155,12 @@ def measured(values: Mapping[int, float | None], *, absent: str = NOT_MEASURED) 
 
 def gain(values: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> Cell:
     """The cell of value - baseline, each with its own seed's; for a column of `Unit.GAIN`."""
-    differences: dict[int, float | None] = {}
-    for seed in values.keys() & baseline.keys():
-        value, base = values[seed], baseline[seed]
-        differences[seed] = None if value is None or base is None else value - base
-    return measured(dict(sorted(differences.items())))
-
-
-def paper_column(quantity: str, unit: Unit, *, dataset: str = "CIFAR-10") -> Column:
-    """The column of the paper's figures for a quantity, which holds nothing else."""
-    heading = f"paper ({dataset}, paper's schedule)"
-    return Column(heading=f"{quantity}, {heading}" if quantity else heading, unit=unit)
+    differences = {
+        seed: value - base
+        for seed, value in sorted(values.items())
+        if value is not None and (base := baseline.get(seed)) is not None
+    }
+    return measured(differences)
 
 
 def paper_cell(value: float | None, *, comparable: bool) -> Cell:
@@ -158,15 +199,14 @@ def provenance_notes(
 def to_csv(table: Table) -> str:
     """The table as CSV, every number in full.
 
-    Two columns stand first. `statistic` is "value" for the line of one seed, then "mean", "sd"
-    (n - 1; left out for one seed) and "n" for all of them, "shared" for what was measured once for
-    all, "quoted" for what the paper reports, and "none" for a row without numbers. `seed` is the
-    line's, empty but for "value". Text stands in every line of its row. A number stands only in lines
-    of its own statistic.
+    Two columns stand first. `statistic` is "value" for the line of one seed, then "mean", "sd" (n - 1; left
+    out for one seed) and "n" for all of them, "shared" for what was measured once for all, "quoted" for what
+    the paper reports, and "none" for a row without numbers. `seed` is the line's, empty but for "value". Text
+    stands in every line of its row, a number only in those of its own statistic.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    heads = (f"{column.heading}{_UNITS[column.unit][0]}" for column in table.columns)
+    heads = (f"{column.heading}{column.unit.in_csv}" for column in table.columns)
     writer.writerow(["statistic", "seed", *heads])
     for row in table.rows:
         numbers = [_statistics(cell) for cell in row]
@@ -181,7 +221,7 @@ def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown: the caption, the aligned table, the notes."""
     columns = []
     for number, column in enumerate(table.columns):
-        texts = [f"{column.heading}{_UNITS[column.unit][1]}"]
+        texts = [f"{column.heading}{column.unit.in_markdown}"]
         texts += [format_cell(row[number], column.unit) for row in table.rows]
         head, *cells = (text.replace("|", "\\|").replace("\n", " ") for text in texts)
         width, is_text = max(3, *map(len, (head, *cells))), column.unit is Unit.TEXT
@@ -201,66 +241,9 @@ def format_cell(cell: Cell, unit: Unit) -> str:
     """A cell for people: text as it is, a number in its unit, mean ± standard deviation and n over seeds."""
     if isinstance(cell, str):
         return cell
-    *_, shown = _UNITS[unit]
     if isinstance(cell, Measured):
-        return f"{shown(cell.mean, cell.deviation)} (n = {len(cell.values)})"
-    return shown(cell.value, None) + (", once for all seeds" if isinstance(cell, Shared) else "")
-
-
-def format_parameters(value: float, deviation: float | None = None) -> str:
-    """Such as "2.6 M", or "42,858" below a million."""
-    return _with_prefix(value, deviation, {"M": 1e6})
-
-
-def format_flops(value: float, deviation: float | None = None) -> str:
-    """Such as "1.1 G" or "2.6 M", or in full below a million."""
-    return _with_prefix(value, deviation, {"G": 1e9, "M": 1e6})
-
-
-def format_seconds(seconds: float, deviation: float | None = None) -> str:
-    """A time in the largest unit that it fills at least twice: hours, minutes or seconds."""
-    unit, size = next(((unit, size) for unit, size in (("h", 3_600), ("min", 60)) if seconds >= 2 * size), ("s", 1))
-    return _scaled(seconds, deviation, size, unit)
-
-
-def _with_prefix(value: float, deviation: float | None, prefixes: Mapping[str, float]) -> str:
-    for prefix, size in prefixes.items():
-        if value >= size:
-            return _scaled(value, deviation, size, prefix)
-    return _format_count(round(value), deviation)
-
-
-def _scaled(value: float, deviation: float | None, size: float, unit: str) -> str:
-    spread = "" if deviation is None else f" ± {deviation / size:.1f}"
-    return f"{value / size:,.1f}{spread} {unit}"
-
-
-def _format_fraction(value: float, deviation: float | None, sign: str = "") -> str:
-    if deviation is None:
-        return f"{100 * value:{sign}.1f}"
-    return f"{100 * value:{sign}.2f} ± {100 * deviation:.2f}"
-
-
-def _format_count(value: float, deviation: float | None) -> str:
-    text = f"{int(value):,}" if value == int(value) else f"{value:,.1f}"
-    if deviation is None:
-        return text
-    return f"{text} ± {deviation:,.0f}" if deviation >= 10 else f"{text} ± {deviation:,.1f}"
-
-
-# What the heads of a column say of its unit, in CSV and in Markdown, and how its numbers are shown.
-_UNITS: dict[Unit, tuple[str, str, Callable[[float, float | None], str]]] = {
-    Unit.TEXT: ("", "", _format_count),
-    Unit.ACCURACY: (" (fraction)", ", %", _format_fraction),
-    Unit.GAIN: (" (difference of fractions)", ", points", functools.partial(_format_fraction, sign="+")),
-    Unit.PARAMETERS: ("", "", format_parameters),
-    Unit.FLOPS: ("", "", format_flops),
-    Unit.SECONDS: (" (s)", "", format_seconds),
-    Unit.COUNT: ("", "", _format_count),
-}
-
-
-_STATISTICS = ("value", "mean", "sd", "n", "shared", "quoted", "none")  # in the order of their lines
+        return f"{unit.show(cell.mean, cell.deviation)} (n = {len(cell.values)})"
+    return unit.show(cell.value, None) + (", once for all seeds" if isinstance(cell, Shared) else "")
 
 
 def _statistics(cell: Cell) -> dict[tuple[str, int | str], float]:
