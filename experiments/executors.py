@@ -103,4 +103,4 @@ def _visible_gpus() -> list[str]:
 def _environment(settings: Settings) -> dict[str, str]:
     """What all workers get: the number of threads, the cache of compiled programs, how memory is kept."""
     threads = {"NPROC": str(settings.machine.threads or cores())}
-    return threads | KEPT_ENVIRONMENT | compilation_cache.environment(settings.cache_folder())
+    return threads | KEPT_ENVIRONMENT | compilation_cache.environment(settings.data.cache_folder())

@@ -149,7 +149,7 @@ def configure(settings: Settings) -> Settings:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     _set_switches_aside()
     check_devices_are_there()
-    keep_compiled(settings.cache_folder())
+    keep_compiled(settings.data.cache_folder())
     return dataclasses.replace(settings, machine=dataclasses.replace(settings.machine, threads=threads))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eigen_jax.config import Config, is_config, part, setting, settings_of, without_none
-from eigen_jax.data import DataConfig, default_cache_dir
+from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.search import SearchConfig
 from eigen_jax.teacher import TeacherConfig
@@ -124,20 +124,12 @@ class Settings(Config):
     def notes(self) -> dict[str, dict[str, Any]]:
         """The settings that it does not depend on: where things lie, and how the machine is used."""
         places = {each.name: each.of(self) for each in FLAGS.values() if each.is_place} | {
-            "cache_dir": self.cache_folder()
+            "cache_dir": self.data.cache_folder()
         }
         return {
             "folders": {name: None if place is None else str(place) for name, place in places.items()},
             "machine": dataclasses.asdict(self.machine),
         }
-
-    def cache_folder(self) -> Path:
-        """The folder of what is kept between runs.
-
-        Raises:
-            ConfigError: none is given, and there is no default one.
-        """
-        return self.data.cache_dir or default_cache_dir()
 
 
 @dataclasses.dataclass(frozen=True)

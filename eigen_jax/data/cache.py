@@ -1,36 +1,14 @@
 """Arrays kept on disk between runs. A cache is a convenience: no failure of it stops a run."""
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from eigen_jax.data.types import DataConfig
-from eigen_jax.errors import ConfigError
 from eigen_jax.store import files, locks
 
 _logger = logging.getLogger(__name__)
-
-
-def default_cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/eigen_jax`, or `~/.cache/eigen_jax` (XDG Base Directory Specification 0.8).
-
-    Raises:
-        ConfigError: the variable names no absolute path, and the user has no home folder.
-    """
-    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not root.is_absolute():  # which the specification has ignored
-        try:
-            root = Path.home() / ".cache"
-        except RuntimeError:
-            raise ConfigError(
-                DataConfig,
-                "{cache_dir} is not given, and there is no home folder to make one in; name a folder that can be"
-                " written, or set XDG_CACHE_HOME to one",
-            ) from None
-    return root / "eigen_jax"
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:

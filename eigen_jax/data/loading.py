@@ -10,8 +10,7 @@ import numpy as np
 
 from eigen_jax.data import preprocessing
 from eigen_jax.data.archives import read_official
-from eigen_jax.data.cache import default_cache_dir, read_arrays, write_arrays
-from eigen_jax.data.splitting import stratified_split
+from eigen_jax.data.cache import read_arrays, write_arrays
 from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset
 from eigen_jax.store.files import sha256
 
@@ -32,7 +31,7 @@ def load_dataset(config: DataConfig) -> Dataset:
         DataError: the data cannot be had or read, or cannot be split as asked.
     """
     raw = read_raw(config)
-    train_rows, validation_rows = stratified_split(
+    train_rows, validation_rows = preprocessing.stratified_split(
         raw.train_labels, config.validation_size, num_classes=raw.num_classes, seed=config.split_seed
     )
     parts = (raw.train_images[train_rows], raw.train_images[validation_rows], raw.test_images)
@@ -52,20 +51,12 @@ def load_dataset(config: DataConfig) -> Dataset:
 
 
 def read_raw(config: DataConfig) -> RawDataset:
-    """Reads a data set as it was published; see `load_dataset` for where from.
-
-    Raises:
-        DataError: the data cannot be had or read.
-    """
+    """Reads a data set as it was published, as `load_dataset` does."""
     if config.name == "digits":
         return _read_digits()
     if config.data_dir is not None:
         return read_official(Path(config.data_dir), name=config.name)
-    return _read_downloaded(config.name, _cache_dir(config))
-
-
-def _cache_dir(config: DataConfig) -> Path:
-    return default_cache_dir() if config.cache_dir is None else Path(config.cache_dir)
+    return _read_downloaded(config.name, config.cache_folder())
 
 
 def _read_digits() -> RawDataset:
@@ -79,15 +70,9 @@ def _read_digits() -> RawDataset:
     published = load_digits()
     images = np.rint(published.images * (255 / 16)).astype(np.uint8)[..., None]  # of pixels from 0 to 16
     labels = published.target.astype(np.int32)
-    train, test = stratified_split(labels, 360, num_classes=10, seed=0)
-    return RawDataset(
-        name="digits",
-        class_names=tuple(map(str, published.target_names)),
-        train_images=images[train],
-        train_labels=labels[train],
-        test_images=images[test],
-        test_labels=labels[test],
-    )
+    train, test = preprocessing.stratified_split(labels, 360, num_classes=10, seed=0)
+    class_names = tuple(map(str, published.target_names))
+    return RawDataset("digits", class_names, images[train], labels[train], images[test], labels[test])
 
 
 def _read_downloaded(name: str, cache_dir: Path) -> RawDataset:
@@ -105,8 +90,8 @@ def _read_downloaded(name: str, cache_dir: Path) -> RawDataset:
         raw = read_tfds(name, tfds_dir=tfds_dir)
         arrays = {key: np.asarray(getattr(raw, key)) for key in _RAW_ARRAYS}
         write_arrays(decoded, arrays)
-    class_names = tuple(str(label) for label in arrays.pop("class_names"))
-    return RawDataset(name=name, class_names=class_names, **arrays)
+    class_names = tuple(map(str, arrays.pop("class_names")))
+    return RawDataset(name, class_names, **arrays)
 
 
 def _fingerprint(raw: RawDataset, validation_rows: np.ndarray, config: DataConfig) -> str:
@@ -126,7 +111,7 @@ def _preprocess(parts: tuple[np.ndarray, ...], config: DataConfig, fingerprint: 
     """The parts as float32, whitened ones through the cache; standardizing is faster than reading them."""
     if config.preprocessing == "standardize":
         return preprocessing.standardize(*parts)
-    path = _cache_dir(config) / "preprocessed" / f"{config.name}-{fingerprint[:32]}.npz"
+    path = config.cache_folder() / "preprocessed" / f"{config.name}-{fingerprint[:32]}.npz"
     cached = read_arrays(path, _PARTS)
     if cached is not None:
         return [cached[part] for part in _PARTS]

@@ -122,7 +122,7 @@ class Search:
         teacher, logits = TEACHER_PARTS
         seconds = {teacher: _seconds_of_training(self.settings)}
         if self.settings.teacher != "live":
-            seconds[logits] = seconds_of_logits(self.settings.cache_folder(), mimicry.teacher)
+            seconds[logits] = seconds_of_logits(self.settings.data.cache_folder(), mimicry.teacher)
         return seconds
 
 
