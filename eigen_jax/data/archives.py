@@ -86,7 +86,7 @@ def _locate(data_dir: Path, layout: _Layout) -> Path:
             if not tarfile.is_tarfile(data_dir):
                 raise _no_set(f"{data_dir} is neither a folder nor a whole archive", layout)
             return data_dir
-        # The set itself first.
+        # The set that is asked for first.
         found = {each.title: place for each in (layout, *_LAYOUTS.values()) if (place := _find(data_dir, each))}
     except _UNREADABLE as error:
         raise _no_set(f"{data_dir} cannot be read ({_reason(error)})", layout) from error
@@ -186,7 +186,7 @@ def _read_examples(part: Mapping[str, Any], layout: _Layout, label: str) -> tupl
         raise DataError(f"{label} holds labels that are not a list of integers; get the file again")
     if not isinstance(images, np.ndarray):
         raise DataError(f"{label} holds images of type {type(images).__name__}; they must be a uint8 array [N, 3072]")
-    if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != 3 * 32 * 32:
+    if images.dtype != np.uint8 or images.shape[1:] != (3 * 32 * 32,):
         raise DataError(f"{label} holds images {images.dtype} {list(images.shape)}; they must be uint8 [N, 3072]")
     if not len(images):
         raise DataError(f"{label} holds no image; get it again")

@@ -1,8 +1,9 @@
-"""From a configuration to arrays on the device."""
+"""From a configuration to arrays on the device, and what is kept between runs on the way."""
 
 import json
 import logging
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -10,12 +11,9 @@ import numpy as np
 
 from eigen_jax.data import preprocessing
 from eigen_jax.data.archives import read_official
-from eigen_jax.data.cache import read_arrays, write_arrays
 from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset
+from eigen_jax.store import files, locks
 from eigen_jax.store.files import sha256
-
-_PARTS = ("train", "validation", "test")
-_RAW_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
 
 _logger = logging.getLogger(__name__)
 
@@ -77,9 +75,8 @@ def _read_digits() -> RawDataset:
 
 def _read_downloaded(name: str, cache_dir: Path) -> RawDataset:
     """A CIFAR set of tensorflow-datasets, decoded once and then kept as plain arrays."""
-    decoded = cache_dir / "decoded" / f"{name}.npz"
-    arrays = read_arrays(decoded, _RAW_ARRAYS)
-    if arrays is None:
+
+    def read() -> list[np.ndarray]:
         tfds_dir = cache_dir / "tensorflow_datasets"
         try:
             tfds_dir.mkdir(parents=True, exist_ok=True)
@@ -88,10 +85,11 @@ def _read_downloaded(name: str, cache_dir: Path) -> RawDataset:
         from eigen_jax.data.tfds_source import read_tfds
 
         raw = read_tfds(name, tfds_dir=tfds_dir)
-        arrays = {key: np.asarray(getattr(raw, key)) for key in _RAW_ARRAYS}
-        write_arrays(decoded, arrays)
-    class_names = tuple(map(str, arrays.pop("class_names")))
-    return RawDataset(name, class_names, **arrays)
+        return [np.asarray(getattr(raw, array)) for array in names]
+
+    names = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
+    *arrays, class_names = kept_arrays(cache_dir / "decoded" / f"{name}.npz", names, read)
+    return RawDataset(name, tuple(map(str, class_names)), *arrays)
 
 
 def _fingerprint(raw: RawDataset, validation_rows: np.ndarray, config: DataConfig) -> str:
@@ -112,12 +110,37 @@ def _preprocess(parts: tuple[np.ndarray, ...], config: DataConfig, fingerprint: 
     if config.preprocessing == "standardize":
         return preprocessing.standardize(*parts)
     path = config.cache_folder() / "preprocessed" / f"{config.name}-{fingerprint[:32]}.npz"
-    cached = read_arrays(path, _PARTS)
-    if cached is not None:
-        return [cached[part] for part in _PARTS]
-    _logger.info("whitening %s; this happens once and may take a minute", config.name)
-    started = time.monotonic()
-    images = preprocessing.gcn_zca(*parts, scale=config.gcn_scale, bias=config.zca_bias)
-    _logger.info("whitened %s in %.1f s", config.name, time.monotonic() - started)
-    write_arrays(path, dict(zip(_PARTS, images, strict=True)))
-    return images
+
+    def whiten() -> list[np.ndarray]:
+        _logger.info("whitening %s; this happens once and may take a minute", config.name)
+        started = time.monotonic()
+        images = preprocessing.gcn_zca(*parts, scale=config.gcn_scale, bias=config.zca_bias)
+        _logger.info("whitened %s in %.1f s", config.name, time.monotonic() - started)
+        return images
+
+    return kept_arrays(path, ("train", "validation", "test"), whiten)
+
+
+def kept_arrays(path: Path, names: Sequence[str], make: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
+    """The named arrays of a cache file, which are made, and kept there, where it is missing or damaged.
+
+    Every array in it has a CRC-32. A cache is a convenience: no failure of it stops a run.
+    """
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return [file[name] for name in names]
+        except Exception as error:  # a damaged archive raises nearly anything, and all of it means the same
+            _logger.warning("cache file %s is damaged (%s) and is built again", path, type(error).__name__)
+    arrays, lock = make(), path.with_name(f"{path.name}.lock")
+    try:
+        with locks.held(lock):
+            try:
+                with files.replacing(path) as file:
+                    np.savez(file, **dict(zip(names, arrays, strict=True)))  # type: ignore[arg-type]
+            finally:
+                # Where this lets another process in, both write the same bytes.
+                lock.unlink(missing_ok=True)
+    except OSError as error:
+        _logger.warning("cache file %s cannot be written (%s); going on without it", path, error.strerror or error)
+    return arrays

@@ -1,12 +1,7 @@
 """What the data modules pass to one another, and the error that they raise.
 
-Dimension letters, here and in every module of this package:
-
-    N  images
-    H, W, C  height, width and channels of an image
-    D  pixels of an image, H * W * C
-    K  classes
-    B  images of a batch
+Dimension letters, here and in every module of this package: N images; H, W, C height, width and channels
+of an image; D its pixels, H * W * C; K classes; B images of a batch.
 """
 
 import dataclasses
