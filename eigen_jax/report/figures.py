@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from eigen_jax.lineage import Individual
 from eigen_jax.report.files import ReportError
 from eigen_jax.report.style import BLUE, GREEN, GREY, LINE_COLOURS, ORANGE, VERMILION, styled
 from eigen_jax.report.summary import best_so_far, summarise_phases
 from eigen_jax.report.tables import format_parameters
+
+Curve = Sequence[float | None]  # by generation; None or a number that is not finite stands for no value
 
 PANELS = ((1, 2, 10, 100), (50, 100, 200))  # the step sizes of Figure 3, left and right
 
@@ -28,10 +31,9 @@ _PHASES = {
 }
 
 
-def mean_and_deviation(curves: Sequence[Sequence[float | None]]) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_deviation(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and sample standard deviation (n - 1) over seeds, generation by generation; float64, of the longest curve.
 
-    `curves`, [S][generations], are one a seed; None or a number that is not finite stands for no value.
     A shorter curve stays at its last value. The mean is NaN where a seed has no value, and the deviation
     there as well, and throughout where there is one seed.
 
@@ -49,17 +51,13 @@ def mean_and_deviation(curves: Sequence[Sequence[float | None]]) -> tuple[np.nda
 
 @styled
 def plot_step_sizes(
-    curves: Mapping[int, Sequence[Sequence[float | None]]],
-    *,
-    panels: Sequence[Sequence[int]] = PANELS,
-    title: str = "",
+    curves: Mapping[int, Sequence[Curve]], *, panels: Sequence[Sequence[int]] = PANELS, title: str = ""
 ) -> Figure:
     """Figure 3: how fast searches get better with the number of mutations a child.
 
-    `curves` are, by step size, [S][generations], the best-so-far validation accuracy of each seed, a
-    fraction; None where nothing had survived yet. Lines are means over seeds, bands one standard deviation
-    to either side. `panels` are step sizes, each of one colour in all panels. Step sizes without curves are
-    left out, and so is a panel without any.
+    `curves` are, by step size, the best-so-far validation accuracy of each seed, a fraction. Lines are means
+    over seeds, bands one standard deviation to either side. `panels` are step sizes, each of one colour in all
+    panels. Step sizes without curves are left out, and so is a panel without any.
 
     Raises:
         ReportError: no panel has a curve, or a step size has no curves.
@@ -69,19 +67,16 @@ def plot_step_sizes(
         sizes = ", ".join(map(str, curves)) or "none"
         raise ReportError(f"no panel shows any of the step sizes that there are ({sizes}); choose other panels")
     colours = dict(zip(dict.fromkeys(itertools.chain(*panels)), itertools.cycle(LINE_COLOURS)))
-    seeds = {size: len(curves[size]) for size in itertools.chain(*shown)}
-    labels = {size: f"{size} ({count} {'seed' if count == 1 else 'seeds'})" for size, count in seeds.items()}
+    lines = {}
     figure = Figure(figsize=(4.2 * len(shown) + 1.2, 3.6), layout="constrained")
     axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for ax, panel in zip(axes, shown, strict=True):
         for size in panel:
-            _plot_mean(ax, curves[size], colour=colours[size], label=labels[size])
-        ax.set_xlabel("generation")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            seeds = len(curves[size])
+            label = f"{size} ({seeds} {'seed' if seeds == 1 else 'seeds'})"
+            lines[size] = _plot_mean(ax, curves[size], colour=colours[size], label=label)
     axes[0].set_ylabel("best validation accuracy, %")
-    lines = {line.get_label(): line for ax in axes for line in ax.get_lines()}
-    told = [labels[size] for size in sorted(labels)]
-    figure.legend([lines[label] for label in told], told, title="step size", loc="outside right center")
+    figure.legend(handles=[lines[size] for size in sorted(lines)], title="step size", loc="outside right center")
     if title:
         figure.suptitle(title)
     return figure
@@ -112,26 +107,24 @@ def plot_progress(runs: Sequence[Sequence[Individual]], *, title: str = "") -> F
     _plot_mean(ax, curves, colour=BLUE, label=label, marker="o")
     if np.isnan(mean_and_deviation(curves)[0]).all():
         ax.text(0.5, 0.5, "no test accuracy was recorded", transform=ax.transAxes, ha="center", color=GREY)
-    ax.set_xlabel("generation")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_ylabel("test accuracy, %", color=BLUE)
     ax.grid(False, axis="x")
     handles = [*ax.get_legend_handles_labels()[0], *sizes.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, columnspacing=1.2)
-    if title:
-        ax.set_title(title)
+    ax.set_title(title)
     return figure
 
 
-def _plot_mean(
-    ax: Axes, curves: Sequence[Sequence[float | None]], *, colour: str, label: str, marker: str | None = None
-) -> None:
+def _plot_mean(ax: Axes, curves: Sequence[Curve], *, colour: str, label: str, marker: str | None = None) -> Line2D:
     """The mean of curves of fractions, in %, and the band of one standard deviation."""
     mean, deviation = (100 * part for part in mean_and_deviation(curves))
     generations = np.arange(len(mean))
-    ax.plot(generations, mean, color=colour, label=label, marker=marker, markersize=4)
+    (line,) = ax.plot(generations, mean, color=colour, label=label, marker=marker, markersize=4)
     if len(curves) > 1:
         ax.fill_between(generations, mean - deviation, mean + deviation, color=colour, alpha=0.18, linewidth=0)
+    ax.set_xlabel("generation")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return line
 
 
 def _plot_sizes(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
@@ -145,8 +138,8 @@ def _plot_sizes(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
         ax.scatter(places, parameters, s=13, color=colour, alpha=0.65, linewidths=0, label=f"parameters, {name}")
     ax.set_yscale("log")
     ax.set_ylabel("parameters")
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_parameters(value)))
-    ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+    ax.yaxis.set_major_formatter(lambda value, _: format_parameters(value))
+    ax.yaxis.set_minor_formatter("")
     ax.spines["right"].set_visible(True)
     ax.grid(False)
 

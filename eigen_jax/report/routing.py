@@ -9,7 +9,7 @@ those of two sources never lie on one another. No wire has to cross a box.
 
 import dataclasses
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from eigen_jax.report.layout import BOX_HEIGHT, BOX_WIDTH, LANE_PITCH, Box, Grid
@@ -158,24 +158,17 @@ def _edges(grid: Grid) -> list[_Edge]:
     box never lies on what enters this one.
     """
     edges = []
-    above: dict[int, int] = defaultdict(int)
-    below: dict[int, int] = defaultdict(int)
-    straight: set[int] = set()
+    taken: Counter[tuple[int, int]] = Counter()  # ports of a target over its middle (-1), there (0) and under it (1)
     for source, target in grid.edges:
         before, after = grid.boxes[source], grid.boxes[target]
         skips, same_line = after.column != before.column + 1, before.line == after.line
         is_next = same_line and not skips
-        if is_next and before.lane == after.lane and target not in straight:
-            straight.add(target)
-            port = 0.0
-        elif is_next and before.lane > after.lane:
-            port = _FIRST_PORT + below[target] * _PORT_PITCH
-            below[target] += 1
-        else:
-            port = -_FIRST_PORT - above[target] * _PORT_PITCH
-            above[target] += 1
-        channel = before.line if same_line else before.line + 1
-        net = source, skips
+        side = 1 if is_next and before.lane > after.lane else -1
+        if is_next and before.lane == after.lane and not taken[target, 0]:
+            side = 0
+        port = side * (_FIRST_PORT + taken[target, side] * _PORT_PITCH)
+        taken[target, side] += 1
+        channel, net = before.line + (not same_line), (source, skips)
         edges.append(_Edge(before=before, after=after, net=net, is_next=is_next, channel=channel, port=port))
     return edges
 
