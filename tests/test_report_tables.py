@@ -17,7 +17,6 @@ from eigen_jax.report import (
     Shared,
     Table,
     Unit,
-    format_cell,
     gain,
     measured,
     paper_cell,
@@ -26,6 +25,7 @@ from eigen_jax.report import (
     to_markdown,
     write_table,
 )
+from eigen_jax.report.tables import format_cell
 
 ACCURACIES = {0: 0.9138888888888889, 1: 0.8972222222222223, 5: 0.9305555555555556}
 SIZES = {0: 42_858, 1: 61_002, 5: 28_890}

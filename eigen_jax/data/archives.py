@@ -57,11 +57,9 @@ _LAYOUTS = {
 def read_official(data_dir: Path, *, name: str) -> RawDataset:
     """Reads "cifar10" or "cifar100" from disk; no code that a hostile pickle names is run.
 
-    `data_dir` is the unpacked folder (`cifar-10-batches-py`), its parent, the folder that holds the
-    archive (`cifar-10-python.tar.gz`), or the archive itself.
-
-    Raises:
-        DataError: nothing of that set is there, or what is there is not whole, hostile, or cannot be.
+    `data_dir` is the unpacked folder (`cifar-10-batches-py`), its parent, the folder that holds the archive
+    (`cifar-10-python.tar.gz`), or the archive itself. Raises DataError where nothing of that set is there, or
+    what is there is not whole, hostile, or cannot be.
     """
     layout = _LAYOUTS[name]
     location = _locate(data_dir, layout)
@@ -153,11 +151,7 @@ def _read_archive(path: Path, layout: _Layout) -> dict[str, bytes]:
 
 
 def read_members(path: Path, names: Collection[str], *, advice: str) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yields the files of such names, in any folder, of a tar archive, each with its path there.
-
-    Raises:
-        DataError: the archive is damaged; the message ends with the advice.
-    """
+    """Yields the files of such names in a tar archive, each with its path there; a DataError of damage has advice."""
     try:
         # One pass in the archive's own order: going back would decompress it from the start.
         with tarfile.open(path) as archive:

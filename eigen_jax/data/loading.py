@@ -21,16 +21,18 @@ _logger = logging.getLogger(__name__)
 def load_dataset(config: DataConfig) -> Dataset:
     """Reads, splits and preprocesses a data set and puts it on the default device.
 
-    Images come from `config.data_dir`; else, for CIFAR, from tensorflow-datasets; the digits are
-    embedded. The validation part is held out of the training images, stratified. Whitening 50,000
-    images takes about a minute once; the result is kept in the cache folder (740 MB for CIFAR).
+    Images come from `config.data_dir`; else, for CIFAR, from tensorflow-datasets; the digits are embedded. The
+    validation part is held out of the training images, stratified. Whitening 50,000 images takes about a minute
+    once; the result is kept in the cache folder (740 MB for CIFAR).
 
     Raises:
-        DataError: the data cannot be had or read, or cannot be split as asked.
+        DataError: the data cannot be had, read or split.
+        ConfigError: so large a part cannot be held out, or there is no folder for a cache.
     """
     raw = read_raw(config)
+    num_classes = len(raw.class_names)
     train_rows, validation_rows = preprocessing.stratified_split(
-        raw.train_labels, config.validation_size, num_classes=raw.num_classes, seed=config.split_seed
+        raw.train_labels, config.validation_size, num_classes=num_classes, seed=config.split_seed
     )
     parts = (raw.train_images[train_rows], raw.train_images[validation_rows], raw.test_images)
     fingerprint = _fingerprint(raw, validation_rows, config)
@@ -42,7 +44,7 @@ def load_dataset(config: DataConfig) -> Dataset:
         validation_labels=jnp.asarray(raw.train_labels[validation_rows]),
         test_images=jnp.asarray(test),
         test_labels=jnp.asarray(raw.test_labels),
-        num_classes=raw.num_classes,
+        num_classes=num_classes,
         name=raw.name,
         fingerprint=fingerprint,
     )

@@ -1,7 +1,4 @@
-"""Splitting and preprocessing of whole data sets on the host.
-
-Preprocessing is in float64, and every statistic of the training images alone.
-"""
+"""Splitting and preprocessing of whole data sets on the host; every statistic is of the training images alone."""
 
 from collections.abc import Callable
 
@@ -21,10 +18,10 @@ _CONSTANT_NORM = 1e-8  # an image with less contrast than this is constant but f
 def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Holds `size` images out, each class in proportion to its number of images.
 
-    Quotas are rounded by largest remainder, so classes of equal size differ by one image at most.
-    The drawing uses NumPy's legacy generator, whose stream is frozen: the split of a seed (from 0 to
-    2**32 - 1) is the same with every version of NumPy. `labels` are [N] integers in [0, num_classes). Gives the
-    positions kept, [N - size], and held out, [size], each int64 and ascending.
+    `labels` are [N] integers in [0, num_classes). Gives the positions kept, [N - size], and held out, [size], each
+    int64 and ascending. Quotas are rounded by largest remainder, so classes of equal size differ by one image at
+    most. The drawing uses NumPy's legacy generator, whose stream is frozen: the split of a seed (from 0 to
+    2**32 - 1) is the same with every version of NumPy.
 
     Raises:
         DataError: a class has one image alone.

@@ -73,9 +73,7 @@ def read_tfds(name: str, *, tfds_dir: Path) -> RawDataset:
     """Reads "cifar10" or "cifar100", in the official order, with tensorflow-datasets, which prepares it the first time.
 
     An archive in `downloads/manual` of tensorflow-datasets' data folder, `tfds_dir`, is used in place of a download.
-
-    Raises:
-        DataError: the download fails or has the wrong checksum, or the folder cannot be written or read.
+    Raises DataError where that fails or has the wrong checksum, or the folder cannot be written or read.
     """
     builder = _BUILDERS[name](data_dir=tfds_dir, file_format="array_record")
     # `builder.is_prepared()` says the same, and warns of what is normal before the first download.

@@ -71,8 +71,7 @@ class DataConfig(Config):
     def cache_folder(self) -> Path:
         """`cache_dir`, else `$XDG_CACHE_HOME/eigen_jax` or `~/.cache/eigen_jax` (XDG Base Directory Specification 0.8).
 
-        Raises:
-            ConfigError: none of them: the variable names no absolute path, and the user has no home folder.
+        Raises ConfigError where the variable names no absolute path, and the user has no home folder.
         """
         if self.cache_dir is not None:
             return Path(self.cache_dir)
@@ -99,11 +98,6 @@ class RawDataset:
     train_labels: np.ndarray  # [N] int32
     test_images: np.ndarray  # [N, H, W, C] uint8
     test_labels: np.ndarray  # [N] int32
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.class_names)
 
     def content_hash(self) -> str:
         """SHA-256, in hexadecimal, of every image and label."""

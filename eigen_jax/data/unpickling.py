@@ -92,10 +92,8 @@ class _Unpickler(pickle.Unpickler):
 def unpickle(content: bytes, *, label: str) -> dict[str, Any]:
     """Reads one CIFAR pickle, a dictionary of any protocol, as plain data; `label` names the file in an error.
 
-    Keys come out as str, byte strings as bytes, and arrays as integer NumPy arrays.
-
-    Raises:
-        DataError: the pickle is truncated, malformed, not a dictionary, or names anything but arrays.
+    Keys come out as str, byte strings as bytes, and arrays as integer NumPy arrays. Raises DataError where the
+    pickle is truncated, malformed, not a dictionary, or names anything but arrays.
     """
     try:
         loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()

@@ -29,7 +29,6 @@ from eigen_jax.report.tables import (
     Shared,
     Table,
     Unit,
-    format_cell,
     gain,
     measured,
     paper_cell,

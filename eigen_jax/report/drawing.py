@@ -20,13 +20,11 @@ from eigen_jax.report.tables import format_flops, format_parameters
 
 # Kind of box to the colours of its face and its edge, and its name in the legend.
 _BOXES = {
-    "image": ("#FFFFFF", GREY, None),
+    **dict.fromkeys(("image", "pooling", "classifier"), ("#FFFFFF", GREY, None)),
     "conv": ("#D6E8F5", BLUE, "convolution"),
     "strided conv": ("#8FC3E6", BLUE, "convolution, stride 2"),
     "pool": ("#FBDDA0", "#B37A00", "max pooling"),
     "concat": ("#BFE6D8", GREEN, "concatenation"),
-    "pooling": ("#FFFFFF", GREY, None),
-    "classifier": ("#FFFFFF", GREY, None),
 }
 
 # By halvings of the image; past the last it begins anew.
@@ -60,10 +58,9 @@ class _Drawing:
 def draw_architecture(architecture: Architecture, *, num_classes: int, title: str = "") -> Figure:
     """Draws the layers of a network and all edges between them (Figure 1); `save_figure` saves it.
 
-    Columns of layers run from left to right and wrap into lines, so the picture grows with the
-    network and its text does not shrink. A panel lies behind each block, the layers of one H x W.
-    Skip connections have colours, one a source; a dot marks where a wire branches, and wires that
-    cross without one do not meet. The title is one line; the network's size is told in any case.
+    Columns of layers run from left to right and wrap into lines, so the picture grows with the network and its text
+    does not shrink. A panel lies behind each block, the layers of one H x W. Skip connections have colours, one a
+    source; a dot marks where a wire branches, and wires that cross without one do not meet. The title is one line.
     """
     return _draw_stacked([_Drawing(architecture, block_groups(architecture), num_classes=num_classes, title=title)])
 
@@ -79,12 +76,9 @@ def draw_duplication(
 ) -> Figure:
     """Draws a network over the one that gene duplication made of it (Figure 2); `title` is one line over both.
 
-    The panels of a block and of its copies have one colour in both. With `repeats` (how often each block
-    stands in a row, by halvings of the image from none on; what is beyond its end stands once), each copy
-    has a panel of its own.
-
-    Raises:
-        ReportError: the networks take different images, or a block stands less than once.
+    The panels of a block and of its copies have one colour in both. With `repeats` (how often each block stands in a
+    row, by halvings of the image from none on; what is beyond its end stands once), each copy has a panel of its
+    own. Raises ReportError where the networks take different images, or a block stands less than once.
     """
     if before.input_shape != after.input_shape:
         shapes = f"{before.input_shape} and {after.input_shape}"

@@ -34,11 +34,8 @@ _PHASES = {
 def mean_and_deviation(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and sample standard deviation (n - 1) over seeds, generation by generation; float64, of the longest curve.
 
-    A shorter curve stays at its last value. The mean is NaN where a seed has no value, and the deviation
-    there as well, and throughout where there is one seed.
-
-    Raises:
-        ReportError: there is no curve, or an empty one.
+    A shorter curve stays at its last value. The mean is NaN where a seed has no value, and the deviation there as
+    well, and throughout where there is one seed. Raises ReportError where there is no curve, or an empty one.
     """
     if not curves or not all(len(curve) for curve in curves):
         raise ReportError("there is no curve, or one without generations; give a value a generation for each seed")
@@ -57,10 +54,8 @@ def plot_step_sizes(
 
     `curves` are, by step size, the best-so-far validation accuracy of each seed, a fraction. Lines are means
     over seeds, bands one standard deviation to either side. `panels` are step sizes, each of one colour in all
-    panels. Step sizes without curves are left out, and so is a panel without any.
-
-    Raises:
-        ReportError: no panel has a curve, or a step size has no curves.
+    panels. Step sizes without curves are left out, and so is a panel without any; raises ReportError where no
+    panel is left, or a list of curves is empty.
     """
     shown = [present for panel in panels if (present := [size for size in panel if size in curves])]
     if not shown:
@@ -86,13 +81,9 @@ def plot_step_sizes(
 def plot_progress(runs: Sequence[Sequence[Individual]], *, title: str = "") -> Figure:
     """Figure 4: the test accuracy of the best by validation and the size of every network, by generation.
 
-    The best is the individual that is best so far by validation, so its test accuracy can fall;
-    several runs give mean and one standard deviation. Dots are individuals of all runs (the records of
-    the seeds' runs), each run's a little beside its generation. Vertical lines stand where each run's
-    phases end.
-
-    Raises:
-        ReportError: there is no run, or one without individuals.
+    The best is the individual that is best so far by validation, so its test accuracy can fall; several runs, given
+    by their records, have mean and one standard deviation. Dots are individuals, each run's a little beside its
+    generation. Vertical lines stand where phases end. Raises ReportError without a run, or a run's individuals.
     """
     if not runs or not all(runs):
         raise ReportError("there is no record, or one without individuals; give the record of each run")

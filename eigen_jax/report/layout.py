@@ -96,7 +96,9 @@ def place(architecture: Architecture, groups: Sequence[Group], *, num_classes: i
     for number, group in enumerate(groups):
         columns += [(number, lanes) for lanes in _columns_of(layers, group)]
     columns += [(None, {pooling: 0}), (None, {classifier: 0})]
-    per_line = _columns_per_line(len(columns))
+    # Lines of about equal length, in a drawing about as wide as high: of 9 to 13 columns where there are so many.
+    most = min(max(math.ceil(1.35 * math.sqrt(len(columns))), 9), 13)
+    per_line = math.ceil(len(columns) / math.ceil(len(columns) / most))
     labels = _labels(architecture, num_classes)
     boxes = {}
     heights: dict[int, int] = defaultdict(int)
@@ -122,9 +124,9 @@ def _split_copies(
 ) -> list[tuple[int, ...]]:
     """The copies of a block, in order, or all of its layers in one where they do not come apart.
 
-    Layers of a copy follow one another in the canonical order: all of a copy, but for the last, lead
-    to its output, and nothing else of it is read. The last copy has all layers but the pools; those
-    before lack what only layers outside of the block read, and the first has its pools too.
+    Layers of a copy follow one another in the canonical order: all of a copy, but for the last, lead to its output,
+    and nothing else of it is read. The last copy has all layers but the pools; those before lack what only layers
+    outside of the block read, and the first has its pools too.
     """
     pools = sum(layer.op == "pool" for layer in original)
     last = len(original) - pools
@@ -170,12 +172,6 @@ def _columns_of(layers: Sequence[Layer], group: Group) -> list[dict[int, int]]:
             column[position] = 0 if position in spine else next(straight, free[0])
         columns.append(column)
     return columns[1:]
-
-
-def _columns_per_line(columns: int) -> int:
-    """Lines of about equal length, in a drawing about as wide as high: of 9 to 13 columns where there are so many."""
-    most = min(max(math.ceil(1.35 * math.sqrt(columns)), 9), 13)
-    return math.ceil(columns / math.ceil(columns / most))
 
 
 def _labels(architecture: Architecture, num_classes: int) -> dict[int, tuple[str, str]]:

@@ -50,11 +50,8 @@ class _Edge:
 class Geometry:
     """Where the boxes of a grid and the wires between them lie, in inches from the top left corner.
 
-    Attributes:
-        width, height: of all.
-        corners: node to the top left corner of its box.
-        wires: one an edge.
-        panels: y of the top and the bottom of the panels in each line.
+    `corners` are those of the boxes, by node; `panels` the y of the top and the bottom of the panels in each line;
+    `wires` one an edge; `width` and `height` of all.
     """
 
     def __init__(self, grid: Grid):
@@ -66,9 +63,8 @@ class Geometry:
         for edge in edges:
             for line, *ends in self._spans(edge):
                 places[line][edge.net] += ends
-        self._tracks: dict[Line, dict[Net, int]] = defaultdict(dict)
-        self._tracks |= {line: _assign_tracks(nets) for line, nets in places.items()}
-        self._measure()
+        self._tracks = {line: _assign_tracks(nets) for line, nets in places.items()}
+        self._measure(Counter({line: 1 + max(tracks.values()) for line, tracks in self._tracks.items()}))
         self.wires = [
             Wire(source=edge.before.node, target=edge.after.node, skips=edge.net[1], points=self._points(edge))
             for edge in edges
@@ -96,16 +92,13 @@ class Geometry:
         yield ("channel", after.line), after.place, -1
         yield ("margin", 0), channel, after.line
 
-    def _count(self, line: Line) -> int:
-        return 1 + max(self._tracks[line].values(), default=-1)
-
-    def _measure(self) -> None:
-        """Where columns and lines start, now that the tracks of gaps and channels are counted."""
+    def _measure(self, counts: Counter[Line]) -> None:
+        """Where columns and lines start, now that the tracks are counted."""
         grid = self.grid
-        x = self._margin_width = CHANNEL_PAD + self._count(("margin", 0)) * TRACK_PITCH
+        x = self._margin_width = CHANNEL_PAD + counts["margin", 0] * TRACK_PITCH
         self._gap_starts, lefts = [], []
         for place in range(grid.columns + 1):
-            gap = GAP_LEFT + max(self._count(("gap", place)) - 1, 0) * TRACK_PITCH + GAP_RIGHT
+            gap = GAP_LEFT + max(counts["gap", place] - 1, 0) * TRACK_PITCH + GAP_RIGHT
             self._gap_starts.append(x)
             lefts.append(x + gap)
             x += gap + BOX_WIDTH
@@ -115,7 +108,7 @@ class Geometry:
         self._channel_bottoms, self.panels = [], []
         y = 0.0
         for line, lanes in enumerate(grid.lanes):
-            y += 2 * CHANNEL_PAD + self._count(("channel", line)) * TRACK_PITCH
+            y += 2 * CHANNEL_PAD + counts["channel", line] * TRACK_PITCH
             self._channel_bottoms.append(y - CHANNEL_PAD)
             top, y = y, y + panel_top + (BOX_HEIGHT + (lanes - 1) * LANE_PITCH + PANEL_BOTTOM)
             self.panels.append((top, y))
@@ -174,10 +167,7 @@ def _edges(grid: Grid) -> list[_Edge]:
 
 
 def _assign_tracks(places: Mapping[Net, Sequence[int]]) -> dict[Net, int]:
-    """The track of each net along a line where it covers such places: the first that is free, the shortest net first.
-
-    So arcs nest.
-    """
+    """The track of each net on a line, by the places it covers: the first free one, the shortest first: arcs nest."""
     spans = {net: (min(covered), max(covered)) for net, covered in places.items()}
     tracks: dict[Net, int] = {}
     for net, (first, last) in sorted(spans.items(), key=lambda item: (item[1][1] - item[1][0], item[0])):

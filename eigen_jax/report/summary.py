@@ -71,12 +71,9 @@ def find_individual(individuals: Iterable[Individual], reference: Reference) -> 
 
 
 def read_result(folder: str | Path) -> RunResult:
-    """How a finished search ended.
+    """How a finished search ended; raises RunFolderError where result.json is damaged, or of another schema version.
 
-    Raises:
-        ReportError: the folder is absent, empty, no run's, or of a run that has not finished, or result.json
-            is not of a search.
-        RunFolderError: result.json is damaged, or of another schema version.
+    Raises ReportError where the folder is no run's, or of one that has not finished, or that was no search.
     """
     if not _in_run_folder(Path(folder), "result.json").exists():
         raise ReportError(f"{folder} has no result.json: its run has not finished; finish it with the command it began")
@@ -87,7 +84,7 @@ def read_result(folder: str | Path) -> RunResult:
 
 
 def read_record(folder: str | Path) -> tuple[Individual, ...]:
-    """The individuals of a run, finished or not; raises ReportError as `read_result`, or where there is none yet."""
+    """The individuals of a run, finished or not; raises ReportError where the folder is no run's, or has none yet."""
     path = _in_run_folder(Path(folder), "lineage.jsonl")
     individuals = lineage.read(path)
     if not individuals:
