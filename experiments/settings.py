@@ -123,9 +123,8 @@ class Settings(Config):
 
     def notes(self) -> dict[str, dict[str, Any]]:
         """The settings that it does not depend on: where things lie, and how the machine is used."""
-        places = {each.name: each.of(self) for each in FLAGS.values() if each.is_place} | {
-            "cache_dir": self.data.cache_folder()
-        }
+        places = {each.name: each.of(self) for each in FLAGS.values() if each.is_place}
+        places["cache_dir"] = self.data.cache_folder()
         return {
             "folders": {name: None if place is None else str(place) for name, place in places.items()},
             "machine": dataclasses.asdict(self.machine),

@@ -66,16 +66,14 @@ with registered.skip_registration():
         name = "cifar100"
 
 
-_BUILDERS: dict[str, Any] = {"cifar10": _Cifar10, "cifar100": _Cifar100}
-
-
 def read_tfds(name: str, *, tfds_dir: Path) -> RawDataset:
     """Reads "cifar10" or "cifar100", in the official order, with tensorflow-datasets, which prepares it the first time.
 
     An archive in `downloads/manual` of tensorflow-datasets' data folder, `tfds_dir`, is used in place of a download.
     Raises DataError where that fails or has the wrong checksum, or the folder cannot be written or read.
     """
-    builder = _BUILDERS[name](data_dir=tfds_dir, file_format="array_record")
+    kind: Any = {"cifar10": _Cifar10, "cifar100": _Cifar100}[name]
+    builder = kind(data_dir=tfds_dir, file_format="array_record")
     # `builder.is_prepared()` says the same, and warns of what is normal before the first download.
     if not (Path(builder.data_dir) / "dataset_info.json").is_file():
         _prepare(builder, tfds_dir / "downloads")

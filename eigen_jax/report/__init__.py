@@ -29,6 +29,7 @@ from eigen_jax.report.tables import (
     Shared,
     Table,
     Unit,
+    csv_text,
     gain,
     measured,
     paper_cell,

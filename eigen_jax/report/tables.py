@@ -12,8 +12,9 @@ import functools
 import io
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from eigen_jax.report.files import ReportError, write_files
 
@@ -26,30 +27,26 @@ _STATISTICS = ("value", "mean", "sd", "n", "shared", "quoted", "none")  # in the
 
 def format_parameters(value: float, deviation: float | None = None) -> str:
     """Such as "2.6 M", or "42,858" below a million."""
-    return _with_prefix(value, deviation, {"M": 1e6})
+    return _in_units(value, deviation, ("M", 1e6, 1e6))
 
 
 def format_flops(value: float, deviation: float | None = None) -> str:
     """Such as "1.1 G" or "2.6 M", or in full below a million."""
-    return _with_prefix(value, deviation, {"G": 1e9, "M": 1e6})
+    return _in_units(value, deviation, ("G", 1e9, 1e9), ("M", 1e6, 1e6))
 
 
 def format_seconds(seconds: float, deviation: float | None = None) -> str:
     """A time in the largest unit that it fills at least twice: hours, minutes or seconds."""
-    unit, size = next(((unit, size) for unit, size in (("h", 3_600), ("min", 60)) if seconds >= 2 * size), ("s", 1))
-    return _scaled(seconds, deviation, size, unit)
+    return _in_units(seconds, deviation, ("h", 7_200, 3_600), ("min", 120, 60), ("s", 0, 1))
 
 
-def _with_prefix(value: float, deviation: float | None, prefixes: Mapping[str, float]) -> str:
-    for prefix, size in prefixes.items():
-        if value >= size:
-            return _scaled(value, deviation, size, prefix)
+def _in_units(value: float, deviation: float | None, *units: tuple[str, float, float]) -> str:
+    """A number in the first of some units (name, least number, size) that it is large enough for, else in full."""
+    for unit, least, size in units:
+        if value >= least:
+            spread = "" if deviation is None else f" ± {deviation / size:.1f}"
+            return f"{value / size:,.1f}{spread} {unit}"
     return _format_count(round(value), deviation)
-
-
-def _scaled(value: float, deviation: float | None, size: float, unit: str) -> str:
-    spread = "" if deviation is None else f" ± {deviation / size:.1f}"
-    return f"{value / size:,.1f}{spread} {unit}"
 
 
 def _format_fraction(value: float, deviation: float | None, sign: str = "") -> str:
@@ -196,6 +193,13 @@ def provenance_notes(
     )
 
 
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV, numbers in full, what is None left empty."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
 def to_csv(table: Table) -> str:
     """The table as CSV, every number in full.
 
@@ -204,17 +208,15 @@ def to_csv(table: Table) -> str:
     the paper reports, and "none" for a row without numbers. `seed` is the line's, empty but for "value". Text
     stands in every line of its row, a number only in those of its own statistic.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     heads = (f"{column.heading}{column.unit.in_csv}" for column in table.columns)
-    writer.writerow(["statistic", "seed", *heads])
+    lines: list[Sequence[Any]] = [("statistic", "seed", *heads)]
     for row in table.rows:
         numbers = [_statistics(cell) for cell in row]
         keys = {key for each in numbers for key in each} or {("none", "")}
         for key in sorted(keys, key=lambda key: (_STATISTICS.index(key[0]), key[1])):
             cells = zip(row, numbers, strict=True)
-            writer.writerow([*key, *(cell if isinstance(cell, str) else own.get(key, "") for cell, own in cells)])
-    return buffer.getvalue()
+            lines.append((*key, *(cell if isinstance(cell, str) else own.get(key, "") for cell, own in cells)))
+    return csv_text(lines)
 
 
 def to_markdown(table: Table) -> str:
