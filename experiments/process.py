@@ -65,7 +65,7 @@ def configure(settings: Settings) -> Settings:
             _logger.warning("%s=%s is set aside: %s", name.upper(), asked, _REASONS.get(name, _REASON))
             jax.config.update(name, value)
     check_devices_are_there()
-    keep_compiled(settings.cache_folder())
+    keep_compiled(settings.data.cache_folder())
     return dataclasses.replace(settings, machine=dataclasses.replace(settings.machine, threads=threads))
 
 
@@ -73,7 +73,7 @@ def environment(settings: Settings) -> dict[str, str]:
     """The variables of processes that train for this one: their threads, and memory and programs kept as here."""
     variables = {"NPROC": str(settings.machine.threads or cores())}
     variables |= {name: str(value) for name, (_, value) in _MALLOC.items()}
-    folder = _compiled(settings.cache_folder())
+    folder = _compiled(settings.data.cache_folder())
     if folder.is_dir() and _has_named_owners(folder):
         variables |= {name.upper(): str(value) for name, value in _cache_options(folder).items()}
     return variables

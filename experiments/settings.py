@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eigen_jax.config import Config, is_config, part, setting, settings_of, without_none
-from eigen_jax.data import DataConfig, default_cache_dir
+from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.search import SearchConfig
 from eigen_jax.teacher import TeacherConfig
@@ -111,13 +111,9 @@ class Settings(Config):
     def notes(self) -> dict[str, dict[str, Any]]:
         """The settings that it does not depend on: where things lie, and how the machine is used."""
         places = {each.name: each.of(self) for each in FLAGS.values() if each.is_place}
-        places["cache_dir"] = self.cache_folder()
+        places["cache_dir"] = self.data.cache_folder()
         folders = {name: None if place is None else str(place) for name, place in places.items()}
         return {"folders": folders, "machine": dataclasses.asdict(self.machine)}
-
-    def cache_folder(self) -> Path:
-        """The folder of what is kept between runs; raises ConfigError where none is given, nor a default one there."""
-        return self.data.cache_dir or default_cache_dir()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -90,7 +90,7 @@ def prepare_teacher(
             images,
             layout,
             data_fingerprint=dataset.fingerprint,
-            cache_dir=settings.cache_folder(),
+            cache_dir=settings.data.cache_folder(),
             batch_size=train.eval_batch_size,
             on_start=on_start,
             on_progress=observer.caching_progress,

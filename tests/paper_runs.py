@@ -99,7 +99,7 @@ class FakeMakers:
         )
         if not plain:
             save_teacher(settings.teacher_dir)
-            logits = settings.cache_folder() / "teacher-logits"
+            logits = settings.data.cache_folder() / "teacher-logits"
             logits.mkdir(parents=True, exist_ok=True)
             write_json(logits / f"{self._teacher}.json", {"sha256": "", "seconds": LOGITS_SECONDS})
 

@@ -6,6 +6,8 @@ import shlex
 import shutil
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from commands_data import contents
@@ -26,7 +28,7 @@ from paper_runs import (
 )
 
 from eigen_jax.data.types import DatasetName
-from eigen_jax.report import NOT_COMPARABLE, NOTHING
+from eigen_jax.report import NOT_COMPARABLE, NOTHING, Quoted, Unit
 from experiments.commands import INTERRUPTED
 from experiments.presets import PRESETS
 from experiments.reproduce import __main__ as command
@@ -245,6 +247,12 @@ def test_the_papers_figures_stand_beside_the_rows_that_are_comparable(reproduced
             heading = f"{quantity}, paper (CIFAR-10, paper's schedule) {unit}".strip()
             told = {line.get(heading, "") for line in lines} - {"", "not in the paper"}
             assert {round(float(each) * scale, 6) for each in told} == {expected} - {None}, (table, row, quantity)
+
+
+def test_a_column_of_the_papers_figures_names_the_data_set_that_they_are_for() -> None:
+    study: Any = SimpleNamespace(request=SimpleNamespace(dataset="cifar100"), is_papers=True)
+    (entry,) = tables._paper(study, "table1", "EIGEN")
+    assert entry == ("test accuracy, paper (CIFAR-100, paper's schedule)", Unit.ACCURACY, Quoted(value=0.781))
 
 
 def test_tables_tell_of_the_teacher_once_what_cannot_be_compared_and_how_duplication_went(reproduced, results):

@@ -3,11 +3,9 @@
 The docstring of each figure is what the help says of it.
 """
 
-import csv
 import dataclasses
-import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -105,7 +103,7 @@ def figure3(study: Study) -> Picture:
     return Picture(
         figure=report.plot_step_sizes(curves, panels=_panels(request.step_sizes), title=title),
         caption=f"Figure 3: step sizes of the primary succession on {request.title}, mean and one standard deviation",
-        numbers={"": _csv(("step_size", *_CURVE, "best_validation_accuracy"), rows)},
+        numbers={"": report.csv_text([("step_size", *_CURVE, "best_validation_accuracy"), *rows])},
         notes=(
             "Primary succession alone, never ended by saturation, without final training.",
             f"Step sizes: {', '.join(map(str, request.step_sizes))}",
@@ -135,8 +133,8 @@ def figure4(study: Study) -> Picture:
         figure=report.plot_progress([search.individuals for search in searches], title=f"EIGEN on {title}"),
         caption=f"Figure 4: the search on {title}, generation by generation",
         numbers={
-            "": _csv((*_CURVE, "best_test_accuracy"), _curve_rows(curves, study.request.seeds)),
-            "-networks": _csv(columns, networks),
+            "": report.csv_text([(*_CURVE, "best_test_accuracy"), *_curve_rows(curves, study.request.seeds)]),
+            "-networks": report.csv_text([columns, *networks]),
         },
         notes=(
             "Test accuracy is that of the individual that is best so far by validation, with the weights of the"
@@ -155,14 +153,7 @@ def _layers_csv(networks: Mapping[str, Architecture]) -> str:
         for number, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
             told = dataclasses.asdict(layer) | {"inputs": " ".join(map(str, layer.inputs))}
             rows.append((name, number, *(told[field] for field in fields), *shape))
-    return _csv(("network", "layer", *fields, "height", "width", "maps"), rows)
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV, numbers in full, what is None left empty."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([columns, *rows])
-    return buffer.getvalue()
+    return report.csv_text([("network", "layer", *fields, "height", "width", "maps"), *rows])
 
 
 def _best_curve(search: Search, number: Callable[[Individual], float | None]) -> list[float | None]:

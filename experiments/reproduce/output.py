@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from eigen_jax.report import ReportError, Table, provenance_notes, save_figure, write_table
-from eigen_jax.report.files import write_text
+from eigen_jax.report.files import write_files
 from eigen_jax.store.files import told_as
 from experiments.reproduce.figures import Picture
 from experiments.reproduce.request import Request
@@ -64,12 +64,9 @@ def write(told: Table | Picture, name: str, *, study: Study, runs: Sequence[Run]
     if isinstance(told, Table):
         return write_table(dataclasses.replace(told, notes=notes), stem)
     lines = "\n".join(f"- {note}" for note in notes)
-    texts = {stem.with_name(f"{name}{ending}.csv"): numbers for ending, numbers in told.numbers.items()}
-    texts[stem.with_name(f"{name}.md")] = f"**{told.caption}**\n\n![{told.caption}]({name}.png)\n\n{lines}\n"
-    pictures = save_figure(told.figure, stem)
-    for path, text in texts.items():
-        write_text(path, text)
-    return (*pictures, *texts)
+    texts = {f"{ending}.csv": numbers for ending, numbers in told.numbers.items()}
+    texts[".md"] = f"**{told.caption}**\n\n![{told.caption}]({name}.png)\n\n{lines}\n"
+    return (*save_figure(told.figure, stem), *write_files(stem, texts))
 
 
 def _origin_notes(name: str, *, study: Study, runs: Sequence[Run]) -> tuple[str, ...]:

@@ -154,7 +154,7 @@ class Search:
                 members = read_teacher(settings.teacher_dir).members
                 seconds[teacher] = sum(each.train_seconds + each.compile_seconds for each in members)
         if settings.teacher != "live":
-            seconds[logits] = seconds_of_logits(settings.cache_folder(), mimicry.teacher)
+            seconds[logits] = seconds_of_logits(settings.data.cache_folder(), mimicry.teacher)
         return seconds
 
 

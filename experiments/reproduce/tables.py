@@ -294,8 +294,8 @@ def _paper(study: Study, table: str, row: str, *, columns: int = 1) -> Iterator[
     dataset = study.request.settings.data.name
     units = {"test accuracy": Unit.ACCURACY, "parameters": Unit.PARAMETERS, "compute of one P100": Unit.SECONDS}
     for (quantity, unit), value in list(zip(units.items(), published(table, row, dataset), strict=True))[:columns]:
-        column = report.paper_column(quantity, unit, dataset="CIFAR-100" if dataset == "cifar100" else "CIFAR-10")
-        yield Entry(column.heading, unit, report.paper_cell(value, comparable=study.is_papers))
+        heading = f"{quantity}, paper ({'CIFAR-100' if dataset == 'cifar100' else 'CIFAR-10'}, paper's schedule)"
+        yield Entry(heading, unit, report.paper_cell(value, comparable=study.is_papers))
 
 
 def _final_notes(searches: Iterable[Search]) -> Iterator[str]:
