@@ -15,7 +15,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from eigen_jax.errors import EigenError
+from eigen_jax.errors import EigenError, first_line
 from eigen_jax.store import files
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 _MAX_DEPTH = 64  # of objects and arrays in one another
 _MAX_DIGITS = 300  # of an integer, so that each can be made a float
-_LONGEST = 200  # characters of a reason, and of a value in a message
+_LONGEST = 200  # characters of a name or a value in a message
 _SHOWN = 24  # of a text there
 
 
@@ -40,18 +40,16 @@ class JSONError(EigenError):
 class RecordFile(Generic[T]):
     """A kind of JSON file, which holds the fields of a dataclass and a schema version."""
 
+    name: str  # of the file in its folder
     kind: type[T]
     schema_version: int
     error: type[EigenError]  # what is raised
     advice: str  # what to do about a file that is damaged or missing
     is_exact: bool = False  # whether fields that the dataclass does not have are damage; else they are passed over
 
-    def read(self, path: Path) -> T:
-        """The content of a file.
-
-        Raises:
-            error: it cannot be read, is damaged or is of another schema version.
-        """
+    def read(self, folder: Path) -> T:
+        """What the file in a folder says; raises `error` where it is missing, damaged or of another schema version."""
+        path = folder / self.name
         try:
             content = convert(read_json(path), dict[str, Any])
             version = content.pop("schema_version", None)
@@ -67,14 +65,11 @@ class RecordFile(Generic[T]):
         shown = reprlib.repr(version)
         raise self.error(f"{path} has schema version {shown}; this version of eigen_jax reads {self.schema_version}")
 
-    def write(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Writes a file as a whole.
-
-        Raises:
-            error: it cannot be written.
-        """
-        with files.told_as(self.error, path):
-            write_json(path, {"schema_version": self.schema_version, **content})
+    def write(self, folder: Path, content: T | Mapping[str, Any]) -> None:
+        """Writes the file, of a record or of fields, which may be more than a record's; raises `error`."""
+        fields = content if isinstance(content, Mapping) else to_fields(content)
+        with files.told_as(self.error, folder / self.name):
+            write_json(folder / self.name, {"schema_version": self.schema_version, **fields})
 
 
 def to_fields(record: Any) -> dict[str, Any]:
@@ -89,13 +84,19 @@ def _is_within(part: Any, whole: Any) -> bool:
     return not isinstance(part, list) or all(map(_is_within, part, whole))
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """The named values that are others than before, as messages show them: what each was, and what it is now."""
-    return {
-        f"{name if name.isprintable() else _shown(name):.{_LONGEST}}": (_shown(then.get(name)), _shown(now.get(name)))
-        for name in names
-        if then.get(name) != now.get(name)
-    }
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> tuple[str, list[str]]:
+    """The text and the values with which a `ConfigError` says what the named settings were and are now.
+
+    Both are empty where all are as they were. What can be no name of a setting is told as it is.
+    """
+    texts, values = [], list[str]()
+    for name in names:
+        if then.get(name) != now.get(name):
+            is_setting = name.isidentifier() and len(name) <= _LONGEST
+            texts.append(f"{{{name if is_setting else ''}}} was {{}} and is now {{}}")
+            values += [] if is_setting else [name[:_LONGEST] if name.isprintable() else _shown(name)]
+            values += [_shown(then.get(name)), _shown(now.get(name))]
+    return ", ".join(texts), values
 
 
 def _shown(value: Any) -> str:
@@ -114,7 +115,7 @@ def convert(content: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(content, kind)
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
-        raise JSONError(" ".join(str(error).split())[:_LONGEST]) from None
+        raise JSONError(first_line(error)) from None
 
 
 def as_json(content: Any) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from eigen_jax.errors import ConfigError, EigenError, was_and_is
-from eigen_jax.store.records import Count, RecordFile, Text, changes, to_fields
+from eigen_jax.errors import ConfigError, EigenError
+from eigen_jax.store.records import Count, RecordFile, Text, changes
 
 # Settings that older runs do not name, because they came later, and what they were in those runs.
 FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "float32", "extinguish_duplicates": True}
@@ -49,7 +49,7 @@ class RunSettings:
             OtherRunError: they are not; names each that differs.
         """
         then = with_former_settings(self.settings, now)
-        text, values = was_and_is(changes(then, now, sorted(now if partly else then.keys() | now.keys())))
+        text, values = changes(then, now, sorted(now if partly else then.keys() | now.keys()))
         if values:
             raise OtherRunError(None, f"{{}} belongs to a run with other settings: {text}; {advice}", path, *values)
 
@@ -122,28 +122,12 @@ class RunResult:
 
 
 _PUT_BACK = "put the run's own file back, or choose another folder"
-_SETTINGS = RecordFile(kind=RunSettings, schema_version=2, error=RunFolderError, advice=_PUT_BACK)
-_RESULT = RecordFile(kind=RunResult, schema_version=2, error=RunFolderError, advice=_PUT_BACK)
+_SETTINGS = RecordFile(name="settings.json", kind=RunSettings, schema_version=2, error=RunFolderError, advice=_PUT_BACK)
+_RESULT = RecordFile(name="result.json", kind=RunResult, schema_version=2, error=RunFolderError, advice=_PUT_BACK)
 
-
-def read_settings(folder: Path) -> RunSettings:
-    """What settings.json says; raises RunFolderError where it is missing, damaged or of another schema version."""
-    return _SETTINGS.read(folder / "settings.json")
-
-
-def write_settings(folder: Path, content: Mapping[str, Any]) -> None:
-    """Writes settings.json: the fields of `RunSettings`, and more notes if there are any; raises RunFolderError."""
-    _SETTINGS.write(folder / "settings.json", content)
-
-
-def read_result(folder: Path) -> RunResult:
-    """What result.json says; raises RunFolderError where it is missing, damaged or of another schema version."""
-    return _RESULT.read(folder / "result.json")
-
-
-def write_result(folder: Path, result: RunResult) -> None:
-    """Writes result.json; raises RunFolderError."""
-    _RESULT.write(folder / "result.json", to_fields(result))
+# Each takes the run folder first, and raises RunFolderError.
+read_settings, write_settings = _SETTINGS.read, _SETTINGS.write
+read_result, write_result = _RESULT.read, _RESULT.write
 
 
 def with_former_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

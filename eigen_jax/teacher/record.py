@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eigen_jax.data import Dataset
-from eigen_jax.errors import was_and_is
-from eigen_jax.store.records import Count, Fraction, Positive, RecordFile, Seconds, changes, to_fields
+from eigen_jax.store.records import Count, Fraction, Positive, RecordFile, Seconds, changes
 from eigen_jax.teacher.config import OtherTeacherError, TeacherConfig, TeacherError
 
 _FILE = "teacher.json"
@@ -83,7 +82,7 @@ class TeacherRecord:
 
     def save(self, folder: Path) -> None:
         """Writes teacher.json as a whole; raises a TeacherError where it cannot be written."""
-        _RECORD.write(folder / _FILE, to_fields(self))
+        _RECORD.write(folder, self)
 
     def check_is_of(self, config: TeacherConfig, data: DataRecord, *, folder: Path) -> None:
         """Raises a TeacherError that names what differs, unless the teacher is that of a config and of these data."""
@@ -98,6 +97,7 @@ class TeacherRecord:
 
 
 _RECORD = RecordFile(
+    name=_FILE,
     kind=TeacherRecord,
     schema_version=1,
     error=TeacherError,
@@ -110,7 +110,7 @@ def read_teacher(folder: str | Path) -> TeacherRecord:
     """What is recorded of the teacher in a folder; raises a TeacherError where there is none or it is damaged."""
     if not holds_teacher(folder):
         raise TeacherError(f"{folder} holds no teacher: there is no {_FILE} in it; train one")
-    return _RECORD.read(Path(folder) / _FILE)
+    return _RECORD.read(Path(folder))
 
 
 def holds_teacher(folder: str | Path) -> bool:
@@ -123,7 +123,7 @@ def _check_same(then: Any, now: Any, otherwise: str, folder: Path) -> None:
     before, after = (
         {_TITLES.get(name, name): value for name, value in dataclasses.asdict(each).items()} for each in (then, now)
     )
-    text, values = was_and_is(changes(before, after, after))
+    text, values = changes(before, after, after)
     if values:
         line = f"the teacher in {{}} {otherwise}: {text}; choose another folder"
         raise OtherTeacherError(type(now), line, folder, *values)
