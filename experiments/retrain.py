@@ -32,6 +32,7 @@ from eigen_jax.search import (
     read_genome,
     train_network,
 )
+from eigen_jax.store.run_files import write_result
 from eigen_jax.training import DivergedError
 from experiments.command_line import parse, read_path
 from experiments.interruption import held_off
@@ -110,10 +111,10 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
                     on_progress=bar.show,
                 )
             except DivergedError as error:
-                run.save_result(describe(None, cause=str(error), seconds=time.perf_counter() - began))
+                write_result(run.path, describe(None, cause=str(error), seconds=time.perf_counter() - began))
                 return str(error)
             run.save_network(architecture, trained.variables)
-            run.save_result(describe(trained, seconds=trained.seconds))
+            write_result(run.path, describe(trained, seconds=trained.seconds))
     _tell(settings.run_dir, trained.test.accuracy, trained.validation_accuracy)
     return None
 

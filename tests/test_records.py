@@ -61,7 +61,7 @@ class Spoon:
     bowls: tuple[Bowl, ...] = ()
 
 
-SPOONS = RecordFile(name="spoon.json", kind=Spoon, schema_version=3, error=SpoonError, advice="buy one")
+SPOONS = RecordFile(name="spoon.json", place="drawer", kind=Spoon, schema_version=3, error=SpoonError, advice="buy one")
 EXACT_SPOONS = dataclasses.replace(SPOONS, is_exact=True)
 SPOON = Spoon(length=2.5, bowls=(Bowl(depth=2),))
 

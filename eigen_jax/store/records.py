@@ -3,12 +3,13 @@
 A `RecordFile` is the only reader and the only writer of its kind of file.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from eigen_jax.errors import EigenError, first_line
-from eigen_jax.store import files
+from eigen_jax.store import files, locks
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -41,6 +42,7 @@ class RecordFile(Generic[T]):
     """A kind of JSON file, which holds the fields of a dataclass and a schema version."""
 
     name: str  # of the file in its folder
+    place: str  # that folder, such as "run folder"
     kind: type[T]
     schema_version: int
     error: type[EigenError]  # what is raised
@@ -70,6 +72,32 @@ class RecordFile(Generic[T]):
         fields = content if isinstance(content, Mapping) else to_fields(content)
         with files.told_as(self.error, folder / self.name):
             write_json(folder / self.name, {"schema_version": self.schema_version, **fields})
+
+    @contextlib.contextmanager
+    def opened(self, folder: Path, **waiting: Any) -> Iterator[None]:
+        """Makes the folder where it is missing, and holds its lock while the block runs.
+
+        Args:
+            folder: where the file lies, or will.
+            waiting: as of `locks.held`; raises StoppedError as that does.
+
+        Raises:
+            error: the folder cannot be written, holds something else or is in use.
+        """
+        with contextlib.ExitStack() as stack:
+            with files.told_as(self.error, folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                self.check_place(folder)
+                stack.enter_context(locks.held(folder / locks.LOCK, **waiting))
+            yield
+
+    def check_place(self, folder: Path) -> None:
+        """Raises `error` where the folder holds files and not this one."""
+        names = {entry.name for entry in folder.iterdir()}
+        # A process killed before the file was whole has left these two at most.
+        if self.name not in names and names - {locks.LOCK, f"{self.name}{files.PARTIAL}"}:
+            line = f"{folder} holds files but no {self.name}, so it is no {self.place}; choose another"
+            raise self.error(line)
 
 
 def to_fields(record: Any) -> dict[str, Any]:

@@ -121,13 +121,18 @@ class RunResult:
         return None if individual is UNSET else individual
 
 
-_PUT_BACK = "put the run's own file back, or choose another folder"
-_SETTINGS = RecordFile(name="settings.json", kind=RunSettings, schema_version=2, error=RunFolderError, advice=_PUT_BACK)
-_RESULT = RecordFile(name="result.json", kind=RunResult, schema_version=2, error=RunFolderError, advice=_PUT_BACK)
+_SAME: Mapping[str, Any] = {
+    "place": "run folder",
+    "schema_version": 2,
+    "error": RunFolderError,
+    "advice": "put the run's own file back, or choose another folder",
+}
+SETTINGS = RecordFile(name="settings.json", kind=RunSettings, **_SAME)
+RESULT = RecordFile(name="result.json", kind=RunResult, **_SAME)
 
 # Each takes the run folder first, and raises RunFolderError.
-read_settings, write_settings = _SETTINGS.read, _SETTINGS.write
-read_result, write_result = _RESULT.read, _RESULT.write
+read_settings, write_settings = SETTINGS.read, SETTINGS.write
+read_result, write_result = RESULT.read, RESULT.write
 
 
 def with_former_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,7 @@ class TeacherRecord:
 
 _RECORD = RecordFile(
     name=_FILE,
+    place="teacher's folder",
     kind=TeacherRecord,
     schema_version=1,
     error=TeacherError,
