@@ -91,9 +91,7 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
     with held_off() as should_stop:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
         described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
-        describe = functools.partial(
-            describe_training, architecture, num_classes=dataset.num_classes, config=config.train, teacher=teacher
-        )
+        describe = functools.partial(describe_training, architecture, config=config, teacher=teacher)
         with (
             RunFolder.open(settings.run_dir, described, settings.notes()) as run,
             TrainingBar(console, until=config.final_until) as bar,

@@ -272,7 +272,7 @@ class _Search:
             place = reference(progress.evolution.best_id)
             best = next(each for each in individuals if each.reference == place)
             result = self._train_best(dataclasses.replace(result, best=best), best, progress.variables)
-        described = describe_search(result, config=self.config.train, teacher=self.context.teacher)
+        described = describe_search(result, config=self.config, teacher=self.context.teacher)
         write_result(self.folder.path, described)
         return result
 
