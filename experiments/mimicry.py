@@ -16,11 +16,10 @@ from eigen_jax.teacher import (
     LogitsCost,
     LogitsLayout,
     MemberRecord,
+    Questions,
     TeacherConfig,
     TeacherObserver,
     cache_logits,
-    logits_cost,
-    measure_rate,
     read_logits,
     train_ensemble,
 )
@@ -54,27 +53,25 @@ def prepare_teacher(
         console.print(f"Teacher for {dataset.name}: the logits in {path}", style="bold", soft_wrap=True)
         return logits
     ensemble = train_teacher(settings, dataset, console, should_stop)
+    questions = Questions(teacher=ensemble, images=images, layout=layout, batch_size=train.eval_batch_size)
     if settings.teacher == "live":
-        rate = measure_rate(ensemble, images, layout, batch_size=train.batch_size)
+        rate = dataclasses.replace(questions, batch_size=train.batch_size).measure_rate()
         console.print(f"Live teacher: about {_step_cost(train.batch_size, rate)}", style="bold", soft_wrap=True)
         return ensemble
     with TeacherConsole(console) as observer:
 
-        def on_start(cost: LogitsCost, rate: float) -> None:
-            observer.caching_started(cost, rate)
+        def on_start(rate: float) -> None:
+            observer.caching_started(questions.cost, rate)
             live = f"--teacher live: about {_step_cost(train.batch_size, rate)}"
             if layout.views == "all":
-                center = logits_cost(cost.images, dataclasses.replace(layout, views="center"))
-                live = f"--teacher-views center: {describe_cost(center, rate)}; {live}"
+                center = dataclasses.replace(questions, layout=dataclasses.replace(layout, views="center"))
+                live = f"--teacher-views center: {describe_cost(center.cost, rate)}; {live}"
             observer.print(f"  instead of it, {live}", "dim")
 
         return cache_logits(
-            ensemble,
-            images,
-            layout,
+            questions,
             data_fingerprint=dataset.fingerprint,
             cache_dir=settings.cache_folder(),
-            batch_size=train.eval_batch_size,
             on_start=on_start,
             on_progress=observer.caching_progress,
             should_stop=should_stop,

@@ -91,7 +91,7 @@ def _mean(logits: list[Array]) -> Array:
     return functools.reduce(jnp.add, logits) / len(logits)
 
 
-def check_fits(teacher: Ensemble, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
+def check_fits(teacher: Ensemble, *, image_shape: tuple[int, ...], num_classes: int) -> None:
     """Checks that a teacher can be asked about images of a data set; computes nothing.
 
     Args:
