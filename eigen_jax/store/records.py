@@ -34,7 +34,7 @@ _SHOWN = 24  # of a text there
 
 
 class JSONError(EigenError):
-    """Text that is no JSON as `write_json` writes it, or that holds something else: one line that says why."""
+    """Text that is no JSON as `write_json` writes it, or that holds something else."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,14 +75,11 @@ class RecordFile(Generic[T]):
 
     @contextlib.contextmanager
     def opened(self, folder: Path, **waiting: Any) -> Iterator[None]:
-        """Makes the folder where it is missing, and holds its lock while the block runs.
-
-        Args:
-            folder: where the file lies, or will.
-            waiting: as of `locks.held`; raises StoppedError as that does.
+        """Makes the folder where it is missing, and holds its lock while the block runs; `waiting`: see `locks.held`.
 
         Raises:
             error: the folder cannot be written, holds something else or is in use.
+            StoppedError: it was asked to stop while waiting.
         """
         with contextlib.ExitStack() as stack:
             with files.told_as(self.error, folder):
@@ -96,8 +93,7 @@ class RecordFile(Generic[T]):
         names = {entry.name for entry in folder.iterdir()}
         # A process killed before the file was whole has left these two at most.
         if self.name not in names and names - {locks.LOCK, f"{self.name}{files.PARTIAL}"}:
-            line = f"{folder} holds files but no {self.name}, so it is no {self.place}; choose another"
-            raise self.error(line)
+            raise self.error(f"{folder} holds files but no {self.name}, so it is no {self.place}; choose another")
 
 
 def to_fields(record: Any) -> dict[str, Any]:
@@ -135,10 +131,8 @@ def _shown(value: Any) -> str:
 def convert(content: Any, kind: type[T]) -> T:
     """What a JSON value describes, as a dataclass or another type with annotations.
 
-    Nothing is made of another type: integers alone are floats as well.
-
-    Raises:
-        JSONError: the value is of another form, or the dataclass refuses it; the message says where.
+    Nothing is made of another type, but that integers are floats as well: JSONError says where, or what the
+    dataclass refuses.
     """
     try:
         return msgspec.convert(content, kind)
@@ -152,12 +146,7 @@ def as_json(content: Any) -> Any:
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Writes a JSON file as a whole.
-
-    Raises:
-        OSError: it cannot be written; what was there is as it was.
-        ValueError, TypeError: the content holds a number that is not finite, or is nothing that JSON can hold.
-    """
+    """Writes a JSON file as `files.write` does; ValueError, TypeError: the content is nothing that JSON can hold."""
     files.write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -167,18 +156,15 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value that JSON describes; bytes are UTF-8.
+    """The value that JSON describes, bytes in UTF-8; raises JSONError for anything else.
 
     Stricter than Python's reader: numbers are finite, and integers have at most 300 digits; no
     object has a key twice; objects and arrays are at most 64 deep in one another.
-
-    Raises:
-        JSONError: for anything else.
     """
     try:
         value = json.loads(
             text if isinstance(text, str) else text.decode(),
-            parse_constant=_refuse_constant,
+            parse_constant=_finite,
             parse_float=_finite,
             parse_int=_integer,
             object_pairs_hook=_without_repetition,
@@ -193,14 +179,9 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
-def _refuse_constant(name: str) -> float:
-    raise JSONError(f"it holds {name}, which is no number of JSON")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise JSONError("it holds a number that is too large")
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise JSONError(f"it holds {text[:_SHOWN]}, which is no finite number")
     return value
 
 
@@ -211,8 +192,7 @@ def _integer(digits: str) -> int:
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    if len(made := dict(pairs)) < len(pairs):
         raise JSONError("it holds an object with one key twice")
     return made
 

@@ -36,17 +36,10 @@ class RunSettings:
     def check_same(
         self, now: Mapping[str, Any], *, path: Path, partly: bool = False, advice: str = "choose another folder"
     ) -> None:
-        """Checks that these are the settings of a run that is to go on.
+        """Raises an OtherRunError that names what differs, unless the run in the folder `path` can go on with `now`.
 
-        Args:
-            now: the run's settings now, as they come back from a file. Those that an older run does not name are
-                compared with `FORMER_SETTINGS`.
-            path: the run folder, for the message.
-            partly: `now` holds but some of the settings; the others are not compared.
-            advice: what to do, for the message.
-
-        Raises:
-            OtherRunError: they are not; names each that differs.
+        Those are its settings, or some of them where `partly`, as they come back from a file. What an older
+        run does not name is compared with `FORMER_SETTINGS`.
         """
         then = with_former_settings(self.settings, now)
         text, values = changes(then, now, sorted(now if partly else then.keys() | now.keys()))
@@ -111,8 +104,7 @@ class RunResult:
     def is_of_search(self) -> bool:
         """Whether all is told that is told of a search."""
         of_search = self.validation_accuracy, self.search_test_accuracy, self.generations, self.trained
-        individual = self.network.individual if self.network else None
-        return UNSET not in (*of_search, self.seconds.search, individual)
+        return UNSET not in (*of_search, self.seconds.search, self.network and self.network.individual)
 
     @property
     def found(self) -> Reference | None:

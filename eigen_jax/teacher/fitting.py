@@ -31,6 +31,7 @@ from eigen_jax.teacher.densenet import DenseNet
 from eigen_jax.teacher.ensemble import Ensemble, count_trainable, make_ensemble, measure_accuracy
 from eigen_jax.teacher.observer import TeacherObserver
 from eigen_jax.teacher.record import (
+    TEACHER,
     DataRecord,
     EnsembleRecord,
     MemberRecord,
@@ -175,7 +176,7 @@ def _claim(config: TeacherConfig, data: DataRecord, folder: Path) -> TeacherReco
     record = _read_own(config, data, folder)
     if record is None:
         record = TeacherRecord(config=config, data=data, surroundings=surroundings.describe())
-        record.save(folder)
+        TEACHER.write(folder, record)
     else:
         surroundings.warn_of_others(record.surroundings, what="teacher")
     return record
@@ -187,12 +188,12 @@ def _train(fitting: _Fitting, record: TeacherRecord) -> Ensemble:
     for member in range(fitting.config.members):
         if member == len(record.members):
             record = dataclasses.replace(record, members=(*record.members, _train_member(fitting, member)))
-            record.save(fitting.folder)
+            TEACHER.write(fitting.folder, record)
         shutil.rmtree(fitting.member_folder(member) / "training", ignore_errors=True)
         fitting.observer.member_finished(member=member, record=record.members[member])
     ensemble = _restore(fitting.folder, record)
     measured = _measure(fitting, ensemble)
-    dataclasses.replace(record, ensemble=measured).save(fitting.folder)
+    TEACHER.write(fitting.folder, dataclasses.replace(record, ensemble=measured))
     fitting.observer.teacher_finished(record=measured)
     return ensemble
 

@@ -21,6 +21,7 @@ from flax import struct
 from jax import Array
 
 from eigen_jax.data import identity_view, num_views
+from eigen_jax.errors import first_line
 from eigen_jax.store import files
 from eigen_jax.teacher.config import TeacherError
 
@@ -158,8 +159,7 @@ def _open_array(path: Path) -> np.ndarray:
     except OSError as error:
         raise TeacherError(f"{path} cannot be read ({error.strerror or error}); name a .npy file of logits") from None
     except (ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TeacherError(f"{path} is no intact .npy file of numbers: {reason}") from None
+        raise TeacherError(f"{path} is no intact .npy file of numbers: {first_line(error)}") from None
     if not isinstance(logits, np.ndarray):
         raise TeacherError(f"{path} holds several arrays; name a .npy file of one")
     return logits
@@ -168,20 +168,17 @@ def _open_array(path: Path) -> np.ndarray:
 def _file_slots(path: Path, shape: tuple[int, ...], layout: LogitsLayout, num_examples: int) -> np.ndarray:
     """[V] int32, the slots of a file's logits, told from its shape."""
     every, num_classes = np.arange(num_views(layout.pad), dtype=np.int32), layout.num_classes
-    zeros = np.zeros_like(every)
-    known: dict[tuple[int, ...], np.ndarray] = {(num_examples, every.size, num_classes): every}
-    if not layout.flip:
-        known.setdefault((num_examples, every.size // 2, num_classes), every // 2)
-    known.setdefault((num_examples, 2, num_classes), every % 2)
-    known.setdefault((num_examples, 1, num_classes), zeros)
-    slots = zeros if shape == (num_examples, num_classes) else known.get(shape)
-    if slots is None:
-        fitting = ", ".join(str([*each]) for each in known if each[1] > 1)
-        raise TeacherError(
-            f"{path} holds an array of shape {[*shape]}; for these data it must be {fitting}"
-            f" or {[num_examples, num_classes]}"
-        )
-    return slots
+    unflipped = {} if layout.flip else {every.size // 2: every // 2}
+    by_views = {every.size: every, **unflipped, 2: every % 2, 1: np.zeros_like(every)}
+    known: dict[tuple[int, ...], np.ndarray] = {
+        (num_examples, views, num_classes): slots for views, slots in by_views.items()
+    }
+    known[num_examples, num_classes] = by_views[1]
+    if shape not in known:
+        *fitting, last = (str([*each]) for each in known if each != (num_examples, 1, num_classes))
+        shapes = f"{', '.join(fitting)} or {last}"
+        raise TeacherError(f"{path} holds an array of shape {[*shape]}; for these data it must be {shapes}")
+    return known[shape]
 
 
 def _finite_parts(path: Path, logits: np.ndarray) -> Iterator[np.ndarray]:
