@@ -8,8 +8,7 @@ step; `cache_logits` asks it once for every view of every image. `read_logits` t
 from eigen_jax.teacher.cache import LogitsCost, Questions, cache_logits, seconds_of_logits
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 from eigen_jax.teacher.densenet import DenseNet
-from eigen_jax.teacher.ensemble import Ensemble, check_fits, make_ensemble, measure_accuracy
-from eigen_jax.teacher.fitting import load_ensemble, train_ensemble
+from eigen_jax.teacher.ensemble import Ensemble, check_fits, make_ensemble
+from eigen_jax.teacher.fitting import TeacherObserver, load_ensemble, train_ensemble
 from eigen_jax.teacher.logits import CachedLogits, LogitsLayout, MappedLogits, ViewSet, read_logits
-from eigen_jax.teacher.observer import TeacherObserver
 from eigen_jax.teacher.record import DataRecord, EnsembleRecord, MemberRecord, TeacherRecord, read_teacher
