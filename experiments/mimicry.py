@@ -13,7 +13,6 @@ from eigen_jax.store.locks import ShouldStop, never
 from eigen_jax.teacher import (
     Ensemble,
     EnsembleRecord,
-    LogitsCost,
     LogitsLayout,
     MemberRecord,
     Questions,
@@ -61,11 +60,11 @@ def prepare_teacher(
     with TeacherConsole(console) as observer:
 
         def on_start(rate: float) -> None:
-            observer.caching_started(questions.cost, rate)
+            observer.caching_started(questions, rate)
             live = f"--teacher live: about {_step_cost(train.batch_size, rate)}"
             if layout.views == "all":
                 center = dataclasses.replace(questions, layout=dataclasses.replace(layout, views="center"))
-                live = f"--teacher-views center: {describe_cost(center.cost, rate)}; {live}"
+                live = f"--teacher-views center: {describe_cost(center, rate)}; {live}"
             observer.print(f"  instead of it, {live}", "dim")
 
         return cache_logits(
@@ -101,13 +100,13 @@ def _step_cost(batch_size: int, rate: float) -> str:
     return f"{1_000 * batch_size / rate:,.3g} ms more for each training step of {batch_size} images"
 
 
-def describe_cost(cost: LogitsCost, rate: float) -> str:
+def describe_cost(questions: Questions, rate: float) -> str:
     """What a cache of logits takes, for people; `rate` is in images a second."""
-    took = duration(max(1.0, cost.forward_passes / rate))
-    views = f"{cost.views} views" if cost.views > 1 else "1 view"
+    took = duration(max(1.0, questions.forward_passes / rate))
+    count, views, _ = questions.shape
     return (
-        f"{views} of {cost.images:,} images, {cost.forward_passes:,} forward passes, about {took},"
-        f" {decimal(cost.bytes)}"
+        f"{views} {'views' if views > 1 else 'view'} of {count:,} images, {questions.forward_passes:,} forward passes,"
+        f" about {took}, {decimal(questions.bytes)}"
     )
 
 
@@ -144,10 +143,10 @@ class TeacherConsole(LiveBars, TeacherObserver):
         self.bars.update(self.bar, visible=False)
         self._print_accuracy("teacher", record, f"{record.parameters:,} parameters")
 
-    def caching_started(self, cost: LogitsCost, rate: float) -> None:
+    def caching_started(self, questions: Questions, rate: float) -> None:
         """The logits of a teacher that answers for `rate` images a second are to be computed."""
         self.caching_began = self.clock()
-        self.print(f"Teacher's logits, once for all networks: {describe_cost(cost, rate)}", "bold")
+        self.print(f"Teacher's logits, once for all networks: {describe_cost(questions, rate)}", "bold")
 
     def caching_progress(self, done: int, total: int) -> None:
         """So many of all forward passes are done."""

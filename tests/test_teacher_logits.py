@@ -242,8 +242,8 @@ def test_what_does_not_fit_is_refused(teacher, images, tmp_path):
 )
 def test_the_cost_of_the_papers_cache(teacher, views, num_classes, cost):
     layout, images = LogitsLayout(num_classes=num_classes, pad=4, flip=True, views=views), jnp.zeros((45_000, 1, 1, 1))
-    takes = Questions(teacher=teacher, images=images, layout=layout).cost
-    assert (takes.images, takes.views, takes.forward_passes, takes.bytes) == cost
+    asked = Questions(teacher=teacher, images=images, layout=layout)
+    assert (*asked.shape[:2], asked.forward_passes, asked.bytes) == cost
 
 
 def test_the_rate_of_a_teacher_is_measured_without_compilation(images, monkeypatch):

@@ -5,7 +5,7 @@ modules that are trained already. Asked live, an ensemble costs a forward pass o
 step; `cache_logits` asks it once for every view of every image. `read_logits` takes a file.
 """
 
-from eigen_jax.teacher.cache import LogitsCost, Questions, cache_logits, seconds_of_logits
+from eigen_jax.teacher.cache import Questions, cache_logits, seconds_of_logits
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 from eigen_jax.teacher.densenet import DenseNet
 from eigen_jax.teacher.ensemble import Ensemble, check_fits, make_ensemble

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -37,20 +38,6 @@ _LARGEST_COUNT = 2**31 - 1  # positions are int32 on the device
 _logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LogitsCost:
-    """What a cache of logits takes."""
-
-    images: int  # N
-    views: int  # S
-    bytes: int  # on disk, and in memory where it is kept there
-
-    @property
-    def forward_passes(self) -> int:
-        """Images that the whole teacher is asked about."""
-        return self.images * self.views
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Questions:
     """All that a cache of logits answers: what a teacher makes of every view of every image."""
@@ -61,10 +48,19 @@ class Questions:
     batch_size: int = 1_000  # views at a time; what is computed may depend on it in the last bits
 
     @property
-    def cost(self) -> LogitsCost:
-        """What their cache takes; divide its `forward_passes` by `measure_rate` for the seconds."""
-        count, views = self.images.shape[0], self.layout.stored_views.size
-        return LogitsCost(images=count, views=views, bytes=count * views * self.layout.num_classes * 2)
+    def shape(self) -> tuple[int, int, int]:
+        """(N, S, K) of the answers, float16."""
+        return self.images.shape[0], self.layout.stored_views.size, self.layout.num_classes
+
+    @property
+    def forward_passes(self) -> int:
+        """Views that the whole teacher is asked about; divide them by `measure_rate` for the seconds."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def bytes(self) -> int:
+        """What the answers take, on disk, and in memory where they are kept there."""
+        return 2 * math.prod(self.shape)
 
     def measure_rate(self) -> float:
         """Images a second that the teacher answers for: of one batch, after another that compiles the programs.
@@ -82,7 +78,7 @@ class Questions:
         Raises:
             TeacherError: they are not finite in float16.
         """
-        total, coming = self.cost.forward_passes, self._ask(0)
+        total, coming = self.forward_passes, self._ask(0)
         for start in range(0, total, self.batch_size):
             logits = coming
             if start + self.batch_size < total:  # under way while this one is fetched and written
@@ -97,7 +93,7 @@ class Questions:
 
     def _ask(self, start: int) -> Array:
         """[B, K] float16, for the views from position `start` on."""
-        views, size = jnp.asarray(self.layout.stored_views), min(self.batch_size, self.cost.forward_passes)
+        views, size = jnp.asarray(self.layout.stored_views), min(self.batch_size, self.forward_passes)
         seen = _batch_images(self.images, views, start, pad=self.layout.pad, size=size)
         return average_logits(self.teacher, seen).astype(jnp.float16)
 
@@ -139,12 +135,11 @@ def cache_logits(
         TeacherError: the teacher does not fit the images, its logits are not finite in float16, or
             they are too many.
     """
-    layout, cost = questions.layout, questions.cost
-    check_fits(questions.teacher, image_shape=questions.images.shape[1:], num_classes=layout.num_classes)
-    if not 1 <= cost.forward_passes <= _LARGEST_COUNT:
-        raise TeacherError(
-            f"{cost.views} views of {cost.images} images cannot be stored; there must be 1 to {_LARGEST_COUNT} in all"
-        )
+    count, views, num_classes = questions.shape
+    check_fits(questions.teacher, image_shape=questions.images.shape[1:], num_classes=num_classes)
+    if not 1 <= questions.forward_passes <= _LARGEST_COUNT:
+        allowed = f"there must be 1 to {_LARGEST_COUNT} in all"
+        raise TeacherError(f"{views} views of {count} images cannot be stored; {allowed}")
 
     def compute() -> Iterator[np.ndarray]:
         if on_start is not None:
@@ -154,25 +149,25 @@ def cache_logits(
             yield batch
             done += len(batch)
             if on_progress is not None:
-                on_progress(done, cost.forward_passes)
+                on_progress(done, questions.forward_passes)
             if should_stop():
                 raise StoppedError("the teacher's logits are computed anew by the same command")
 
     key = _key(questions, data_fingerprint)
-    place, shape = Path(cache_dir) / _FOLDER / key, (cost.images, cost.views, layout.num_classes)
+    place = Path(cache_dir) / _FOLDER / key
     try:
-        logits = _from_disk(place, shape, compute, should_stop)
+        logits = _from_disk(place, questions.shape, compute, should_stop)
     except OSError as error:
         reason = error.strerror or str(error)
-        if cost.bytes > device_bytes:
+        if questions.bytes > device_bytes:
             raise TeacherError(
-                f"cache folder {place.parent} cannot hold the teacher's {cost.bytes:,} bytes of logits ({reason});"
+                f"cache folder {place.parent} cannot hold the teacher's {questions.bytes:,} bytes of logits ({reason});"
                 " choose another folder, fewer views, or a live teacher"
             ) from None
         line = "cache folder %s cannot hold the teacher's logits (%s); going on without it"
         _logger.warning(line, place.parent, reason)
-        logits = np.concatenate(list(compute())).reshape(shape)
-    return from_array(logits, layout.view_slots, key, device_bytes=device_bytes)
+        logits = np.concatenate(list(compute())).reshape(questions.shape)
+    return from_array(logits, questions.layout.view_slots, key, device_bytes=device_bytes)
 
 
 def seconds_of_logits(cache_dir: str | Path, fingerprint: str) -> float | None:
@@ -208,7 +203,7 @@ def _from_disk(
     if (array := _read(place, shape)) is not None:
         return array
     _remove_abandoned(place.parent)
-    path, nbytes = place.with_suffix(".npy"), int(np.prod(shape)) * 2
+    path, nbytes = place.with_suffix(".npy"), 2 * math.prod(shape)
     tell = functools.partial(_logger.info, "another process computes the same teacher's logits; waiting for it")
     with held(place.with_suffix(".lock"), should_stop=should_stop, on_wait=tell):
         if (array := _read(place, shape)) is not None:

@@ -132,7 +132,7 @@ def load_ensemble(folder: str | Path, dataset: Dataset) -> Ensemble:
     """
     folder = Path(folder)
     record = read_teacher(folder)
-    record.check_is_for(DataRecord.of(dataset), folder=folder)
+    record.check_is_of(DataRecord.of(dataset), folder=folder)
     if record.ensemble is None:
         raise TeacherError(
             f"the teacher in {folder} is unfinished: {len(record.members)} of its {record.config.members}"
@@ -146,7 +146,7 @@ def _find(config: TeacherConfig, data: DataRecord, folder: Path) -> TeacherRecor
     if not holds_teacher(folder):
         return None
     record = read_teacher(folder)
-    record.check_is_of(config, data, folder=folder)
+    record.check_is_of(data, config, folder=folder)
     return record
 
 

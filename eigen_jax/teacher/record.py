@@ -75,16 +75,13 @@ class TeacherRecord:
         if trained > wanted or (self.ensemble is not None and trained < wanted):
             raise TeacherError(f"{trained} members of {wanted}")
 
-    def check_is_of(self, config: TeacherConfig, data: DataRecord, *, folder: Path) -> None:
-        """As `check_is_for`, and checks that the teacher is that of a config."""
-        self.check_is_for(data, folder=folder)
-        # No weight depends on how many images are evaluated at a time.
-        same = dataclasses.replace(self.config, eval_batch_size=config.eval_batch_size)
-        _check_same(same, config, "was trained otherwise", folder)
-
-    def check_is_for(self, data: DataRecord, *, folder: Path) -> None:
-        """Raises a TeacherError that names what differs, unless the teacher was trained on these data."""
+    def check_is_of(self, data: DataRecord, config: TeacherConfig | None = None, *, folder: Path) -> None:
+        """Raises a TeacherError that names what differs, unless the teacher is of these data, and of the config."""
         _check_same(self.data, data, "was trained on other data", folder)
+        if config is not None:
+            # No weight depends on how many images are evaluated at a time.
+            same = dataclasses.replace(self.config, eval_batch_size=config.eval_batch_size)
+            _check_same(same, config, "was trained otherwise", folder)
 
 
 TEACHER = RecordFile(
