@@ -2,36 +2,22 @@
 
 from eigen_jax.architecture import Architecture, decode, encode
 from eigen_jax.builder import build_network
-from eigen_jax.data import DataConfig, load_dataset
-from eigen_jax.errors import EigenError
+from eigen_jax.data import DataConfig, Dataset, load_dataset
+from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.evolution import EvolutionConfig, EvolutionState, evolution_step, initial_state
+from eigen_jax.executor import Executor, InlineExecutor, PoolExecutor, ProcessWorkers
+from eigen_jax.executor.ray_cluster import RayWorkers
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
 from eigen_jax.mutation import MutationTrace, Operator, mutate
-from eigen_jax.search import SearchConfig, load_network, run_search
+from eigen_jax.resumable import Care
+from eigen_jax.search import SearchConfig, SearchObserver, SearchResult, load_network, run_search
 from eigen_jax.training import TrainConfig
 from eigen_jax.version import __version__
 
 __all__ = [
-    "Architecture",
-    "DataConfig",
-    "EigenError",
-    "EvolutionConfig",
-    "EvolutionState",
-    "Genome",
-    "GenomeSpec",
-    "MutationTrace",
-    "Operator",
-    "SearchConfig",
-    "TrainConfig",
-    "__version__",
-    "build_network",
-    "decode",
-    "encode",
-    "evolution_step",
-    "initial_state",
-    "load_dataset",
-    "load_network",
-    "minimal_genome",
-    "mutate",
-    "run_search",
-]
+    "Architecture", "Care", "ConfigError", "DataConfig", "Dataset", "EigenError", "EvolutionConfig",
+    "EvolutionState", "Executor", "Genome", "GenomeSpec", "InlineExecutor", "MutationTrace", "Operator",
+    "PoolExecutor", "ProcessWorkers", "RayWorkers", "SearchConfig", "SearchObserver", "SearchResult", "TrainConfig",
+    "__version__", "build_network", "decode", "encode", "evolution_step", "initial_state", "load_dataset",
+    "load_network", "minimal_genome", "mutate", "run_search"
+]  # fmt: skip

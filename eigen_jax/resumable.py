@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from flax import linen as nn
-from jax import Array
 
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import EigenError
@@ -26,17 +24,7 @@ from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.files import told_as
 from eigen_jax.store.locks import LOCK, ShouldStop, StoppedError, held, never
-from eigen_jax.training import (
-    Dataset,
-    Programs,
-    ProgressCallback,
-    Teacher,
-    TrainConfig,
-    TrainState,
-    abstract_state,
-    init_state,
-    train_to,
-)
+from eigen_jax.training import Programs, ProgressCallback, Training, TrainState, abstract_state, init_state, train_to
 
 _PATIENCE = 60.0  # seconds that the process of a killed driver has to end
 
@@ -62,24 +50,6 @@ class Seconds:
     def __add__(self, other: "Seconds") -> "Seconds":
         """Of one after the other."""
         return Seconds(compiling=self.compiling + other.compiling, training=self.training + other.training)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Training:
-    """What is trained: all that weights depend on, but for the number of steps."""
-
-    key: Array  # of batches and views; see `train_to`
-    init_key: Array | None = None  # of the initial weights; None: `key`
-    dataset: Dataset  # its training part is used
-    network: nn.Module
-    config: TrainConfig
-    teacher: Teacher | None = None  # whom the network mimics; None for plain cross-entropy
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of an image."""
-        _, height, width, channels = self.dataset.train_images.shape
-        return height, width, channels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -173,8 +143,8 @@ def _resume(
         step = None
     if step is None:
         began = clock()
-        key = training.key if training.init_key is None else training.init_key
-        return jax.block_until_ready(init_state(key, **made, programs=programs)), Seconds(compiling=clock() - began)
+        state = jax.block_until_ready(init_state(training.weights_key, **made, programs=programs))
+        return state, Seconds(compiling=clock() - began)
     with clock.paused():
         state = checkpoint.restore(folder, "state", step=step, abstract=abstract_state(**made))
         seconds = checkpoint.restore(folder, "seconds", step=step)

@@ -301,8 +301,6 @@ def test_a_search_in_which_nothing_survived_is_told_of(tmp_path, capsys):
         (("--seed", "1"), "--seed is for a single search; use --seeds"),
         (("--run-dir=x",), "--run-dir is for a single search; use --runs-dir"),
         (("--preset", "large"), "there is no preset 'large'"),
-        (("table6",), "'table6' belongs to no setting"),
-        (("--populaton", "3"), "did you mean --population?"),
         (("--t1", "0"), "t1 is 0"),
         (("--step-sizes", "0"), "--step-sizes: is '0'; it must be a whole number of at least 1"),
         (("--step-sizes",), "--step-sizes is empty"),
@@ -322,6 +320,14 @@ def test_a_table_that_there_is_not_gets_one_line(capsys):
     assert main(["table1", "tabel3", "--dataset", "digits"]) == BAD_INPUT
     error = "error: there is no table or figure 'tabel3'; did you mean table3? choose from figure1, figure2, "
     assert capsys.readouterr().err.startswith(error)
+
+
+@pytest.mark.parametrize(("argv", "part"), [(["table6"], "table6"), (["--populaton", "3"], "--population N")])
+def test_a_setting_that_there_is_not_gets_a_box(capsys, argv, part):
+    with pytest.raises(SystemExit) as caught:
+        main(["--dataset", "digits", *argv])
+    assert caught.value.code == BAD_INPUT
+    assert part in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

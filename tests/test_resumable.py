@@ -16,11 +16,11 @@ from refusals import refuses
 from eigen_jax import resumable
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
-from eigen_jax.resumable import Care, Seconds, TimeLimitError, Training, train_resumably
+from eigen_jax.resumable import Care, Seconds, TimeLimitError, train_resumably
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import StoppedError
-from eigen_jax.training import DivergedError, TrainState, abstract_state, init_state, train_to
+from eigen_jax.training import DivergedError, Training, TrainState, abstract_state, init_state, train_to
 
 KEY = jax.random.key(3)
 NETWORK = build_network(network(), num_classes=2, dtype="float32")

@@ -17,7 +17,6 @@ from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Individual, read, without_times
 from eigen_jax.search import SearchConfig, run_search
-from eigen_jax.store import checkpoint
 
 CONFIG = SearchConfig(
     t1=1,
@@ -77,21 +76,7 @@ def test_no_thread_is_left_of_a_search(alone):
     assert "compilation" not in {thread.name for thread in threading.enumerate()}
 
 
-@pytest.fixture
-def one_save_at_a_time(monkeypatch) -> None:
-    """Orbax hangs where two threads use it at once."""
-    lock = threading.RLock()
-    for name in ("save", "restore"):
-        function = getattr(checkpoint, name)
-
-        def guarded(*arguments, function=function, **options):
-            with lock:
-                return function(*arguments, **options)
-
-        monkeypatch.setattr(checkpoint, name, guarded)
-
-
-def test_two_searches_at_once_end_as_each_alone(noise, alone, tmp_path, one_save_at_a_time):
+def test_two_searches_at_once_end_as_each_alone(noise, alone, tmp_path):
     assert alone[0] != alone[1]
     with ThreadPoolExecutor(2) as threads:
         searches = [threads.submit(search, noise, tmp_path / str(seed), seed) for seed in SEEDS]

@@ -21,7 +21,7 @@ from training_data import (
 
 from eigen_jax import platforms
 from eigen_jax.teacher.logits import MappedLogits
-from eigen_jax.training import DivergedError, Programs, TrainConfig, batch_shapes, evaluate, prepare_training
+from eigen_jax.training import DivergedError, Programs, TrainConfig, Training, batch_shapes, evaluate, prepare_training
 from eigen_jax.training.loop import steps_of_calls, train_to
 
 # XLA rounds the same sums in another order in a loop's body.
@@ -114,8 +114,8 @@ def test_what_was_prepared_is_all_that_is_traced_and_changes_no_bit(kind, width,
         return state, evaluate(state, images, labels, batch_size=SMALL.eval_batch_size, **options)
 
     def prepare(state, until):
-        same = Convolutional(width=width)
-        prepare_training(KEY, state, dataset, until, shapes, network=same, config=SMALL, programs=held)
+        same = Training(key=KEY, dataset=dataset, network=Convolutional(width=width), config=SMALL)
+        prepare_training(same, state, until, shapes, programs=held)
         wait_for_background(held)
         return sorted(TRACES)
 

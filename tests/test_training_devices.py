@@ -29,7 +29,7 @@ from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.store import checkpoint
-from eigen_jax.training import Programs, batch_shapes, evaluate, loop, prepare_training, train_to
+from eigen_jax.training import Programs, Training, batch_shapes, evaluate, loop, prepare_training, train_to
 from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.step import TrainState, abstract_state, epoch_order, init_state
 
@@ -139,9 +139,10 @@ def errors(devices: int) -> dict[str, str]:
 def prepare_and(run, devices: int) -> list[int]:
     """Trains with mimicry; the programs that were built ahead, and those once it is through."""
     config = on_devices(devices)
-    key, shapes = jax.random.key(3), batch_shapes(KEY, DATASET, config=config, teacher=TEACHER)
+    training = Training(key=jax.random.key(3), dataset=DATASET, network=NETWORK, config=config)
+    shapes = batch_shapes(KEY, DATASET, config=config, teacher=TEACHER)
     with Programs() as programs:
-        prepare_training(key, None, DATASET, STEPS, shapes, network=NETWORK, config=config, programs=programs)
+        prepare_training(training, None, STEPS, shapes, programs=programs)
         wait_for_background(programs)
         ahead = len(programs._programs)
         run(new_state(config=config, programs=programs), STEPS, devices=devices, programs=programs)

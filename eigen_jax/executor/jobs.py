@@ -8,10 +8,10 @@ import jax
 from jax import Array
 
 from eigen_jax.architecture import Architecture
-from eigen_jax.builder import Network, build_network
+from eigen_jax.builder import build_network
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import first_line
-from eigen_jax.resumable import Care, Seconds, TimeLimitError, Training, train_resumably
+from eigen_jax.resumable import Care, Seconds, TimeLimitError, train_resumably
 from eigen_jax.training import (
     Batch,
     Dataset,
@@ -20,6 +20,7 @@ from eigen_jax.training import (
     ProgressCallback,
     Teacher,
     TrainConfig,
+    Training,
     evaluate,
     prepare_training,
 )
@@ -82,8 +83,7 @@ def run_job(
         CheckpointError: training cannot be saved, or the folder belongs to something else.
         ConfigError: a batch is larger than the training set, or devices are missing.
     """
-    network = _network(job, dataset)
-    training = Training(key=job.key, dataset=dataset, network=network, config=job.config, teacher=teacher)
+    training = _training(job, dataset, teacher)
     clock = clock or WorkClock()
     began = clock()
     parts = [(dataset.validation_images, dataset.validation_labels)]
@@ -94,7 +94,7 @@ def run_job(
             training, job.until, job.folder, care=job.care, on_progress=on_progress, clock=clock, programs=programs
         )
         accuracies = [
-            evaluate(state, *part, network=network, batch_size=job.config.eval_batch_size, programs=programs)
+            evaluate(state, *part, network=training.network, batch_size=job.config.eval_batch_size, programs=programs)
             for part in parts
         ]
     except _FAILURES as error:
@@ -112,9 +112,9 @@ def prepare_job(job: Job, dataset: Dataset, batch: Batch, *, programs: Programs)
 
     Args: as of `run_job`, but for `batch`, the shapes of one, as of `batch_shapes`.
     """
-    network = _network(job, dataset)
-    prepare_training(job.key, None, dataset, job.until, batch, network=network, config=job.config, programs=programs)
+    prepare_training(_training(job, dataset, None), None, job.until, batch, programs=programs)
 
 
-def _network(job: Job, dataset: Dataset) -> Network:
-    return build_network(job.architecture, num_classes=dataset.num_classes, dtype=job.config.dtype)
+def _training(job: Job, dataset: Dataset, teacher: Teacher | None) -> Training:
+    network = build_network(job.architecture, num_classes=dataset.num_classes, dtype=job.config.dtype)
+    return Training(key=job.key, dataset=dataset, network=network, config=job.config, teacher=teacher)

@@ -13,10 +13,10 @@ from eigen_jax.architecture import Architecture
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset, join_validation
 from eigen_jax.errors import EigenError, first_line
-from eigen_jax.resumable import Care, Training, train_resumably
+from eigen_jax.resumable import Care, train_resumably
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.store.files import sha256
-from eigen_jax.training import Programs, ProgressCallback, Teacher, accuracy, evaluate, predict
+from eigen_jax.training import Programs, ProgressCallback, Teacher, Training, accuracy, evaluate, predict
 
 PyTree = Any
 

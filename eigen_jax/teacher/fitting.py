@@ -22,7 +22,7 @@ from jax import Array
 from eigen_jax import surroundings
 from eigen_jax.data import Dataset
 from eigen_jax.errors import first_line
-from eigen_jax.resumable import Care, Training, train_resumably
+from eigen_jax.resumable import Care, train_resumably
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
@@ -37,7 +37,7 @@ from eigen_jax.teacher.record import (
     holds_teacher,
     read_teacher,
 )
-from eigen_jax.training import DivergedError, Programs, abstract_state, accuracy, predict
+from eigen_jax.training import DivergedError, Programs, Training, abstract_state, accuracy, predict
 
 PyTree = Any
 

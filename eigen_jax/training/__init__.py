@@ -30,6 +30,7 @@ from eigen_jax.training.step import (
     Batch,
     StepMetrics,
     Teacher,
+    Training,
     TrainState,
     abstract_state,
     draw_batch,

@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +24,7 @@ from eigen_jax.training.step import (
     Batch,
     StepMetrics,
     Teacher,
+    Training,
     TrainState,
     compile_initializer,
     draw_batch,
@@ -172,45 +174,32 @@ def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: 
 
 
 def prepare_training(
-    key: Array,
-    state: TrainState | None,
-    dataset: Dataset,
-    until: int,
-    batch: Batch,
-    *,
-    network: nn.Module,
-    config: TrainConfig,
-    programs: Programs,
+    training: Training, state: TrainState | None, until: int, batch: Batch, *, programs: Programs
 ) -> None:
     """Compiles in the background what `train_to` and an evaluation after it will ask for; changes nothing else.
 
     Args:
-        key: that of `init_state`; not used unless `state` is None.
+        training: what will be trained, and evaluated on the validation images.
         state: to train on from; None for an untrained network.
-        dataset: its validation part will be evaluated.
         until: the landmark, in steps since the start of training.
         batch: the shapes of one, as of `batch_shapes`.
-        network: the module.
-        config: the settings.
         programs: where they will be asked for.
     """
     start = 0 if state is None else int(state.step)
     calls = set(steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call))
     shapes = None if state is None else jax.tree.map(_shape, state)
-    images = dataset.validation_images
+    how: dict[str, Any] = {"network": training.network, "config": training.config, "programs": programs}
 
     def compile_all() -> None:
         """In the order of use."""
         known = shapes
         if known is None:
-            height, width, channels = images.shape[1:]
-            shape = (height, width, channels)
-            initializer = compile_initializer(key, network=network, config=config, input_shape=shape, programs=programs)
+            initializer = compile_initializer(training.weights_key, input_shape=training.input_shape, **how)
             assert isinstance(initializer, jax.stages.Compiled), "in the background, all is compiled ahead"
             known = initializer.out_info
-        compile_training(known, batch, calls, network=network, config=config, programs=programs)
-        size = config.eval_batch_size
-        compile_evaluation(known.variables, images, network=network, batch_size=size, programs=programs)
+        compile_training(known, batch, calls, **how)
+        images, size = training.dataset.validation_images, training.config.eval_batch_size
+        compile_evaluation(known.variables, images, network=training.network, batch_size=size, programs=programs)
 
     programs.in_background(compile_all)
 

@@ -3,6 +3,7 @@
 Dimension letters: N images of a data set, B of a batch, H x W x C an image, K classes.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from flax import linen as nn
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.data import apply_views, sample_views
+from eigen_jax.data import Dataset, apply_views, sample_views
 from eigen_jax.losses import cross_entropy, mimicry_loss
 from eigen_jax.training.config import TrainConfig
 from eigen_jax.training.programs import Programs, compiled
@@ -63,6 +64,29 @@ class Teacher(Protocol):
             views: [B] int32.
             images: [B, H, W, C] float32, the views themselves.
         """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """What is trained: all that weights depend on, but for the number of steps."""
+
+    key: Array  # of batches and views; see `train_to`
+    init_key: Array | None = None  # of the initial weights; None: `key`
+    dataset: Dataset  # its training part is used
+    network: nn.Module
+    config: TrainConfig
+    teacher: Teacher | None = None  # whom the network mimics; None for plain cross-entropy
+
+    @property
+    def weights_key(self) -> Array:
+        """Of the initial weights."""
+        return self.key if self.init_key is None else self.init_key
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of an image."""
+        _, height, width, channels = self.dataset.train_images.shape
+        return height, width, channels
 
 
 @struct.dataclass
