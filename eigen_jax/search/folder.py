@@ -138,7 +138,6 @@ def _holds_network(path: Path, architecture: Architecture, variables: PyTree) ->
     """Whether a run folder has this network, with these weights to the last bit."""
     try:
         saved, weights = load_network(path)
-        equal = jax.tree.map(np.array_equal, weights, variables)
+        return saved == architecture and jax.tree.all(jax.tree.map(np.array_equal, weights, variables))
     except ValueError:  # of any kind: missing, damaged, or of another structure
         return False
-    return saved == architecture and all(jax.tree.leaves(equal))

@@ -57,7 +57,7 @@ class RecordFile(Generic[T]):
             version = content.pop("schema_version", None)
             if type(version) is int and version == self.schema_version:
                 record = convert(content, self.kind)
-                if self.is_exact and not _is_within(content, as_json(to_fields(record))):
+                if self.is_exact and not _is_within(content, to_fields(record)):
                     raise JSONError("it has unknown fields")
                 return record
         except OSError as error:

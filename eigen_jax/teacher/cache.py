@@ -117,23 +117,21 @@ def cache_logits(
 ) -> CachedLogits | MappedLogits:
     """A teacher's logits for views of images: from the cache, or computed and put there.
 
-    A cache file that is unfinished or damaged is computed again. Where the folder cannot hold it,
-    the logits are kept in memory.
+    A cache file that is unfinished or damaged is computed again. Where the folder `teacher-logits` in
+    `cache_dir` cannot hold it, the logits are kept in memory.
 
     Args:
         questions: the teacher, and what it is asked.
         data_fingerprint: of the data set that the images are of, in the order that they are in.
-        cache_dir: the folder `teacher-logits` is made in it.
+        cache_dir: of all caches.
         device_bytes: logits of more bytes are mapped into memory, not put on the device.
         on_start: called with the rate of the teacher, which is measured for it, before the logits are computed.
         on_progress: called after every batch, with the forward passes done and those in all.
-        should_stop: whether to leave; asked after every batch, and while another process computes them, for
-            which this one waits.
+        should_stop: asked after every batch, and while another process, which is waited for, computes them.
 
     Raises:
         StoppedError: it was asked to stop.
-        TeacherError: the teacher does not fit the images, its logits are not finite in float16, or
-            they are too many.
+        TeacherError: the teacher does not fit the images, or its logits are not finite in float16 or too many.
     """
     count, views, num_classes = questions.shape
     check_fits(questions.teacher, image_shape=questions.images.shape[1:], num_classes=num_classes)

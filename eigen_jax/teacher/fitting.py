@@ -82,13 +82,8 @@ def train_ensemble(
     on; validation and test accuracy are measured and recorded. Training that was stopped, by whatever, goes
     on to the same bits as if it never had been, where the device computes deterministically.
 
-    Args:
-        config: the teacher.
-        dataset: the data.
-        folder: its own; made where it is missing.
-        observer: told of what happens.
-        devices: local devices that share each batch; see `TrainConfig`.
-        care: when to save a member and when to stop.
+    The folder, its own, is made where it is missing. So many local `devices` share each batch, see
+    `TrainConfig`; `care` says when to save a member and when to stop.
 
     Raises:
         StoppedError: it was asked to stop; the same call goes on.
