@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from eigen_jax.errors import EigenError
+from eigen_jax.errors import EigenError, first_line
 from eigen_jax.store.locks import InUseError
 
 PARTIAL = ".partial"  # what a temporary name ends with
@@ -105,9 +105,9 @@ def told_as(
 
 def explain(error: OSError, advice: str) -> str:
     """Why a file cannot be written, and what to do: to free space where that is it, else the advice."""
-    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
-    is_full = error.errno in _FULL
-    return f"{reason}; {'free some space there, then give the same command again' if is_full else advice}"
+    if error.errno in _FULL:
+        advice = "free some space there, then give the same command again"
+    return f"{error.strerror or first_line(error)}; {advice}"
 
 
 def sha256(parts: Iterable[str | np.ndarray]) -> str:
