@@ -115,11 +115,14 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str
     """
     texts, values = [], list[str]()
     for name in names:
-        if then.get(name) != now.get(name):
-            is_setting = name.isidentifier() and len(name) <= _LONGEST
-            texts.append(f"{{{name if is_setting else ''}}} was {{}} and is now {{}}")
-            values += [] if is_setting else [name[:_LONGEST] if name.isprintable() else _shown(name)]
-            values += [_shown(then.get(name)), _shown(now.get(name))]
+        if then.get(name) == now.get(name):
+            continue
+        if name.isidentifier() and len(name) <= _LONGEST:
+            texts.append(f"{{{name}}} was {{}} and is now {{}}")
+        else:
+            texts.append("{} was {} and is now {}")
+            values.append(name[:_LONGEST] if name.isprintable() else _shown(name))
+        values += [_shown(then.get(name)), _shown(now.get(name))]
     return ", ".join(texts), values
 
 

@@ -113,14 +113,14 @@ class RunResult:
         return None if individual is UNSET else individual
 
 
-_SAME: Mapping[str, Any] = {
+_OF_RUN: Mapping[str, Any] = {
     "place": "run folder",
     "schema_version": 2,
     "error": RunFolderError,
     "advice": "put the run's own file back, or choose another folder",
 }
-SETTINGS = RecordFile(name="settings.json", kind=RunSettings, **_SAME)
-RESULT = RecordFile(name="result.json", kind=RunResult, **_SAME)
+SETTINGS = RecordFile(name="settings.json", kind=RunSettings, **_OF_RUN)
+RESULT = RecordFile(name="result.json", kind=RunResult, **_OF_RUN)
 
 # Each takes the run folder first, and raises RunFolderError.
 read_settings, write_settings = SETTINGS.read, SETTINGS.write
