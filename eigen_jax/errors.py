@@ -1,7 +1,7 @@
 """The errors of eigen_jax share one base, so that a command needs to know of no other."""
 
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 Naming = Callable[[Any, str], str]  # what a field of a config (None: a setting of a run) is called
@@ -34,19 +34,6 @@ class ConfigError(EigenError):
 
     def __str__(self) -> str:
         return self.told(lambda _, name: name)
-
-
-def was_and_is(changes: Mapping[str, tuple[object, object]]) -> tuple[str, list[object]]:
-    """The text and the values with which a `ConfigError` says what settings, by their names, were and are now.
-
-    What cannot be the name of one is told as it is.
-    """
-    texts, values = [], list[object]()
-    for name, then_and_now in changes.items():
-        is_setting = name.isidentifier()
-        texts.append(f"{{{name if is_setting else ''}}} was {{}} and is now {{}}")
-        values += then_and_now if is_setting else (name, *then_and_now)
-    return ", ".join(texts), values
 
 
 def first_line(error: Exception) -> str:

@@ -30,6 +30,7 @@ from eigen_jax.search import (
     read_genome,
     train_network,
 )
+from eigen_jax.store.run_files import write_result
 from eigen_jax.training import DivergedError
 from experiments.command_line import parse, read_path
 from experiments.commands import command, held_off, make_console
@@ -85,9 +86,7 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
     with held_off() as should_stop:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
         described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
-        describe = functools.partial(
-            describe_training, architecture, num_classes=dataset.num_classes, config=config.train, teacher=teacher
-        )
+        describe = functools.partial(describe_training, architecture, config=config, teacher=teacher)
         with (
             RunFolder.open(settings.run_dir, described, settings.notes()) as run,
             TrainingBar(console, until=config.final_until) as bar,
@@ -105,10 +104,10 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
                     on_progress=bar.show,
                 )
             except DivergedError as error:
-                run.save_result(describe(None, cause=str(error), seconds=time.perf_counter() - began))
+                write_result(run.path, describe(None, cause=str(error), seconds=time.perf_counter() - began))
                 return str(error)
             run.save_network(architecture, trained.variables)
-            run.save_result(describe(trained, seconds=trained.seconds))
+            write_result(run.path, describe(trained, seconds=trained.seconds))
     if trained.validation_accuracy is not None:
         print(f"validation accuracy  {percent(trained.validation_accuracy)} %")
     print(f"test accuracy        {percent(trained.test.accuracy)} %")

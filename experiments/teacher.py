@@ -22,14 +22,12 @@ from eigen_jax.store.locks import ShouldStop, never
 from eigen_jax.teacher import (
     Ensemble,
     EnsembleRecord,
-    LogitsCost,
     LogitsLayout,
     MemberRecord,
+    Questions,
     TeacherConfig,
     TeacherObserver,
     cache_logits,
-    logits_cost,
-    measure_rate,
     read_logits,
     train_ensemble,
 )
@@ -71,27 +69,25 @@ def prepare_teacher(
         console.print(f"Teacher for {dataset.name}: the logits in {path}", style="bold", soft_wrap=True)
         return logits
     ensemble = train_teacher(settings, dataset, console, should_stop)
+    questions = Questions(teacher=ensemble, images=images, layout=layout, batch_size=train.eval_batch_size)
     if settings.teacher == "live":
-        rate = measure_rate(ensemble, images, layout, batch_size=train.batch_size)
+        rate = dataclasses.replace(questions, batch_size=train.batch_size).measure_rate()
         console.print(f"Live teacher: about {_step_cost(train.batch_size, rate)}", style="bold", soft_wrap=True)
         return ensemble
     with TeacherConsole(console) as observer:
 
-        def on_start(cost: LogitsCost, rate: float) -> None:
-            observer.caching_started(cost, rate)
+        def on_start(rate: float) -> None:
+            observer.caching_started(questions, rate)
             live = f"--teacher live: about {_step_cost(train.batch_size, rate)}"
             if layout.views == "all":
-                center = logits_cost(cost.images, dataclasses.replace(layout, views="center"))
+                center = dataclasses.replace(questions, layout=dataclasses.replace(layout, views="center"))
                 live = f"--teacher-views center: {describe_cost(center, rate)}; {live}"
             observer.print(f"  instead of it, {live}", "dim")
 
         return cache_logits(
-            ensemble,
-            images,
-            layout,
+            questions,
             data_fingerprint=dataset.fingerprint,
             cache_dir=settings.data.cache_folder(),
-            batch_size=train.eval_batch_size,
             on_start=on_start,
             on_progress=observer.caching_progress,
             should_stop=should_stop,
@@ -118,12 +114,14 @@ def _step_cost(batch_size: int, rate: float) -> str:
     return f"{1_000 * batch_size / rate:,.3g} ms more for each training step of {batch_size} images"
 
 
-def describe_cost(cost: LogitsCost, rate: float) -> str:
+def describe_cost(questions: Questions, rate: float) -> str:
     """What a cache of logits takes, for people; `rate` is in images a second."""
-    took = duration(max(1.0, cost.forward_passes / rate))
-    views = f"{cost.views} views" if cost.views > 1 else "1 view"
-    passes = f"{views} of {cost.images:,} images, {cost.forward_passes:,} forward passes"
-    return f"{passes}, about {took}, {decimal(cost.bytes)}"
+    took = duration(max(1.0, questions.forward_passes / rate))
+    count, views, _ = questions.shape
+    return (
+        f"{views} {'views' if views > 1 else 'view'} of {count:,} images, {questions.forward_passes:,} forward passes,"
+        f" about {took}, {decimal(questions.bytes)}"
+    )
 
 
 class TeacherConsole(LiveBars, TeacherObserver):
@@ -158,10 +156,10 @@ class TeacherConsole(LiveBars, TeacherObserver):
         self.bars.update(self.bar, visible=False)
         self._print_accuracy("teacher", record, f"{record.parameters:,} parameters")
 
-    def caching_started(self, cost: LogitsCost, rate: float) -> None:
+    def caching_started(self, questions: Questions, rate: float) -> None:
         """The logits of a teacher that answers for `rate` images a second are to be computed."""
         self.caching_began = self.clock()
-        self.print(f"Teacher's logits, once for all networks: {describe_cost(cost, rate)}", "bold")
+        self.print(f"Teacher's logits, once for all networks: {describe_cost(questions, rate)}", "bold")
 
     def caching_progress(self, done: int, total: int) -> None:
         """So many of all forward passes are done."""

@@ -21,6 +21,7 @@ from eigen_jax.lineage import Individual, Landmark, Reference
 from eigen_jax.report import NOT_MEASURED
 from eigen_jax.store.records import write_json
 from eigen_jax.teacher import DataRecord, EnsembleRecord, MemberRecord, TeacherConfig, TeacherRecord
+from eigen_jax.teacher.record import TEACHER
 from experiments.reproduce import __main__ as command
 from experiments.reproduce.__main__ import EXPERIMENTS, main
 from experiments.reproduce.request import Request, read_request
@@ -192,7 +193,7 @@ def save_teacher(folder: Path) -> None:
     data = DataRecord(**images, name="digits", classes=10, fingerprint="f")
     ensemble = EnsembleRecord(**accuracies, parameters=2, fingerprint="f")
     config = TeacherConfig(members=2)
-    TeacherRecord(config=config, data=data, members=(member, other), ensemble=ensemble).save(folder)
+    TEACHER.write(folder, TeacherRecord(config=config, data=data, members=(member, other), ensemble=ensemble))
 
 
 def run(folder: Path, *argv: str, names=ALL, makers: FakeMakers | None = None, dataset: str = "digits") -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from commands_data import leave_process_alone, refused, with_values
 from rich.console import Console
+from teacher_data import make_teacher
 
 from eigen_jax.data import apply_views, join_validation, load_dataset
 from eigen_jax.errors import ConfigError
@@ -18,8 +19,9 @@ from eigen_jax.teacher import (
     CachedLogits,
     Ensemble,
     EnsembleRecord,
-    LogitsCost,
+    LogitsLayout,
     MemberRecord,
+    Questions,
     TeacherConfig,
     TeacherError,
     read_teacher,
@@ -174,7 +176,8 @@ def test_progress_says_the_time_left_of_all_members():
         observer.training_progress(member=1, step=300, until=1_000, loss=1.4, steps_per_second=5.0)
         observer.member_finished(member=1, record=member)
         observer.teacher_finished(record=ensemble)
-        observer.caching_started(LogitsCost(images=100, views=162, bytes=324_000), rate=100.0)
+        layout, images = LogitsLayout(num_classes=10, pad=4, flip=True), jnp.zeros((100, 1))
+        observer.caching_started(Questions(teacher=make_teacher(), images=images, layout=layout), rate=100.0)
         now[0] = 24.0
         observer.caching_progress(5_400, 16_200)
     assert shown.getvalue().splitlines() == [

@@ -35,7 +35,7 @@ from eigen_jax.search.journal import Journal
 from eigen_jax.store import checkpoint, files
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.records import read_json, write_json
-from eigen_jax.store.run_files import RunResult, RunSeconds
+from eigen_jax.store.run_files import RunResult, RunSeconds, write_result
 from experiments.evaluate import _write_logits
 from experiments.settings import SettingsError
 
@@ -208,12 +208,12 @@ def test_a_record_and_a_run_folder_on_a_full_disk_are_as_they_were(full: Full) -
     assert contents(folder) == before
     line = f"cannot write {folder / 'run'}: {reason}{FULL}"
     with RunFolder.open(folder / "run", {"seed": 1}, {}) as run:
-        run.save_result(result(test_accuracy=0.5))
+        write_result(run.path, result(test_accuracy=0.5))
         journal = Journal(run.journal, generation=0, phase=Phase.PRIMARY)
         journal.add(0, 0, Outcome(fitness=0.5))
         before = contents(folder)
         with filling(), refuses(RunFolderError, f"cannot write {folder / 'run' / 'result.json'}: {reason}{FULL}"):
-            run.save_result(result(test_accuracy=0.75, final_cause="x" * 10_000))
+            write_result(run.path, result(test_accuracy=0.75, final_cause="x" * 10_000))
         with filling(), refuses(RunFolderError, line.replace("run:", "run/generation.jsonl:")):
             journal.add(0, 1, Outcome(fitness=math.nan, cause="x" * 10_000))
         assert list(journal.outcomes) == [(0, 0)]
@@ -288,7 +288,7 @@ def test_a_read_only_folder_is_told_of_and_is_as_it_was(
 ) -> None:
     folder = tmp_path / "disk" / "run"
     with RunFolder.open(folder, {"seed": 1}, {}) as run:
-        run.save_result(result())
+        write_result(run.path, result())
     lineage.append(folder / "lineage.jsonl", [individual(0), individual(1)])
     checkpoint.save(folder / "checkpoints", 1, {"state": {"value": np.ones(3)}})
     before = contents(folder)
@@ -299,7 +299,7 @@ def test_a_read_only_folder_is_told_of_and_is_as_it_was(
     with refuses(LineageError, unwritten):
         lineage.truncate(folder / "lineage.jsonl", 1)
     with refuses(RunFolderError, unwritten.replace("lineage.jsonl", "result.json")):
-        run.save_result(result(test_accuracy=1.0))
+        write_result(run.path, result(test_accuracy=1.0))
     unwritten = f"cannot write {folder}: {reason}; choose a folder that can be written"
     with refuses(RunFolderError, unwritten), RunFolder.open(folder, {"seed": 1}, {}):
         pass

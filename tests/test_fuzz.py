@@ -27,6 +27,7 @@ from eigen_jax.report import read_record, read_result, summarise_phases
 from eigen_jax.search import RunFolder, RunFolderError, check_run_folder, load_network, read_genome
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.teacher import TeacherError, read_teacher
+from eigen_jax.teacher.record import TEACHER
 from experiments import evaluate
 from experiments.reproduce.runs import read_origin
 from experiments.settings import Settings
@@ -260,7 +261,7 @@ def test_teachers(tmp_path: Path) -> None:
     def check(content: bytes) -> None:
         (tmp_path / "teacher.json").write_bytes(content)
         read = read_teacher(tmp_path)
-        read.save(tmp_path)
+        TEACHER.write(tmp_path, read)
         assert read_teacher(tmp_path) == read
 
     assert try_all([(tmp_path / "teacher.json").read_text()], check, (TeacherError,), FEW)["read"] > 0

@@ -22,9 +22,9 @@ from eigen_jax.store.records import Count, JSONError, RecordFile, changes, conve
         (b"[" * 100_000, "its arrays and objects are too deep in one another"),
         (b"[" * 66 + b"]" * 66, "its arrays and objects are too deep in one another"),
         (b'{"a":' * 66 + b"1" + b"}" * 66, "its arrays and objects are too deep in one another"),
-        (b"[NaN]", "it holds NaN, which is no number of JSON"),
-        (b"-Infinity", "it holds -Infinity, which is no number of JSON"),
-        (b"[1e999]", "it holds a number that is too large"),
+        (b"[NaN]", "it holds NaN, which is no finite number"),
+        (b"-Infinity", "it holds -Infinity, which is no finite number"),
+        (b"[1e999]", "it holds 1e999, which is no finite number"),
         (b"9" * 301, "it holds an integer of 301 digits"),
         (b"9" * 10_000, "it holds an integer of 10,000 digits"),
         (b'{"a":1,"b":2,"a":1}', "it holds an object with one key twice"),
@@ -61,7 +61,7 @@ class Spoon:
     bowls: tuple[Bowl, ...] = ()
 
 
-SPOONS = RecordFile(kind=Spoon, schema_version=3, error=SpoonError, advice="buy one")
+SPOONS = RecordFile(name="spoon.json", place="drawer", kind=Spoon, schema_version=3, error=SpoonError, advice="buy one")
 EXACT_SPOONS = dataclasses.replace(SPOONS, is_exact=True)
 SPOON = Spoon(length=2.5, bowls=(Bowl(depth=2),))
 
@@ -71,12 +71,12 @@ def test_a_record_that_was_written_is_read_and_defaults_stand_for_what_is_missin
     tmp_path: Path, spoons: RecordFile[Spoon]
 ) -> None:
     path = tmp_path / "spoon.json"
-    spoons.write(path, to_fields(SPOON))
+    spoons.write(tmp_path, SPOON)
     assert json.loads(path.read_text()) == {"schema_version": 3, "length": 2.5, "bowls": [{"depth": 2}]}
-    assert spoons.read(path) == SPOON
+    assert spoons.read(tmp_path) == SPOON
     path.write_text('{"length": 2, "bowls": [{}], "schema_version": 3}')
-    assert spoons.read(path) == Spoon(length=2.0, bowls=(Bowl(),))
-    assert to_fields(spoons.read(path)) == {"length": 2.0, "bowls": ({"depth": 1},)}
+    assert spoons.read(tmp_path) == Spoon(length=2.0, bowls=(Bowl(),))
+    assert to_fields(spoons.read(tmp_path)) == {"length": 2.0, "bowls": ({"depth": 1},)}
 
 
 @pytest.mark.parametrize(
@@ -101,23 +101,23 @@ def test_a_damaged_record_gets_one_line(tmp_path: Path, text: str, line: str) ->
     path = tmp_path / "spoon.json"
     path.write_text(text)
     with refuses(SpoonError, line.format(path)):
-        SPOONS.read(path)
+        SPOONS.read(tmp_path)
 
 
 def test_a_missing_record_and_unknown_fields_of_an_exact_one_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "spoon.json"
     with refuses(SpoonError, f"cannot read {path}: No such file or directory; buy one"):
-        SPOONS.read(path)
+        SPOONS.read(tmp_path)
     for more in ({"colour": 1}, {"bowls": [{"colour": 1}]}):
-        SPOONS.write(path, {"length": 1.0, **more})
-        assert SPOONS.read(path).length == 1.0
+        SPOONS.write(tmp_path, {"length": 1.0, **more})
+        assert SPOONS.read(tmp_path).length == 1.0
         with refuses(SpoonError, f"{path} is damaged (it has unknown fields); buy one"):
-            EXACT_SPOONS.read(path)
+            EXACT_SPOONS.read(tmp_path)
     with refuses(
         SpoonError,
         f"cannot write {tmp_path}/no/spoon.json: No such file or directory; choose a folder that can be written",
     ):
-        SPOONS.write(tmp_path / "no" / "spoon.json", {})
+        SPOONS.write(tmp_path / "no", {})
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,11 @@ def test_nothing_is_made_of_another_type(content: Any, kind: type) -> None:
 
 def test_changes_are_told_in_short() -> None:
     then, now = {"a": 1, "b": "x" * 99, "c\n": 0, "d": [0] * 99}, {"a": 2, "b": "y", "c\n": 1, "d": None}
-    found = changes(then, now, now)
-    assert found["a"] == ("1", "2")
-    assert found["b"] == ("'xxxxxxxxxxxxxxxxxxxxxxxx...'", "'y'")
-    assert found["'c\\n'"] == ("0", "1")
-    assert all(len(text) <= 203 and text.isprintable() for pair in found.values() for text in pair)
-    assert changes(then, then, then) == {}
+    text, values = changes(then, now, now)
+    assert text == ", ".join(f"{{{name}}} was {{}} and is now {{}}" for name in ("a", "b", "", "d"))
+    assert values[:4] == ["1", "2", "'xxxxxxxxxxxxxxxxxxxxxxxx...'", "'y'"]
+    assert values[4:7] == ["'c\\n'", "0", "1"]
+    assert all(len(value) <= 203 and value.isprintable() for value in values)
+    long = {"x" * 5_000: 1}
+    assert changes(long, {}, long) == ("{} was {} and is now {}", ["x" * 200, "1", "None"])
+    assert changes(then, then, then) == ("", [])

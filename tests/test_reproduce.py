@@ -27,6 +27,7 @@ from paper_runs import (
     values,
 )
 
+from eigen_jax.data import DataConfig
 from eigen_jax.data.types import DatasetName
 from eigen_jax.report import NOT_COMPARABLE, NOTHING, Quoted, Unit
 from experiments.commands import INTERRUPTED
@@ -37,6 +38,7 @@ from experiments.reproduce.__main__ import EXPERIMENTS, RunMaker, read_names
 from experiments.reproduce.request import digest, read_request
 from experiments.reproduce.runs import Choice, Run, Study
 from experiments.reproduce.tables import published
+from experiments.settings import Settings
 
 no_global_settings = pytest.fixture(leave_paper_alone, autouse=True)
 
@@ -250,7 +252,8 @@ def test_the_papers_figures_stand_beside_the_rows_that_are_comparable(reproduced
 
 
 def test_a_column_of_the_papers_figures_names_the_data_set_that_they_are_for() -> None:
-    study: Any = SimpleNamespace(request=SimpleNamespace(dataset="cifar100"), is_papers=True)
+    settings = Settings(data=DataConfig(name="cifar100"))
+    study: Any = SimpleNamespace(request=SimpleNamespace(settings=settings), is_papers=True)
     (entry,) = tables._paper(study, "table1", "EIGEN")
     assert entry == ("test accuracy, paper (CIFAR-100, paper's schedule)", Unit.ACCURACY, Quoted(value=0.781))
 

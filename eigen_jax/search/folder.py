@@ -24,9 +24,8 @@ from eigen_jax.architecture import Architecture, ArchitectureError, from_json, t
 from eigen_jax.store import checkpoint, files
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.files import told_as
-from eigen_jax.store.locks import LOCK, held
 from eigen_jax.store.records import as_json
-from eigen_jax.store.run_files import RunFolderError, RunResult, read_settings, write_result, write_settings
+from eigen_jax.store.run_files import SETTINGS, RunFolderError, read_settings, write_settings
 
 PyTree = Any
 
@@ -47,22 +46,21 @@ class RunFolder:
     def open(cls, path: str | Path, settings: Mapping[str, Any], notes: Mapping[str, Any]) -> Iterator["RunFolder"]:
         """Makes the folder of a new run, or finds the one to go on with, and keeps others out of it.
 
-        Args:
-            path: the folder.
-            settings: what the outcome depends on, as JSON can hold it; must be the run's, see `RunSettings.check_same`.
-            notes: what else settings.json says of the run.
+        The `settings` are what the outcome depends on, and must be the run's, see `RunSettings.check_same`;
+        the `notes` are what else settings.json says of it.
 
         Raises:
             RunFolderError: the folder cannot be written, is no run folder, is in use, or belongs to
                 a run with other settings; nothing in it has changed.
         """
         path = Path(path)
-        with contextlib.ExitStack() as stack:
-            with told_as(RunFolderError, path):
-                path.mkdir(parents=True, exist_ok=True)
-                _check_is_no_other_folder(path)
-                stack.enter_context(held(path / LOCK, patience=0))
-                _claim(path, as_json(settings), as_json(notes))
+        with SETTINGS.opened(path, patience=0):
+            if (path / "settings.json").exists():
+                then = read_settings(path)
+                then.check_same(as_json(settings), path=path)
+                surroundings.warn_of_others({"versions": then.versions, "switches": then.switches}, what="run")
+            else:
+                write_settings(path, {"settings": as_json(settings), **as_json(notes), **surroundings.describe()})
             yield cls(path)
 
     def save_network(self, architecture: Architecture, variables: PyTree) -> None:
@@ -87,10 +85,6 @@ class RunFolder:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
 
-    def save_result(self, result: RunResult) -> None:
-        """Writes result.json; raises as `write_result`."""
-        write_result(self.path, result)
-
 
 def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
     """Checks that a run could go into a folder, absent or not, before what it needs is made; changes nothing.
@@ -100,28 +94,10 @@ def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
     """
     path = Path(path)
     with told_as(RunFolderError, path):
-        if not path.exists():
-            return
-        _check_is_no_other_folder(path)
+        if path.exists():
+            SETTINGS.check_place(path)
     if (path / "settings.json").exists():
         read_settings(path).check_same(as_json(settings), path=path, partly=True)
-
-
-def _check_is_no_other_folder(path: Path) -> None:
-    names = {entry.name for entry in path.iterdir()}
-    # A process killed before the settings were whole has left these two at most.
-    if "settings.json" not in names and names - {LOCK, "settings.json.partial"}:
-        raise RunFolderError(f"{path} holds files but no settings.json, so it is no run folder; choose another")
-
-
-def _claim(path: Path, settings: dict[str, Any], notes: dict[str, Any]) -> None:
-    """Writes the settings of a new run, or compares those of the one that is there."""
-    if not (path / "settings.json").exists():
-        write_settings(path, {"settings": settings, **notes, **surroundings.describe()})
-        return
-    then = read_settings(path)
-    then.check_same(settings, path=path)
-    surroundings.warn_of_others({"versions": then.versions, "switches": then.switches}, what="run")
 
 
 def read_genome(path: Path, advice: str = "name the genome.json of a network") -> Architecture:
@@ -143,8 +119,8 @@ def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
     """The network that a finished run found.
 
     Returns:
-        The architecture, and the Flax variables ("params" and "batch_stats") of its network, which
-        are float32. The run's result.json says which `dtype` its maps were computed in.
+        Its architecture and its Flax variables ("params" and "batch_stats"), which are float32; the run's
+        result.json says which `dtype` its maps were computed in.
 
     Raises:
         RunFolderError: the run has not finished, or the folder is none.
@@ -162,7 +138,6 @@ def _holds_network(path: Path, architecture: Architecture, variables: PyTree) ->
     """Whether a run folder has this network, with these weights to the last bit."""
     try:
         saved, weights = load_network(path)
-        equal = jax.tree.map(np.array_equal, weights, variables)
+        return saved == architecture and jax.tree.all(jax.tree.map(np.array_equal, weights, variables))
     except ValueError:  # of any kind: missing, damaged, or of another structure
         return False
-    return saved == architecture and all(jax.tree.leaves(equal))

@@ -20,25 +20,22 @@ from eigen_jax.store.files import told_as
 from eigen_jax.store.records import JSONError, convert, parse_json
 from eigen_jax.store.run_files import RunFolderError
 
-SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 1
 
 
 class Journal:
     """The journal of one generation."""
 
     def __init__(self, path: Path, *, generation: int, phase: Phase) -> None:
-        """Begins a journal, or goes on with the one that is there if it is of this generation.
-
-        Raises:
-            RunFolderError: the file cannot be read or written.
-        """
+        """Begins a journal, or goes on with one of this generation; raises RunFolderError where that cannot be."""
         self.path = path
-        header = json.dumps({"schema_version": SCHEMA_VERSION, "generation": generation, "phase": phase.name.lower()})
+        header = json.dumps({"schema_version": _SCHEMA_VERSION, "generation": generation, "phase": phase.name.lower()})
         self.outcomes: dict[tuple[int, int], Outcome] = {}  # by individual and landmark
         kept = [header]
         with told_as(RunFolderError, path):
-            lines = _lines(path)
-            if lines and lines[0] == header:
+            # A byte that is no text damages its own line, not those before it; the last line was not finished.
+            lines = path.read_bytes().decode(errors="replace").split("\n")[:-1] if path.exists() else []
+            if lines[:1] == [header]:
                 for line in lines[1:]:
                     if (entry := _parse(line)) is None:
                         break
@@ -54,12 +51,8 @@ class Journal:
 
 
 def _line(index: int, landmark: int, outcome: Outcome) -> str:
-    fields = {
-        "index": index,
-        "landmark": landmark,
-        **dataclasses.asdict(outcome),
-        "fitness": outcome.fitness if math.isfinite(outcome.fitness) else None,
-    }
+    fields = {"index": index, "landmark": landmark, **dataclasses.asdict(outcome)}
+    fields["fitness"] = outcome.fitness if math.isfinite(outcome.fitness) else None
     return json.dumps({**fields, "checksum": _checksum(fields)}, allow_nan=False)
 
 
@@ -78,12 +71,3 @@ def _parse(line: str) -> tuple[tuple[int, int], Outcome] | None:
         return place, convert(fields | {"fitness": math.nan if fitness is None else fitness}, Outcome)
     except JSONError:
         return None
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines that were finished; none where there is no file."""
-    try:
-        # A byte that is no text damages its own line, not those before it.
-        return path.read_bytes().decode(errors="replace").split("\n")[:-1]
-    except FileNotFoundError:
-        return []

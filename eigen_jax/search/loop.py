@@ -30,7 +30,7 @@ from eigen_jax.search.observer import SearchObserver
 from eigen_jax.search.results import SearchResult, describe_search
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import StoppedError
-from eigen_jax.store.run_files import RunFolderError
+from eigen_jax.store.run_files import RunFolderError, write_result
 from eigen_jax.training import DivergedError, Programs, Teacher, TrainConfig, TrainState, abstract_state
 from eigen_jax.training.programs import compiled
 
@@ -272,7 +272,8 @@ class _Search:
             place = reference(progress.evolution.best_id)
             best = next(each for each in individuals if each.reference == place)
             result = self._train_best(dataclasses.replace(result, best=best), best, progress.variables)
-        self.folder.save_result(describe_search(result, config=self.config.train, teacher=self.context.teacher))
+        described = describe_search(result, config=self.config, teacher=self.context.teacher)
+        write_result(self.folder.path, described)
         return result
 
     def _train_best(self, result: SearchResult, best: Individual, variables: PyTree) -> SearchResult:

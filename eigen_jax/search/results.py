@@ -2,10 +2,13 @@
 
 import dataclasses
 
+from msgspec import UNSET, UnsetType
+
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, fingerprint
 from eigen_jax.lineage import Individual
+from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.final import Evaluation, TrainedNetwork
-from eigen_jax.store.run_files import Mimicry, NetworkSummary, RunResult, RunSeconds
+from eigen_jax.store.run_files import Mimicry, NetworkSummary, Reference, RunResult, RunSeconds
 from eigen_jax.training import Teacher, TrainConfig
 
 
@@ -30,17 +33,9 @@ class SearchResult:
         return self.test.accuracy if self.test else None
 
 
-def describe_search(result: SearchResult, *, config: TrainConfig, teacher: Teacher | None) -> RunResult:
+def describe_search(result: SearchResult, *, config: SearchConfig, teacher: Teacher | None) -> RunResult:
     """What result.json says of a search."""
-    best, network = result.best, None
-    if best is not None:
-        network = NetworkSummary(
-            individual=best.reference,
-            fingerprint=best.fingerprint,
-            layers=len(best.architecture.layers),
-            parameters=best.parameters,
-            flops=best.flops,
-        )
+    best = result.best
     return RunResult(
         validation_accuracy=result.validation_accuracy,
         search_test_accuracy=result.search_test_accuracy,
@@ -50,10 +45,10 @@ def describe_search(result: SearchResult, *, config: TrainConfig, teacher: Teach
         final_cause=result.final_cause,
         generations=result.generations,
         trained=result.trained,
-        network=network,
-        dtype=config.dtype,
+        network=_summarise(best.architecture, config, best.reference) if best else None,
+        dtype=config.train.dtype,
         seconds=RunSeconds(search=result.search_seconds, final=result.final_seconds),
-        mimicry=_describe_mimicry(config, teacher),
+        mimicry=_describe_mimicry(config.train, teacher),
     )
 
 
@@ -61,37 +56,36 @@ def describe_training(
     architecture: Architecture,
     trained: TrainedNetwork | None,
     *,
-    num_classes: int,
-    config: TrainConfig,
+    config: SearchConfig,
     teacher: Teacher | None,
     seconds: float,
     cause: str | None = None,
 ) -> RunResult:
-    """What result.json says of the training of one given network.
+    """What result.json says of the training of one given network, which took `seconds`.
 
-    Args:
-        architecture: the network.
-        trained: how it ended; None if it failed.
-        num_classes: K.
-        config: the dtype of the maps, the mimicry's weight and temperature.
-        teacher: whom it mimicked.
-        seconds: compiling and training.
-        cause: why it failed; None if it did not.
+    How it ended says `trained`; where that is None, because it failed, `cause` says why.
     """
     return RunResult(
         final_validation_accuracy=trained.validation_accuracy if trained else None,
         test_accuracy=trained.test.accuracy if trained else None,
         test_logits=trained.test.logits_digest if trained else None,
         final_cause=cause,
-        network=NetworkSummary(
-            fingerprint=fingerprint(architecture),
-            layers=len(architecture.layers),
-            parameters=count_parameters(architecture, num_classes=num_classes),
-            flops=count_flops(architecture, num_classes=num_classes),
-        ),
-        dtype=config.dtype,
+        network=_summarise(architecture, config),
+        dtype=config.train.dtype,
         seconds=RunSeconds(final=seconds),
-        mimicry=_describe_mimicry(config, teacher),
+        mimicry=_describe_mimicry(config.train, teacher),
+    )
+
+
+def _summarise(
+    architecture: Architecture, config: SearchConfig, individual: Reference | UnsetType = UNSET
+) -> NetworkSummary:
+    return NetworkSummary(
+        individual=individual,
+        fingerprint=fingerprint(architecture),
+        layers=len(architecture.layers),
+        parameters=count_parameters(architecture, num_classes=config.genome.num_classes),
+        flops=count_flops(architecture, num_classes=config.genome.num_classes),
     )
 
 

@@ -29,7 +29,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from eigen_jax.errors import EigenError
+from eigen_jax.errors import EigenError, first_line
 from eigen_jax.store import files
 from eigen_jax.store.records import JSONError, convert, read_json, write_json
 
@@ -71,21 +71,23 @@ def save(folder: str | Path, step: int, items: Mapping[str, PyTree], *, keep: in
     folder = Path(folder).absolute()
     if step < 0 or keep < 1:
         raise CheckpointError(f"step is {step} and keep is {keep}; they must be at least 0 and at least 1")
-    for newer in [present for present in _listed_steps(folder) if present >= step]:
-        if _is_intact(folder / str(newer)):
-            raise CheckpointError(f"step {step} cannot be saved: {folder} has step {newer} already; save a later step")
+    later = [path for path in _listed(folder) if int(path.name) >= step]
+    for path in later:
+        if _is_intact(path):
+            line = f"step {step} cannot be saved: {folder} has step {path.name} already; save a later step"
+            raise CheckpointError(line)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _clear_leftovers(folder)
         _check_space(folder, items)
         written = _write(folder, step, items)
-        for damaged in [present for present in _listed_steps(folder) if present >= step]:
-            _delete(folder / str(damaged))
+        for damaged in later:
+            _delete(damaged)
         written.rename(folder / str(step))
         files.sync_folder(folder)
-        for old in _listed_steps(folder)[:-keep]:
-            _delete(folder / str(old))
-    except Exception as error:  # Orbax raises nearly anything, and of a full disk not always an OSError
+        for old in _listed(folder)[:-keep]:
+            _delete(old)
+    except Exception as error:  # Orbax raises nearly anything
         with contextlib.suppress(OSError):
             _clear_leftovers(folder)
         raise CheckpointError(f"step {step} cannot be saved in {folder}: {_reason(error)}") from error
@@ -93,28 +95,20 @@ def save(folder: str | Path, step: int, items: Mapping[str, PyTree], *, keep: in
 
 def steps(folder: str | Path) -> tuple[int, ...]:
     """The steps of the intact checkpoints in `folder`, ascending; none where there is no folder."""
-    folder = Path(folder).absolute()
-    return tuple(step for step in _listed_steps(folder) if _is_intact(folder / str(step)))
+    return tuple(int(path.name) for path in _listed(folder) if _is_intact(path))
 
 
 def latest_step(folder: str | Path) -> int | None:
-    """The step of the newest intact checkpoint in `folder`, or None where there is none."""
-    folder = Path(folder).absolute()
-    return next((step for step in reversed(_listed_steps(folder)) if _is_intact(folder / str(step))), None)
+    """The newest of `steps`; None where there is none."""
+    return next((int(path.name) for path in reversed(_listed(folder)) if _is_intact(path)), None)
 
 
 def restore(folder: str | Path, name: str, *, step: int | None = None, abstract: PyTree | None = None) -> PyTree:
-    """Reads one named pytree of a checkpoint.
+    """Reads one named pytree of a step, by default of the newest intact one.
 
-    Args:
-        folder: as given to `save`.
-        name: the item's name.
-        step: which checkpoint; the newest intact one where it is None.
-        abstract: a pytree of `jax.ShapeDtypeStruct`s or arrays whose structure the result has. Without it,
-            dataclasses and named tuples come back as the dictionaries, and tuples as the lists, that Orbax stores.
-
-    Returns:
-        The pytree, on the devices that it lay on when saved, or on the default one where those are not here.
+    It has the structure of `abstract`, a pytree of `jax.ShapeDtypeStruct`s or arrays. Without that, dataclasses
+    and named tuples come back as the dictionaries, and tuples as the lists, that Orbax stores. Arrays lie on
+    the devices that they lay on when saved, or on the default one where those are not here.
 
     Raises:
         CheckpointError: no such checkpoint or item, damage, or another structure or shape than `abstract`.
@@ -134,7 +128,7 @@ def restore(folder: str | Path, name: str, *, step: int | None = None, abstract:
     try:
         return _read(path, {name: abstract})[name]
     except Exception as error:  # another structure, or damage that the manifest agrees with, can raise nearly anything
-        raise CheckpointError(f"{name!r} of step {step} in {folder} has another form: {_one_line(error)}") from error
+        raise CheckpointError(f"{name!r} of step {step} in {folder} has another form: {first_line(error)}") from error
 
 
 def is_same(one: Any, two: Any) -> bool:
@@ -145,10 +139,9 @@ def is_same(one: Any, two: Any) -> bool:
     return one.dtype == two.dtype and one.shape == two.shape and one.tobytes() == two.tobytes()
 
 
-def _listed_steps(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdecimal())
+def _listed(folder: str | Path) -> list[Path]:
+    """The folders of all steps, intact or not, in their order."""
+    return sorted((path for path in Path(folder).glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 def _write(folder: Path, step: int, items: Mapping[str, PyTree]) -> Path:
@@ -159,7 +152,7 @@ def _write(folder: Path, step: int, items: Mapping[str, PyTree]) -> Path:
     # To the host, since a device that trains may have no room for a second copy.
     if not jax.tree.all(jax.tree.map(is_same, _read(path, jax.tree.map(_on_host, dict(items))), dict(items))):
         raise ValueError("what was written is read back as something else; choose another folder")
-    digests = {name: files.sha256_of_file(path / name) for name in _files_in(path)}
+    digests = _digests(path)
     for name in digests:
         with (path / name).open("rb") as file:
             os.fsync(file.fileno())
@@ -198,10 +191,10 @@ def _on_host(leaf: Any) -> Any:
     return np.empty(leaf.shape, leaf.dtype) if isinstance(leaf, jax.Array) and not _is_key(leaf) else leaf
 
 
-def _files_in(path: Path) -> list[str]:
-    """The names of all files in a folder and its folders, but for the manifest's."""
-    names = (file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if file.is_file())
-    return [name for name in names if name != _MANIFEST]
+def _digests(path: Path) -> dict[str, str]:
+    """SHA-256 of all files in a folder and its folders but the manifest, by name."""
+    found = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+    return {name: files.sha256_of_file(file) for name, file in found.items() if name != _MANIFEST}
 
 
 def _clear_leftovers(folder: Path) -> None:
@@ -217,10 +210,9 @@ def _delete(path: Path) -> None:
 def _is_intact(path: Path) -> bool:
     try:
         digests = convert(read_json(path / _MANIFEST), dict[str, dict[str, str]])["sha256"]
-        same_files = digests.keys() == set(_files_in(path)) != set()
         # Saves that were never read back can hold items that Orbax did not join.
         joined = all((part.parent / _JOINED).is_file() for part in path.glob(f"*/{_PER_PROCESS}"))
-        return same_files and joined and all(files.sha256_of_file(path / name) == digests[name] for name in digests)
+        return joined and {} != digests == _digests(path)
     except (OSError, JSONError, KeyError):
         return False
 
@@ -238,8 +230,4 @@ def _reason(error: Exception) -> str:
         error = OSError(int(code[1]), os.strerror(int(code[1])))
     if isinstance(error, OSError):
         return files.explain(error, "choose a folder that can be written")
-    return _one_line(error)
-
-
-def _one_line(error: Exception, limit: int = 300) -> str:
-    return " ".join(str(error).split())[:limit]
+    return first_line(error)

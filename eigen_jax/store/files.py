@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from eigen_jax.errors import EigenError
+from eigen_jax.errors import EigenError, first_line
 from eigen_jax.store.locks import InUseError
 
 PARTIAL = ".partial"  # what a temporary name ends with
@@ -27,11 +27,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota of the 
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Gives a file to write to, which takes the place of `path` when the block ends without an error.
 
-    With an error, of the block's own or of writing, what was at `path` is as it was, and the
+    With an error, of the block's own or an OSError of writing, what was at `path` is as it was, and the
     temporary file is gone, so that a full disk is as full as before.
-
-    Raises:
-        OSError: it cannot be written.
     """
     path = Path(path)
     if path.is_dir():
@@ -59,10 +56,7 @@ def write(path: str | os.PathLike[str], content: bytes | str) -> None:
 def append(path: str | os.PathLike[str], content: bytes) -> None:
     """Adds to the end of a file, which is made where it is missing, and waits for the disk.
 
-    A kill in between leaves a part of it.
-
-    Raises:
-        OSError: it cannot be written; what was written of it is cut off again.
+    A kill in between leaves a part of it; an OSError leaves none.
     """
     path = Path(path)
     is_new = not path.exists()
@@ -111,19 +105,17 @@ def told_as(
 
 def explain(error: OSError, advice: str) -> str:
     """Why a file cannot be written, and what to do: to free space where that is it, else the advice."""
-    reason = " ".join((error.strerror or str(error) or type(error).__name__).split())
-    is_full = error.errno in _FULL
-    return f"{reason}; {'free some space there, then give the same command again' if is_full else advice}"
+    if error.errno in _FULL:
+        advice = "free some space there, then give the same command again"
+    return f"{error.strerror or first_line(error)}; {advice}"
 
 
 def sha256(parts: Iterable[str | np.ndarray]) -> str:
     """SHA-256, hexadecimal, of texts, in UTF-8, and the values of arrays, in C order, one after the other."""
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, str):
-            digest.update(part.encode())
-        else:
-            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+        content = part.encode() if isinstance(part, str) else np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+        digest.update(content)
     return digest.hexdigest()
 
 

@@ -38,17 +38,13 @@ def held(
     should_stop: ShouldStop = never,
     on_wait: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Holds a lock while the block runs; the folder that it lies in is made where it is missing.
+    """Holds a lock, a file of its own, while the block runs; the folder that it lies in is made where it is missing.
 
-    Args:
-        path: the lock's own file.
-        patience: seconds to wait for while others hold it.
-        should_stop: whether to leave; asked while waiting.
-        on_wait: called once, where there is something to wait for.
+    Where others hold it, `on_wait` is called once, and it is waited for.
 
     Raises:
-        InUseError: others held it for all that time.
-        StoppedError: it was asked to stop.
+        InUseError: others held it for `patience` seconds.
+        StoppedError: `should_stop` said so while waiting.
         OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,20 +3,21 @@
 A `RecordFile` is the only reader and the only writer of its kind of file.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
-from eigen_jax.errors import EigenError
-from eigen_jax.store import files
+from eigen_jax.errors import EigenError, first_line
+from eigen_jax.store import files, locks
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -28,36 +29,35 @@ T = TypeVar("T")
 
 _MAX_DEPTH = 64  # of objects and arrays in one another
 _MAX_DIGITS = 300  # of an integer, so that each can be made a float
-_LONGEST = 200  # characters of a reason, and of a value in a message
+_LONGEST = 200  # characters of a name or a value in a message
 _SHOWN = 24  # of a text there
 
 
 class JSONError(EigenError):
-    """Text that is no JSON as `write_json` writes it, or that holds something else: one line that says why."""
+    """Text that is no JSON as `write_json` writes it, or that holds something else."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordFile(Generic[T]):
     """A kind of JSON file, which holds the fields of a dataclass and a schema version."""
 
+    name: str  # of the file in its folder
+    place: str  # that folder, such as "run folder"
     kind: type[T]
     schema_version: int
     error: type[EigenError]  # what is raised
     advice: str  # what to do about a file that is damaged or missing
     is_exact: bool = False  # whether fields that the dataclass does not have are damage; else they are passed over
 
-    def read(self, path: Path) -> T:
-        """The content of a file.
-
-        Raises:
-            error: it cannot be read, is damaged or is of another schema version.
-        """
+    def read(self, folder: Path) -> T:
+        """What the file in a folder says; raises `error` where it is missing, damaged or of another schema version."""
+        path = folder / self.name
         try:
             content = convert(read_json(path), dict[str, Any])
             version = content.pop("schema_version", None)
             if type(version) is int and version == self.schema_version:
                 record = convert(content, self.kind)
-                if self.is_exact and not _is_within(content, as_json(to_fields(record))):
+                if self.is_exact and not _is_within(content, to_fields(record)):
                     raise JSONError("it has unknown fields")
                 return record
         except OSError as error:
@@ -67,14 +67,33 @@ class RecordFile(Generic[T]):
         shown = reprlib.repr(version)
         raise self.error(f"{path} has schema version {shown}; this version of eigen_jax reads {self.schema_version}")
 
-    def write(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Writes a file as a whole.
+    def write(self, folder: Path, content: T | Mapping[str, Any]) -> None:
+        """Writes the file, of a record or of fields, which may be more than a record's; raises `error`."""
+        fields = content if isinstance(content, Mapping) else to_fields(content)
+        with files.told_as(self.error, folder / self.name):
+            write_json(folder / self.name, {"schema_version": self.schema_version, **fields})
+
+    @contextlib.contextmanager
+    def opened(self, folder: Path, **waiting: Any) -> Iterator[None]:
+        """Makes the folder where it is missing, and holds its lock while the block runs; `waiting`: see `locks.held`.
 
         Raises:
-            error: it cannot be written.
+            error: the folder cannot be written, holds something else or is in use.
+            StoppedError: it was asked to stop while waiting.
         """
-        with files.told_as(self.error, path):
-            write_json(path, {"schema_version": self.schema_version, **content})
+        with contextlib.ExitStack() as stack:
+            with files.told_as(self.error, folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                self.check_place(folder)
+                stack.enter_context(locks.held(folder / locks.LOCK, **waiting))
+            yield
+
+    def check_place(self, folder: Path) -> None:
+        """Raises `error` where the folder holds files and not this one."""
+        names = {entry.name for entry in folder.iterdir()}
+        # A process killed before the file was whole has left these two at most.
+        if self.name not in names and names - {locks.LOCK, f"{self.name}{files.PARTIAL}"}:
+            raise self.error(f"{folder} holds files but no {self.name}, so it is no {self.place}; choose another")
 
 
 def to_fields(record: Any) -> dict[str, Any]:
@@ -89,13 +108,22 @@ def _is_within(part: Any, whole: Any) -> bool:
     return not isinstance(part, list) or all(map(_is_within, part, whole))
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """The named values that are others than before, as messages show them: what each was, and what it is now."""
-    return {
-        f"{name if name.isprintable() else _shown(name):.{_LONGEST}}": (_shown(then.get(name)), _shown(now.get(name)))
-        for name in names
-        if then.get(name) != now.get(name)
-    }
+def changes(then: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> tuple[str, list[str]]:
+    """The text and the values with which a `ConfigError` says what the named settings were and are now.
+
+    Both are empty where all are as they were. What can be no name of a setting is told as it is.
+    """
+    texts, values = [], list[str]()
+    for name in names:
+        if then.get(name) == now.get(name):
+            continue
+        if name.isidentifier() and len(name) <= _LONGEST:
+            texts.append(f"{{{name}}} was {{}} and is now {{}}")
+        else:
+            texts.append("{} was {} and is now {}")
+            values.append(name[:_LONGEST] if name.isprintable() else _shown(name))
+        values += [_shown(then.get(name)), _shown(now.get(name))]
+    return ", ".join(texts), values
 
 
 def _shown(value: Any) -> str:
@@ -106,15 +134,13 @@ def _shown(value: Any) -> str:
 def convert(content: Any, kind: type[T]) -> T:
     """What a JSON value describes, as a dataclass or another type with annotations.
 
-    Nothing is made of another type: integers alone are floats as well.
-
-    Raises:
-        JSONError: the value is of another form, or the dataclass refuses it; the message says where.
+    Nothing is made of another type, but that integers are floats as well: JSONError says where, or what the
+    dataclass refuses.
     """
     try:
         return msgspec.convert(content, kind)
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
-        raise JSONError(" ".join(str(error).split())[:_LONGEST]) from None
+        raise JSONError(first_line(error)) from None
 
 
 def as_json(content: Any) -> Any:
@@ -123,12 +149,7 @@ def as_json(content: Any) -> Any:
 
 
 def write_json(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
-    """Writes a JSON file as a whole.
-
-    Raises:
-        OSError: it cannot be written; what was there is as it was.
-        ValueError, TypeError: the content holds a number that is not finite, or is nothing that JSON can hold.
-    """
+    """Writes a JSON file as `files.write` does; ValueError, TypeError: the content is nothing that JSON can hold."""
     files.write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -138,18 +159,15 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value that JSON describes; bytes are UTF-8.
+    """The value that JSON describes, bytes in UTF-8; raises JSONError for anything else.
 
     Stricter than Python's reader: numbers are finite, and integers have at most 300 digits; no
     object has a key twice; objects and arrays are at most 64 deep in one another.
-
-    Raises:
-        JSONError: for anything else.
     """
     try:
         value = json.loads(
             text if isinstance(text, str) else text.decode(),
-            parse_constant=_refuse_constant,
+            parse_constant=_finite,
             parse_float=_finite,
             parse_int=_integer,
             object_pairs_hook=_without_repetition,
@@ -164,14 +182,9 @@ def parse_json(text: str | bytes) -> Any:
     return value
 
 
-def _refuse_constant(name: str) -> float:
-    raise JSONError(f"it holds {name}, which is no number of JSON")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if not math.isfinite(value):
-        raise JSONError("it holds a number that is too large")
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise JSONError(f"it holds {text[:_SHOWN]}, which is no finite number")
     return value
 
 
@@ -182,8 +195,7 @@ def _integer(digits: str) -> int:
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    if len(made := dict(pairs)) < len(pairs):
         raise JSONError("it holds an object with one key twice")
     return made
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from eigen_jax.errors import ConfigError, EigenError, was_and_is
-from eigen_jax.store.records import Count, RecordFile, Text, changes, to_fields
+from eigen_jax.errors import ConfigError, EigenError
+from eigen_jax.store.records import Count, RecordFile, Text, changes
 
 # Settings that older runs do not name, because they came later, and what they were in those runs.
 FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "float32", "extinguish_duplicates": True}
@@ -36,20 +36,13 @@ class RunSettings:
     def check_same(
         self, now: Mapping[str, Any], *, path: Path, partly: bool = False, advice: str = "choose another folder"
     ) -> None:
-        """Checks that these are the settings of a run that is to go on.
+        """Raises an OtherRunError that names what differs, unless the run in the folder `path` can go on with `now`.
 
-        Args:
-            now: the run's settings now, as they come back from a file. Those that an older run does not name are
-                compared with `FORMER_SETTINGS`.
-            path: the run folder, for the message.
-            partly: `now` holds but some of the settings; the others are not compared.
-            advice: what to do, for the message.
-
-        Raises:
-            OtherRunError: they are not; names each that differs.
+        Those are its settings, or some of them where `partly`, as they come back from a file. What an older
+        run does not name is compared with `FORMER_SETTINGS`.
         """
         then = with_former_settings(self.settings, now)
-        text, values = was_and_is(changes(then, now, sorted(now if partly else then.keys() | now.keys())))
+        text, values = changes(then, now, sorted(now if partly else then.keys() | now.keys()))
         if values:
             raise OtherRunError(None, f"{{}} belongs to a run with other settings: {text}; {advice}", path, *values)
 
@@ -111,8 +104,7 @@ class RunResult:
     def is_of_search(self) -> bool:
         """Whether all is told that is told of a search."""
         of_search = self.validation_accuracy, self.search_test_accuracy, self.generations, self.trained
-        individual = self.network.individual if self.network else None
-        return UNSET not in (*of_search, self.seconds.search, individual)
+        return UNSET not in (*of_search, self.seconds.search, self.network and self.network.individual)
 
     @property
     def found(self) -> Reference | None:
@@ -121,29 +113,18 @@ class RunResult:
         return None if individual is UNSET else individual
 
 
-_PUT_BACK = "put the run's own file back, or choose another folder"
-_SETTINGS = RecordFile(kind=RunSettings, schema_version=2, error=RunFolderError, advice=_PUT_BACK)
-_RESULT = RecordFile(kind=RunResult, schema_version=2, error=RunFolderError, advice=_PUT_BACK)
+_OF_RUN: Mapping[str, Any] = {
+    "place": "run folder",
+    "schema_version": 2,
+    "error": RunFolderError,
+    "advice": "put the run's own file back, or choose another folder",
+}
+SETTINGS = RecordFile(name="settings.json", kind=RunSettings, **_OF_RUN)
+RESULT = RecordFile(name="result.json", kind=RunResult, **_OF_RUN)
 
-
-def read_settings(folder: Path) -> RunSettings:
-    """What settings.json says; raises RunFolderError where it is missing, damaged or of another schema version."""
-    return _SETTINGS.read(folder / "settings.json")
-
-
-def write_settings(folder: Path, content: Mapping[str, Any]) -> None:
-    """Writes settings.json: the fields of `RunSettings`, and more notes if there are any; raises RunFolderError."""
-    _SETTINGS.write(folder / "settings.json", content)
-
-
-def read_result(folder: Path) -> RunResult:
-    """What result.json says; raises RunFolderError where it is missing, damaged or of another schema version."""
-    return _RESULT.read(folder / "result.json")
-
-
-def write_result(folder: Path, result: RunResult) -> None:
-    """Writes result.json; raises RunFolderError."""
-    _RESULT.write(folder / "result.json", to_fields(result))
+# Each takes the run folder first, and raises RunFolderError.
+read_settings, write_settings = SETTINGS.read, SETTINGS.write
+read_result, write_result = RESULT.read, RESULT.write
 
 
 def with_former_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

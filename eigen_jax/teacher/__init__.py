@@ -5,19 +5,10 @@ modules that are trained already. Asked live, an ensemble costs a forward pass o
 step; `cache_logits` asks it once for every view of every image. `read_logits` takes a file.
 """
 
-from eigen_jax.teacher.cache import (
-    CacheProgress,
-    CacheStart,
-    LogitsCost,
-    cache_logits,
-    logits_cost,
-    measure_rate,
-    seconds_of_logits,
-)
+from eigen_jax.teacher.cache import Questions, cache_logits, seconds_of_logits
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 from eigen_jax.teacher.densenet import DenseNet
-from eigen_jax.teacher.ensemble import Ensemble, check_fits, make_ensemble, measure_accuracy
-from eigen_jax.teacher.fitting import load_ensemble, train_ensemble
+from eigen_jax.teacher.ensemble import Ensemble, check_fits, make_ensemble
+from eigen_jax.teacher.fitting import TeacherObserver, load_ensemble, train_ensemble
 from eigen_jax.teacher.logits import CachedLogits, LogitsLayout, MappedLogits, ViewSet, read_logits
-from eigen_jax.teacher.observer import TeacherObserver
 from eigen_jax.teacher.record import DataRecord, EnsembleRecord, MemberRecord, TeacherRecord, read_teacher

@@ -13,11 +13,11 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,143 +32,70 @@ from eigen_jax.teacher.config import TeacherError
 from eigen_jax.teacher.ensemble import Ensemble, average_logits, check_fits
 from eigen_jax.teacher.logits import DEVICE_BYTES, CachedLogits, LogitsLayout, MappedLogits, from_array
 
-CacheStart = Callable[["LogitsCost", float], None]  # what it takes, and images a second
-CacheProgress = Callable[[int, int], None]  # forward passes done, and in all
-
-BATCH_SIZE = 1_000  # views that the teacher is asked about at a time
-
 _FOLDER = "teacher-logits"
-_FORMAT_VERSION = 1
 _LARGEST_COUNT = 2**31 - 1  # positions are int32 on the device
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LogitsCost:
-    """What a cache of logits takes."""
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Questions:
+    """All that a cache of logits answers: what a teacher makes of every view of every image."""
 
-    images: int  # N
-    views: int  # S
-    bytes: int  # on disk, and in memory where it is kept there
+    teacher: Ensemble
+    images: Array  # [N, H, W, C] float32; examples are their positions
+    layout: LogitsLayout  # which views have logits of their own
+    batch_size: int = 1_000  # views at a time; what is computed may depend on it in the last bits
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, S, K) of the answers, float16."""
+        return self.images.shape[0], self.layout.stored_views.size, self.layout.num_classes
 
     @property
     def forward_passes(self) -> int:
-        """Images that the whole teacher is asked about."""
-        return self.images * self.views
+        """Views that the whole teacher is asked about; divide them by `measure_rate` for the seconds."""
+        return self.shape[0] * self.shape[1]
 
+    @property
+    def bytes(self) -> int:
+        """What the answers take, on disk, and in memory where they are kept there."""
+        return 2 * math.prod(self.shape)
 
-def logits_cost(num_images: int, layout: LogitsLayout) -> LogitsCost:
-    """What a cache takes; nothing is computed. Divide its `forward_passes` by `measure_rate` for the seconds."""
-    stored = layout.stored_views.size
-    return LogitsCost(images=num_images, views=stored, bytes=num_images * stored * layout.num_classes * 2)
+    def measure_rate(self) -> float:
+        """Images a second that the teacher answers for: of one batch, after another that compiles the programs.
 
+        A live teacher adds the inverse of this rate, times the batch size, to each training step.
+        """
+        jax.block_until_ready(self._ask(0))
+        started = time.perf_counter()
+        size = jax.block_until_ready(self._ask(0)).shape[0]
+        return size / (time.perf_counter() - started)
 
-def measure_rate(teacher: Ensemble, images: Array, layout: LogitsLayout, *, batch_size: int = BATCH_SIZE) -> float:
-    """Images a second that a teacher answers for: of one batch, after another that compiles the programs.
+    def answers(self) -> Iterator[np.ndarray]:
+        """Yields [B, K] float16, for all views of the first image, then of the second, and so on; the last is shorter.
 
-    A live teacher adds the inverse of this rate, times the batch size, to each training step.
-
-    Args: as of `cache_logits`, which finds its programs compiled after this.
-    """
-    stored = jnp.asarray(layout.stored_views)
-    size = min(batch_size, images.shape[0] * stored.size)
-    jax.block_until_ready(_batch_logits(teacher, images, stored, 0, pad=layout.pad, size=size))
-    started = time.perf_counter()
-    jax.block_until_ready(_batch_logits(teacher, images, stored, 0, pad=layout.pad, size=size))
-    return size / (time.perf_counter() - started)
-
-
-def cache_logits(
-    teacher: Ensemble,
-    images: Array,
-    layout: LogitsLayout,
-    *,
-    data_fingerprint: str,
-    cache_dir: str | Path,
-    device_bytes: int = DEVICE_BYTES,
-    batch_size: int = BATCH_SIZE,
-    on_start: CacheStart | None = None,
-    on_progress: CacheProgress | None = None,
-    should_stop: ShouldStop = never,
-) -> CachedLogits | MappedLogits:
-    """A teacher's logits for views of images: from the cache, or computed and put there.
-
-    A cache file that is unfinished or damaged is computed again. Where the folder cannot hold it,
-    the logits are kept in memory.
-
-    Args:
-        teacher: the ensemble.
-        images: [N, H, W, C] float32; examples are their positions.
-        layout: which views have logits of their own.
-        data_fingerprint: of the data set that the images are of, in the order that they are in.
-        cache_dir: the folder `teacher-logits` is made in it.
-        device_bytes: logits of more bytes are mapped into memory, not put on the device.
-        batch_size: views at a time; what is computed may depend on it in the last bits.
-        on_start: called before the logits are computed, and not where the cache has them; the rate
-            is measured for it.
-        on_progress: called after every batch.
-        should_stop: whether to leave; asked after every batch, and while another process computes them, for
-            which this one waits.
-
-    Raises:
-        StoppedError: it was asked to stop.
-        TeacherError: the teacher does not fit the images, its logits are not finite in float16, or
-            they are too many.
-    """
-    count, height, width, channels = images.shape
-    check_fits(teacher, image_shape=(height, width, channels), num_classes=layout.num_classes)
-    stored = layout.stored_views
-    if count < 1 or count * stored.size > _LARGEST_COUNT:
-        raise TeacherError(
-            f"{stored.size} views of {count} images cannot be stored; there must be 1 to {_LARGEST_COUNT} in all"
-        )
-    key = _key(teacher, images, layout, data_fingerprint)
-    images = jnp.asarray(images)
-
-    def compute() -> Iterator[np.ndarray]:
-        if on_start is not None:
-            on_start(logits_cost(count, layout), measure_rate(teacher, images, layout, batch_size=batch_size))
-        done = 0
-        for batch in _batches(teacher, images, stored, pad=layout.pad, batch_size=batch_size):
+        Raises:
+            TeacherError: they are not finite in float16.
+        """
+        total, coming = self.forward_passes, self._ask(0)
+        for start in range(0, total, self.batch_size):
+            logits = coming
+            if start + self.batch_size < total:  # under way while this one is fetched and written
+                coming = self._ask(start + self.batch_size)
+            batch = np.asarray(logits)[: total - start]
+            if not np.isfinite(batch).all():
+                raise TeacherError(
+                    "the teacher's logits are not finite in float16, which holds up to 65,504; ask the teacher live,"
+                    " or train it anew at a lower learning rate"
+                )
             yield batch
-            done += len(batch)
-            if on_progress is not None:
-                on_progress(done, count * stored.size)
-            if should_stop():
-                raise StoppedError("the teacher's logits are computed anew by the same command")
 
-    place, shape = Path(cache_dir) / _FOLDER / key, (count, stored.size, layout.num_classes)
-    logits = _from_disk(place, shape, compute, device_bytes=device_bytes, should_stop=should_stop)
-    return from_array(logits, layout.view_slots, key, device_bytes=device_bytes)
-
-
-def seconds_of_logits(cache_dir: str | Path, fingerprint: str) -> float | None:
-    """What computing the teacher that `cache_logits` gave took; None where the cache does not say it."""
-    try:
-        return _read_manifest(Path(cache_dir) / _FOLDER / f"{fingerprint}.json").seconds
-    except (OSError, JSONError):
-        return None
-
-
-def _key(teacher: Ensemble, images: Array, layout: LogitsLayout, data_fingerprint: str) -> str:
-    parts: dict[str, Any] = {
-        "format": _FORMAT_VERSION,
-        "teacher": teacher.fingerprint,
-        "data": data_fingerprint,
-        "images": images.shape,
-        "pad": layout.pad,
-        "flip": layout.flip,
-        "views": layout.views,
-        "dtype": "float16",
-    }
-    return files.sha256([json.dumps(parts, sort_keys=True)])
-
-
-def _batch_logits(teacher: Ensemble, images: Array, views: Array, start: int, *, pad: int, size: int) -> Array:
-    """[B, K] float16, from position `start` of all views of the first image, then of the second, and so on."""
-    seen = _batch_images(images, views, start, pad=pad, size=size)
-    return average_logits(teacher, seen).astype(jnp.float16)
+    def _ask(self, start: int) -> Array:
+        """[B, K] float16, for the views from position `start` on."""
+        views, size = jnp.asarray(self.layout.stored_views), min(self.batch_size, self.forward_passes)
+        seen = _batch_images(self.images, views, start, pad=self.layout.pad, size=size)
+        return average_logits(self.teacher, seen).astype(jnp.float16)
 
 
 @functools.partial(jax.jit, static_argnames=("pad", "size"))
@@ -178,24 +105,82 @@ def _batch_images(images: Array, views: Array, start: int | Array, *, pad: int, 
     return apply_views(images[examples], views[position % views.size], pad=pad)
 
 
-def _batches(
-    teacher: Ensemble, images: Array, stored: np.ndarray, *, pad: int, batch_size: int
-) -> Iterator[np.ndarray]:
-    """Yields [B, K] float16 in order, the last one shorter."""
-    total = images.shape[0] * stored.size
-    size, views = min(batch_size, total), jnp.asarray(stored)
-    coming = _batch_logits(teacher, images, views, 0, pad=pad, size=size)
-    for start in range(0, total, size):
-        logits = coming
-        if start + size < total:  # under way while this one is fetched and written
-            coming = _batch_logits(teacher, images, views, start + size, pad=pad, size=size)
-        batch = np.asarray(logits)[: total - start]
-        if not np.isfinite(batch).all():
+def cache_logits(
+    questions: Questions,
+    *,
+    data_fingerprint: str,
+    cache_dir: str | Path,
+    device_bytes: int = DEVICE_BYTES,
+    on_start: Callable[[float], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    should_stop: ShouldStop = never,
+) -> CachedLogits | MappedLogits:
+    """A teacher's logits for views of images: from the cache, or computed and put there.
+
+    A cache file that is unfinished or damaged is computed again. Where the folder `teacher-logits` in
+    `cache_dir` cannot hold it, the logits are kept in memory.
+
+    Args:
+        questions: the teacher, and what it is asked.
+        data_fingerprint: of the data set that the images are of, in the order that they are in.
+        cache_dir: of all caches.
+        device_bytes: logits of more bytes are mapped into memory, not put on the device.
+        on_start: called with the rate of the teacher, which is measured for it, before the logits are computed.
+        on_progress: called after every batch, with the forward passes done and those in all.
+        should_stop: asked after every batch, and while another process, which is waited for, computes them.
+
+    Raises:
+        StoppedError: it was asked to stop.
+        TeacherError: the teacher does not fit the images, or its logits are not finite in float16 or too many.
+    """
+    count, views, num_classes = questions.shape
+    check_fits(questions.teacher, image_shape=questions.images.shape[1:], num_classes=num_classes)
+    if not 1 <= questions.forward_passes <= _LARGEST_COUNT:
+        allowed = f"there must be 1 to {_LARGEST_COUNT} in all"
+        raise TeacherError(f"{views} views of {count} images cannot be stored; {allowed}")
+
+    def compute() -> Iterator[np.ndarray]:
+        if on_start is not None:
+            on_start(questions.measure_rate())
+        done = 0
+        for batch in questions.answers():
+            yield batch
+            done += len(batch)
+            if on_progress is not None:
+                on_progress(done, questions.forward_passes)
+            if should_stop():
+                raise StoppedError("the teacher's logits are computed anew by the same command")
+
+    key = _key(questions, data_fingerprint)
+    place = Path(cache_dir) / _FOLDER / key
+    try:
+        logits = _from_disk(place, questions.shape, compute, should_stop)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if questions.bytes > device_bytes:
             raise TeacherError(
-                "the teacher's logits are not finite in float16, which holds up to 65,504; ask the teacher live, or"
-                " train it anew at a lower learning rate"
-            )
-        yield batch
+                f"cache folder {place.parent} cannot hold the teacher's {questions.bytes:,} bytes of logits ({reason});"
+                " choose another folder, fewer views, or a live teacher"
+            ) from None
+        line = "cache folder %s cannot hold the teacher's logits (%s); going on without it"
+        _logger.warning(line, place.parent, reason)
+        logits = np.concatenate(list(compute())).reshape(questions.shape)
+    return from_array(logits, questions.layout.view_slots, key, device_bytes=device_bytes)
+
+
+def seconds_of_logits(cache_dir: str | Path, fingerprint: str) -> float | None:
+    """What computing the teacher that `cache_logits` gave took; None where the cache does not say it."""
+    try:
+        return _read_manifest(Path(cache_dir) / _FOLDER / fingerprint).seconds
+    except (OSError, JSONError):
+        return None
+
+
+def _key(questions: Questions, data_fingerprint: str) -> str:
+    layout = questions.layout
+    views = {"pad": layout.pad, "flip": layout.flip, "views": layout.views}
+    asked = {"teacher": questions.teacher.fingerprint, "data": data_fingerprint, "images": questions.images.shape}
+    return files.sha256([json.dumps({"format": 1, "dtype": "float16", **views, **asked}, sort_keys=True)])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -204,52 +189,36 @@ class _Manifest:
     seconds: float | None = None  # that computing it took; None in older ones
 
 
-def _read_manifest(path: Path) -> _Manifest:
-    return convert(read_json(path), _Manifest)
+def _read_manifest(place: Path) -> _Manifest:
+    return convert(read_json(place.with_suffix(".json")), _Manifest)
 
 
 def _from_disk(
-    place: Path,
-    shape: tuple[int, int, int],
-    compute: Callable[[], Iterator[np.ndarray]],
-    *,
-    device_bytes: int,
-    should_stop: ShouldStop,
+    place: Path, shape: tuple[int, int, int], compute: Callable[[], Iterator[np.ndarray]], should_stop: ShouldStop
 ) -> np.ndarray:
-    """The array at a place, a path without suffix: as stored, or computed and stored, or computed and in memory."""
-    nbytes = int(np.prod(shape)) * 2
+    """The array at a place, a path without suffix, as stored or computed; OSError: the disk cannot hold it."""
+    # Without the lock first: a folder that can only be read has none.
+    if (array := _read(place, shape)) is not None:
+        return array
+    _remove_abandoned(place.parent)
+    path, nbytes = place.with_suffix(".npy"), 2 * math.prod(shape)
     tell = functools.partial(_logger.info, "another process computes the same teacher's logits; waiting for it")
-    try:
-        # Without the lock first: a folder that can only be read has none.
+    with held(place.with_suffix(".lock"), should_stop=should_stop, on_wait=tell):
         if (array := _read(place, shape)) is not None:
             return array
-        _remove_abandoned(place.parent)
-        with held(place.with_suffix(".lock"), should_stop=should_stop, on_wait=tell):
-            if (array := _read(place, shape)) is not None:
-                return array
-            if (path := place.with_suffix(".npy")).exists():
-                _logger.warning("cached logits %s are unfinished or damaged; they are computed again", path)
-            if (free := shutil.disk_usage(place.parent).free) < nbytes:
-                raise OSError(f"{nbytes:,} bytes are needed and {free:,} free")
-            _write(place, shape, compute())
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        reason = error.strerror or str(error)
-    if nbytes > device_bytes:
-        raise TeacherError(
-            f"cache folder {place.parent} cannot hold the teacher's {nbytes:,} bytes of logits ({reason}); choose"
-            " another folder, fewer views, or a live teacher"
-        )
-    _logger.warning("cache folder %s cannot hold the teacher's logits (%s); going on without it", place.parent, reason)
-    return np.concatenate(list(compute())).reshape(shape)
+        if path.exists():
+            _logger.warning("cached logits %s are unfinished or damaged; they are computed again", path)
+        if (free := shutil.disk_usage(place.parent).free) < nbytes:
+            raise OSError(f"{nbytes:,} bytes are needed and {free:,} free")
+        _write(place, shape, compute())
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _read(place: Path, shape: tuple[int, int, int]) -> np.ndarray | None:
     """The stored array; None where there is none, or no intact one."""
     path = place.with_suffix(".npy")
     try:
-        expected = _read_manifest(place.with_suffix(".json")).sha256
-        if files.sha256_of_file(path) != expected:
+        if files.sha256_of_file(path) != _read_manifest(place).sha256:
             return None
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (FileNotFoundError, ValueError):
@@ -272,6 +241,6 @@ def _write(place: Path, shape: tuple[int, int, int], batches: Iterator[np.ndarra
 def _remove_abandoned(folder: Path) -> None:
     """Removes what killed processes left half-written: the partial files whose lock nobody holds."""
     for partial in folder.glob(f"*.npy{files.PARTIAL}"):
-        lock = folder / f"{partial.name.removesuffix(f'.npy{files.PARTIAL}')}.lock"
+        lock = partial.with_name(partial.name.removesuffix(f".npy{files.PARTIAL}") + ".lock")
         with contextlib.suppress(InUseError), held(lock, patience=0):
             partial.unlink(missing_ok=True)

@@ -63,24 +63,16 @@ class TeacherConfig(Config):
         if self.depth % 6 != 4:
             raise ConfigError(TeacherConfig, "{depth} is {}; it must be 6 n + 4 for an n of at least 1", self.depth)
 
-    def steps_per_epoch(self, num_examples: int) -> int:
-        """Whole batches of a training set.
-
-        Raises:
-            ConfigError: there is none.
-        """
+    def steps(self, num_examples: int) -> int:
+        """How long each member is trained on so many images; raises ConfigError where a batch is larger than those."""
         if self.batch_size > num_examples:
             rule = "{batch_size} is {}; the training set has only {} images"
             raise ConfigError(TeacherConfig, rule, self.batch_size, num_examples)
-        return num_examples // self.batch_size
+        return self.epochs * (num_examples // self.batch_size)
 
     def train_config(self, num_examples: int) -> TrainConfig:
-        """How each member is trained on `num_examples` images, for `epochs * steps_per_epoch` steps.
-
-        Raises:
-            ConfigError: a batch is larger than the training set.
-        """
-        steps = self.epochs * self.steps_per_epoch(num_examples)
+        """How each member is trained; raises as `steps`."""
+        steps = self.steps(num_examples)
         return TrainConfig(
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,

@@ -19,7 +19,6 @@ from eigen_jax.layers import BatchNormRelu, Conv
 from eigen_jax.teacher.config import TeacherError
 
 _BLOCKS = 3
-_SMALLEST = 2 ** (_BLOCKS - 1)  # pixels a side, which the transitions halve to one
 
 # Normal, with variance 2 / fan-out.
 _initial_kernel = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -42,15 +41,10 @@ class DenseNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Array:
-        """Classifies images.
+        """[B, K] float32 logits of images [B, H, W, C], any real dtype, with at least 4 pixels a side after the stem.
 
-        Args:
-            images: [B, H, W, C], any real dtype; at least 4 pixels a side after the stem.
-            train: normalise with the batch's statistics and update the running ones, which needs
-                `mutable=["batch_stats"]`; otherwise normalise with the running ones.
-
-        Returns:
-            [B, K] float32 logits.
+        With `train`, normalises with the batch's statistics and updates the running ones, which needs
+        `mutable=["batch_stats"]`; otherwise normalises with the running ones.
 
         Raises:
             TeacherError: a depth or a compression that no network has, or images that are too small.
@@ -75,12 +69,13 @@ class DenseNet(nn.Module):
         return jnp.concatenate([x, y], axis=-1)
 
     def _transition(self, x: Array, *, train: bool, name: str) -> Array:
-        """[B, H, W, C] to [B, H // 2, W // 2, floor(compression C)]."""
+        """[B, H, W, C] to [B, H // 2, W // 2, floor(compression C)]; the pooling cuts an odd last row or column."""
         channels = math.floor(self.compression * x.shape[-1])
         if channels < 1:
             raise TeacherError(f"compression is {self.compression}; it leaves none of {x.shape[-1]} maps: raise it")
-        y = self._norm_relu(x, train=train, name=f"{name}_norm")
-        return average_pool(_conv(channels, 1, name=f"{name}_conv")(y))
+        y = _conv(channels, 1, name=f"{name}_conv")(self._norm_relu(x, train=train, name=f"{name}_norm"))
+        batch, height, width = y.shape[0], y.shape[1] // 2, y.shape[2] // 2
+        return y[:, : 2 * height, : 2 * width].reshape(batch, height, 2, width, 2, channels).mean(axis=(2, 4))
 
     def _norm_relu(self, x: Array, *, train: bool, name: str) -> Array:
         return BatchNormRelu(use_running_average=not train, axis_name=self.axis_name, name=name)(x)
@@ -88,7 +83,8 @@ class DenseNet(nn.Module):
     def _check(self, shape: tuple[int, ...]) -> None:
         if self.depth < 10 or self.depth % 6 != 4:
             raise TeacherError(f"depth is {self.depth}; it must be 6 n + 4 for an n of at least 1")
-        smallest = self.stem_stride * (_SMALLEST - 1) + 1
+        after_stem = 2 ** (_BLOCKS - 1)  # pixels a side, which the transitions halve to one
+        smallest = self.stem_stride * (after_stem - 1) + 1
         if len(shape) != 4 or min(shape[1:3]) < smallest:
             raise TeacherError(
                 f"images have shape {shape}; the network takes [B, H, W, C] of at least {smallest} pixels a side"
@@ -97,10 +93,3 @@ class DenseNet(nn.Module):
 
 def _conv(channels: int, kernel: int, *, name: str, stride: int = 1) -> Conv:
     return Conv(channels, kernel, stride, kernel_init=_initial_kernel, name=name)
-
-
-def average_pool(x: Array) -> Array:
-    """2 x 2 average pooling with stride 2: [B, H, W, C] to [B, H // 2, W // 2, C]; an odd last row or column is cut."""
-    batch, height, width, channels = x.shape
-    windows = x[:, : height // 2 * 2, : width // 2 * 2].reshape(batch, height // 2, 2, width // 2, 2, channels)
-    return jnp.mean(windows, axis=(2, 4))

@@ -15,9 +15,9 @@ from flax import linen as nn
 from flax import struct
 from jax import Array
 
+from eigen_jax.errors import first_line
 from eigen_jax.store.files import sha256
 from eigen_jax.teacher.config import TeacherError
-from eigen_jax.training import Programs, accuracy, predict
 
 PyTree = Any
 
@@ -41,16 +41,9 @@ class Ensemble:
 
 
 def make_ensemble(networks: Sequence[nn.Module], variables: Sequence[PyTree]) -> Ensemble:
-    """Makes a teacher of trained networks.
+    """Makes a teacher of trained networks; raises TeacherError where there are none, or not variables for each.
 
     The fingerprint is of what the fields of the modules print as, and of every bit of the variables.
-
-    Args:
-        networks: the modules, at least one.
-        variables: of each of them.
-
-    Raises:
-        TeacherError: no network, or not one set of variables for each.
     """
     if not networks or len(networks) != len(variables):
         raise TeacherError(f"{len(networks)} networks and {len(variables)} sets of variables; give one for each")
@@ -66,11 +59,6 @@ def make_ensemble(networks: Sequence[nn.Module], variables: Sequence[PyTree]) ->
     return Ensemble(
         variables=jax.tree.map(jnp.asarray, tuple(variables)), networks=tuple(networks), fingerprint=sha256(parts())
     )
-
-
-def count_trainable(variables: PyTree) -> int:
-    """Trainable values of a network."""
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def average_logits(teacher: Ensemble, images: Array) -> Array:
@@ -91,43 +79,15 @@ def _mean(logits: list[Array]) -> Array:
     return functools.reduce(jnp.add, logits) / len(logits)
 
 
-def check_fits(teacher: Ensemble, *, image_shape: tuple[int, int, int], num_classes: int) -> None:
-    """Checks that a teacher can be asked about images of a data set; computes nothing.
-
-    Args:
-        teacher: the ensemble.
-        image_shape: (H, W, C) of the images.
-        num_classes: K.
-
-    Raises:
-        TeacherError: it takes other images, or gives other logits.
-    """
-    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    shown = " x ".join(map(str, image_shape))
+def check_fits(teacher: Ensemble, *, image_shape: tuple[int, ...], num_classes: int) -> None:
+    """Raises TeacherError where a teacher takes other images, (H, W, C), or gives other logits; computes nothing."""
     try:
-        logits = jax.eval_shape(average_logits, teacher, images)
+        logits = jax.eval_shape(average_logits, teacher, jax.ShapeDtypeStruct((2, *image_shape), jnp.float32))
     except (flax.errors.FlaxError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TeacherError(f"the teacher does not take images of {shown}: {reason}") from None
+        shown = " x ".join(map(str, image_shape))
+        raise TeacherError(f"the teacher does not take images of {shown}: {first_line(error)}") from None
     if logits.shape != (2, num_classes):
         raise TeacherError(
             f"the teacher gives {logits.shape[-1]} logits an image; the data have {num_classes} classes:"
             " choose a teacher of these data"
         )
-
-
-def measure_accuracy(
-    teacher: Ensemble, images: Array, labels: Array, *, batch_size: int, programs: Programs | None = None
-) -> float:
-    """The share of images, in [0, 1], whose largest mean logit is the true class's; exact.
-
-    Args:
-        teacher: the ensemble.
-        images: [N, H, W, C] float32, at least one.
-        labels: [N] int32.
-        batch_size: images at a time.
-        programs: see `predict`.
-    """
-    ask = functools.partial(predict, images=images, batch_size=batch_size, programs=programs)
-    members = zip(teacher.networks, teacher.variables, strict=True)
-    return accuracy(np.mean([ask(variables, network=network) for network, variables in members], axis=0), labels)

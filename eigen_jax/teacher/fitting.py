@@ -6,17 +6,18 @@ member-0/network/     the variables of a finished member
 member-1/ ...
 """
 
-import contextlib
 import dataclasses
 import functools
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
 from eigen_jax import surroundings
 from eigen_jax.data import Dataset
@@ -24,13 +25,11 @@ from eigen_jax.errors import first_line
 from eigen_jax.resumable import Care, train_resumably
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
-from eigen_jax.store.files import told_as
-from eigen_jax.store.locks import LOCK, ShouldStop, held
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 from eigen_jax.teacher.densenet import DenseNet
-from eigen_jax.teacher.ensemble import Ensemble, count_trainable, make_ensemble, measure_accuracy
-from eigen_jax.teacher.observer import TeacherObserver
+from eigen_jax.teacher.ensemble import Ensemble, make_ensemble
 from eigen_jax.teacher.record import (
+    TEACHER,
     DataRecord,
     EnsembleRecord,
     MemberRecord,
@@ -38,32 +37,34 @@ from eigen_jax.teacher.record import (
     holds_teacher,
     read_teacher,
 )
-from eigen_jax.training import DivergedError, Programs, Training, TrainState, abstract_state, evaluate
+from eigen_jax.training import DivergedError, Programs, Training, abstract_state, accuracy, predict
 
 PyTree = Any
 
 _logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Fitting:
-    """What stays the same while a teacher is trained."""
+class TeacherObserver:
+    """Told of everything that happens, in order. This one ignores it all: override what matters.
 
-    config: TeacherConfig
-    dataset: Dataset
-    folder: Path
-    observer: TeacherObserver
-    devices: int
-    care: Care
-    programs: Programs
+    Members are numbered from 0. Each is told of as finished once a call, also where it was
+    finished before.
+    """
 
-    @property
-    def steps(self) -> int:
-        """Of each member's training."""
-        return self.config.epochs * self.config.steps_per_epoch(self.dataset.train_images.shape[0])
+    def teacher_started(self, *, config: TeacherConfig, steps: int) -> None:
+        """Training starts, or goes on; each member takes `steps` steps in all."""
 
-    def member_folder(self, member: int) -> Path:
-        return _member_folder(self.folder, member)
+    def member_started(self, *, member: int, step: int) -> None:
+        """A member starts, or goes on from this step."""
+
+    def training_progress(self, *, member: int, step: int, until: int, loss: float, steps_per_second: float) -> None:
+        """A member is on its way to step `until`."""
+
+    def member_finished(self, *, member: int, record: MemberRecord) -> None:
+        """A member is trained, evaluated and saved."""
+
+    def teacher_finished(self, *, record: EnsembleRecord) -> None:
+        """All members are, and the ensemble is evaluated."""
 
 
 def train_ensemble(
@@ -77,19 +78,12 @@ def train_ensemble(
 ) -> Ensemble:
     """Trains a teacher, goes on with one that is unfinished, or loads one that is finished.
 
-    Where another process trains it, that one is waited for.
+    Where another process trains it, that one is waited for. Only the training part of the data is trained
+    on; validation and test accuracy are measured and recorded. Training that was stopped, by whatever, goes
+    on to the same bits as if it never had been, where the device computes deterministically.
 
-    Only the training part of the data is trained on; validation and test accuracy are measured and
-    recorded. Training that was stopped, by whatever, goes on to the same bits as if it never had
-    been, where the device computes deterministically.
-
-    Args:
-        config: the teacher.
-        dataset: the data.
-        folder: its own; made where it is missing.
-        observer: told of what happens.
-        devices: local devices that share each batch; see `TrainConfig`.
-        care: when to save a member and when to stop.
+    The folder, its own, is made where it is missing. So many local `devices` share each batch, see
+    `TrainConfig`; `care` says when to save a member and when to stop.
 
     Raises:
         StoppedError: it was asked to stop; the same call goes on.
@@ -98,12 +92,17 @@ def train_ensemble(
         CheckpointError: a member cannot be saved.
     """
     folder, observer, care, data = Path(folder), observer or TeacherObserver(), care or Care(), DataRecord.of(dataset)
-    record = _read_own(config, data, folder)
+    record = _find(config, data, folder)
     if record is None or record.ensemble is None:
-        with _opened(folder, care.should_stop), Programs() as programs:
-            record = _claim(config, data, folder)
+        tell = functools.partial(_logger.info, "another process trains the teacher in %s; waiting for it", folder)
+        with TEACHER.opened(folder, should_stop=care.should_stop, on_wait=tell), Programs() as programs:
+            if record := _find(config, data, folder):
+                surroundings.warn_of_others(record.surroundings, what="teacher")
+            else:
+                record = TeacherRecord(config=config, data=data, surroundings=surroundings.describe())
+                TEACHER.write(folder, record)
             if record.ensemble is None:
-                fitting = _Fitting(
+                return _Fitting(
                     config=config,
                     dataset=dataset,
                     folder=folder,
@@ -111,10 +110,9 @@ def train_ensemble(
                     devices=devices,
                     care=care,
                     programs=programs,
-                )
-                return _train(fitting, record)
+                ).finish(record)
     # Without the lock, so that any number of processes can read a finished teacher.
-    ensemble = _load(folder, record, record.ensemble)
+    ensemble = _load(folder, record)
     for member, each in enumerate(record.members):
         observer.member_finished(member=member, record=each)
     observer.teacher_finished(record=record.ensemble)
@@ -122,169 +120,123 @@ def train_ensemble(
 
 
 def load_ensemble(folder: str | Path, dataset: Dataset) -> Ensemble:
-    """Loads a finished teacher.
-
-    Args:
-        folder: as given to `train_ensemble`.
-        dataset: the data that it is to be asked about.
+    """Loads the finished teacher in a folder, to be asked about these data.
 
     Raises:
         TeacherError: there is none, it is unfinished or damaged, or was trained on other data.
     """
     folder = Path(folder)
     record = read_teacher(folder)
-    record.check_is_for(DataRecord.of(dataset), folder=folder)
+    record.check_is_of(DataRecord.of(dataset), folder=folder)
     if record.ensemble is None:
         raise TeacherError(
             f"the teacher in {folder} is unfinished: {len(record.members)} of its {record.config.members}"
             " members are trained; go on with its training"
         )
-    return _load(folder, record, record.ensemble)
+    return _load(folder, record)
 
 
-@contextlib.contextmanager
-def _opened(folder: Path, should_stop: ShouldStop) -> Iterator[None]:
-    """Makes the folder where it is missing, and keeps other processes out of it, when those in it are done."""
-    tell = functools.partial(_logger.info, "another process trains the teacher in %s; waiting for it", folder)
-    with contextlib.ExitStack() as stack:
-        with told_as(TeacherError, f"the teacher's folder {folder}", "choose another"):
-            folder.mkdir(parents=True, exist_ok=True)
-            names = {entry.name for entry in folder.iterdir()}
-            # A process killed before the record was whole has left these two at most.
-            if not holds_teacher(folder) and names - {LOCK, "teacher.json.partial"}:
-                raise TeacherError(f"{folder} holds files but no teacher.json, so it is no teacher's; choose another")
-            stack.enter_context(held(folder / LOCK, should_stop=should_stop, on_wait=tell))
-        yield
-
-
-def _read_own(config: TeacherConfig, data: DataRecord, folder: Path) -> TeacherRecord | None:
-    """The record of the teacher asked for, finished or not; None where there is none yet.
-
-    Raises:
-        TeacherError: it is damaged, or another teacher's.
-    """
+def _find(config: TeacherConfig, data: DataRecord, folder: Path) -> TeacherRecord | None:
+    """The record of the teacher asked for; None where there is none yet. TeacherError: it is damaged, or another's."""
     if not holds_teacher(folder):
         return None
     record = read_teacher(folder)
-    record.check_is_of(config, data, folder=folder)
+    record.check_is_of(data, config, folder=folder)
     return record
 
 
-def _claim(config: TeacherConfig, data: DataRecord, folder: Path) -> TeacherRecord:
-    """The record of the teacher asked for, which is written where there is none yet; raises as `_read_own`."""
-    record = _read_own(config, data, folder)
-    if record is None:
-        record = TeacherRecord(config=config, data=data, surroundings=surroundings.describe())
-        record.save(folder)
-    else:
-        surroundings.warn_of_others(record.surroundings, what="teacher")
-    return record
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Fitting:
+    """A teacher in training."""
 
+    config: TeacherConfig
+    dataset: Dataset
+    folder: Path
+    observer: TeacherObserver
+    devices: int
+    care: Care
+    programs: Programs
 
-def _train(fitting: _Fitting, record: TeacherRecord) -> Ensemble:
-    """Trains the members that are not finished, and evaluates all together."""
-    fitting.observer.teacher_started(config=fitting.config, steps=fitting.steps)
-    for member in range(fitting.config.members):
-        if member == len(record.members):
-            record = dataclasses.replace(record, members=(*record.members, _train_member(fitting, member)))
-            record.save(fitting.folder)
-        shutil.rmtree(fitting.member_folder(member) / "training", ignore_errors=True)
-        fitting.observer.member_finished(member=member, record=record.members[member])
-    ensemble = _restore(fitting.folder, record)
-    measured = _measure(fitting, ensemble)
-    dataclasses.replace(record, ensemble=measured).save(fitting.folder)
-    fitting.observer.teacher_finished(record=measured)
-    return ensemble
+    def finish(self, record: TeacherRecord) -> Ensemble:
+        """Trains the members that are not finished, and evaluates all together."""
+        steps = self.config.steps(self.dataset.train_images.shape[0])
+        self.observer.teacher_started(config=self.config, steps=steps)
+        for member in range(self.config.members):
+            if member == len(record.members):
+                record = dataclasses.replace(record, members=(*record.members, self._train(member, steps)))
+                TEACHER.write(self.folder, record)
+            shutil.rmtree(_member_folder(self.folder, member) / "training", ignore_errors=True)
+            self.observer.member_finished(member=member, record=record.members[member])
+        ensemble = _load(self.folder, record)
+        measured = EnsembleRecord(fingerprint=ensemble.fingerprint, **self._measure(ensemble.variables))
+        TEACHER.write(self.folder, dataclasses.replace(record, ensemble=measured))
+        self.observer.teacher_finished(record=measured)
+        return ensemble
 
-
-def _train_member(fitting: _Fitting, member: int) -> MemberRecord:
-    """Trains one member from where it was left, evaluates it and saves its variables."""
-    config, dataset, until = fitting.config, fitting.dataset, fitting.steps
-    init_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), member))
-    training = Training(
-        key=train_key,
-        init_key=init_key,
-        dataset=dataset,
-        network=_network(config, dataset.num_classes),
-        config=dataclasses.replace(config.train_config(dataset.train_images.shape[0]), devices=fitting.devices),
-    )
-    folder = fitting.member_folder(member)
-    fitting.observer.member_started(member=member, step=checkpoint.latest_step(folder / "training") or 0)
-
-    def on_progress(step: int, loss: float, steps_per_second: float) -> None:
-        fitting.observer.training_progress(
-            member=member, step=step, until=until, loss=loss, steps_per_second=steps_per_second
+    def _train(self, member: int, steps: int) -> MemberRecord:
+        """Trains one member from where it was left, evaluates it and saves its variables."""
+        config, dataset = self.config, self.dataset
+        init_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), member))
+        training = Training(
+            key=train_key,
+            init_key=init_key,
+            dataset=dataset,
+            network=_network(config, dataset.num_classes),
+            config=dataclasses.replace(config.train_config(dataset.train_images.shape[0]), devices=self.devices),
         )
+        folder = _member_folder(self.folder, member)
+        self.observer.member_started(member=member, step=checkpoint.latest_step(folder / "training") or 0)
 
-    care = dataclasses.replace(fitting.care, time_limit=None)
-    try:
-        state, seconds = train_resumably(
-            training, until, folder / "training", care=care, on_progress=on_progress, programs=fitting.programs
-        )
-        measure = functools.partial(
-            evaluate,
-            state,
-            network=training.network,
-            batch_size=config.eval_batch_size,
-            programs=fitting.programs,
-        )
-        validation_accuracy = measure(dataset.validation_images, dataset.validation_labels)
-        test_accuracy = measure(dataset.test_images, dataset.test_labels)
-    except (DivergedError, jax.errors.JaxRuntimeError) as error:
-        # A lack of memory is a runtime error of JAX.
-        raise TeacherError(f"member {member} of the teacher: {first_line(error)}") from None
-    _save_network(folder / "network", until, state)
-    return MemberRecord(
-        parameters=count_trainable(state.variables),
-        steps=until,
-        validation_accuracy=validation_accuracy,
-        test_accuracy=test_accuracy,
-        train_seconds=seconds.training,
-        compile_seconds=seconds.compiling,
-    )
+        def on_progress(step: int, loss: float, steps_per_second: float) -> None:
+            self.observer.training_progress(
+                member=member, step=step, until=steps, loss=loss, steps_per_second=steps_per_second
+            )
+
+        care = dataclasses.replace(self.care, time_limit=None)
+        try:
+            state, seconds = train_resumably(
+                training, steps, folder / "training", care=care, on_progress=on_progress, programs=self.programs
+            )
+            measured = self._measure([state.variables])
+        except (DivergedError, jax.errors.JaxRuntimeError) as error:
+            # A lack of memory is a runtime error of JAX.
+            raise TeacherError(f"member {member} of the teacher: {first_line(error)}") from None
+        # One that a killed process saved before it was recorded is saved again.
+        shutil.rmtree(folder / "network", ignore_errors=True)
+        checkpoint.save(folder / "network", steps, {"variables": state.variables})
+        return MemberRecord(steps=steps, train_seconds=seconds.training, compile_seconds=seconds.compiling, **measured)
+
+    def _measure(self, members: Sequence[PyTree]) -> dict[str, Any]:
+        """What is recorded of members with these variables: how large they are, and how good are their mean logits."""
+        network = _network(self.config, self.dataset.num_classes)
+        how: dict[str, Any] = {"batch_size": self.config.eval_batch_size, "programs": self.programs}
+
+        def measure(images: Array, labels: Array) -> float:
+            logits = [predict(variables, images, network=network, **how) for variables in members]
+            return accuracy(np.mean(logits, axis=0), labels)
+
+        return {
+            "parameters": sum(leaf.size for variables in members for leaf in jax.tree.leaves(variables["params"])),
+            "validation_accuracy": measure(self.dataset.validation_images, self.dataset.validation_labels),
+            "test_accuracy": measure(self.dataset.test_images, self.dataset.test_labels),
+        }
 
 
-def _save_network(path: Path, step: int, state: TrainState) -> None:
-    # One that a killed process saved before it was recorded is saved again.
-    shutil.rmtree(path, ignore_errors=True)
-    checkpoint.save(path, step, {"variables": state.variables})
-
-
-def _restore(folder: Path, record: TeacherRecord) -> Ensemble:
-    """The members of a record, as they were saved."""
-    network = _network(record.config, record.data.classes)
-    abstract = abstract_state(
-        network=network,
-        config=record.config.train_config(record.data.training_images),
-        input_shape=record.data.image_shape,
-    ).variables
+def _load(folder: Path, record: TeacherRecord) -> Ensemble:
+    """The members of a record as they were saved; TeacherError: they are damaged, or not those that were measured."""
+    config, data = record.config, record.data
+    network = _network(config, data.classes)
+    train_config = config.train_config(data.training_images)
+    abstract = abstract_state(network=network, config=train_config, input_shape=data.image_shape).variables
     try:
         variables = [
             checkpoint.restore(_member_folder(folder, member) / "network", "variables", abstract=abstract)
-            for member in range(record.config.members)
+            for member in range(config.members)
         ]
     except CheckpointError as error:
         raise TeacherError(f"the teacher in {folder} is damaged: {error}") from None
-    return make_ensemble([network] * record.config.members, variables)
-
-
-def _measure(fitting: _Fitting, ensemble: Ensemble) -> EnsembleRecord:
-    dataset = fitting.dataset
-    measure = functools.partial(
-        measure_accuracy, ensemble, batch_size=fitting.config.eval_batch_size, programs=fitting.programs
-    )
-    return EnsembleRecord(
-        parameters=sum(map(count_trainable, ensemble.variables)),
-        validation_accuracy=measure(dataset.validation_images, dataset.validation_labels),
-        test_accuracy=measure(dataset.test_images, dataset.test_labels),
-        fingerprint=ensemble.fingerprint,
-    )
-
-
-def _load(folder: Path, record: TeacherRecord, measured: EnsembleRecord) -> Ensemble:
-    """The ensemble that was measured."""
-    ensemble = _restore(folder, record)
-    if ensemble.fingerprint != measured.fingerprint:
+    ensemble = make_ensemble([network] * config.members, variables)
+    if record.ensemble is not None and record.ensemble.fingerprint != ensemble.fingerprint:
         raise TeacherError(
             f"the weights in {folder} are not those that teacher.json tells of; put the teacher's own files back"
         )

@@ -21,6 +21,7 @@ from flax import struct
 from jax import Array
 
 from eigen_jax.data import identity_view, num_views
+from eigen_jax.errors import first_line
 from eigen_jax.store import files
 from eigen_jax.teacher.config import TeacherError
 
@@ -76,10 +77,7 @@ class CachedLogits:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MappedLogits:
-    """Logits in a file that is mapped into memory; a `Teacher` that gives what `CachedLogits` would.
-
-    Each batch is gathered on the host, which waits for the batch to be drawn.
-    """
+    """Logits in a file that is mapped into memory, gathered on the host; a `Teacher` that gives what the cached do."""
 
     logits: np.ndarray  # [N, S, K] floating, a memory map
     slots: np.ndarray  # [V] int32, in [0, S)
@@ -89,8 +87,8 @@ class MappedLogits:
         """Pickles where the file lies, not what is in it: another process maps it as well."""
         if not isinstance(self.logits, np.memmap):
             return MappedLogits, (self.logits, self.slots, self.fingerprint)
-        place = (self.logits.filename, self.logits.dtype, self.logits.offset, self.logits.shape)
-        return _map_again, (place, self.slots, self.fingerprint)
+        logits = self.logits
+        return _map_again, (logits.filename, logits.dtype, logits.offset, logits.shape, self.slots, self.fingerprint)
 
     def __call__(self, examples: Array, views: Array, images: Array) -> Array:
         """[B, K], of the dtype stored (float64 as float32), for examples and views [B] int32; raises IndexError."""
@@ -98,10 +96,10 @@ class MappedLogits:
         return jnp.asarray(_on_device(self.logits[np.asarray(examples), self.slots[np.asarray(views)]]))
 
 
-def _map_again(place: tuple[Any, ...], slots: np.ndarray, fingerprint: str) -> MappedLogits:
-    filename, dtype, offset, shape = place
-    logits = np.memmap(filename, dtype=dtype, mode="r", offset=offset, shape=shape)
-    return MappedLogits(logits, slots, fingerprint)
+def _map_again(
+    filename: str, dtype: np.dtype, offset: int, shape: tuple[int, ...], slots: np.ndarray, fingerprint: str
+) -> MappedLogits:
+    return MappedLogits(np.memmap(filename, dtype, "r", offset, shape), slots, fingerprint)
 
 
 @jax.jit
@@ -125,21 +123,15 @@ def _on_device(logits: np.ndarray) -> np.ndarray:
 def read_logits(
     path: str | Path, layout: LogitsLayout, *, num_examples: int, device_bytes: int = DEVICE_BYTES
 ) -> CachedLogits | MappedLogits:
-    """A teacher made of a NumPy file of anybody's logits.
+    """A teacher made of a `.npy` file of anybody's logits.
 
     The file holds float16, float32 or float64 of the shape [N, V, K] (a view each, in the order of
     `eigen_jax.data.augmentation`; without flips, [N, V / 2, K] of the unflipped ones will do),
-    [N, 2, K] (the image and its mirror image), or [N, K] (the image).
-
-    Args:
-        path: a `.npy` file.
-        layout: how training crops and mirrors images; the file's shape says which views it holds.
-        num_examples: N, of the training set, in its order.
-        device_bytes: a larger file is mapped into memory.
+    [N, 2, K] (the image and its mirror image), or [N, K] (the image), for the `num_examples` images
+    of the training set, in its order. Logits of more than `device_bytes` are mapped into memory.
 
     Raises:
-        TeacherError: no file, no array, an array of another shape or dtype, or values that are not
-            finite numbers.
+        TeacherError: no file, no array, another shape or dtype, or values that are not finite.
     """
     path = Path(path)
     logits = _open_array(path)
@@ -158,8 +150,7 @@ def _open_array(path: Path) -> np.ndarray:
     except OSError as error:
         raise TeacherError(f"{path} cannot be read ({error.strerror or error}); name a .npy file of logits") from None
     except (ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TeacherError(f"{path} is no intact .npy file of numbers: {reason}") from None
+        raise TeacherError(f"{path} is no intact .npy file of numbers: {first_line(error)}") from None
     if not isinstance(logits, np.ndarray):
         raise TeacherError(f"{path} holds several arrays; name a .npy file of one")
     return logits
@@ -168,20 +159,17 @@ def _open_array(path: Path) -> np.ndarray:
 def _file_slots(path: Path, shape: tuple[int, ...], layout: LogitsLayout, num_examples: int) -> np.ndarray:
     """[V] int32, the slots of a file's logits, told from its shape."""
     every, num_classes = np.arange(num_views(layout.pad), dtype=np.int32), layout.num_classes
-    zeros = np.zeros_like(every)
-    known: dict[tuple[int, ...], np.ndarray] = {(num_examples, every.size, num_classes): every}
-    if not layout.flip:
-        known.setdefault((num_examples, every.size // 2, num_classes), every // 2)
-    known.setdefault((num_examples, 2, num_classes), every % 2)
-    known.setdefault((num_examples, 1, num_classes), zeros)
-    slots = zeros if shape == (num_examples, num_classes) else known.get(shape)
-    if slots is None:
-        fitting = ", ".join(str([*each]) for each in known if each[1] > 1)
-        raise TeacherError(
-            f"{path} holds an array of shape {[*shape]}; for these data it must be {fitting}"
-            f" or {[num_examples, num_classes]}"
-        )
-    return slots
+    unflipped = {} if layout.flip else {every.size // 2: every // 2}
+    by_views = {every.size: every, **unflipped, 2: every % 2, 1: np.zeros_like(every)}
+    known: dict[tuple[int, ...], np.ndarray] = {
+        (num_examples, views, num_classes): slots for views, slots in by_views.items()
+    }
+    known[num_examples, num_classes] = by_views[1]
+    if shape not in known:
+        *fitting, last = (str([*each]) for each in known if each != (num_examples, 1, num_classes))
+        shapes = f"{', '.join(fitting)} or {last}"
+        raise TeacherError(f"{path} holds an array of shape {[*shape]}; for these data it must be {shapes}")
+    return known[shape]
 
 
 def _finite_parts(path: Path, logits: np.ndarray) -> Iterator[np.ndarray]:

@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from eigen_jax.data import Dataset
-from eigen_jax.errors import was_and_is
-from eigen_jax.store.records import Count, Fraction, Positive, RecordFile, Seconds, changes, to_fields
+from eigen_jax.store.records import Count, Fraction, Positive, RecordFile, Seconds, changes
 from eigen_jax.teacher.config import OtherTeacherError, TeacherConfig, TeacherError
 
-_FILE = "teacher.json"
 _TITLES = {"fingerprint": "fingerprint of preprocessing, split and images"}  # of fields, where the name says too little
 
 
@@ -63,11 +61,7 @@ class EnsembleRecord:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherRecord:
-    """The content of teacher.json.
-
-    Raises:
-        TeacherError: more members than the config has, or all together before all are trained.
-    """
+    """The content of teacher.json; TeacherError: more members than the config has, or all together before all are."""
 
     config: TeacherConfig  # its default for the dtype is that of older records, which name none
     data: DataRecord
@@ -81,23 +75,18 @@ class TeacherRecord:
         if trained > wanted or (self.ensemble is not None and trained < wanted):
             raise TeacherError(f"{trained} members of {wanted}")
 
-    def save(self, folder: Path) -> None:
-        """Writes teacher.json as a whole; raises a TeacherError where it cannot be written."""
-        _RECORD.write(folder / _FILE, to_fields(self))
-
-    def check_is_of(self, config: TeacherConfig, data: DataRecord, *, folder: Path) -> None:
-        """Raises a TeacherError that names what differs, unless the teacher is that of a config and of these data."""
-        self.check_is_for(data, folder=folder)
-        # No weight depends on how many images are evaluated at a time.
-        same = dataclasses.replace(self.config, eval_batch_size=config.eval_batch_size)
-        _check_same(same, config, "was trained otherwise", folder)
-
-    def check_is_for(self, data: DataRecord, *, folder: Path) -> None:
-        """Raises a TeacherError that names what differs, unless the teacher was trained on these data."""
+    def check_is_of(self, data: DataRecord, config: TeacherConfig | None = None, *, folder: Path) -> None:
+        """Raises a TeacherError that names what differs, unless the teacher is of these data, and of the config."""
         _check_same(self.data, data, "was trained on other data", folder)
+        if config is not None:
+            # No weight depends on how many images are evaluated at a time.
+            same = dataclasses.replace(self.config, eval_batch_size=config.eval_batch_size)
+            _check_same(same, config, "was trained otherwise", folder)
 
 
-_RECORD = RecordFile(
+TEACHER = RecordFile(
+    name="teacher.json",
+    place="teacher's folder",
     kind=TeacherRecord,
     schema_version=1,
     error=TeacherError,
@@ -109,21 +98,18 @@ _RECORD = RecordFile(
 def read_teacher(folder: str | Path) -> TeacherRecord:
     """What is recorded of the teacher in a folder; raises a TeacherError where there is none or it is damaged."""
     if not holds_teacher(folder):
-        raise TeacherError(f"{folder} holds no teacher: there is no {_FILE} in it; train one")
-    return _RECORD.read(Path(folder) / _FILE)
+        raise TeacherError(f"{folder} holds no teacher: there is no {TEACHER.name} in it; train one")
+    return TEACHER.read(Path(folder))
 
 
 def holds_teacher(folder: str | Path) -> bool:
     """Whether there is a teacher in a folder, finished or not."""
-    return (Path(folder) / _FILE).exists()
+    return (Path(folder) / TEACHER.name).exists()
 
 
 def _check_same(then: Any, now: Any, otherwise: str, folder: Path) -> None:
-    """Of the fields of a dataclass."""
-    before, after = (
-        {_TITLES.get(name, name): value for name, value in dataclasses.asdict(each).items()} for each in (then, now)
-    )
-    text, values = was_and_is(changes(before, after, after))
+    before, after = ({_TITLES.get(name, name): value for name, value in vars(each).items()} for each in (then, now))
+    text, values = changes(before, after, after)
     if values:
         line = f"the teacher in {{}} {otherwise}: {text}; choose another folder"
         raise OtherTeacherError(type(now), line, folder, *values)
