@@ -254,7 +254,7 @@ def test_the_papers_figures_stand_beside_the_rows_that_are_comparable(reproduced
 def test_a_column_of_the_papers_figures_names_the_data_set_that_they_are_for() -> None:
     settings = Settings(data=DataConfig(name="cifar100"))
     study: Any = SimpleNamespace(request=SimpleNamespace(settings=settings), is_papers=True)
-    (entry,) = tables._paper(study, "table1", "EIGEN")
+    entry, *_ = tables._paper(study, "table1", "EIGEN")
     assert entry == ("test accuracy, paper (CIFAR-100, paper's schedule)", Unit.ACCURACY, Quoted(value=0.781))
 
 

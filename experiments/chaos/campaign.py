@@ -191,7 +191,6 @@ class _DisturbedRun:
             return False
         before, phase = self._temporary_files(), self._phase()
         delay, event = self.moments.draw(self.disturbed)
-
         if event == "turn" and not child.runs_until(lambda: self._phase() != phase, patience):
             return False
         if not child.sleeps(delay):
@@ -215,8 +214,8 @@ class _DisturbedRun:
         """Does it, and looks where it was done; None where the run has ended before."""
         if self.campaign.kind == "stop":
             child.send_signal(signal.SIGSTOP)
-            if (found := None if child.poll() is not None else look()) is not None:
-                time.sleep(self.chance.uniform(*_STOPS))
+            found = look() if child.poll() is None else None
+            time.sleep(self.chance.uniform(*_STOPS) if found else 0)
             child.send_signal(signal.SIGCONT)
             return found
         if self.campaign.victim == "worker":

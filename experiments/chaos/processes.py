@@ -36,8 +36,7 @@ class Process(NamedTuple):
     @property
     def is_alive(self) -> bool:
         """Whether it still runs; a dead one that nobody has asked about does not."""
-        found = _look_up(self.pid)
-        return found is not None and found.started == self.started
+        return (found := _look_up(self.pid)) is not None and found.started == self.started
 
     def kill(self) -> bool:
         """Kills it; whether it was there to be killed."""
@@ -105,7 +104,10 @@ class Child(subprocess.Popen[bytes]):
 
     def descendants(self) -> tuple[Process, ...]:
         """Its children, theirs, and so on."""
-        return tuple(_descendants(self.pid))
+        found = list(_children(self.pid))
+        for process in found:  # which grows meanwhile
+            found += _children(process.pid)
+        return tuple(found)
 
     def workers(self) -> tuple[Process, ...]:
         """Those of its descendants that train networks: on Ray those that it names so, else its children.
@@ -115,8 +117,7 @@ class Child(subprocess.Popen[bytes]):
         everyone = self.descendants()
         if not any(server in process.command for process in everyone for server in _RAY_SERVERS):
             return tuple(_children(self.pid))
-        named = (process for process in everyone if process.command.startswith("ray::"))
-        return tuple(process for process in named if not process.command.startswith("ray::IDLE"))
+        return tuple(process for process in everyone if re.match("ray::(?!IDLE)", process.command))
 
 
 class _Terminal:
@@ -146,12 +147,6 @@ class _Terminal:
 def has_proc() -> bool:
     """Whether the system tells of a process's children."""
     return bool(list(_PROC.glob("self/task/*/children")))
-
-
-def _descendants(pid: int) -> Iterator[Process]:
-    for child in _children(pid):
-        yield child
-        yield from _descendants(child.pid)
 
 
 def _children(pid: int) -> Iterator[Process]:

@@ -89,14 +89,13 @@ def table1(study: Study, systems: Mapping[str, Sequence[Search]] | None = None) 
             Entry("test accuracy", Unit.ACCURACY, _each(results, lambda result: result.test_accuracy)),
             _parameters(_chosen(searches, Choice.FOUND)),
             *_compute(searches),
-            *_paper(study, "table1", name, columns=3),
         ]
     notes = (
         "Test accuracy: of the network found, trained from scratch after the search (final training).",
         _SECONDS_NOTE,
         *_final_notes(search for searches in systems.values() for search in searches),
     )
-    return _table(f"Table 1: systems on {study.request.title}", "system", rows, notes)
+    return _table(study, 1, "systems", "system", rows, notes, of_paper=3)
 
 
 def table2(study: Study) -> Table:
@@ -116,14 +115,12 @@ def table2(study: Study) -> Table:
             _parameters(best),
             Entry("networks trained", Unit.COUNT, _each(until, lambda phases: sum(each.trained for each in phases))),
             Entry("compute", Unit.SECONDS, _each(until, lambda phases: sum(each.seconds for each in phases))),
-            *_paper(study, "table2", title),
         ]
     notes = (
         "Of the network that is best by validation when the succession ends, with the weights of the search.",
         "Networks trained and compute: from the start of the search on; compiling and training, without evaluation.",
     )
-    caption = f"Table 2: primary against secondary succession on {study.request.title}"
-    return _table(caption, "succession", rows, notes)
+    return _table(study, 2, "primary against secondary succession", "succession", rows, notes)
 
 
 def table3(study: Study) -> Table:
@@ -146,7 +143,6 @@ def table3(study: Study) -> Table:
             _parameters(_chosen(searches, Choice.FOUND)),
             Entry("networks trained", Unit.COUNT, _each(results, lambda result: result.trained)),
             *_compute(searches),
-            *_paper(study, "table3", title),
         ]
     notes = (
         "Of the network found. Without mimicry: in the search and in the final training.",
@@ -155,7 +151,7 @@ def table3(study: Study) -> Table:
         _SECONDS_NOTE,
         *_final_notes((*study.plain, *study.eigen)),
     )
-    return _table(f"Table 3: with and without mimicry on {study.request.title}", "search", rows, notes)
+    return _table(study, 3, "with and without mimicry", "search", rows, notes)
 
 
 def table4(study: Study) -> Table:
@@ -181,7 +177,6 @@ def table4(study: Study) -> Table:
             *_compared("test accuracy, trained again", _each(again, lambda result: result.test_accuracy)),
             _parameters(networks),
             Entry("layers", Unit.COUNT, _each(networks, lambda network: len(network.architecture.layers))),
-            *_paper(study, "table4", title, columns=2),
         ]
     notes = (
         "With duplication: the network found, a duplicate or not, as validation has it.",
@@ -190,7 +185,7 @@ def table4(study: Study) -> Table:
         *map(_describe_duplicates, study.eigen),
         *_failure_notes(study.retrainings(*choices.values())),
     )
-    return _table(f"Table 4: with and without gene duplication on {study.request.title}", "network", rows, notes)
+    return _table(study, 4, "with and without gene duplication", "network", rows, notes, of_paper=2)
 
 
 def table5(study: Study) -> Table:
@@ -209,15 +204,14 @@ def table5(study: Study) -> Table:
             *_compared("test accuracy", _each(again, lambda result: result.test_accuracy)),
             _parameters(_chosen(study.eigen, Choice.FOUND)),
             Entry("training", Unit.SECONDS, _each(again, lambda result: result.seconds.final)),
-            *_paper(study, "table5", title),
         ]
     notes = (
         "One network a seed, that of EIGEN's search, trained twice from the same initial weights.",
         _TRAINED_AGAIN_NOTE,
         *_failure_notes(study.retrainings(Choice.FOUND, mimicry=(False, True))),
     )
-    caption = f"Table 5: the network found, trained with and without mimicry, on {study.request.title}"
-    return _table(caption, "training of the network found", rows, notes)
+    about = "the network found, trained with and without mimicry,"
+    return _table(study, 5, about, "training of the network found", rows, notes)
 
 
 _SECONDS_NOTE = (
@@ -230,11 +224,14 @@ _TRAINED_AGAIN_NOTE = (
 )
 
 
-def _table(caption: str, subject: str, rows: Rows, notes: tuple[str, ...]) -> Table:
-    """A table whose first column, under the heading `subject`, holds the rows' titles."""
+def _table(
+    study: Study, number: int, about: str, subject: str, rows: Rows, notes: tuple[str, ...], *, of_paper: int = 1
+) -> Table:
+    """A table of rows under the heading `subject`, of ours and then of the first `of_paper` columns of the paper."""
+    rows = {title: [*own, *_paper(study, f"table{number}", title)[:of_paper]] for title, own in rows.items()}
     first = next(iter(rows.values()))
     return Table(
-        caption=caption,
+        caption=f"Table {number}: {about} on {study.request.title}",
         columns=(Column(heading=subject), *(Column(heading=each.heading, unit=each.unit) for each in first)),
         rows=tuple((title, *map(_cell, entries, first)) for title, entries in rows.items()),
         notes=notes,
@@ -289,13 +286,14 @@ def _compute(searches: Iterable[Search]) -> Iterator[Entry]:
     yield Entry("final training", Unit.SECONDS, report.measured(final, absent=NOTHING))
 
 
-def _paper(study: Study, table: str, row: str, *, columns: int = 1) -> Iterator[Entry]:
-    """What the paper's table has for a row: the first columns of accuracy, parameters and compute."""
-    dataset = study.request.settings.data.name
+def _paper(study: Study, table: str, row: str) -> list[Entry]:
+    """What the paper's table has for a row: accuracy, parameters and compute."""
+    dataset, entries = study.request.settings.data.name, []
     units = {"test accuracy": Unit.ACCURACY, "parameters": Unit.PARAMETERS, "compute of one P100": Unit.SECONDS}
-    for (quantity, unit), value in list(zip(units.items(), published(table, row, dataset), strict=True))[:columns]:
+    for (quantity, unit), value in zip(units.items(), published(table, row, dataset), strict=True):
         heading = f"{quantity}, paper ({'CIFAR-100' if dataset == 'cifar100' else 'CIFAR-10'}, paper's schedule)"
-        yield Entry(heading, unit, report.paper_cell(value, comparable=study.is_papers))
+        entries.append(Entry(heading, unit, report.paper_cell(value, comparable=study.is_papers)))
+    return entries
 
 
 def _final_notes(searches: Iterable[Search]) -> Iterator[str]:
