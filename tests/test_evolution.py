@@ -88,13 +88,13 @@ def test_ties_with_a_threshold_survive():
 @given(data=st.data())
 def test_judgements_of_generations_agree_with_algorithm_1(sizes, data):
     config = EvolutionConfig(**dict(zip(("population_size", "first_rank", "second_rank"), sizes, strict=True)))
-    thresholds, levels = evolution.Thresholds(jnp.float32(0), jnp.float32(0)), (np.float32(0), np.float32(0))
+    (state, _), levels = evolution.genesis(spec=SPEC, config=config), (np.float32(0), np.float32(0))
     for _ in range(3):
         fitness = data.draw(fitness_of(config.population_size))
-        survival = evolution.survival_selection(thresholds, jnp.asarray(fitness), config=config)
+        survival = evolution.survivors(state, jnp.asarray(fitness), config=config)
         levels, survivors, fittest = reference_verdict(levels, fitness, config)
-        thresholds = survival.thresholds
-        assert (thresholds.first, thresholds.second) == levels
+        state = dataclasses.replace(state, thresholds=survival.thresholds)
+        assert (state.thresholds.first, state.thresholds.second) == levels
         flags = survival.survives_first, survival.survives_second, survival.survives
         assert tuple(np.flatnonzero(survives).tolist() for survives in flags) == survivors
         if fittest is not None:
