@@ -156,7 +156,7 @@ def extinguish(level: Array, fitness: Array, alive: Array) -> Array:
 def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig) -> Survival:
     """Who survives a generation: raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9).
 
-    Where the config spares duplicates, all that have a fitness, which is as of `evolution_step`.
+    Where the config spares duplicates, all that have a fitness; that is as of `evolution_step`.
     """
     spared, measured = jnp.asarray(config.spares(state.phase)), jnp.isfinite(fitness)
 
@@ -194,25 +194,25 @@ def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, co
         return genome, steps, trace.counts
 
     genomes, steps, operators = jax.vmap(child)(jnp.arange(config.population_size, dtype=jnp.int32))
-    return _population(genomes, spec, steps=steps, operators=operators)
+    return dataclasses.replace(_population(genomes, spec), steps=steps, operators=operators)
 
 
 def breed_duplicates(key: Array, parent: Genome, *, spec: GenomeSpec, config: EvolutionConfig) -> Population:
     """Repeats the blocks of a parent, [G] genes, by P different combinations; where fewer fit, see `is_child`."""
-    size = config.population_size
-    genomes, repeats = duplicates(key, parent, count=size, spec=spec, max_repeats=config.max_repeats)
-    return _population(genomes, spec, repeats=repeats)
+    most = config.max_repeats
+    genomes, repeats = duplicates(key, parent, count=config.population_size, spec=spec, max_repeats=most)
+    return dataclasses.replace(_population(genomes, spec), repeats=repeats)
 
 
-def _population(genomes: Genome, spec: GenomeSpec, **made_by: Array) -> Population:
-    """[P, ...] genomes with what made them, and with nothing for what did not."""
+def _population(genomes: Genome, spec: GenomeSpec) -> Population:
+    """[P, ...] genomes, made by nothing."""
     size = len(genomes.length)
-    nothing = {
-        "steps": jnp.zeros(size, jnp.int32),
-        "operators": jnp.zeros((size, len(Operator)), jnp.int32),
-        "repeats": jnp.ones((size, spec.max_level + 1), jnp.int32),
-    }
-    return Population(genomes=genomes, **nothing | made_by)
+    return Population(
+        genomes=genomes,
+        steps=jnp.zeros(size, jnp.int32),
+        operators=jnp.zeros((size, len(Operator)), jnp.int32),
+        repeats=jnp.ones((size, spec.max_level + 1), jnp.int32),
+    )
 
 
 def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> EvolutionState:
@@ -227,15 +227,14 @@ def genesis(*, spec: GenomeSpec, config: EvolutionConfig) -> tuple[EvolutionStat
     """
     ancestor, size = minimal_genome(spec), config.population_size
     genomes = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), ancestor)
-    before = jnp.asarray(EvolutionState.NONE, jnp.int32)
-    nobody = jnp.full(2, EvolutionState.NONE, jnp.int32)
-    nothing = jnp.asarray(-jnp.inf, jnp.float32)
+    before, nobody = jnp.asarray(EvolutionState.NONE, jnp.int32), jnp.full(2, EvolutionState.NONE, jnp.int32)
+    zero, nothing = jnp.zeros((), jnp.float32), jnp.asarray(-jnp.inf, jnp.float32)
     state = EvolutionState(
         generation=before,
         phase=jnp.asarray(Phase.PRIMARY, jnp.int32),
         phase_generation=before,
         population=_population(genomes, spec),
-        thresholds=Thresholds(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)),
+        thresholds=Thresholds(zero, zero),
         parent=ancestor,
         parent_id=nobody,
         parent_fitness=nothing,
@@ -269,12 +268,8 @@ def evolution_step(
 ) -> EvolutionState:
     """One generation of Algorithm 1: extinction, selection, and the next population. Traced once in a search.
 
-    Args:
-        key: of the next generation.
-        state: with the population that the fitness belongs to.
-        fitness: [P, 3] float32, at T1, T1 + T2 and T1 + T2 + T3; NaN or -inf where there is none.
-        spec: the search space.
-        config: the evolution's settings.
+    `key` is that of the next generation; `fitness`, [P, 3] float32, that of the state's population at T1, T1 + T2 and
+    T1 + T2 + T3, NaN or -inf where there is none.
 
     Returns:
         The next population, its parent, and the threshold state. The parent is the fittest
@@ -343,13 +338,9 @@ def _next_stage(state: EvolutionState, best_fitness: Array, config: EvolutionCon
 
 
 def is_saturated(history: Array, best_fitness: Array, *, gain: float) -> Array:
-    """Whether the best fitness gained less than `gain`, a fraction, over the generations of the window; [] bool.
+    """Whether the best fitness gained less than `gain` over the generations of the window; [] bool.
 
-    Args:
-        history: [S] float32, the best fitness after each of the S generations before, oldest first;
-            -inf where a phase has not lasted so long or nothing has survived yet.
-        best_fitness: [] float32, now.
-        gain: static.
+    `history` is as of `EvolutionState`, -inf where a phase has not lasted so long or nothing has survived yet.
     """
     return jnp.isfinite(history[0]) & (best_fitness - history[0] < gain)
 
