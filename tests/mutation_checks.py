@@ -12,7 +12,7 @@ from scipy import stats
 
 from eigen_jax.architecture import count_flops, count_parameters, decode, layer_shapes
 from eigen_jax.builder import build_network
-from eigen_jax.genome import Genome, GenomeSpec, Op, choices, infer_shapes, within_bounds
+from eigen_jax.genome import Genome, GenomeSpec, Op, acceptable, choices, infer_shapes
 
 # Maps of 5 x 3, 3 x 2, 2 x 1 and 1 x 1; genomes longer than a 32-bit word; bounds that bind.
 SPEC = GenomeSpec(
@@ -55,8 +55,7 @@ def is_valid(genome: Genome, *, spec: GenomeSpec) -> Array:
         & (genome.length <= genome.capacity)
         & genes.all()
         & (reaches_sink(genome) == live).all()
-        & shapes.consistent
-        & within_bounds(shapes, spec=spec)
+        & acceptable(shapes, spec=spec)
     )
 
 

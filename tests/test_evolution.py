@@ -19,7 +19,7 @@ from mutation_checks import as_genome, assert_equal, jit, pick, stack
 from scipy import stats
 
 from eigen_jax import evolution
-from eigen_jax.duplication import repeat_blocks
+from eigen_jax.duplication import find_blocks, repeat_blocks
 from eigen_jax.evolution import EvolutionConfig, EvolutionState, Phase, evolution_step, initial_state
 from eigen_jax.genome import Genome, GenomeSpec
 from eigen_jax.mutation import Operator
@@ -206,7 +206,9 @@ class Reference:
         np.testing.assert_array_equal(state.history, np.array(history, np.float32))
 
 
-repeat_all = jit(jax.vmap(partial(repeat_blocks, spec=SPEC), (None, 0)))
+@jit
+def repeat_all(genome: Genome, combinations: jax.Array) -> tuple[Genome, jax.Array]:
+    return jax.vmap(partial(repeat_blocks, genome, find_blocks(genome, spec=SPEC), spec=SPEC))(combinations)
 
 
 def fitting(genome: Genome, config: EvolutionConfig) -> dict[tuple[int, ...], Genome]:

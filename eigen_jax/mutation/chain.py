@@ -12,12 +12,11 @@ from flax import struct
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
-from eigen_jax.genome import Genome, GenomeSpec, Shapes, infer_shapes
+from eigen_jax.genome import Genome, GenomeSpec, Shapes, acceptable, infer_shapes
 from eigen_jax.mutation.operators import (
     WORDS_A_DRAW,
     Operator,
     Proposal,
-    acceptable,
     applicable,
     apply,
     draw_operator,
@@ -215,7 +214,7 @@ def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
     longest = jnp.where(running, mutants.length, 0).max()
     shapes = _infer_batch(mutants, longest, spec)
     unfinished = running & ((chain.left > 0) | proposal.prune)
-    accepted = unfinished & proposal.sound & acceptable(shapes, spec)
+    accepted = unfinished & proposal.sound & acceptable(shapes, spec=spec)
     counted = accepted & ~proposal.prune
     operators = jnp.arange(len(Operator), dtype=jnp.int32)[None]
     return dataclasses.replace(

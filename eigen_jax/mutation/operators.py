@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.genome import Genome, GenomeSpec, Op, Shapes, choices, infer_shapes, within_bounds
+from eigen_jax.genome import Genome, GenomeSpec, Op, acceptable, choices, infer_shapes
 from eigen_jax.mutation.selection import at, choose, count_bits, last_bit, nth_bit, or_along, to_bits, uniform_index
 
 
@@ -84,7 +84,7 @@ def mutate_once(key: Array, genome: Genome, operator: Operator, *, spec: GenomeS
     applies = applicable(genome, shapes.level, census, spec)[operator]
     proposal = propose(jnp.asarray(operator, jnp.int32), words, genome, shapes.level, census, spec)
     mutant = apply(proposal, genome, spec)
-    accepted = applies & proposal.sound & acceptable(infer_shapes(mutant, spec=spec), spec)
+    accepted = applies & proposal.sound & acceptable(infer_shapes(mutant, spec=spec), spec=spec)
     mutant = jax.tree.map(functools.partial(jnp.where, accepted), mutant, genome)
     return _prune(mutant, spec), accepted
 
@@ -95,11 +95,6 @@ def _prune(genome: Genome, spec: GenomeSpec) -> Genome:
         lambda genome: apply(propose_pruning(take_census(genome).unread), genome, spec),
         genome,
     )
-
-
-def acceptable(shapes: Shapes, spec: GenomeSpec) -> Array:
-    """Whether a mutant keeps the rules that a proposal cannot know to keep; [] bool."""
-    return shapes.consistent & within_bounds(shapes, spec=spec)
 
 
 def take_census(genome: Genome) -> _Census:
