@@ -9,7 +9,7 @@ An operator is drawn as a *proposal*, a few scalars that say which gene to inser
 one function applies proposals of every kind; shape inference accepts or rejects the result. What
 is rejected is redrawn, so a chain of n steps applies n operators.
 
-Dimension letters: G genes, W words of 32 genes, B individuals of a batch.
+Dimension letters: G genes, W words of 32 genes.
 """
 
 import enum
@@ -95,13 +95,13 @@ def applicable(genome: Genome, level: Array, census: _Census, spec: GenomeSpec) 
 def draw(words: Array, genome: Genome, level: Array, *, spec: GenomeSpec) -> Proposal:
     """Proposes to prune a dead layer if there is one, and an applicable operator otherwise; `level` as of `Shapes`."""
     census = take_census(genome)
-    operator = draw_operator(words[0], applicable(genome, level, census, spec))
+    operator = _draw_operator(words[0], applicable(genome, level, census, spec))
     proposal = propose(operator, words, genome, level, census, spec)
     prune = census.unread >= 0
     return jax.tree.map(functools.partial(jnp.where, prune), propose_pruning(census.unread), proposal)
 
 
-def draw_operator(word: Array, applicable: list[Array]) -> Array:
+def _draw_operator(word: Array, applicable: list[Array]) -> Array:
     """Draws one of the applicable operators uniformly; [] int32."""
     passed = operator = jnp.zeros((), jnp.int32)
     rank = uniform_index(word, jnp.stack(applicable).sum(dtype=jnp.int32))
@@ -208,8 +208,7 @@ def apply(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Genome:
 
 def _shift(genes: Array, proposal: Proposal) -> Array:
     """[..., G] genes, moved to make room for an inserted one or to close up after a removed one."""
-    gene = jnp.arange(genes.shape[-1], dtype=jnp.int32)
-    gene = jnp.expand_dims(gene, range(genes.ndim - 1))
+    gene = lax.broadcasted_iota(jnp.int32, genes.shape, genes.ndim - 1)
     zero, no_padding = jnp.zeros((), genes.dtype), [(0, 0, 0)] * (genes.ndim - 1)
     later = lax.pad(genes, zero, [*no_padding, (1, -1, 0)])
     earlier = lax.pad(genes, zero, [*no_padding, (-1, 1, 0)])
