@@ -55,8 +55,7 @@ class Network(nn.Module):
             else:
                 maps[position] = jnp.concatenate(inputs, axis=-1)
         features = jnp.mean(maps[len(self.architecture.layers) - 1].astype(jnp.float32), axis=(1, 2))
-        logits = nn.Dense(self.num_classes, dtype=jnp.float32, name="classifier")(features)
-        return logits.astype(jnp.float32)
+        return nn.Dense(self.num_classes, dtype=jnp.float32, name="classifier")(features)
 
 
 class ConvLayer(nn.Module):
@@ -77,7 +76,7 @@ class ConvLayer(nn.Module):
 def build_network(architecture: Architecture, *, num_classes: int, dtype: DTypeLike = jnp.float32) -> Network:
     """The Flax module of an architecture, with K = `num_classes`, whose maps have this dtype.
 
-    Kernels of convolutions are initialised as by He et al. (2015): normal,
-    truncated at two standard deviations, variance 2 / fan-in (`nn.initializers.he_normal`).
+    Kernels of convolutions are initialised as by He et al. (2015): normal, truncated at two standard
+    deviations, variance 2 / fan-in (`nn.initializers.he_normal`).
     """
     return Network(architecture=architecture, num_classes=num_classes, dtype=jnp.dtype(dtype))
