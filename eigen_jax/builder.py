@@ -23,8 +23,8 @@ from eigen_jax.layers import BatchNormRelu, Conv, max_pool
 class Network(nn.Module):
     """A network of EIGEN's search space (Section 3.1): layers, global average pooling, linear classifier.
 
-    Use `build_network`. Modules of equal architectures are equal and have one hash, so a function
-    that takes the module as a static argument is traced once for all of them.
+    Modules of equal architectures are equal and have one hash, so a function that takes the module as a
+    static argument is traced once for all of them. Use `build_network`.
     """
 
     architecture: Architecture
@@ -37,16 +37,12 @@ class Network(nn.Module):
         """[B, H, W, C] images, of any real dtype, to [B, K] float32 logits.
 
         In training, batches are normalised with their own statistics and the running ones are updated, which
-        needs `mutable=["batch_stats"]`; otherwise with the running ones.
-
-        Raises:
-            ArchitectureError: the images do not have the architecture's input shape.
+        needs `mutable=["batch_stats"]`; otherwise with the running ones. Raises an ArchitectureError where the
+        images do not have the architecture's input shape.
         """
         if images.shape[1:] != self.architecture.input_shape:
-            height, width, channels = self.architecture.input_shape
-            raise ArchitectureError(
-                f"images have shape {images.shape}; this network takes [B, {height}, {width}, {channels}]"
-            )
+            takes = ", ".join(map(str, self.architecture.input_shape))
+            raise ArchitectureError(f"images have shape {images.shape}; this network takes [B, {takes}]")
         norm = functools.partial(BatchNormRelu, use_running_average=not train, axis_name=self.axis_name)
         maps = {IMAGE: images.astype(self.dtype)}
         for position, layer in enumerate(self.architecture.layers):
@@ -59,8 +55,7 @@ class Network(nn.Module):
             else:
                 maps[position] = jnp.concatenate(inputs, axis=-1)
         features = jnp.mean(maps[len(self.architecture.layers) - 1].astype(jnp.float32), axis=(1, 2))
-        logits = nn.Dense(self.num_classes, dtype=jnp.float32, name="classifier")(features)
-        return logits.astype(jnp.float32)
+        return nn.Dense(self.num_classes, dtype=jnp.float32, name="classifier")(features)
 
 
 class ConvLayer(nn.Module):
@@ -81,8 +76,7 @@ class ConvLayer(nn.Module):
 def build_network(architecture: Architecture, *, num_classes: int, dtype: DTypeLike = jnp.float32) -> Network:
     """The Flax module of an architecture, with K = `num_classes`, whose maps have this dtype.
 
-    It has `init(key, images, train=...)` and `apply(variables, images, train=...)`; variables and logits
-    are float32 in any case. Kernels of convolutions are initialised as by He et al. (2015): normal,
-    truncated at two standard deviations, variance 2 / fan-in (`nn.initializers.he_normal`).
+    Kernels of convolutions are initialised as by He et al. (2015): normal, truncated at two standard
+    deviations, variance 2 / fan-in (`nn.initializers.he_normal`).
     """
     return Network(architecture=architecture, num_classes=num_classes, dtype=jnp.dtype(dtype))

@@ -1,6 +1,7 @@
 """Time that a process spends at its work, which the clock on the wall knows nothing of."""
 
 import contextlib
+import dataclasses
 import math
 import threading
 import time
@@ -11,6 +12,7 @@ _TICK = 0.1  # seconds between two looks
 _GAP = 1.0  # the longest time between two looks that is taken for work; a process that is stopped looks at nothing
 
 
+@dataclasses.dataclass(kw_only=True, eq=False)
 class WorkClock:
     """Seconds of work, counted from its making on; called, it says how many.
 
@@ -19,38 +21,24 @@ class WorkClock:
     that in which it was to hold still.
     """
 
-    def __init__(
-        self,
-        *,
-        is_held: Callable[[], bool] = lambda: False,
-        alarm_at: float = math.inf,
-        alarm: Callable[[float], None] = lambda seconds: None,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Makes it.
+    is_held: Callable[[], bool] = lambda: False  # whether the process is to hold still; asked at each look
+    alarm_at: float = math.inf  # seconds of work after which the alarm is given
+    alarm: Callable[[float], None] = lambda seconds: None  # called once, by the watching thread, with those seconds
+    now: Callable[[], float] = time.monotonic  # seconds from any fixed time on
 
-        Args:
-            is_held: whether the process is to hold still; asked at each look.
-            alarm_at: seconds of work after which the alarm is given.
-            alarm: called once, from the thread that watches, with the seconds of work.
-            now: seconds from any fixed time on.
-        """
+    def __post_init__(self) -> None:
         self.held = False  # as of the last look
-        self._is_held = is_held
-        self._alarm_at = alarm_at
-        self._alarm = alarm
-        self._now = now
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._watcher: threading.Thread | None = None
         self._paused = False
         self._worked = 0.0
-        self._counted_until = now()
+        self._counted_until = self.now()
 
     def __call__(self) -> float:
         """Seconds of work until now."""
         with self._lock:
-            now = self._now()
+            now = self.now()
             gap, self._counted_until = now - self._counted_until, now
             if not (self._paused or self.held):
                 self._worked += gap if self._watcher is None else min(gap, _GAP)
@@ -86,7 +74,7 @@ class WorkClock:
     def _watch(self) -> None:
         while not self._ended.wait(_TICK):
             seconds = self()
-            self.held = self._is_held()
-            if seconds >= self._alarm_at:
-                self._alarm_at = math.inf
-                self._alarm(seconds)
+            self.held = self.is_held()
+            if seconds >= self.alarm_at:
+                self.alarm_at = math.inf
+                self.alarm(seconds)

@@ -17,11 +17,9 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.genome import Genome, GenomeSpec, Op, infer_shapes, within_bounds
+from eigen_jax.genome import Genome, GenomeSpec, Op, acceptable, infer_shapes
 
-# A genome's combinations are enumerated where they are no more than this; of more, so many are drawn.
-MAX_CANDIDATES = 4_096
-
+MAX_CANDIDATES = 4_096  # a genome's combinations are enumerated where they are no more; of more, so many are drawn
 _CHUNK = 16  # combinations that are tried at a time
 
 
@@ -69,27 +67,8 @@ class _Layout:
         return self.position(last, copy)
 
 
-def repeat_blocks(genome: Genome, repeats: Array, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Repeats the blocks of a genome in series; jit- and vmap-able.
-
-    Args:
-        genome: [G] genes, valid for the spec.
-        repeats: [L + 1] int32, how often each level's block stands in a row; all one changes nothing.
-        spec: the search space.
-
-    Returns:
-        The genome, and [] bool: whether there is such a network, within the capacity and the bounds, as
-        there is none where a level without a block that can be repeated has repeats other than 1. The
-        genome is as it was where there is none.
-    """
-    return _repeat(genome, find_blocks(genome, spec=spec), repeats, spec)
-
-
 def duplicate(key: Array, genome: Genome, *, spec: GenomeSpec, max_repeats: int = 3) -> Genome:
-    """Repeats blocks by a combination drawn uniformly among those that fit; jit- and vmap-able.
-
-    Args: as of `duplicates`, of which this is one; the genome as it was where no combination is found.
-    """
+    """The first of `duplicates`; the genome as it was where no combination is found."""
     genomes, _ = duplicates(key, genome, count=1, spec=spec, max_repeats=max_repeats)
     return jax.tree.map(lambda leaf: leaf[0], genomes)
 
@@ -119,7 +98,7 @@ def duplicates(
         children, repeats, found, tried = carry
         turn = tried + jnp.arange(chunk, dtype=jnp.int32)
         drawn = candidates[turn % len(candidates)]
-        made, valid = jax.vmap(lambda combination: _repeat(genome, blocks, combination, spec))(drawn)
+        made, valid = jax.vmap(functools.partial(repeat_blocks, genome, blocks, spec=spec))(drawn)
         valid &= turn < number
         rank = found + jnp.cumsum(valid, dtype=jnp.int32) - 1
         slot = jnp.where(valid, rank, count)  # past the end, as are ranks of `count` and more: dropped
@@ -183,16 +162,23 @@ def find_blocks(genome: Genome, *, spec: GenomeSpec) -> Blocks:
     )
 
 
-def _repeat(genome: Genome, blocks: Blocks, repeats: Array, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """As `repeat_blocks`, for blocks already found."""
+def repeat_blocks(genome: Genome, blocks: Blocks, repeats: Array, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """Repeats the blocks of a genome, [G] genes, in series; jit- and vmap-able.
+
+    `repeats`, [L + 1] int32, tells how often each level's block stands in a row.
+
+    Returns:
+        The genome, and [] bool: whether there is such a network, within the capacity and the bounds, as
+        there is none where a level without a block that can be repeated has repeats other than 1. The
+        genome is as it was where there is none.
+    """
     possible = ((repeats == 1) | ((repeats > 1) & blocks.repeatable)).all()
     # Every copy has a layer at least, so more copies than genes are too many however many they are.
     layout = _lay_out(genome, blocks, jnp.clip(repeats, 1, genome.capacity + 2))
     child = _build(genome, layout, spec)
-    shapes = infer_shapes(child, spec=spec)
-    fits = (layout.length <= genome.capacity) & shapes.consistent & within_bounds(shapes, spec=spec)
-    changed = possible & fits & (repeats > 1).any()
-    return jax.tree.map(functools.partial(jnp.where, changed), child, genome), possible & fits
+    valid = possible & (layout.length <= genome.capacity) & acceptable(infer_shapes(child, spec=spec), spec=spec)
+    changed = valid & (repeats > 1).any()
+    return jax.tree.map(functools.partial(jnp.where, changed), child, genome), valid
 
 
 def _lay_out(genome: Genome, blocks: Blocks, repeats: Array) -> _Layout:
@@ -248,16 +234,12 @@ def _build(genome: Genome, layout: _Layout, spec: GenomeSpec) -> Genome:
     unit = jnp.asarray(spec.strides.index(1) if 1 in spec.strides else 0, genome.stride.dtype)
     stride = jnp.where((copy > 0) & halves[origin], unit, genome.stride[origin])
     inputs = _wire(genome, layout, origin, copy).astype(genome.inputs.dtype)
-
-    def of_live(genes):
-        return jnp.where(live, genes, jnp.zeros((), genes.dtype))
-
     return Genome(
-        op=of_live(genome.op[origin]),
+        op=jnp.where(live, genome.op[origin], 0),
         inputs=jnp.where(live[:, None], inputs, 0),
-        channels=of_live(genome.channels[origin]),
-        kernel=of_live(genome.kernel[origin]),
-        stride=of_live(stride),
+        channels=jnp.where(live, genome.channels[origin], 0),
+        kernel=jnp.where(live, genome.kernel[origin], 0),
+        stride=jnp.where(live, stride, 0),
         length=jnp.minimum(layout.length, genome.capacity),
     )
 

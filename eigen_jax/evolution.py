@@ -74,12 +74,10 @@ class EvolutionConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        most = self.population_size
-        rule = "it must be at most {population_size}, which is {}"
-        if self.first_rank > most:
-            raise ConfigError(EvolutionConfig, f"{{first_rank}} is {{}}; {rule}", self.first_rank, most)
-        if self.second_rank > most:
-            raise ConfigError(EvolutionConfig, f"{{second_rank}} is {{}}; {rule}", self.second_rank, most)
+        for name in ("first_rank", "second_rank"):
+            if (rank := getattr(self, name)) > self.population_size:
+                rule = "it must be at most {population_size}, which is {}"
+                raise ConfigError(EvolutionConfig, f"{{{name}}} is {{}}; {rule}", rank, self.population_size)
 
     def spares(self, phase: Array | int) -> Array | bool:
         """Whether no threshold applies in a phase (a `Phase`, [] int32): who is measured trains on to the end."""
@@ -136,13 +134,9 @@ class Survival:
 
 
 def update_threshold(level: Array, fitness: Array, alive: Array, *, rank: int) -> Array:
-    """Raises a threshold, `level`, to the rank-th best fitness of the living (Eq. 1 with p, Eq. 2 with q); [] float32.
+    """Raises a threshold to the rank-th best fitness of the living (Eq. 1 with p, Eq. 2 with q); [] float32.
 
-    Args:
-        level: [] float32; it stays where fewer than `rank` values count.
-        fitness: [P] float32; values that are not finite do not count.
-        alive: [P] bool.
-        rank: p or q.
+    It stays at `level`, [] float32, where fewer than `rank` of the fitness, [P] float32, are of the living and finite.
     """
     counted = jnp.where(alive & jnp.isfinite(fitness), fitness, -jnp.inf)
     ranked = jnp.sort(counted, descending=True)
@@ -153,42 +147,29 @@ def update_threshold(level: Array, fitness: Array, alive: Array, *, rank: int) -
 def extinguish(level: Array, fitness: Array, alive: Array) -> Array:
     """Who lives on, [P] bool: the living whose fitness is not less than the threshold (Algorithm 1, lines 5 and 8).
 
-    Args:
-        level: [] float32.
-        fitness: [P] float32; NaN is less than every threshold.
-        alive: [P] bool.
+    NaN is less than every threshold.
     """
     return alive & (fitness >= level)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig) -> Survival:
-    """Who survives a generation: by Algorithm 1; of duplicates, unless the config says otherwise, all with a fitness.
+    """Who survives a generation: raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9).
 
-    Args: as of `evolution_step`.
+    Where the config spares duplicates, all that have a fitness; that is as of `evolution_step`.
     """
-    fitness = jnp.where(is_child(state)[:, None], fitness, -jnp.inf)
-    extinction = survival_selection(state.thresholds, fitness, config=config)
-    measured, none = jnp.isfinite(fitness), jnp.asarray(-jnp.inf, jnp.float32)
-    spared = _survival(Thresholds(none, none), measured[:, 0], measured[:, 0] & measured[:, 1], fitness)
-    return _replace_if(jnp.asarray(config.spares(state.phase)), spared, extinction)
+    spared, measured = jnp.asarray(config.spares(state.phase)), jnp.isfinite(fitness)
 
+    def judge(level, landmark, alive, rank):
+        values = fitness[:, landmark]
+        level = jnp.where(spared, -jnp.inf, update_threshold(level, values, alive, rank=rank))
+        return level, extinguish(level, values, alive & measured[:, landmark])
 
-@functools.partial(jax.jit, static_argnames="config")
-def survival_selection(thresholds: Thresholds, fitness: Array, *, config: EvolutionConfig) -> Survival:
-    """Raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9); `fitness` as of `evolution_step`."""
-    alive = jnp.ones(fitness.shape[0], bool)
-    first = update_threshold(thresholds.first, fitness[:, 0], alive, rank=config.first_rank)
-    survives_first = extinguish(first, fitness[:, 0], alive)
-    second = update_threshold(thresholds.second, fitness[:, 1], survives_first, rank=config.second_rank)
-    survives_second = extinguish(second, fitness[:, 1], survives_first)
-    return _survival(Thresholds(first, second), survives_first, survives_second, fitness)
-
-
-def _survival(thresholds: Thresholds, survives_first: Array, survives_second: Array, fitness: Array) -> Survival:
-    survives = survives_second & jnp.isfinite(fitness[:, 2])
+    first, survives_first = judge(state.thresholds.first, 0, is_child(state), config.first_rank)
+    second, survives_second = judge(state.thresholds.second, 1, survives_first, config.second_rank)
+    survives = survives_second & measured[:, 2]
     fittest = jnp.argmax(jnp.where(survives, fitness[:, 2], -jnp.inf)).astype(jnp.int32)
-    return Survival(thresholds, survives_first, survives_second, survives, fittest)
+    return Survival(Thresholds(first, second), survives_first, survives_second, survives, fittest)
 
 
 def is_child(state: EvolutionState) -> Array:
@@ -213,25 +194,25 @@ def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, co
         return genome, steps, trace.counts
 
     genomes, steps, operators = jax.vmap(child)(jnp.arange(config.population_size, dtype=jnp.int32))
-    return _population(genomes, spec, steps=steps, operators=operators)
+    return dataclasses.replace(_population(genomes, spec), steps=steps, operators=operators)
 
 
 def breed_duplicates(key: Array, parent: Genome, *, spec: GenomeSpec, config: EvolutionConfig) -> Population:
     """Repeats the blocks of a parent, [G] genes, by P different combinations; where fewer fit, see `is_child`."""
-    size = config.population_size
-    genomes, repeats = duplicates(key, parent, count=size, spec=spec, max_repeats=config.max_repeats)
-    return _population(genomes, spec, repeats=repeats)
+    most = config.max_repeats
+    genomes, repeats = duplicates(key, parent, count=config.population_size, spec=spec, max_repeats=most)
+    return dataclasses.replace(_population(genomes, spec), repeats=repeats)
 
 
-def _population(genomes: Genome, spec: GenomeSpec, **made_by: Array) -> Population:
-    """[P, ...] genomes with what made them, and with nothing for what did not."""
+def _population(genomes: Genome, spec: GenomeSpec) -> Population:
+    """[P, ...] genomes, made by nothing."""
     size = len(genomes.length)
-    nothing = {
-        "steps": jnp.zeros(size, jnp.int32),
-        "operators": jnp.zeros((size, len(Operator)), jnp.int32),
-        "repeats": jnp.ones((size, spec.max_level + 1), jnp.int32),
-    }
-    return Population(genomes=genomes, **nothing | made_by)
+    return Population(
+        genomes=genomes,
+        steps=jnp.zeros(size, jnp.int32),
+        operators=jnp.zeros((size, len(Operator)), jnp.int32),
+        repeats=jnp.ones((size, spec.max_level + 1), jnp.int32),
+    )
 
 
 def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> EvolutionState:
@@ -246,15 +227,14 @@ def genesis(*, spec: GenomeSpec, config: EvolutionConfig) -> tuple[EvolutionStat
     """
     ancestor, size = minimal_genome(spec), config.population_size
     genomes = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), ancestor)
-    before = jnp.asarray(EvolutionState.NONE, jnp.int32)
-    nobody = jnp.full(2, EvolutionState.NONE, jnp.int32)
-    nothing = jnp.asarray(-jnp.inf, jnp.float32)
+    before, nobody = jnp.asarray(EvolutionState.NONE, jnp.int32), jnp.full(2, EvolutionState.NONE, jnp.int32)
+    zero, nothing = jnp.zeros((), jnp.float32), jnp.asarray(-jnp.inf, jnp.float32)
     state = EvolutionState(
         generation=before,
         phase=jnp.asarray(Phase.PRIMARY, jnp.int32),
         phase_generation=before,
         population=_population(genomes, spec),
-        thresholds=Thresholds(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32)),
+        thresholds=Thresholds(zero, zero),
         parent=ancestor,
         parent_id=nobody,
         parent_fitness=nothing,
@@ -288,12 +268,8 @@ def evolution_step(
 ) -> EvolutionState:
     """One generation of Algorithm 1: extinction, selection, and the next population. Traced once in a search.
 
-    Args:
-        key: of the next generation.
-        state: with the population that the fitness belongs to.
-        fitness: [P, 3] float32, at T1, T1 + T2 and T1 + T2 + T3; NaN or -inf where there is none.
-        spec: the search space.
-        config: the evolution's settings.
+    `key` is that of the next generation; `fitness`, [P, 3] float32, that of the state's population at T1, T1 + T2 and
+    T1 + T2 + T3, NaN or -inf where there is none.
 
     Returns:
         The next population, its parent, and the threshold state. The parent is the fittest
@@ -362,13 +338,9 @@ def _next_stage(state: EvolutionState, best_fitness: Array, config: EvolutionCon
 
 
 def is_saturated(history: Array, best_fitness: Array, *, gain: float) -> Array:
-    """Whether the best fitness gained less than `gain`, a fraction, over the generations of the window; [] bool.
+    """Whether the best fitness gained less than `gain` over the generations of the window; [] bool.
 
-    Args:
-        history: [S] float32, the best fitness after each of the S generations before, oldest first;
-            -inf where a phase has not lasted so long or nothing has survived yet.
-        best_fitness: [] float32, now.
-        gain: static.
+    `history` is as of `EvolutionState`, -inf where a phase has not lasted so long or nothing has survived yet.
     """
     return jnp.isfinite(history[0]) & (best_fitness - history[0] < gain)
 

@@ -36,12 +36,7 @@ class Op(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenomeSpec(Config):
-    """The search space (Section 3.1).
-
-    Raises:
-        ConfigError: a value that no network can be built with, or a bound that not even global
-            pooling alone keeps.
-    """
+    """The search space (Section 3.1), whose bounds at least global pooling alone keeps."""
 
     capacity: int = setting(  # G
         256, "the most layers of a network", paper="no limit stated", at_least=1, at_most=16_384
@@ -80,11 +75,10 @@ class GenomeSpec(Config):
             raise ConfigError(GenomeSpec, "{input_shape} is {}; it must be three sizes (H, W, C)", self.input_shape)
         # The bounds admit at least the classifier of the network that the search starts from.
         features, classes = self.input_shape[2], self.num_classes
-        rule = "it must be at least {}, for the classifier alone"
-        if self.max_parameters < (least := (features + 1) * classes):
-            raise ConfigError(GenomeSpec, f"{{max_parameters}} is {{}}; {rule}", self.max_parameters, least)
-        if self.max_flops < (least := 2 * features * classes):
-            raise ConfigError(GenomeSpec, f"{{max_flops}} is {{}}; {rule}", self.max_flops, least)
+        for name, least in (("max_parameters", (features + 1) * classes), ("max_flops", 2 * features * classes)):
+            if (bound := getattr(self, name)) < least:
+                rule = "it must be at least {}, for the classifier alone"
+                raise ConfigError(GenomeSpec, f"{{{name}}} is {{}}; {rule}", bound, least)
 
     @functools.cached_property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -219,10 +213,10 @@ def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None
     )
 
 
-def within_bounds(shapes: Shapes, *, spec: GenomeSpec) -> Array:
-    """Whether a network keeps the bounds on parameters and FLOPs, [] bool; none whose exact cost is over one passes."""
+def acceptable(shapes: Shapes, *, spec: GenomeSpec) -> Array:
+    """Whether a network is consistent and within the bounds, [] bool; none whose exact cost is over one passes."""
     few = shapes.parameters <= _rounded_down(spec.max_parameters, spec)
-    return few & (shapes.flops <= _rounded_down(spec.max_flops, spec))
+    return shapes.consistent & few & (shapes.flops <= _rounded_down(spec.max_flops, spec))
 
 
 def _rounded_down(bound: int, spec: GenomeSpec) -> float:

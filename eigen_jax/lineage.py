@@ -176,21 +176,17 @@ def append(path: str | os.PathLike[str], individuals: Iterable[Individual]) -> N
         LineageError: an individual holds what no line can, such as NaN; the file cannot be written, or ends in
             the middle of a line; it is as it was.
     """
-    path, lines = Path(path), [_checked_line(individual) for individual in individuals]
+    path, lines = Path(path), []
+    for each in individuals:
+        try:
+            from_line(line := to_line(each))  # so that it is sure to be read
+        except (ValueError, TypeError) as error:
+            raise LineageError(f"individual {each.generation}.{each.index} cannot be recorded: {error}") from None
+        lines.append(f"{line}\n")
     with files.told_as(LineageError, path):
         if path.exists() and (before := path.read_bytes()) and not before.endswith(b"\n"):
             raise LineageError(f"{path} ends in the middle of a line; truncate it to its last whole generation")
-        files.append(path, "".join(f"{line}\n" for line in lines).encode())
-
-
-def _checked_line(individual: Individual) -> str:
-    """The line of an individual, which `from_line` is sure to read."""
-    try:
-        from_line(line := to_line(individual))
-    except (ValueError, TypeError) as error:
-        name = f"{individual.generation}.{individual.index}"
-        raise LineageError(f"individual {name} cannot be recorded: {error}") from None
-    return line
+        files.append(path, "".join(lines).encode())
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Individual, ...]:
@@ -206,11 +202,7 @@ def truncate(path: str | os.PathLike[str], generations: int) -> None:
     """Shortens a record to its first generations, so that a search can go on from after them.
 
     The bytes of the lines that stay are as they were. The file is replaced as a whole: a process
-    killed here leaves the old one or the new one.
-
-    Args:
-        path: the record. It may be absent where `generations` is 0.
-        generations: how many stay: those numbered from 0 to generations - 1.
+    killed here leaves the old one or the new one. It may be absent where `generations` is 0.
 
     Raises:
         LineageError: the file cannot be read or written, or lacks one of the generations that stay.
@@ -219,8 +211,7 @@ def truncate(path: str | os.PathLike[str], generations: int) -> None:
     if generations == 0 and not path.exists():
         return
     kept = [(line, individual) for line, individual in _read_lines(path) if individual.generation < generations]
-    missing = set(range(generations)) - {individual.generation for _, individual in kept}
-    if missing:
+    if missing := set(range(generations)) - {individual.generation for _, individual in kept}:
         raise LineageError(
             f"{path} has no generation {min(missing)}, and the search had finished {generations};"
             " put back the file that belongs to this run, or start a new run folder"
@@ -241,14 +232,8 @@ def _read_lines(path: str | os.PathLike[str]) -> list[tuple[bytes, Individual]]:
             found.append((line, from_line(line)))
         except LineageError as error:
             raise LineageError(f"{path}, line {number}: {error}") from None
-    if _is_individual(unfinished[:-1]):
-        raise LineageError(f"{path}, line {len(lines) + 1}: its newline is {unfinished[-1:]!r}; the file is damaged")
-    return found
-
-
-def _is_individual(line: bytes) -> bool:
     try:
-        from_line(line)
+        from_line(unfinished[:-1])  # a whole line, but for its newline?
     except LineageError:
-        return False
-    return True
+        return found
+    raise LineageError(f"{path}, line {len(lines) + 1}: its newline is {unfinished[-1:]!r}; the file is damaged")

@@ -12,15 +12,13 @@ from jax import Array
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """[B] float32: the cross-entropy of the softmax of `logits` with the true class, in nats.
 
-    Args:
-        logits: [B, K], any floating dtype; computed in float32.
-        labels: [B] integers in [0, K).
+    `logits` are [B, K], of any floating dtype, computed in float32; `labels` are [B] integers in [0, K).
     """
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
 def mimicry_loss(logits: Array, labels: Array, teacher_logits: Array, *, weight: float, temperature: float) -> Array:
-    """Cross-entropy with the true class, mixed with that with a teacher's softened prediction (Eq. 3 and 4).
+    """[B] float32: cross-entropy with the true class, mixed with that of a teacher's softened prediction (Eq. 3 and 4).
 
     (1 - alpha) H(y, softmax(z)) + alpha T^2 H(softmax(v / T), softmax(z / T)), for logits z of the
     student, v of the teacher and H(p, q) = -sum p log q, in nats. The teacher is the target of the second
@@ -34,9 +32,6 @@ def mimicry_loss(logits: Array, labels: Array, teacher_logits: Array, *, weight:
         teacher_logits: [B, K], any floating dtype; no gradient flows into them.
         weight: alpha, from 0 to 1; at 0, the loss is `cross_entropy` exactly.
         temperature: T, more than 0.
-
-    Returns:
-        [B] float32, the loss of each example.
     """
     targets = jax.nn.softmax(jax.lax.stop_gradient(teacher_logits).astype(jnp.float32) / temperature)
     softened = optax.softmax_cross_entropy(logits.astype(jnp.float32) / temperature, targets)

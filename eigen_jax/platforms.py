@@ -48,11 +48,7 @@ def current() -> Platform:
 
 
 def check_devices_are_there() -> None:
-    """Makes sure that JAX finds a device to compute on, for which it looks once, at the first call.
-
-    Raises:
-        PlatformError: it finds none.
-    """
+    """Raises a PlatformError where JAX finds no device to compute on, for which it looks once, at the first call."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the second without a word, where no GPU answers

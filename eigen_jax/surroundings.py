@@ -15,20 +15,10 @@ _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # With another one of the first four all is drawn or computed otherwise, with another one of the rest it is rounded
 # otherwise. A JAX that knows one of them no more does without.
 _OPTIONS = (
-    "jax_default_prng_impl",
-    "jax_threefry_partitionable",
-    "jax_random_seed_offset",
-    "jax_enable_x64",
-    "jax_default_matmul_precision",
-    "jax_allow_f16_reductions",
-    "jax_softmax_custom_jvp",
-    "jax_use_direct_linearize",
-    "jax_disable_jit",
-    "jax_disable_most_optimizations",
-    "jax_optimization_level",
-    "jax_exec_time_optimization_effort",
-    "jax_memory_fitting_effort",
-    "jax_memory_fitting_level",
+    *("jax_default_prng_impl", "jax_threefry_partitionable", "jax_random_seed_offset", "jax_enable_x64"),
+    *("jax_default_matmul_precision", "jax_allow_f16_reductions", "jax_softmax_custom_jvp"),
+    *("jax_use_direct_linearize", "jax_disable_jit", "jax_disable_most_optimizations", "jax_optimization_level"),
+    *("jax_exec_time_optimization_effort", "jax_memory_fitting_effort", "jax_memory_fitting_level"),
 )
 _TF32 = "NVIDIA_TF32_OVERRIDE"
 _XLA_FLAGS = "XLA_FLAGS"
@@ -40,8 +30,7 @@ _logger = logging.getLogger(__name__)
 def describe() -> dict[str, dict[str, str]]:
     """What a record is to say of this process: its "versions", and its "switches" by their variables."""
     versions = {"eigen_jax": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for name in _VERSIONED:
-        versions[name] = importlib.metadata.version(name)
+    versions |= {name: importlib.metadata.version(name) for name in _VERSIONED}
     versions["device"] = jax.devices()[0].device_kind
     flags = (flag for flag in os.environ.get(_XLA_FLAGS, "").split() if not flag.startswith(_SIMULATED_DEVICES))
     options = {name.upper(): "" if value is None else str(value) for name, value in _options(*_OPTIONS).items()}
@@ -50,11 +39,9 @@ def describe() -> dict[str, dict[str, str]]:
 
 
 def warn_of_others(then: Mapping[str, Mapping[str, str]], *, what: str) -> None:
-    """Says that what goes on may not become what it would have been where it was started.
+    """Says that what goes on, `what`, may not become what it would have been where it was started.
 
-    Args:
-        then: as `describe` gave it; what it does not name, because it is older, is not compared.
-        what: goes on.
+    `then` is as `describe` gave it there; what it does not name, because it is older, is not compared.
     """
     changes = [
         f"{name} ({then[part][name] or 'unset'} then, {value or 'unset'} now)"
@@ -63,11 +50,8 @@ def warn_of_others(then: Mapping[str, Mapping[str, str]], *, what: str) -> None:
         if then.get(part, {}).get(name, value) != value
     ]
     if changes:
-        _logger.warning(
-            "the %s was started with another %s; what follows may differ from what it would be",
-            what,
-            ", ".join(changes),
-        )
+        message = "the %s was started with another %s; what follows may differ from what it would be"
+        _logger.warning(message, what, ", ".join(changes))
 
 
 def environment() -> dict[str, str]:

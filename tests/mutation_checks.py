@@ -12,7 +12,8 @@ from scipy import stats
 
 from eigen_jax.architecture import count_flops, count_parameters, decode, layer_shapes
 from eigen_jax.builder import build_network
-from eigen_jax.genome import Genome, GenomeSpec, Op, choices, infer_shapes, within_bounds
+from eigen_jax.genome import Genome, GenomeSpec, Op, acceptable, choices, infer_shapes
+from eigen_jax.mutation import Operator, operators
 
 # Maps of 5 x 3, 3 x 2, 2 x 1 and 1 x 1; genomes longer than a 32-bit word; bounds that bind.
 SPEC = GenomeSpec(
@@ -55,8 +56,7 @@ def is_valid(genome: Genome, *, spec: GenomeSpec) -> Array:
         & (genome.length <= genome.capacity)
         & genes.all()
         & (reaches_sink(genome) == live).all()
-        & shapes.consistent
-        & within_bounds(shapes, spec=spec)
+        & acceptable(shapes, spec=spec)
     )
 
 
@@ -126,6 +126,22 @@ def assert_built_as_told(genome: Genome, shapes, spec: GenomeSpec) -> None:
     assert count_flops(architecture, num_classes=spec.num_classes) == shapes.flops
     assert parameters <= spec.max_parameters
     assert shapes.flops <= spec.max_flops
+
+
+def mutate_once(key: Array, genome: Genome, operator: Operator, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+    """One operator applied at a drawn site, dead layers pruned, and True; or the genome and False for a refusal."""
+    shapes, census = infer_shapes(genome, spec=spec), operators.take_census(genome)
+    words = jax.random.bits(key, (operators.WORDS_A_DRAW,), jnp.uint32)
+    applies = operators.applicable(genome, shapes.level, census, spec)[operator]
+    proposal = operators.propose(jnp.asarray(operator, jnp.int32), words, genome, shapes.level, census, spec)
+    mutant = operators.apply(proposal, genome, spec)
+    accepted = applies & proposal.sound & acceptable(infer_shapes(mutant, spec=spec), spec=spec)
+    mutant = jax.tree.map(partial(jnp.where, accepted), mutant, genome)
+
+    def prune(genome: Genome) -> Genome:
+        return operators.apply(operators.propose_pruning(operators.take_census(genome).unread), genome, spec)
+
+    return lax.while_loop(lambda genome: operators.take_census(genome).unread >= 0, prune, mutant), accepted
 
 
 def tally(genomes: Genome, labels: np.ndarray) -> Counter:

@@ -21,10 +21,14 @@ from eigen_jax.mutation import mutate
 # Blocks at 8 x 8, 4 x 4, 2 x 2 and 1 x 1.
 HAND = GenomeSpec(capacity=40, input_shape=(8, 8, 3))
 
-repeat = jit(repeat_blocks, static_argnames="spec")
 draw = jit(duplicates, static_argnames=("count", "spec", "max_repeats"))
 find = jit(find_blocks, static_argnames="spec")
 valid = jit(checks.is_valid, static_argnames="spec")
+
+
+@partial(jit, static_argnames="spec")
+def repeat(genome: Genome, repeats: jax.Array, *, spec: GenomeSpec) -> tuple[Genome, jax.Array]:
+    return repeat_blocks(genome, find_blocks(genome, spec=spec), repeats, spec=spec)
 
 
 def repeated(network: Network, repeats: tuple[int, ...], *, spec: GenomeSpec = HAND) -> tuple[Genome, bool]:

@@ -19,7 +19,7 @@ from mutation_checks import as_genome, assert_equal, jit, pick, stack
 from scipy import stats
 
 from eigen_jax import evolution
-from eigen_jax.duplication import repeat_blocks
+from eigen_jax.duplication import find_blocks, repeat_blocks
 from eigen_jax.evolution import EvolutionConfig, EvolutionState, Phase, evolution_step, initial_state
 from eigen_jax.genome import Genome, GenomeSpec
 from eigen_jax.mutation import Operator
@@ -88,13 +88,13 @@ def test_ties_with_a_threshold_survive():
 @given(data=st.data())
 def test_judgements_of_generations_agree_with_algorithm_1(sizes, data):
     config = EvolutionConfig(**dict(zip(("population_size", "first_rank", "second_rank"), sizes, strict=True)))
-    thresholds, levels = evolution.Thresholds(jnp.float32(0), jnp.float32(0)), (np.float32(0), np.float32(0))
+    (state, _), levels = evolution.genesis(spec=SPEC, config=config), (np.float32(0), np.float32(0))
     for _ in range(3):
         fitness = data.draw(fitness_of(config.population_size))
-        survival = evolution.survival_selection(thresholds, jnp.asarray(fitness), config=config)
+        survival = evolution.survivors(state, jnp.asarray(fitness), config=config)
         levels, survivors, fittest = reference_verdict(levels, fitness, config)
-        thresholds = survival.thresholds
-        assert (thresholds.first, thresholds.second) == levels
+        state = dataclasses.replace(state, thresholds=survival.thresholds)
+        assert (state.thresholds.first, state.thresholds.second) == levels
         flags = survival.survives_first, survival.survives_second, survival.survives
         assert tuple(np.flatnonzero(survives).tolist() for survives in flags) == survivors
         if fittest is not None:
@@ -206,7 +206,9 @@ class Reference:
         np.testing.assert_array_equal(state.history, np.array(history, np.float32))
 
 
-repeat_all = jit(jax.vmap(partial(repeat_blocks, spec=SPEC), (None, 0)))
+@jit
+def repeat_all(genome: Genome, combinations: jax.Array) -> tuple[Genome, jax.Array]:
+    return jax.vmap(partial(repeat_blocks, genome, find_blocks(genome, spec=SPEC), spec=SPEC))(combinations)
 
 
 def fitting(genome: Genome, config: EvolutionConfig) -> dict[tuple[int, ...], Genome]:

@@ -14,7 +14,7 @@ from mutation_checks import check as check_all
 from reference_mutation import concat, conv, networks, pool
 
 from eigen_jax import genome as genomes
-from eigen_jax.genome import Genome, GenomeSpec, Op, infer_shapes, minimal_genome, within_bounds
+from eigen_jax.genome import Genome, GenomeSpec, Op, acceptable, infer_shapes, minimal_genome
 
 # A capacity that is no multiple of a 32-bit word's genes, and images that are not square.
 SPEC = GenomeSpec(capacity=37, channels=(16, 32, 48), kernels=(1, 3, 5), input_shape=(7, 4, 2), num_classes=3)
@@ -132,15 +132,15 @@ def test_no_cost_over_a_bound_passes_and_none_far_below_is_refused(network):
             held[exact] = True
         for bound, holds in held.items():
             spec = dataclasses.replace(unbounded, **{name: bound})  # type: ignore[arg-type]
-            assert within_bounds(shapes, spec=spec) == holds
+            assert acceptable(shapes, spec=spec) == holds
 
 
 def test_a_bound_of_two_to_the_24_is_not_passed_by_what_rounds_to_it():
     spec = dataclasses.replace(SPEC, max_parameters=1 << 24)
     shapes = infer(minimal_genome(SPEC), spec=SPEC)
     one_over = dataclasses.replace(shapes, parameters=jnp.asarray((1 << 24) + 1, jnp.float32))
-    assert within_bounds(shapes, spec=spec)
-    assert not within_bounds(one_over, spec=spec)
+    assert acceptable(shapes, spec=spec)
+    assert not acceptable(one_over, spec=spec)
 
 
 def test_a_map_wider_than_costs_are_told_for_is_invalid():

@@ -9,11 +9,11 @@ import pytest
 import reference_mutation as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutation_checks import SPEC, as_genome, assert_same_arrays, jit, p_value, tally
+from mutation_checks import SPEC, as_genome, assert_same_arrays, jit, mutate_once, p_value, tally
 from reference_mutation import Network, concat, conv, networks, pool, read
 
 from eigen_jax.genome import GenomeSpec, minimal_genome
-from eigen_jax.mutation import Operator, mutate_once
+from eigen_jax.mutation import Operator
 
 DRAWS = 512
 

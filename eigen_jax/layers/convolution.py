@@ -9,7 +9,7 @@ permuted dimensions only in the outermost computation of a program, not in the b
 here, each convolution reads [B, H, W, C] maps and [K, K, C, D] kernels from the start.
 """
 
-import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -54,23 +54,17 @@ def stated_convolution(x: Array, kernel: Array, stride: int) -> Array:
     return _stated(x, kernel, stride)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _stated(x: Array, kernel: Array, stride: int) -> Array:
-    return derived_convolution(x, kernel, stride)
-
-
 def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
     return derived_convolution(x, kernel, stride), (x, kernel)
 
 
 def _backward(stride: int, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = residuals
-    return (
-        _input_gradient(gradient, kernel, stride, x.shape[1:3]),
-        _kernel_gradient(x, gradient, stride, kernel.shape[0]),
-    )
+    of_input = _input_gradient(gradient, kernel, stride, x.shape[1:3])
+    return of_input, _kernel_gradient(x, gradient, stride, kernel.shape[0])
 
 
+_stated = jax.custom_vjp(derived_convolution, nondiff_argnums=(2,))
 _stated.defvjp(_forward, _backward)
 
 
@@ -85,7 +79,7 @@ def _input_gradient(gradient: Array, kernel: Array, stride: int, size: Sequence[
     lows = [low for low, _ in _padding(size, side, stride)]
     swapped = jnp.swapaxes(kernel, 2, 3)
     phases = []
-    for r, s in ((r, s) for r in range(stride) for s in range(stride)):
+    for r, s in itertools.product(range(stride), repeat=2):
         rows, above = _phase(r + lows[0], side, stride)
         columns, left = _phase(s + lows[1], side, stride)
         taps = lax.rev(swapped[rows, columns], (0, 1))
@@ -108,11 +102,10 @@ def _phase(offset: int, side: int, stride: int) -> tuple[slice, int]:
 
 def _kernel_gradient(x: Array, gradient: Array, stride: int, side: int) -> Array:
     """[K, K, C, D]: the maps convolved with the gradient [B, I, J, D] as a kernel, images as channels."""
-    outputs = gradient.shape[1:3]
-    lows = [low for low, _ in _padding(x.shape[1:3], side, stride)]
+    size, outputs = x.shape[1:3], gradient.shape[1:3]
     padding = [
         (low, (count - 1) * stride + side - pixels - low)
-        for low, count, pixels in zip(lows, outputs, x.shape[1:3], strict=True)
+        for (low, _), count, pixels in zip(_padding(size, side, stride), outputs, size, strict=True)
     ]
     taps = _correlate(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), padding, kernel_dilation=stride)
     return taps.transpose(1, 2, 0, 3)
@@ -121,14 +114,8 @@ def _kernel_gradient(x: Array, gradient: Array, stride: int, side: int) -> Array
 def _correlate(
     x: Array, kernel: Array, padding: Sequence[tuple[int, int]], *, stride: int = 1, kernel_dilation: int = 1
 ) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        padding,
-        rhs_dilation=(kernel_dilation, kernel_dilation),
-        dimension_numbers=_LAYOUT,
-    )
+    strides, dilation = (stride, stride), (kernel_dilation, kernel_dilation)
+    return lax.conv_general_dilated(x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=_LAYOUT)
 
 
 def _padding(size: Sequence[int], side: int, stride: int) -> list[tuple[int, int]]:

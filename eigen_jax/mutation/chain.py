@@ -12,19 +12,8 @@ from flax import struct
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
-from eigen_jax.genome import Genome, GenomeSpec, Shapes, infer_shapes
-from eigen_jax.mutation.operators import (
-    WORDS_A_DRAW,
-    Operator,
-    Proposal,
-    acceptable,
-    applicable,
-    apply,
-    draw_operator,
-    propose,
-    propose_pruning,
-    take_census,
-)
+from eigen_jax.genome import Genome, GenomeSpec, acceptable, infer_shapes
+from eigen_jax.mutation.operators import WORDS_A_DRAW, Operator, Proposal, apply, draw, propose_pruning
 
 # A chain that finds nothing to apply in this many draws in a row ends early: only a search space
 # whose bounds leave hardly any network comes near it.
@@ -42,14 +31,9 @@ def mutate(key: Array, genome: Genome, steps: Array | int, *, spec: GenomeSpec) 
     """Applies `steps` mutations, each drawn uniformly among the applicable operators (Section 3.1).
 
     An operator applies where it has a site. A draw that breaks a rule of the search space (a later
-    concatenation, a bound, a halved 1 x 1 map) is redrawn and does not count. Under `vmap` a batch costs
-    what its genomes' live lengths need, and every individual's result is the same as alone.
-
-    Args:
-        key: a PRNG key.
-        genome: [G] genes, valid for the spec.
-        steps: [] int32, operators to apply; data, so that one trace serves every number of steps.
-        spec: the search space.
+    concatenation, a bound, a halved 1 x 1 map) is redrawn and does not count. `steps`, [] int32, is data, so
+    one trace serves every number of steps. Under `vmap` a batch costs what its genomes' live lengths need, and
+    every individual's result is the same as alone.
 
     Returns:
         The child, valid for the spec, and which operators made it. They are fewer than `steps` only
@@ -78,11 +62,8 @@ def _mutation_chain(spec: GenomeSpec):
     return jax.jit(chain)
 
 
-# Draws between two looks at which individuals are done and whose genomes have outgrown the window.
-_BLOCK = 8
-
-# The share of a batch, 1 / _STRAGGLERS, that goes on apart once the rest is done.
-_STRAGGLERS = 8
+_BLOCK = 8  # draws between two looks at which individuals are done and whose genomes have outgrown the window
+_STRAGGLERS = 8  # the share of a batch, 1 / _STRAGGLERS, that goes on apart once the rest is done
 
 
 @struct.dataclass
@@ -102,12 +83,11 @@ def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpe
     """Runs a batch, [B, ...], in a window of its first genes until few chains go on; those run apart, in wider ones."""
     batch = steps.shape[0]
     zeros = jnp.zeros(batch, jnp.int32)
-    nothing = jax.vmap(propose_pruning)(zeros)
     chain = _Chain(
         # In one dtype throughout, the compiled loops are vectorised better than in several narrow ones.
         genome=_swap(jax.tree.map(lambda leaf: leaf.astype(jnp.int32), genomes)),
-        level=_infer_batch(genomes, genomes.length.max(), spec).level,
-        proposal=dataclasses.replace(nothing, prune=jnp.zeros(batch, bool), sound=jnp.zeros(batch, bool)),
+        level=jax.vmap(functools.partial(infer_shapes, spec=spec, bound=genomes.length.max()))(genomes).level,
+        proposal=jax.tree.map(jnp.zeros_like, jax.vmap(propose_pruning)(zeros)),  # none
         left=steps,
         counts=jnp.zeros((batch, len(Operator)), jnp.int32),
         rejections=zeros,
@@ -120,10 +100,6 @@ def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpe
         chain = _run_stragglers(keys, chain, window, max(1, batch * first // (_STRAGGLERS * window)), spec)
     children = jax.tree.map(lambda leaf, given: leaf.astype(given.dtype), _swap(chain.genome), genomes)
     return children, MutationTrace(counts=chain.counts)
-
-
-def _infer_batch(genomes: Genome, longest: Array, spec: GenomeSpec) -> Shapes:
-    return jax.vmap(lambda genome: infer_shapes(genome, spec=spec, bound=longest))(genomes)
 
 
 def _windows(batch: int, capacity: int) -> list[int]:
@@ -156,27 +132,27 @@ def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) ->
     genome, level = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else leaf[..., :window], genes)
     narrow = dataclasses.replace(chain, genome=genome, level=level)
 
-    def many_run(carry):
-        return carry[1].sum(dtype=jnp.int32) > few
-
     def step(carry):
         chain, running = carry
         chain = _run_block(keys, chain, running, spec)
         return chain, _runnable(chain, window, spec)
 
+    def many_run(carry):
+        return carry[1].sum(dtype=jnp.int32) > few
+
     narrow, _ = lax.while_loop(many_run, step, (narrow, _runnable(narrow, window, spec)))
+
     # Genes past the window belong to the chains that did not run in it.
-    genome, level = jax.tree.map(_paste, genes, (narrow.genome, narrow.level))
+    def paste(whole, part):
+        return part if whole.shape == part.shape else whole.at[..., : part.shape[-1]].set(part)
+
+    genome, level = jax.tree.map(paste, genes, (narrow.genome, narrow.level))
     return dataclasses.replace(narrow, genome=genome, level=level)
 
 
 def _swap(genome: Genome) -> Genome:
     """Inputs as [2, G] between steps: a loop whose innermost axis is of length two is not vectorised. And back."""
     return dataclasses.replace(genome, inputs=jnp.swapaxes(genome.inputs, -1, -2))
-
-
-def _paste(whole: Array, part: Array) -> Array:
-    return part if whole.shape == part.shape else whole.at[..., : part.shape[-1]].set(part)
 
 
 def _run_block(keys: Array, chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
@@ -191,7 +167,7 @@ def _run_block(keys: Array, chain: _Chain, running: Array, spec: GenomeSpec) -> 
     # scalar for scalar, at every gene that it is applied to.
     def step(turn, chain):
         chain = _try_proposals(chain, running, spec)
-        drawn = jax.vmap(functools.partial(_draw, spec=spec))(words[turn], _swap(chain.genome), chain.level)
+        drawn = jax.vmap(functools.partial(draw, spec=spec))(words[turn], _swap(chain.genome), chain.level)
         proposal = jax.tree.map(functools.partial(jnp.where, running), drawn, chain.proposal)
         return dataclasses.replace(chain, proposal=proposal)
 
@@ -199,23 +175,14 @@ def _run_block(keys: Array, chain: _Chain, running: Array, spec: GenomeSpec) -> 
     return dataclasses.replace(chain, block=chain.block + running.astype(jnp.int32))
 
 
-def _draw(words: Array, genome: Genome, level: Array, *, spec: GenomeSpec) -> Proposal:
-    """Proposes to prune a dead layer if there is one, and an applicable operator otherwise."""
-    census = take_census(genome)
-    operator = draw_operator(words[0], applicable(genome, level, census, spec))
-    proposal = propose(operator, words, genome, level, census, spec)
-    prune = census.unread >= 0
-    return jax.tree.map(functools.partial(jnp.where, prune), propose_pruning(census.unread), proposal)
-
-
 def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
     """Applies every running chain's proposal where the result is valid."""
     proposal = chain.proposal
     mutants = jax.vmap(functools.partial(apply, spec=spec))(proposal, _swap(chain.genome))
     longest = jnp.where(running, mutants.length, 0).max()
-    shapes = _infer_batch(mutants, longest, spec)
+    shapes = jax.vmap(functools.partial(infer_shapes, spec=spec, bound=longest))(mutants)
     unfinished = running & ((chain.left > 0) | proposal.prune)
-    accepted = unfinished & proposal.sound & acceptable(shapes, spec)
+    accepted = unfinished & proposal.sound & acceptable(shapes, spec=spec)
     counted = accepted & ~proposal.prune
     operators = jnp.arange(len(Operator), dtype=jnp.int32)[None]
     return dataclasses.replace(

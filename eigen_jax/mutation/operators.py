@@ -1,10 +1,15 @@
-"""The nine mutation operators of Section 3.1, and chains of them.
+"""The nine mutation operators of Section 3.1.
+
+Edges to insert on are those between layers, from the image, and from the sink into global pooling.
+An inserted convolution has 3 x 3 kernels, 32 channels and stride 1; an inserted concatenation joins
+the edge with another, earlier layer of the same map size. What read a removed layer reads its first
+input. An altered choice is drawn among the others.
 
 An operator is drawn as a *proposal*, a few scalars that say which gene to insert, remove or alter;
 one function applies proposals of every kind; shape inference accepts or rejects the result. What
 is rejected is redrawn, so a chain of n steps applies n operators.
 
-Dimension letters: G genes, W words of 32 genes, B individuals of a batch.
+Dimension letters: G genes, W words of 32 genes.
 """
 
 import enum
@@ -15,7 +20,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.genome import Genome, GenomeSpec, Op, Shapes, choices, infer_shapes, within_bounds
+from eigen_jax.genome import Genome, GenomeSpec, Op, choices
 from eigen_jax.mutation.selection import at, choose, count_bits, last_bit, nth_bit, or_along, to_bits, uniform_index
 
 
@@ -66,42 +71,6 @@ class Proposal:
     sound: Array  # bool, False where no such mutation exists
 
 
-def mutate_once(key: Array, genome: Genome, operator: Operator, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Applies one operator, a static one, at a uniformly drawn site, and prunes what no longer reaches the sink.
-
-    Edges to insert on are those between layers, from the image, and from the sink into global
-    pooling. An inserted convolution has 3 x 3 kernels, 32 channels and stride 1 (Section 3.1); an
-    inserted concatenation joins the edge with another, earlier layer of the same map size. What read
-    a removed layer reads its first input. An altered choice is drawn among the others.
-
-    Returns:
-        The mutated genome and True; or the genome as it was and False where the operator does not
-        apply or the drawn mutation breaks a rule of the search space.
-    """
-    shapes = infer_shapes(genome, spec=spec)
-    census = take_census(genome)
-    words = jax.random.bits(key, (WORDS_A_DRAW,), jnp.uint32)
-    applies = applicable(genome, shapes.level, census, spec)[operator]
-    proposal = propose(jnp.asarray(operator, jnp.int32), words, genome, shapes.level, census, spec)
-    mutant = apply(proposal, genome, spec)
-    accepted = applies & proposal.sound & acceptable(infer_shapes(mutant, spec=spec), spec)
-    mutant = jax.tree.map(functools.partial(jnp.where, accepted), mutant, genome)
-    return _prune(mutant, spec), accepted
-
-
-def _prune(genome: Genome, spec: GenomeSpec) -> Genome:
-    return lax.while_loop(
-        lambda genome: take_census(genome).unread >= 0,
-        lambda genome: apply(propose_pruning(take_census(genome).unread), genome, spec),
-        genome,
-    )
-
-
-def acceptable(shapes: Shapes, spec: GenomeSpec) -> Array:
-    """Whether a mutant keeps the rules that a proposal cannot know to keep; [] bool."""
-    return shapes.consistent & within_bounds(shapes, spec=spec)
-
-
 def take_census(genome: Genome) -> _Census:
     """Counts a genome's layers, and finds one that is dead."""
     sites = [to_bits(genome.op == op) for op in _OPS]
@@ -123,10 +92,18 @@ def applicable(genome: Genome, level: Array, census: _Census, spec: GenomeSpec) 
     ]
 
 
-def draw_operator(word: Array, applicable: list[Array]) -> Array:
+def draw(words: Array, genome: Genome, level: Array, *, spec: GenomeSpec) -> Proposal:
+    """Proposes to prune a dead layer if there is one, and an applicable operator otherwise; `level` as of `Shapes`."""
+    census = take_census(genome)
+    operator = _draw_operator(words[0], applicable(genome, level, census, spec))
+    proposal = propose(operator, words, genome, level, census, spec)
+    prune = census.unread >= 0
+    return jax.tree.map(functools.partial(jnp.where, prune), propose_pruning(census.unread), proposal)
+
+
+def _draw_operator(word: Array, applicable: list[Array]) -> Array:
     """Draws one of the applicable operators uniformly; [] int32."""
-    passed = jnp.zeros((), jnp.int32)
-    operator = jnp.zeros((), jnp.int32)
+    passed = operator = jnp.zeros((), jnp.int32)
     rank = uniform_index(word, jnp.stack(applicable).sum(dtype=jnp.int32))
     for candidate, flag in enumerate(applicable):
         operator = jnp.where(flag & (passed == rank), candidate, operator)
@@ -231,8 +208,7 @@ def apply(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Genome:
 
 def _shift(genes: Array, proposal: Proposal) -> Array:
     """[..., G] genes, moved to make room for an inserted one or to close up after a removed one."""
-    gene = jnp.arange(genes.shape[-1], dtype=jnp.int32)
-    gene = jnp.expand_dims(gene, range(genes.ndim - 1))
+    gene = lax.broadcasted_iota(jnp.int32, genes.shape, genes.ndim - 1)
     zero, no_padding = jnp.zeros((), genes.dtype), [(0, 0, 0)] * (genes.ndim - 1)
     later = lax.pad(genes, zero, [*no_padding, (1, -1, 0)])
     earlier = lax.pad(genes, zero, [*no_padding, (-1, 1, 0)])
