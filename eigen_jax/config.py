@@ -9,7 +9,7 @@ import math
 import numbers
 import operator
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from eigen_jax.errors import ConfigError
@@ -40,23 +40,19 @@ class Setting:
     choices: int | None = None  # the most values of a tuple, which are then all different, and at least one
     flag: str | bool = True  # on the command line: False: none; True: as the field is called; of a part: a prefix
 
-    def bounds(self) -> Iterator[tuple[str, Callable[[Any, Any], bool], float]]:
-        """Yields the word, the comparison and the value of each."""
-        for word, holds, bound in (
+    def range_without(self, value: Any) -> str | None:
+        """The bounds in words, where a number is out of them."""
+        bounds: list[tuple[str, Callable[[Any, Any], bool], float | None]] = [
             ("at least", operator.ge, self.at_least),
             ("more than", operator.gt, self.above),
             ("at most", operator.le, self.at_most),
             ("less than", operator.lt, self.below),
-        ):
-            if bound is not None:
-                yield word, holds, bound
-
-    @property
-    def range(self) -> str:
-        """The bounds in words."""
+        ]
+        if all(bound is None or holds(value, bound) for _, holds, bound in bounds):
+            return None
         if self.at_least is not None and self.at_most is not None:
             return f"from {self.at_least:,} to {self.at_most:,}"
-        return " and ".join(f"{word} {bound:,}" for word, _, bound in self.bounds())
+        return " and ".join(f"{word} {bound:,}" for word, _, bound in bounds if bound is not None)
 
 
 def setting(default: T, help: str, **known: Any) -> T:
@@ -121,6 +117,6 @@ def _problem(value: Any, kind: Any, known: Setting) -> str | None:
     is_finite = not isinstance(value, float) or math.isfinite(value)
     if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool) or not is_finite:
         return f"it must be {words}"
-    if not all(holds(value, bound) for _, holds, bound in known.bounds()):
-        return f"it must be {known.range}"
+    if bounds := known.range_without(value):
+        return f"it must be {bounds}"
     return f"it must be at most {_INT32_MAX:,}" if kind is int and not known.at_most and value > _INT32_MAX else None

@@ -19,27 +19,18 @@ class ConfigError(EigenError):
     """A setting that cannot be, by itself or for the data at hand."""
 
     def __init__(self, config: Any, text: str, *values: object) -> None:
-        """Makes it.
+        """Makes it of a text as of `str.format`: {field} is a field of the config, {} the next of the values.
 
-        Args:
-            config: the dataclass whose fields the text names; None: the text names settings of a run.
-            text: as of `str.format`: {field} is the name of a setting, {} the next of the values.
-            values: what stands in place of each {}.
-
-        Raises:
-            KeyError: the text names something that is no field.
+        Without a config the text names settings of a run. Raises KeyError for what is no field of the config.
         """
         super().__init__(config, text, *values)
         if config is not None:
             self.told(lambda _, name: config.__dataclass_fields__[name].name)
 
-    @property
-    def _names(self) -> set[str]:
-        return {name for _, name, _, _ in string.Formatter().parse(self.args[1]) if name}
-
     def told(self, naming: Naming) -> str:
         config, text, *values = self.args
-        return text.format(*values, **{name: naming(config, name) for name in self._names})
+        names = {name for _, name, _, _ in string.Formatter().parse(text) if name}
+        return text.format(*values, **{name: naming(config, name) for name in names})
 
     def __str__(self) -> str:
         return self.told(lambda _, name: name)
@@ -47,4 +38,4 @@ class ConfigError(EigenError):
 
 def first_line(error: Exception) -> str:
     """What an error says, in one line; the libraries' own may say pages."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip()[:300]

@@ -15,8 +15,8 @@ from tyro import constructors
 
 from eigen_jax.config import Config, is_config, settings_of, without_none
 from eigen_jax.data.types import DatasetName
+from experiments.commands import show
 from experiments.presets import DEFAULT_PRESET, PRESETS
-from experiments.screen import show
 from experiments.settings import FLAGS, Settings, SettingsError
 
 C = TypeVar("C", bound=Config)
@@ -40,16 +40,13 @@ class Parser(argparse.ArgumentParser):
         show(self.format_help().removesuffix("\n"))
 
 
-def parse(argv: Sequence[str], *, program: str, about: str = _ABOUT, dataset: DatasetName | None = None) -> Settings:
+def parse(
+    argv: Sequence[str] | None, *, program: str, about: str = _ABOUT, dataset: DatasetName | None = None
+) -> Settings:
     """The settings that a command line asks for: those of its preset, but for what it sets itself.
 
-    Shows the help, or a box that says what is wrong, and raises SystemExit, as argparse does.
-
-    Args:
-        argv: the arguments, without the program's name.
-        program: what the help calls the program.
-        about: what the help says of it.
-        dataset: the data set; by default the one that the command line names with --dataset.
+    Without `argv` it is that of this process; without a data set, it names one with --dataset. Shows the help, or
+    a box that says what is wrong, and raises SystemExit, as argparse does.
 
     Raises:
         SettingsError: a data set, a preset or a setting that there is not.
@@ -60,16 +57,14 @@ def parse(argv: Sequence[str], *, program: str, about: str = _ABOUT, dataset: Da
     if dataset is None:
         parser.add_argument("--dataset")
     given, rest = parser.parse_known_args(argv)
-    if dataset is None:
-        dataset = _chosen_dataset(given.dataset, asks_for_help=not {"-h", "--help"}.isdisjoint(rest))
+    dataset = dataset or _chosen_dataset(given.dataset, asks_for_help=not {"-h", "--help"}.isdisjoint(rest))
     for option in (word.partition("=")[0] for word in rest if word.startswith("--")):
         if "_" in option:  # which tyro takes for a hyphen
             raise SettingsError(f"there is no setting {option!r}; did you mean {option.replace('_', '-')}?")
     presets, name = PRESETS[dataset], given.preset or DEFAULT_PRESET[dataset]
-    _check_there_is("preset", name, presets)
-    about += (
-        f" The defaults are those of the preset {name}; --preset NAME starts from another one: {', '.join(presets)}."
-    )
+    check_there_is("preset", name, presets)
+    about += f" The defaults are those of the preset {name}; --preset NAME starts from another one: "
+    about += f"{', '.join(presets)}."
     help = io.StringIO()
     try:
         with contextlib.redirect_stdout(help):
@@ -82,30 +77,25 @@ def parse(argv: Sequence[str], *, program: str, about: str = _ABOUT, dataset: Da
         raise
     settings = _changed(presets[name], values)
     settings.check()
-    return dataclasses.replace(
-        settings, run_dir=settings.run_dir.absolute(), teacher_dir=settings.teacher_dir.absolute()
-    )
+    run_dir, teacher_dir = settings.run_dir.absolute(), settings.teacher_dir.absolute()
+    return dataclasses.replace(settings, run_dir=run_dir, teacher_dir=teacher_dir)
 
 
 def _chosen_dataset(name: str | None, *, asks_for_help: bool) -> DatasetName:
     known = get_args(DatasetName)
-    if name is None and asks_for_help:
-        return known[0]
     if name is None:
+        if asks_for_help:
+            return known[0]
         raise SettingsError(f"--dataset is missing; choose from {', '.join(known)}")
-    _check_there_is("data set", name, known)
+    check_there_is("data set", name, known)
     return cast(DatasetName, name)
 
 
-def _check_there_is(what: str, name: str, known: Collection[str]) -> None:
+def check_there_is(what: str, name: str, known: Collection[str]) -> None:
+    """Raises SettingsError, with the name that was meant or all that are known, for one that is not among them."""
     if name not in known:
-        raise SettingsError(f"there is no {what} {name!r}; {did_you_mean(name, known)}choose from {', '.join(known)}")
-
-
-def did_you_mean(word: str, known: Collection[str]) -> str:
-    """A question to put before a list of what is known; empty where nothing is like the word."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]}? " if close else ""
+        hint = "".join(f"did you mean {close}? " for close in difflib.get_close_matches(name, known, n=1))
+        raise SettingsError(f"there is no {what} {name!r}; {hint}choose from {', '.join(known)}")
 
 
 class _WrongValueError(argparse.ArgumentTypeError, ValueError):
@@ -136,11 +126,7 @@ def absolute_path(text: str) -> Path:
 
 
 def read_path(name: str, text: str) -> Path:
-    """What `absolute_path` makes of an argument.
-
-    Raises:
-        SettingsError: it cannot be one; names it.
-    """
+    """What `absolute_path` makes of an argument; raises SettingsError, which names it, where it cannot be a path."""
     try:
         return absolute_path(text)
     except _WrongValueError as error:

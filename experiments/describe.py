@@ -10,27 +10,23 @@ from collections.abc import Sequence
 from eigen_jax.architecture import count_flops, count_parameters
 from eigen_jax.search import read_genome
 from experiments.command_line import Parser, absolute_path, positive
-from experiments.networks import choose_classes
-from experiments.progress import describe
-from experiments.runner import run_command
-from experiments.screen import show
+from experiments.commands import command, show
+from experiments.networks import choose_classes, describe
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the network; returns the exit code, see `run_command`."""
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the network."""
     parser = Parser(prog="python -m experiments.describe", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("genome", type=absolute_path, help="genome.json of a network")
     parser.add_argument("--num-classes", type=positive, metavar="N", help="classes to tell apart [the run's; else 10]")
 
-    def command() -> None:
-        arguments = parser.parse_args(argv)
-        architecture = read_genome(arguments.genome)
-        num_classes = choose_classes(arguments.genome, architecture, arguments.num_classes)
-        show("\n".join(describe(architecture, num_classes=num_classes)))
-        show(f"parameters      {count_parameters(architecture, num_classes=num_classes):,}")
-        show(f"FLOPs an image  {count_flops(architecture, num_classes=num_classes):,}")
-
-    return run_command(command)
+    arguments = parser.parse_args(argv)
+    architecture = read_genome(arguments.genome)
+    num_classes = choose_classes(arguments.genome, architecture, arguments.num_classes)
+    show("\n".join(describe(architecture, num_classes=num_classes)))
+    show(f"parameters      {count_parameters(architecture, num_classes=num_classes):,}")
+    show(f"FLOPs an image  {count_flops(architecture, num_classes=num_classes):,}")
 
 
 if __name__ == "__main__":

@@ -20,43 +20,31 @@ from eigen_jax.report import (
 )
 from eigen_jax.search import read_genome
 from experiments.command_line import Parser, absolute_path, positive
+from experiments.commands import command, show
 from experiments.networks import choose_classes
-from experiments.runner import run_command
-from experiments.screen import show
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Draws, and names the files; returns the exit code, see `run_command`."""
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws, and names the files."""
     parser = Parser(prog="python -m experiments.draw", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("source", type=absolute_path, help="genome.json of a network, or the folder of a finished run")
     parser.add_argument("--num-classes", type=positive, metavar="N", help="classes to tell apart [the run's; else 10]")
-    parser.add_argument(
-        "--output",
-        type=absolute_path,
-        metavar="PATH",
-        help="of a network: the pictures' path without ending [beside it]; of a run: their folder [RUN/pictures]",
-    )
+    help = "of a network: the pictures' path without ending [beside it]; of a run: their folder [RUN/pictures]"
+    parser.add_argument("--output", type=absolute_path, metavar="PATH", help=help)
 
-    def command() -> None:
-        arguments = parser.parse_args(argv)
-        source, output, num_classes = arguments.source, arguments.output, arguments.num_classes
-        if source.is_dir():
-            paths = draw_run(source, output or source / "pictures", num_classes=num_classes)
-        else:
-            paths = draw_network(source, output or source.with_suffix(""), num_classes=num_classes)
-        for path in paths:
-            show(path)
-
-    return run_command(command)
+    arguments = parser.parse_args(argv)
+    source, output, num_classes = arguments.source, arguments.output, arguments.num_classes
+    if source.is_dir():
+        paths = draw_run(source, output or source / "pictures", num_classes=num_classes)
+    else:
+        paths = draw_network(source, output or source.with_suffix(""), num_classes=num_classes)
+    for path in paths:
+        show(path)
 
 
 def draw_network(genome: Path, stem: Path, *, num_classes: int | None = None) -> list[Path]:
-    """Draws the network of a genome.json, as `stem`.png and .svg, whose paths it gives.
-
-    Raises:
-        SettingsError, ArchitectureError: the file cannot be read, or is no genome.
-        ReportError: a picture cannot be written.
-    """
+    """Draws the network of a genome.json, as `stem`.png and .svg, whose paths it gives; raises EigenError."""
     architecture = read_genome(genome)
     num_classes = choose_classes(genome, architecture, num_classes)
     stem = stem.with_suffix("") if stem.suffix in (".png", ".svg") else stem
@@ -66,8 +54,7 @@ def draw_network(genome: Path, stem: Path, *, num_classes: int | None = None) ->
 def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> list[Path]:
     """Draws what a finished run found, its progress, and the duplication that its network came by, if it did.
 
-    Raises:
-        ReportError: the folder is no finished run's, or is damaged, or a picture cannot be written.
+    Raises ReportError where the folder is no finished run's, or is damaged, or a picture cannot be written.
     """
     result, individuals = read_result(folder), read_record(folder)
     paths = [*save_figure(plot_progress([individuals], title=folder.resolve().name), output / "progress")]
@@ -79,9 +66,8 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
     paths += save_figure(draw_architecture(found.architecture, num_classes=classes, title=title), output / "network")
     if is_duplicate(found) and found.parent is not None:
         parent = find_individual(individuals, found.parent)
-        figure = draw_duplication(
-            parent.architecture, found.architecture, num_classes=classes, repeats=found.repeats, title=title
-        )
+        networks = parent.architecture, found.architecture
+        figure = draw_duplication(*networks, num_classes=classes, repeats=found.repeats, title=title)
         paths += save_figure(figure, output / "duplication")
     return paths
 

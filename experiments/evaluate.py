@@ -15,16 +15,14 @@ import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from eigen_jax.architecture import count_parameters
 from eigen_jax.builder import build_network
-from eigen_jax.data import DataConfig, Dataset, load_dataset
+from eigen_jax.data import DataConfig, load_dataset
 from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.search import FinalOn, RunFolderError, digest_logits, load_network
@@ -33,29 +31,24 @@ from eigen_jax.store.records import JSONError, Text, convert
 from eigen_jax.store.run_files import RunResult, read_result, read_settings, with_former_settings
 from eigen_jax.training import ComputeDtype, accuracy, predict
 from experiments.command_line import Parser, absolute_path
+from experiments.commands import command, show
 from experiments.networks import check_takes
+from experiments.process import configure
 from experiments.progress import percent
-from experiments.runner import configure, run_command
-from experiments.screen import show
 from experiments.settings import Settings, SettingsError
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Evaluates the network of the folder that the command line names; returns the exit code, see `run_command`."""
-    parser = Parser(
-        prog="python -m experiments.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("run_dir", type=absolute_path, help="folder of a run that has finished")
-    parser.add_argument(
-        "--data-dir", type=absolute_path, metavar="PATH", help="where the data are, if not where they were"
-    )
-    parser.add_argument("--cache-dir", type=absolute_path, metavar="PATH", help="folder of what is kept between runs")
-    parser.add_argument(
-        "--logits", type=absolute_path, metavar="PATH", help="write the test images' logits there, as .npy"
-    )
-    return run_command(lambda: _evaluate(parser.parse_args(argv)))
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Evaluates the network of the folder that the command line names."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="python -m experiments.evaluate", description=__doc__, formatter_class=raw)
+    add = functools.partial(parser.add_argument, type=absolute_path)
+    add("run_dir", help="folder of a run that has finished")
+    add("--data-dir", metavar="PATH", help="where the data are, if not where they were")
+    add("--cache-dir", metavar="PATH", help="folder of what is kept between runs")
+    add("--logits", metavar="PATH", help="write the test images' logits there, as .npy")
+    _evaluate(parser.parse_args(argv))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +73,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     check_devices_are_there()  # before the weights are put there
     architecture, variables = load_network(run_dir)
     run, config = _read_settings(run_dir, arguments)
-    configure(Settings(data=config))
+    configure(Settings(run_dir=run_dir, data=config))
     dataset = load_dataset(config)
     if dataset.fingerprint != run.data_fingerprint:
         raise RunFolderError(
@@ -89,29 +82,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         )
     check_takes(architecture, dataset)
     network = build_network(architecture, num_classes=dataset.num_classes, dtype=run.dtype)
-    _check_weights(run_dir, variables, network, dataset)
-    result = None
-    with contextlib.suppress(RunFolderError):  # there is none that can be read
-        result = read_result(run_dir)
-
-    def logits_of(images: Any) -> np.ndarray:
-        return predict(variables, images, network=network, batch_size=run.eval_batch_size)
-
-    logits = logits_of(dataset.test_images)
-    if arguments.logits is not None:
-        _write_logits(arguments.logits, logits)
-    show(
-        f"network              {len(architecture.layers)} layers, "
-        f"{count_parameters(architecture, num_classes=dataset.num_classes):,} parameters"
-    )
-    show(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
-    reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
-    note = ", which it was trained on" if _saw_validation(run, result) else ""
-    show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
-    show(f"logits               {_compare(result, logits)}")
-
-
-def _check_weights(run_dir: Path, variables: Any, network: nn.Module, dataset: Dataset) -> None:
     initialize = functools.partial(network.init, train=False)
     wanted = {"batch_stats": {}, **jax.eval_shape(initialize, jax.random.key(0), dataset.test_images[:1])}
     if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, wanted):
@@ -119,12 +89,22 @@ def _check_weights(run_dir: Path, variables: Any, network: nn.Module, dataset: D
             f"{run_dir / 'network'} holds the weights of another network than its genome.json; put the run's own"
             " files back"
         )
-
-
-def _saw_validation(run: _Evaluated, result: RunResult | None) -> bool:
-    """Whether the weights were trained on the validation images; those of a search never are."""
+    result = None
+    with contextlib.suppress(RunFolderError):  # there is none that can be read
+        result = read_result(run_dir)
+    logits_of = functools.partial(predict, variables, network=network, batch_size=run.eval_batch_size)
+    logits = logits_of(dataset.test_images)
+    if arguments.logits is not None:
+        _write_logits(arguments.logits, logits)
+    # The weights of a search were never trained on the validation images.
     is_final = run.final_steps > 0 and (result is None or result.final_cause is None)
-    return is_final and run.final_on != "train"
+    parameters = count_parameters(architecture, num_classes=dataset.num_classes)
+    show(f"network              {len(architecture.layers)} layers, {parameters:,} parameters")
+    show(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
+    reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
+    note = ", which it was trained on" if is_final and run.final_on != "train" else ""
+    show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
+    show(f"logits               {_compare(result, logits)}")
 
 
 def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evaluated, DataConfig]:

@@ -1,20 +1,17 @@
 """Where the individuals of a search are trained, as its settings say, and what their workers get of this machine."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 
 import jax
 
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
-from eigen_jax.executor import Executor, InlineExecutor, PoolExecutor, ProcessWorkers
+from eigen_jax.executor import InlineExecutor, PoolExecutor, ProcessWorkers
 from eigen_jax.executor.interface import Workers
 from eigen_jax.store.locks import ShouldStop
 from eigen_jax.training import Teacher
-from experiments import compilation_cache
-from experiments.allocator import KEPT_ENVIRONMENT
 from experiments.machine import cores
+from experiments.process import environment
 from experiments.settings import Machine, Settings
 
 _CPU_WORKERS = 2  # the most that are started where nobody said how many
@@ -23,21 +20,16 @@ _DRIVER_SHARE = 0.1  # of a device's memory, which workers that share it leave t
 _MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # of which one may be set
 
 
-@contextlib.contextmanager
 def open_executor(
     settings: Settings, dataset: Dataset, teacher: Teacher | None, should_stop: ShouldStop
-) -> Iterator[Executor]:
-    """Yields the executor that settings ask for, and ends its workers.
+) -> InlineExecutor | PoolExecutor:
+    """The executor that settings ask for; used as a context manager, which ends its workers.
 
-    Raises:
-        ConfigError: the machine does not have what the settings ask for.
-        ExecutorError: the cluster is not there, or lacks what they ask for.
+    Raises ConfigError or ExecutorError where the machine or the cluster does not have what they ask for.
     """
     machine = settings.machine
     if machine.executor == "inline":
-        with InlineExecutor(dataset, teacher=teacher, should_stop=should_stop) as inline:
-            yield inline
-        return
+        return InlineExecutor(dataset, teacher=teacher, should_stop=should_stop)
     workers: Workers
     if machine.executor == "ray":
         # An extra, imported where it is asked for.
@@ -48,25 +40,22 @@ def open_executor(
             teacher=teacher,
             size=machine.workers,
             address=machine.ray_address,
-            environment=_environment(settings),
+            environment=environment(settings),
             cpus=machine.worker_cpus,
             gpus=machine.worker_gpus,
         )
     else:
         workers = ProcessWorkers(dataset, teacher=teacher, environments=worker_environments(settings))
-    with PoolExecutor(workers, should_stop=should_stop) as executor:
-        yield executor
+    return PoolExecutor(workers, should_stop=should_stop)
 
 
 def worker_environments(settings: Settings) -> list[dict[str, str]]:
     """The variables of each worker process of this machine: as many as are asked for, or as fit.
 
-    On GPUs, each worker sees its own; where several share one, each has its fraction of the memory.
-
-    Raises:
-        ConfigError: more GPUs are asked for than there are.
+    On GPUs, each worker sees its own; where several share one, each has its fraction of the memory. Raises
+    ConfigError where more GPUs are asked for than there are.
     """
-    common = _environment(settings)
+    common = environment(settings)
     if jax.default_backend() == "cpu":
         return [common] * (settings.machine.workers or min(_CPU_WORKERS, cores()))
     share = settings.machine.worker_gpus
@@ -94,13 +83,5 @@ def _visible_gpus() -> list[str]:
     """The GPUs of this process, as CUDA_VISIBLE_DEVICES names them."""
     present = jax.local_device_count()
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named:
-        # CUDA sees none from the first on that is not there; a worker with that one would compute on the CPU, unsaid.
-        return named.split(",")[:present]
-    return [str(number) for number in range(present)]
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    """What all workers get: the number of threads, the cache of compiled programs, how memory is kept."""
-    threads = {"NPROC": str(settings.machine.threads or cores())}
-    return threads | KEPT_ENVIRONMENT | compilation_cache.environment(settings.cache_folder())
+    # CUDA sees none from the first on that is not there; a worker with that one would compute on the CPU, unsaid.
+    return named.split(",")[:present] if named else [str(number) for number in range(present)]

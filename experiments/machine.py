@@ -1,5 +1,6 @@
 """The machine and the software that numbers depend on."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -22,28 +23,24 @@ def has_gpu() -> bool:
 
 def describe_machine() -> dict[str, str | int]:
     """The processors."""
-    return {"cpu": _cpu_model(), "cores": cores(), "device": jax.devices()[0].device_kind}
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    cpu = models[0] if models else platform.processor() or platform.machine()
+    return {"cpu": cpu, "cores": cores(), "device": jax.devices()[0].device_kind}
 
 
 def describe_versions() -> dict[str, str]:
     """Of the interpreter and of the packages that are installed."""
     versions = surroundings.describe()["versions"]
     del versions["device"]
-    try:
-        return {**versions, "torch": importlib.metadata.version("torch")}
-    except importlib.metadata.PackageNotFoundError:
-        return versions
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions["torch"] = importlib.metadata.version("torch")
+    return versions
 
 
 def heading() -> str:
     """Machine and versions in one line."""
     return ", ".join(f"{name}: {value}" for name, value in {**describe_machine(), **describe_versions()}.items())
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()

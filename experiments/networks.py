@@ -1,23 +1,53 @@
-"""What a network is for: how many classes, and which images."""
+"""A network for people: its layers, and what it is for: how many classes, and which images."""
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from eigen_jax.architecture import Architecture, ArchitectureError, count_parameters, fingerprint
+from eigen_jax.architecture import (
+    IMAGE,
+    Architecture,
+    ArchitectureError,
+    Layer,
+    count_parameters,
+    fingerprint,
+    layer_shapes,
+)
 from eigen_jax.data import Dataset
 from eigen_jax.store.run_files import RunFolderError, read_result
 
 _ASSUMED = 10  # classes, of a network that nothing is known of
 
 
-def choose_classes(genome: Path, architecture: Architecture, asked: int | None) -> int:
-    """What the classifier of a network is to tell apart; says on stderr where that is assumed.
+def describe(architecture: Architecture, *, num_classes: int) -> list[str]:
+    """A network for people, a line a layer: its number, what it is, what it reads, what it puts out."""
 
-    Args:
-        genome: its genome.json, absolute. In a run folder, or in `network` of one, result.json tells of its classes.
-        architecture: the network.
-        asked: the classes that the user asks for; None where that is left open.
+    def line(number: object, name: str, reads: str, output: str) -> str:
+        return f"{number:>3}  {name:<34}  {reads:<12}  {output}"
+
+    lines = [line("", "image", "", _times(architecture.input_shape))]
+    for number, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
+        sources = ", ".join("image" if source == IMAGE else str(source) for source in layer.inputs)
+        lines.append(line(number, _layer_name(layer), f"of {sources}", _times(shape)))
+    return [*lines, line("", "global average pooling, classifier", "", f"{num_classes} classes")]
+
+
+def _layer_name(layer: Layer) -> str:
+    if layer.op == "conv":
+        stride = f", stride {layer.stride}" if layer.stride > 1 else ""
+        return f"convolution {layer.kernel} x {layer.kernel}{stride}"
+    return {"pool": "max pooling 2 x 2", "concat": "concatenation"}[layer.op]
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def choose_classes(genome: Path, architecture: Architecture, asked: int | None) -> int:
+    """What the classifier of a network is to tell apart: `asked`, or what is known; says on stderr if it is assumed.
+
+    Its `genome` is absolute; in a run folder, or in `network` of one, result.json tells of its classes.
     """
     known = asked or _recorded_classes(genome, architecture)
     if known is None:
@@ -30,32 +60,22 @@ def choose_classes(genome: Path, architecture: Architecture, asked: int | None) 
 
 
 def _recorded_classes(genome: Path, architecture: Architecture) -> int | None:
-    """What result.json of the run that a genome.json lies in says of its classes."""
     for folder in (genome.parent, genome.parent.parent):
         with contextlib.suppress(RunFolderError):  # there is none, or one of anything else
             network = read_result(folder).network
             if network is not None and network.fingerprint == fingerprint(architecture):
-                return _classes_of(architecture, network.parameters)
+                without, one = (count_parameters(architecture, num_classes=classes) for classes in (0, 1))
+                # Each class has as many as the first; no network has others, and none has no class.
+                classes, rest = divmod(network.parameters - without, one - without)
+                return None if rest or classes < 1 else classes
     return None
 
 
-def _classes_of(architecture: Architecture, parameters: int) -> int | None:
-    """The classes that a network of so many parameters tells apart; None where it cannot have as many."""
-    without, one = (count_parameters(architecture, num_classes=classes) for classes in (0, 1))
-    classes, rest = divmod(parameters - without, one - without)  # each class has as many as the first
-    return None if rest or classes < 1 else classes
-
-
 def check_takes(architecture: Architecture, dataset: Dataset) -> None:
-    """Checks that a network takes the images of a data set.
-
-    Raises:
-        ArchitectureError: it takes others.
-    """
-    if architecture.input_shape != dataset.train_images.shape[1:]:
-        takes, has = (
-            " x ".join(map(str, shape)) for shape in (architecture.input_shape, dataset.train_images.shape[1:])
-        )
+    """Raises ArchitectureError where a network does not take the images of a data set."""
+    takes, has = architecture.input_shape, dataset.train_images.shape[1:]
+    if takes != has:
         raise ArchitectureError(
-            f"the network takes images of {takes}, and those of {dataset.name} are {has}; choose the data set it is for"
+            f"the network takes images of {_times(takes)}, and those of {dataset.name} are {_times(has)}; choose the"
+            " data set it is for"
         )

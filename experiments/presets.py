@@ -29,11 +29,8 @@ _CIFAR = {
     "small": Settings(
         teacher_views="center",
         data=_CIFAR_DATA,
-        search=SearchConfig(
-            t1=80,
-            t2=200,
-            t3=120,
-            final_steps=1_000,
+        search=replace(
+            SearchConfig(t1=80, t2=200, t3=120, final_steps=1_000),
             train=replace(_CIFAR_TRAIN, learning_rate=0.1, decay_steps=(250, 340)),
             evolution=replace(
                 _SMALL,
@@ -49,11 +46,8 @@ _CIFAR = {
     "smoke": Settings(
         teacher_views="center",
         data=_CIFAR_DATA,
-        search=SearchConfig(
-            t1=40,
-            t2=80,
-            t3=80,
-            final_steps=200,
+        search=replace(
+            SearchConfig(t1=40, t2=80, t3=80, final_steps=200),
             train=replace(_CIFAR_TRAIN, learning_rate=0.05, decay_steps=(140, 180)),
             evolution=replace(_SMOKE, population_size=5, max_secondary_generations=2),
             genome=GenomeSpec(capacity=64, max_parameters=300_000, max_flops=20_000_000),
@@ -70,11 +64,8 @@ _DIGITS = {
     "paper": Settings(data=_DIGITS_DATA, search=SearchConfig(final_steps=25_000, train=_DIGITS_PAPER)),
     "small": Settings(
         data=_DIGITS_DATA,
-        search=SearchConfig(
-            t1=60,
-            t2=190,
-            t3=300,
-            final_steps=550,
+        search=replace(
+            SearchConfig(t1=60, t2=190, t3=300, final_steps=550),
             train=replace(_DIGITS_TRAIN, decay_steps=(350, 480)),
             evolution=replace(
                 _SMALL,
@@ -89,11 +80,8 @@ _DIGITS = {
     ),
     "smoke": Settings(
         data=_DIGITS_DATA,
-        search=SearchConfig(
-            t1=20,
-            t2=20,
-            t3=20,
-            final_steps=60,
+        search=replace(
+            SearchConfig(t1=20, t2=20, t3=20, final_steps=60),
             train=replace(_DIGITS_TRAIN, decay_steps=(36, 48)),
             evolution=replace(_SMOKE, population_size=4, max_secondary_generations=1),
             genome=GenomeSpec(capacity=32, max_parameters=50_000, max_flops=2_000_000),
@@ -102,9 +90,9 @@ _DIGITS = {
     ),
 }
 
-
-def _in_folders(name: DatasetName, presets: dict[str, Settings]) -> dict[str, Settings]:
-    return {
+_BY_DATA: dict[DatasetName, dict[str, Settings]] = {"cifar10": _CIFAR, "cifar100": _CIFAR, "digits": _DIGITS}
+PRESETS = {
+    name: {
         preset: replace(
             settings,
             run_dir=Path("runs") / f"{name}-{preset}",
@@ -113,10 +101,5 @@ def _in_folders(name: DatasetName, presets: dict[str, Settings]) -> dict[str, Se
         )
         for preset, settings in presets.items()
     }
-
-
-PRESETS: dict[DatasetName, dict[str, Settings]] = {
-    "cifar10": _in_folders("cifar10", _CIFAR),
-    "cifar100": _in_folders("cifar100", _CIFAR),
-    "digits": _in_folders("digits", _DIGITS),
+    for name, presets in _BY_DATA.items()
 }

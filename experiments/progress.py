@@ -5,21 +5,23 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import TaskID
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
 
-from eigen_jax.architecture import IMAGE, Architecture, Layer, count_parameters, layer_shapes
+from eigen_jax.architecture import Architecture, count_parameters
 from eigen_jax.evolution import Phase
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchObserver, SearchResult
-from experiments.bars import LiveBars, duration, percent
-from experiments.screen import make_console
+from experiments.networks import describe
 
 LANDMARKS = ("T1", "T2", "T3")
 
 _DETAIL_WIDTH = 42  # characters behind a bar
+_PLAIN_EVERY = 10.0  # seconds between two lines of progress without a terminal
 
 _FATES = {
     Fate.PARENT: ("parent", "bold green"),
@@ -28,6 +30,45 @@ _FATES = {
     Fate.EXTINCT_T2: ("extinct", "dim"),
     Fate.FAILED: ("failed", "red"),
 }
+
+
+class LiveBars:
+    """What shows progress. Used as a context manager, which takes the bars down at the end."""
+
+    def __init__(
+        self, console: Console, *, clock: Callable[[], float] = time.monotonic, detail_width: int | None = None
+    ) -> None:
+        """Makes it, without a bar; `detail_width` characters stand behind one, by default as many as there are."""
+        self.console = console
+        self.clock = clock
+        self.plain_line_at = clock()
+        self.bars = Progress(
+            SpinnerColumn("line" if console.options.ascii_only else "dots"),
+            TextColumn("{task.description}", markup=False, table_column=Column(width=14, no_wrap=True)),
+            BarColumn(bar_width=18),
+            TextColumn("{task.fields[detail]}", markup=False, table_column=Column(width=detail_width, no_wrap=True)),
+            console=console,
+            transient=True,
+            disable=not console.is_interactive,
+        )
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.stop()
+
+    def print(self, text: str, style: str = "") -> None:
+        """Prints a line above the bars."""
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def print_plain(self, text: str) -> None:
+        """Tells without a terminal what the bars show on one, now and then."""
+        now = self.clock()
+        if not self.console.is_interactive and now - self.plain_line_at >= _PLAIN_EVERY:
+            self.plain_line_at = now
+            self.print(f"  {text}", "dim")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -46,28 +87,20 @@ class ConsoleObserver(LiveBars, SearchObserver):
     """Prints a search. Individuals are named generation.index, as in the record."""
 
     def __init__(
-        self,
-        config: SearchConfig,
-        *,
-        folder: Path,
-        console: Console | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        self, config: SearchConfig, *, folder: Path, console: Console, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Makes an observer that names the run folder at the start and at the end, and prints to stdout by default."""
-        super().__init__(console or make_console(), clock=clock, detail_width=_DETAIL_WIDTH)
-        self.config = config
-        self.folder = folder
+        """Makes an observer that names the run folder at the start and at the end."""
+        super().__init__(console, clock=clock, detail_width=_DETAIL_WIDTH)
+        self.config, self.folder = config, folder
         self.generation_bar = self.bars.add_task("", detail="", visible=False)
         self.network_bar = self.bars.add_task("", detail="", visible=False)
         self.training_bars: dict[int, TaskID] = {}  # of the individuals that train now, by their index
         self.search_began = self.generation_began = clock()
         self.phase: Phase | None = None
-        self.generation = 0
-        self.landmark = 0
+        self.generation = self.landmark = self.final_until = 0
         self.standings: list[Standing] = []
         self.thresholds: list[float | None] = []
         self.best_fitness: float | None = None
-        self.final_until = 0
 
     def search_started(self, *, generation: int) -> None:
         self.generation = generation
@@ -102,8 +135,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         detail = f"{step:,}/{until:,}, loss {loss:.3g}, {steps_per_second:,.{decimals}f} steps/s"
         if index not in self.training_bars:
             self.training_bars[index] = self.bars.add_task("", detail="")
-        bar = self.training_bars[index]
-        self.bars.update(bar, description=name, completed=step, total=until, detail=detail)
+        self.bars.update(self.training_bars[index], description=name, completed=step, total=until, detail=detail)
         self.bars.update(self.network_bar, visible=False)
         self.print_plain(f"{name}: {detail}; {self._show_generation()}")
 
@@ -198,7 +230,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
             self.print(f"{'':8}{standing.cause}", style)
 
     def _show_waiting(self) -> None:
-        shown: dict[str, Any] = {"description": "next network", "completed": 0, "total": None, "detail": "preparing"}
+        shown: dict[str, Any] = {"description": "next network", "completed": 0, "detail": "preparing"}
         self.bars.update(self.network_bar, visible=not self.training_bars, **shown)
 
     def _show_generation(self) -> str:
@@ -234,13 +266,9 @@ class TrainingBar(LiveBars):
 
 
 def steps_left(standings: Sequence[Standing], landmark: int, *, landmarks: Sequence[int], ranks: Sequence[int]) -> int:
-    """Training steps that a generation has before it, at most but for ties with a threshold.
+    """Training steps that a generation, on the way to a landmark, has before it; more if some tie with a threshold.
 
-    Args:
-        standings: of all individuals.
-        landmark: the one on the way to which individuals are, 0, 1 or 2.
-        landmarks: steps from the start of training to each.
-        ranks: p and q, how many of the fittest go on after the first landmark and after the second.
+    `landmarks` are steps from the start of training; `ranks` are p and q, how many go on after the first two.
     """
     living = [standing for standing in standings if standing.alive]
     to_train = [each for each in living if len(each.cells) <= landmark and each.same_as is None]
@@ -252,31 +280,21 @@ def steps_left(standings: Sequence[Standing], landmark: int, *, landmarks: Seque
     return steps
 
 
-def describe(architecture: Architecture, *, num_classes: int) -> list[str]:
-    """A network for people, a line a layer: its number, what it is, what it reads, what it puts out."""
-    lines = [_layer_line("", "image", "", _shape(architecture.input_shape))]
-    for number, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
-        sources = ", ".join("image" if source == IMAGE else str(source) for source in layer.inputs)
-        lines.append(_layer_line(str(number), _layer_name(layer), sources, _shape(shape)))
-    return [*lines, _layer_line("", "global average pooling, classifier", "", f"{num_classes} classes")]
-
-
-def _layer_name(layer: Layer) -> str:
-    if layer.op == "conv":
-        stride = f", stride {layer.stride}" if layer.stride > 1 else ""
-        return f"convolution {layer.kernel} x {layer.kernel}{stride}"
-    return {"pool": "max pooling 2 x 2", "concat": "concatenation"}[layer.op]
-
-
-def _layer_line(number: str, name: str, sources: str, output: str) -> str:
-    reads = f"of {sources}" if sources else ""
-    return f"{number:>3}  {name:<34}  {reads:<12}  {output}"
-
-
-def _shape(shape: tuple[int, int, int]) -> str:
-    return " x ".join(map(str, shape))
-
-
 def _row(name: str, layers: str, parameters: str, accuracies: Sequence[str], fate: str) -> str:
     t1, t2, t3, *_ = accuracies
     return f"{name:>6}  {layers:>6}  {parameters:>10}  {t1:>11}  {t2:>11}  {t3:>5}  {fate}".rstrip()
+
+
+def duration(seconds: float) -> str:
+    """A time span for people, in its two largest units."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3_600} h {whole % 3_600 // 60} min"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in %, with one decimal; a dash where there is none."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"

@@ -14,13 +14,11 @@ import functools
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import jax
 
 from eigen_jax.architecture import Architecture, fingerprint
-from eigen_jax.data import Dataset, load_dataset
+from eigen_jax.data import load_dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.resumable import Care
 from eigen_jax.search import (
@@ -35,52 +33,49 @@ from eigen_jax.search import (
 from eigen_jax.store.run_files import write_result
 from eigen_jax.training import DivergedError
 from experiments.command_line import parse, read_path
-from experiments.interruption import held_off
-from experiments.mimicry import prepare_teacher
+from experiments.commands import command, held_off, make_console
 from experiments.networks import check_takes
 from experiments.presets import PRESETS
+from experiments.process import configure
 from experiments.progress import TrainingBar, percent
-from experiments.runner import configure, run_command
-from experiments.screen import make_console
 from experiments.settings import Settings, SettingsError
+from experiments.teacher import prepare_teacher
 
 _ABOUT = (__doc__ or "").partition("\n")[0]
 _PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Trains the network that the command line names; returns the exit code, see `run_command`."""
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains the network that the command line names."""
     argv = sys.argv[1:] if argv is None else argv
-
-    def command() -> None:
-        # First, because argparse would take the value of an option that it does not know for it.
-        named = [] if not argv or argv[0].startswith("-") else [read_path("GENOME", argv[0])]
-        settings = parse(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
-        if not named:
-            raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
-        settings = configure(settings)
-        architecture = read_genome(named[0])
-        if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[settings.data.name].values()]:
-            # The preset's folder is that of the search, which often is where the network comes from.
-            folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
-            settings = dataclasses.replace(settings, run_dir=folder)
-        if cause := retrain(settings, architecture):
-            raise EigenError(cause)
-
-    return run_command(command)
+    # First, because argparse would take the value of an option that it does not know for it.
+    named = [] if not argv or argv[0].startswith("-") else [read_path("GENOME", argv[0])]
+    settings = parse(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
+    if not named:
+        raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
+    settings = configure(settings)
+    architecture = read_genome(named[0])
+    if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[settings.data.name].values()]:
+        # The preset's folder is that of the search, which often is where the network comes from.
+        folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
+        settings = dataclasses.replace(settings, run_dir=folder)
+    if cause := retrain(settings, architecture):
+        raise EigenError(cause)
 
 
 def retrain(settings: Settings, architecture: Architecture) -> str | None:
-    """Trains a network from scratch for `settings.final_steps`, or goes on with a training that was interrupted.
+    """Trains a network from scratch for `final_steps`, or goes on with a training; raises EigenError, Interrupted.
 
-    Returns:
-        Why the training diverged, which result.json then says as well; None if it did not.
-
-    Raises:
-        EigenError, Interrupted.
+    Gives why the training diverged, which result.json then says as well; None if it did not.
     """
     dataset, config = load_dataset(settings.data), settings.search_config()
-    described = _described(settings, architecture, dataset)
+    described = {
+        **settings.outcome(),
+        "dataset": dataset.name,
+        "data_fingerprint": dataset.fingerprint,
+        "retrained": fingerprint(architecture),
+    }
     # Before the teacher, which may take days.
     check_takes(architecture, dataset)
     check_data(config, dataset)
@@ -113,25 +108,11 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
                 return str(error)
             run.save_network(architecture, trained.variables)
             write_result(run.path, describe(trained, seconds=trained.seconds))
-    _tell(settings.run_dir, trained.test.accuracy, trained.validation_accuracy)
+    if trained.validation_accuracy is not None:
+        print(f"validation accuracy  {percent(trained.validation_accuracy)} %")
+    print(f"test accuracy        {percent(trained.test.accuracy)} %")
+    print(f"run folder           {settings.run_dir}")
     return None
-
-
-def _described(settings: Settings, architecture: Architecture, dataset: Dataset) -> dict[str, Any]:
-    """What settings.json says, up to the teacher."""
-    return {
-        **settings.outcome(),
-        "dataset": dataset.name,
-        "data_fingerprint": dataset.fingerprint,
-        "retrained": fingerprint(architecture),
-    }
-
-
-def _tell(folder: Path, test: float, validation: float | None) -> None:
-    if validation is not None:
-        print(f"validation accuracy  {percent(validation)} %")
-    print(f"test accuracy        {percent(test)} %")
-    print(f"run folder           {folder}")
 
 
 if __name__ == "__main__":

@@ -2,20 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from eigen_jax.config import Config, is_config, part, setting, settings_of, without_none
-from eigen_jax.data import DataConfig, default_cache_dir
+from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.search import SearchConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
-
-ExecutorKind = Literal["inline", "processes", "ray"]
-TeacherKind = Literal["cache", "live", "none"]
-TeacherViews = Literal["all", "center"]
 
 
 class SettingsError(EigenError):
@@ -26,7 +21,7 @@ class SettingsError(EigenError):
 class Machine(Config):
     """How the machine is used. The outcome of a run does not depend on it, but for rounding and time limits."""
 
-    executor: ExecutorKind = setting(
+    executor: Literal["inline", "processes", "ray"] = setting(
         "processes",
         "where individuals are trained; processes: in worker processes of this machine, so that one that crashes"
         " takes nothing along; inline: in this process; ray: on a Ray cluster (an extra), which must see the run"
@@ -68,13 +63,13 @@ class Settings(Config):
     run_dir: Path = setting(
         Path("runs/search"), "run folder: record, checkpoints, the network found; continued if it exists"
     )
-    teacher: TeacherKind = setting(
+    teacher: Literal["cache", "live", "none"] = setting(
         "cache",
         "cache: mimic logits computed once for every view of every image; live: ask the teacher at every step; none:"
         " no mimicry",
         paper="mimicry",
     )
-    teacher_views: TeacherViews = setting(
+    teacher_views: Literal["all", "center"] = setting(
         "all",
         "views of an image that the cache holds; all: the very crop that the student sees; center: the centre crop"
         " stands for all, flipped like the student's",
@@ -89,11 +84,7 @@ class Settings(Config):
     machine: Machine = part(Machine, "How the machine is used.")
 
     def check(self) -> None:
-        """Checks all that configs have to do with one another, and can be checked before the data are loaded.
-
-        Raises:
-            ConfigError: a value that cannot be.
-        """
+        """Raises ConfigError for what can be wrong between configs, and can be told before the data are loaded."""
         train = self.search_config().train
         if self.teacher != "none" and train.mimicry_weight == 0:
             raise ConfigError(TrainConfig, "{mimicry_weight} is 0, so nobody would be mimicked; use --teacher none")
@@ -102,11 +93,7 @@ class Settings(Config):
             raise ConfigError(Settings, rule, self.teacher)
 
     def search_config(self) -> SearchConfig:
-        """What `run_search` takes: with the images and classes of the data, and the devices of the machine.
-
-        Raises:
-            ConfigError: values that cannot be together.
-        """
+        """What `run_search` takes, of these data and devices; raises ConfigError for what cannot be together."""
         shape, classes = self.data.image_shape, self.data.num_classes
         genome = dataclasses.replace(self.search.genome, input_shape=shape, num_classes=classes)
         train = dataclasses.replace(self.search.train, devices=self.machine.devices)
@@ -123,21 +110,10 @@ class Settings(Config):
 
     def notes(self) -> dict[str, dict[str, Any]]:
         """The settings that it does not depend on: where things lie, and how the machine is used."""
-        places = {each.name: each.of(self) for each in FLAGS.values() if each.is_place} | {
-            "cache_dir": self.cache_folder()
-        }
-        return {
-            "folders": {name: None if place is None else str(place) for name, place in places.items()},
-            "machine": dataclasses.asdict(self.machine),
-        }
-
-    def cache_folder(self) -> Path:
-        """The folder of what is kept between runs.
-
-        Raises:
-            ConfigError: none is given, and there is no default one.
-        """
-        return self.data.cache_dir or default_cache_dir()
+        places = {each.name: each.of(self) for each in FLAGS.values() if each.is_place}
+        places["cache_dir"] = self.data.cache_folder()
+        folders = {name: None if place is None else str(place) for name, place in places.items()}
+        return {"folders": folders, "machine": dataclasses.asdict(self.machine)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,22 +130,20 @@ class Flag:
         return functools.reduce(getattr, self.path, settings)
 
 
-def _flags(
-    config: type[Config], path: tuple[str, ...] = (), prefix: str = ""
-) -> Iterator[tuple[tuple[type[Config], str], Flag]]:
+def _flags(config: type[Config], path: tuple[str, ...] = (), prefix: str = "") -> dict[tuple[type[Config], str], Flag]:
+    flags: dict[tuple[type[Config], str], Flag] = {}
     for field, kind, known in settings_of(config):
+        place = (*path, field)
         if is_config(kind):
-            yield from _flags(kind, (*path, field), known.flag if isinstance(known.flag, str) else "")
+            flags |= _flags(kind, place, known.flag if isinstance(known.flag, str) else "")
         elif known.flag:
-            name = field if known.flag is True else known.flag
+            name = prefix + (field if known.flag is True else known.flag)
             is_place = without_none(kind) is Path
-            yield (
-                (config, field),
-                Flag(f"{prefix}{name}", (*path, field), is_place, not is_place and config is not Machine),
-            )
+            flags[config, field] = Flag(name, place, is_place, not is_place and config is not Machine)
+    return flags
 
 
-FLAGS = dict(_flags(Settings))  # by config and field
+FLAGS = _flags(Settings)  # by config and field
 _BY_NAME = {each.name: each for each in FLAGS.values()}
 
 

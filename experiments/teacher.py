@@ -8,33 +8,173 @@ A search trains the teacher of its settings in the same way where it is not ther
 are those of a search; --teacher-dir says where the teacher lies.
 """
 
+import dataclasses
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
-from eigen_jax.data import load_dataset
+from rich.console import Console
+from rich.filesize import decimal
+
+from eigen_jax.data import Dataset, join_validation, load_dataset
+from eigen_jax.resumable import Care
+from eigen_jax.store.locks import ShouldStop, never
+from eigen_jax.teacher import (
+    Ensemble,
+    EnsembleRecord,
+    LogitsLayout,
+    MemberRecord,
+    Questions,
+    TeacherConfig,
+    TeacherObserver,
+    cache_logits,
+    read_logits,
+    train_ensemble,
+)
+from eigen_jax.training import Teacher
 from experiments.command_line import parse
-from experiments.interruption import held_off
-from experiments.mimicry import train_teacher
-from experiments.runner import configure, run_command
-from experiments.screen import make_console
-
-_PROGRAM = "python -m experiments.teacher --dataset NAME"
-_ABOUT = (__doc__ or "").partition("\n")[0]
+from experiments.commands import command, held_off, make_console
+from experiments.process import configure
+from experiments.progress import LiveBars, duration
+from experiments.settings import Settings
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Trains the teacher of a data set; returns the exit code, see `run_command`."""
-    argv = sys.argv[1:] if argv is None else argv
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains the teacher of a data set."""
+    about = (__doc__ or "").partition("\n")[0]
+    settings = configure(parse(argv, program="python -m experiments.teacher --dataset NAME", about=about))
+    dataset = load_dataset(settings.data)
+    with held_off() as should_stop:
+        train_teacher(settings, dataset, make_console(), should_stop)
+    print(f"teacher's folder     {settings.teacher_dir}")
 
-    def command() -> None:
-        settings = configure(parse(argv, program=_PROGRAM, about=_ABOUT))
-        console = make_console()
-        dataset = load_dataset(settings.data)
-        with held_off() as should_stop:
-            train_teacher(settings, dataset, console, should_stop)
-        print(f"teacher's folder     {settings.teacher_dir}")
 
-    return run_command(command)
+def prepare_teacher(
+    settings: Settings, dataset: Dataset, console: Console, should_stop: ShouldStop = never
+) -> Teacher | None:
+    """Whom networks mimic, ready to be asked, trained where it is not there yet; None where nobody is mimicked.
+
+    Where the final training is on validation images too, the teacher knows them, as examples that
+    follow the training images. Raises as `train_teacher`.
+    """
+    if settings.teacher == "none":
+        return None
+    joined = settings.search.final_on == "train+validation"
+    images = join_validation(dataset).train_images if joined else dataset.train_images
+    train = settings.search.train
+    layout = LogitsLayout(pad=train.pad, flip=train.flip, views=settings.teacher_views, num_classes=dataset.num_classes)
+    if (path := settings.teacher_logits) is not None:
+        logits = read_logits(path, layout, num_examples=images.shape[0])
+        console.print(f"Teacher for {dataset.name}: the logits in {path}", style="bold", soft_wrap=True)
+        return logits
+    ensemble = train_teacher(settings, dataset, console, should_stop)
+    questions = Questions(teacher=ensemble, images=images, layout=layout, batch_size=train.eval_batch_size)
+    if settings.teacher == "live":
+        rate = dataclasses.replace(questions, batch_size=train.batch_size).measure_rate()
+        console.print(f"Live teacher: about {_step_cost(train.batch_size, rate)}", style="bold", soft_wrap=True)
+        return ensemble
+    with TeacherConsole(console) as observer:
+
+        def on_start(rate: float) -> None:
+            observer.caching_started(questions, rate)
+            live = f"--teacher live: about {_step_cost(train.batch_size, rate)}"
+            if layout.views == "all":
+                center = dataclasses.replace(questions, layout=dataclasses.replace(layout, views="center"))
+                live = f"--teacher-views center: {describe_cost(center, rate)}; {live}"
+            observer.print(f"  instead of it, {live}", "dim")
+
+        return cache_logits(
+            questions,
+            data_fingerprint=dataset.fingerprint,
+            cache_dir=settings.data.cache_folder(),
+            on_start=on_start,
+            on_progress=observer.caching_progress,
+            should_stop=should_stop,
+        )
+
+
+def train_teacher(settings: Settings, dataset: Dataset, console: Console, should_stop: ShouldStop = never) -> Ensemble:
+    """Trains the teacher, or finds it, with progress on the screen.
+
+    Raises StoppedError where it was asked to stop, and is saved; ConfigError or TeacherError where it cannot be made.
+    """
+    with TeacherConsole(console) as observer:
+        return train_ensemble(
+            settings.teacher_config(),
+            dataset,
+            settings.teacher_dir,
+            observer=observer,
+            devices=settings.machine.devices,
+            care=Care(save_every=settings.machine.save_every, should_stop=should_stop),
+        )
+
+
+def _step_cost(batch_size: int, rate: float) -> str:
+    return f"{1_000 * batch_size / rate:,.3g} ms more for each training step of {batch_size} images"
+
+
+def describe_cost(questions: Questions, rate: float) -> str:
+    """What a cache of logits takes, for people; `rate` is in images a second."""
+    took = duration(max(1.0, questions.forward_passes / rate))
+    count, views, _ = questions.shape
+    return (
+        f"{views} {'views' if views > 1 else 'view'} of {count:,} images, {questions.forward_passes:,} forward passes,"
+        f" about {took}, {decimal(questions.bytes)}"
+    )
+
+
+class TeacherConsole(LiveBars, TeacherObserver):
+    """Prints the training of a teacher and the caching of its logits."""
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(console, clock=clock)
+        self.bar = self.bars.add_task("", detail="", visible=False)
+        self.caching_began = clock()
+        self.members = self.steps = 0
+
+    def teacher_started(self, *, config: TeacherConfig, steps: int) -> None:
+        self.members, self.steps = config.members, steps
+        self.print(f"Teacher: {config.members} Wide-DenseNet-BC, {steps:,} training steps each", "bold")
+
+    def member_started(self, *, member: int, step: int) -> None:
+        if step:
+            self.print(f"  member {member} goes on from step {step:,}")
+        self._show(f"member {member}", step, self.steps, "preparing")
+
+    def training_progress(self, *, member: int, step: int, until: int, loss: float, steps_per_second: float) -> None:
+        left = until - step + (self.members - 1 - member) * until
+        detail = f"{step:,}/{until:,}, loss {loss:.3g}, {steps_per_second:,.3g} steps/s"
+        detail += f"; about {duration(left / steps_per_second)} left for all members"
+        self._show(f"member {member}", step, until, detail)
+
+    def member_finished(self, *, member: int, record: MemberRecord) -> None:
+        took = duration(record.train_seconds + record.compile_seconds)
+        self._print_accuracy(f"teacher's member {member}", record, f"{record.parameters:,} parameters, {took}")
+
+    def teacher_finished(self, *, record: EnsembleRecord) -> None:
+        self.bars.update(self.bar, visible=False)
+        self._print_accuracy("teacher", record, f"{record.parameters:,} parameters")
+
+    def caching_started(self, questions: Questions, rate: float) -> None:
+        """The logits of a teacher that answers for `rate` images a second are to be computed."""
+        self.caching_began = self.clock()
+        self.print(f"Teacher's logits, once for all networks: {describe_cost(questions, rate)}", "bold")
+
+    def caching_progress(self, done: int, total: int) -> None:
+        """So many of all forward passes are done."""
+        left = (self.clock() - self.caching_began) / done * (total - done)
+        self._show("logits", done, total, f"{done:,}/{total:,}; about {duration(left)} left")
+        if done == total:
+            self.bars.update(self.bar, visible=False)
+
+    def _print_accuracy(self, name: str, record: MemberRecord | EnsembleRecord, more: str) -> None:
+        validation, test = 100 * record.validation_accuracy, 100 * record.test_accuracy
+        self.print(f"{name:<20} {validation:5.1f} % of validation, {test:5.1f} % of test images; {more}")
+
+    def _show(self, name: str, done: int, total: int, detail: str) -> None:
+        self.bars.update(self.bar, description=name, completed=done, total=total, detail=detail, visible=True)
+        self.print_plain(f"{name}: {detail}")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ import pytest
 from eigen_jax.architecture import Architecture, Layer, to_json
 from eigen_jax.builder import Network
 from eigen_jax.lineage import Individual
-from experiments import evaluate, retrain, runner, teacher
-from experiments.reproduce import command as reproduce_command
-from experiments.runner import BAD_INPUT
+from experiments import evaluate, process, retrain, runner, teacher
+from experiments.commands import BAD_INPUT
+from experiments.reproduce import __main__ as reproduce_command
 from experiments.settings import FLAGS, Settings
 
 NETWORK = Architecture(input_shape=(8, 8, 1), layers=(Layer(op="conv", inputs=(-1,), channels=4, kernel=3, stride=1),))
@@ -59,8 +59,8 @@ def leave_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands set up neither logging nor JAX: the process is that of the tests. To be a module's fixture."""
     for module in (evaluate, retrain, teacher, reproduce_command):
         monkeypatch.setattr(module, "configure", lambda settings: settings)
-    monkeypatch.setattr(runner, "configure_logging", lambda: None)
-    monkeypatch.setattr(runner, "keep_compiled", lambda cache_dir: None)
+    monkeypatch.setattr(process, "configure_logging", lambda: None)
+    monkeypatch.setattr(process, "keep_compiled", lambda cache_dir: None)
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], int]) -> Path:
@@ -115,6 +115,7 @@ def train(folder: Path, *argv: str, architecture: Architecture = NETWORK) -> int
 def ran(monkeypatch, module: str, *argv: str) -> object:
     """The exit code of `python -m experiments.<module>`, in this process."""
     monkeypatch.setattr(sys, "argv", [module, *argv])
+    monkeypatch.delitem(sys.modules, f"experiments.{module}.__main__", raising=False)  # which a test may have imported
     with pytest.raises(SystemExit) as ended:
         runpy.run_module(f"experiments.{module}", run_name="__main__")
     return ended.value.code

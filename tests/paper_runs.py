@@ -22,10 +22,10 @@ from eigen_jax.report import NOT_MEASURED
 from eigen_jax.store.records import write_json
 from eigen_jax.teacher import DataRecord, EnsembleRecord, MemberRecord, TeacherConfig, TeacherRecord
 from eigen_jax.teacher.record import TEACHER
-from experiments.reproduce import command
-from experiments.reproduce.command import EXPERIMENTS, main
+from experiments.reproduce import __main__ as command
+from experiments.reproduce.__main__ import EXPERIMENTS, main
 from experiments.reproduce.request import Request, read_request
-from experiments.reproduce.study import Study
+from experiments.reproduce.runs import Study
 from experiments.settings import Settings
 
 
@@ -100,7 +100,7 @@ class FakeMakers:
         )
         if not plain:
             save_teacher(settings.teacher_dir)
-            logits = settings.cache_folder() / "teacher-logits"
+            logits = settings.data.cache_folder() / "teacher-logits"
             logits.mkdir(parents=True, exist_ok=True)
             write_json(logits / f"{self._teacher}.json", {"sha256": "", "seconds": LOGITS_SECONDS})
 

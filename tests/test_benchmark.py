@@ -10,8 +10,7 @@ import pytest
 
 from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import measuring
-from experiments.benchmark.measuring import NotMeasured, Plan, Row, compare, interleave, not_measured
-from experiments.benchmark.table import COLUMNS, table
+from experiments.benchmark.measuring import COLUMNS, NotMeasured, Plan, Row, compare, interleave, not_measured, table
 
 GROUPS = ["steps", "parts", "mimicry", "evolution", "compile", "search", "workers", "memory"]
 
@@ -151,7 +150,7 @@ def test_what_cannot_be_measured_says_why_and_the_others_go_on(clock):
     assert results["absent"] == results["failing"] == "there is none"
     assert results["large"] == "RESOURCE_EXHAUSTED: out of memory"
     assert len(results["fine"].seconds) == 2
-    assert measuring.one_line(ValueError()) == "ValueError"
+    assert measuring.first_line(ValueError()) == "ValueError"
 
 
 def test_a_rate_is_the_median_of_runs_without_the_first(clock):

@@ -22,7 +22,7 @@ from eigen_jax.architecture import IMAGE, count_parameters
 from eigen_jax.data import load_dataset, num_views
 from eigen_jax.training import TrainConfig
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import evolution, measuring, memory, networks, ours, searches, steps
+from experiments.benchmark import evolution, measuring, networks, ours, searches, steps
 from experiments.benchmark.measuring import NotMeasured, Plan, Timing
 from experiments.benchmark.networks import benchmark_architectures, convolution, eight_layers, training_flops
 from experiments.settings import Machine
@@ -282,10 +282,10 @@ def test_searches_evolution_mutation_and_memory_run(monkeypatch, tmp_path):
     monkeypatch.setattr(evolution, "SPEC", spec)
     for row in evolution.measure_evolution(dataclasses.replace(QUICK, mutation_batches=(2,)), print):
         assert row.values["per_second"] > 0
-    monkeypatch.setattr(memory, "_SPEC", spec)
-    monkeypatch.setattr(memory, "_BRED", 2)
-    if memory._STATM.exists():  # not on every system
-        assert 10 < memory.train_networks(1)[1] < 1 << 20
+    monkeypatch.setattr(searches, "_SPEC", spec)
+    monkeypatch.setattr(searches, "_BRED", 2)
+    if searches._STATM.exists():  # not on every system
+        assert 10 < searches.train_networks(1)[1] < 1 << 20
 
 
 def test_memory_is_read_early_and_at_the_end_of_training(monkeypatch):
@@ -297,20 +297,20 @@ def test_memory_is_read_early_and_at_the_end_of_training(monkeypatch):
         yield 0, SimpleNamespace(cause=None)
 
     architectures = list(benchmark_architectures().values())
-    monkeypatch.setattr(memory.InlineExecutor, "run", run)
-    monkeypatch.setattr(memory, "_resident_mib", lambda: next(read))
-    monkeypatch.setattr(memory, "EARLY", 1)
-    monkeypatch.setattr(memory, "different_architectures", lambda: iter(architectures))
-    assert memory.train_networks(2) == (100, 110)
+    monkeypatch.setattr(searches.InlineExecutor, "run", run)
+    monkeypatch.setattr(searches, "_resident_mib", lambda: next(read))
+    monkeypatch.setattr(searches, "EARLY", 1)
+    monkeypatch.setattr(searches, "different_architectures", lambda: iter(architectures))
+    assert searches.train_networks(2) == (100, 110)
     assert trained == [(3, architecture) for architecture in architectures[:2]]
 
 
 def test_architectures_for_the_memory_are_different(monkeypatch):
     decoded = iter("abac" + "cdbe" + "efef")
-    monkeypatch.setattr(memory, "_BRED", 4)
-    monkeypatch.setattr(memory, "breeder", lambda spec, *, steps: lambda keys: keys)
-    monkeypatch.setattr(memory, "decode", lambda genome, *, spec: next(decoded))
-    found: Any = memory.different_architectures()
+    monkeypatch.setattr(searches, "_BRED", 4)
+    monkeypatch.setattr(searches, "breeder", lambda spec, *, steps: lambda keys: keys)
+    monkeypatch.setattr(searches, "decode", lambda genome, *, spec: next(decoded))
+    found: Any = searches.different_architectures()
     assert [next(found) for _ in range(6)] == list("abcdef")
 
 
@@ -327,6 +327,6 @@ def memory_by_process(count: int) -> tuple[float, float]:
     ],
 )
 def test_memory_is_measured_in_a_process_of_its_own(monkeypatch, trained, values, note):
-    monkeypatch.setattr(memory, "train_networks", trained)
-    (row,) = memory.measure_memory(dataclasses.replace(ONCE, memory=300), print)
+    monkeypatch.setattr(searches, "train_networks", trained)
+    (row,) = searches.measure_memory(dataclasses.replace(ONCE, memory=300), print)
     assert (row.values, row.note.partition(" while")[0]) == (values, note)

@@ -26,7 +26,7 @@ from experiments.chaos.__main__ import DIFFERENT, digits_command, table
 from experiments.chaos.campaign import Disturbance
 from experiments.chaos.folders import Phase, compare_individuals, first_difference, phase_of, temporary_files
 from experiments.chaos.processes import Child, Process, has_proc
-from experiments.runner import BAD_INPUT, INTERRUPTED
+from experiments.commands import BAD_INPUT, INTERRUPTED
 
 needs_proc = pytest.mark.skipif(not has_proc(), reason="this system has no /proc/<pid>/task/*/children")
 
@@ -100,7 +100,7 @@ def test_a_difference_in_any_field_but_times_is_named(field, monkeypatch):
     changed = dataclasses.replace(INDIVIDUALS[5], **change)
     lines = list(compare_individuals(INDIVIDUALS, (*INDIVIDUALS[:5], changed, *INDIVIDUALS[6:])))
     named = [] if field in ("seconds_compiling", "seconds_training") else [f"individual 2.1: {field}"]
-    assert [line.partition(" is another, and ")[0] for line in lines] == named
+    assert [line.partition(" is 'another', and ")[0] for line in lines] == named
 
 
 def test_an_individual_too_few_or_too_many_is_a_difference():
@@ -113,8 +113,12 @@ def test_an_individual_too_few_or_too_many_is_a_difference():
     ("name", "text", "said"),
     [
         ("run/result.json", result(seconds={"search": 99.0}), None),
-        ("run/result.json", result(network={"layers": 2}), "result.json: network.layers is 2, and 1 in the uninterru"),
-        ("run/result.json", result(more="x" * 100), f"result.json: more is {'x' * 57}..., and None in the uninterru"),
+        (
+            "run/result.json",
+            result(network={"layers": 2}),
+            "result.json: network is {'layers': 2}, and {'layers': 1}",
+        ),
+        ("run/result.json", result(more="x" * 100), f"result.json: more is '{'x' * 24}...', and None in the uninterru"),
         ("run/network/genome.json", to_json(EMPTY), "the network found has another architecture than that of"),
         ("run/lineage.jsonl", "nothing\n", "line 1: the line is damaged"),
         ("run/individuals", "", "run/individuals was left behind"),

@@ -15,7 +15,6 @@ from eigen_jax.data import (
     DataConfig,
     DataError,
     Dataset,
-    default_cache_dir,
     fit_zca,
     gcn_zca,
     global_contrast_normalize,
@@ -285,12 +284,12 @@ def test_a_cache_that_cannot_be_written_is_a_warning_and_leaves_nothing_behind(d
 
 def test_the_cache_is_where_xdg_says(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache_dir() == tmp_path / "eigen_jax"
+    assert DataConfig().cache_folder() == tmp_path / "eigen_jax"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache_dir() == tmp_path / ".cache" / "eigen_jax"
+    assert DataConfig().cache_folder() == tmp_path / ".cache" / "eigen_jax"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert default_cache_dir() == tmp_path / ".cache" / "eigen_jax"
+    assert DataConfig().cache_folder() == tmp_path / ".cache" / "eigen_jax"
 
 
 def test_without_a_home_folder_only_what_is_to_be_kept_needs_a_place(tmp_path, monkeypatch, nobody):
@@ -302,7 +301,7 @@ def test_without_a_home_folder_only_what_is_to_be_kept_needs_a_place(tmp_path, m
     ):
         load_dataset(digits_config(None))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache_dir() == tmp_path / "eigen_jax"
+    assert DataConfig().cache_folder() == tmp_path / "eigen_jax"
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_the_real_sample_has_the_known_statistics(cifar_sample, name, mean, firs
     assert len(raw.train_images) == 5000
     assert len(raw.test_images) == 1000
     np.testing.assert_allclose(raw.train_images.mean(axis=(0, 1, 2)) / 255, mean, atol=0.01)
-    assert (np.bincount(raw.train_labels) == 5000 // raw.num_classes).all()
+    assert (np.bincount(raw.train_labels) == 5000 // len(raw.class_names)).all()
     assert raw.class_names[0] == first
 
 

@@ -39,12 +39,13 @@ from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import StoppedError
 from eigen_jax.teacher import read_teacher
 from eigen_jax.training import DivergedError
-from experiments import describe, evaluate, retrain, runner, teacher
+from experiments import describe, evaluate, process, retrain, runner, teacher
 from experiments.benchmark import __main__ as benchmark
-from experiments.compilation_cache import environment, keep_compiled
+from experiments.commands import BAD_INPUT, INTERRUPTED, run_command
 from experiments.executors import worker_environments
-from experiments.reproduce import command as reproduce_command
-from experiments.runner import BAD_INPUT, INTERRUPTED, configure, main, run_command
+from experiments.process import configure, environment, keep_compiled
+from experiments.reproduce import __main__ as reproduce_command
+from experiments.runner import main
 from experiments.settings import Machine, Settings, flag_of
 
 CACHE_SETTINGS = (
@@ -136,7 +137,8 @@ def test_no_compiled_programs_are_kept_beside_files_of_a_user_without_a_name(cap
     keep_compiled(tmp_path)
     assert cache_settings() == before
     assert f"cache folder {tmp_path} has files of a user or a group without a name" in caplog.text
-    assert environment(tmp_path) == {}
+    kept = {name.upper() for name in CACHE_SETTINGS}
+    assert kept.isdisjoint(environment(Settings(data=DataConfig(cache_dir=tmp_path))))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +241,7 @@ def test_a_worker_is_started_on_each_gpu_that_is_there(monkeypatch, named, place
 def test_an_interrupted_search_says_how_to_go_on(capsys, monkeypatch, tmp_path):
     kept: list[Path] = []
     monkeypatch.setattr(runner, "run_search", Mock(side_effect=KeyboardInterrupt))
-    monkeypatch.setattr(runner, "keep_compiled", kept.append)
+    monkeypatch.setattr(process, "keep_compiled", kept.append)
     assert digits([*SEARCH, "--teacher", "none", *places(tmp_path)]) == INTERRUPTED
     assert capsys.readouterr().err == "interrupted; the same command goes on from what was saved last\n"
     assert kept == [tmp_path / "cache-dir"]

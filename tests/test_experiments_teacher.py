@@ -28,9 +28,9 @@ from eigen_jax.teacher import (
 )
 from experiments import teacher
 from experiments.command_line import parse
-from experiments.mimicry import TeacherConsole, prepare_teacher, train_teacher
 from experiments.presets import PRESETS
 from experiments.settings import Settings
+from experiments.teacher import TeacherConsole, prepare_teacher, train_teacher
 
 TINY = (
     *("--dataset", "digits", "--preset", "smoke", "--teacher-members", "2", "--teacher-depth", "10"),

@@ -24,12 +24,12 @@ from refusals import refuses
 
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture
-from eigen_jax.data.cache import read_arrays, write_arrays
+from eigen_jax.data.loading import kept_arrays
 from eigen_jax.evolution import Phase
 from eigen_jax.executor import Outcome
 from eigen_jax.lineage import Fate, Individual, LineageError
 from eigen_jax.report import ReportError
-from eigen_jax.report.files import write_bytes as write_report
+from eigen_jax.report.files import write_files as write_report
 from eigen_jax.search import RunFolder, RunFolderError
 from eigen_jax.search.journal import Journal
 from eigen_jax.store import checkpoint, files
@@ -263,8 +263,8 @@ def test_files_on_a_full_disk_are_as_they_were_and_none_is_partial(
 ) -> None:
     folder, filling, reason = full
     files.write(folder / "file", b"old")
-    write_report(folder / "page.md", b"old")
-    write_arrays(folder / "arrays.npz", {"a": np.zeros(3)})
+    write_report(folder / "page", {".md": b"old"})
+    kept_arrays(folder / "arrays.npz", ["a"], lambda: [np.zeros(3)])
     before = contents(folder)
     with filling():
         for path in (folder / "file", folder / "new"):
@@ -274,15 +274,13 @@ def test_files_on_a_full_disk_are_as_they_were_and_none_is_partial(
                 assert files.explain(caught.value, "choose another") == reason + FULL
                 assert contents(folder) == before
         with refuses(ReportError, f"cannot write {folder / 'page.md'}: {reason}{FULL}"):
-            write_report(folder / "page.md", bytes(5_000))
+            write_report(folder / "page", {".md": bytes(5_000)})
         with refuses(SettingsError, f"cannot write {folder / 'logits.npy'}: {reason}{FULL}"):
             _write_logits(folder / "logits.npy", np.zeros((100, 10)))
-        write_arrays(folder / "arrays.npz", {"a": np.ones(9_000)})
+        kept_arrays(folder / "arrays.npz", ["a", "one that it lacks"], lambda: [np.ones(9_000)] * 2)
     assert f"cache file {folder / 'arrays.npz'} cannot be written ({reason}); going on without it" in caplog.text
     assert contents(folder) == before
-    cached = read_arrays(folder / "arrays.npz", ["a"])
-    assert cached is not None
-    assert cached["a"].size == 3
+    assert kept_arrays(folder / "arrays.npz", ["a"], lambda: [np.ones(9_000)])[0].size == 3
 
 
 def test_a_read_only_folder_is_told_of_and_is_as_it_was(
@@ -307,7 +305,7 @@ def test_a_read_only_folder_is_told_of_and_is_as_it_was(
         pass
     with pytest.raises(CheckpointError, match=f"^step 2 cannot be saved in .*: {reason}; choose a folder that can"):
         checkpoint.save(folder / "checkpoints", 2, {"state": {"value": np.ones(3)}})
-    write_arrays(folder / "arrays.npz", {"a": np.ones(3)})
+    kept_arrays(folder / "arrays.npz", ["a"], lambda: [np.ones(3)])
     assert f"cannot be written ({reason})" in caplog.text
     assert contents(folder) == before
     assert len(lineage.read(folder / "lineage.jsonl")) == 2

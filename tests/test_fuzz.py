@@ -29,7 +29,7 @@ from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.teacher import TeacherError, read_teacher
 from eigen_jax.teacher.record import TEACHER
 from experiments import evaluate
-from experiments.reproduce import folders
+from experiments.reproduce.runs import read_origin
 from experiments.settings import Settings
 
 EXAMPLES = 7 * settings().max_examples  # of each of settings, genome and lineage: 2,100 in all, fewer in haste
@@ -232,7 +232,7 @@ def test_settings(tmp_path: Path) -> None:
         lambda: check_run_folder(run.path, short),
         lambda: open_run(chosen),
         lambda: evaluate._read_settings(run.path, arguments),
-        lambda: folders.read_origin(dataclasses.replace(Settings(), run_dir=run.path)),
+        lambda: read_origin(dataclasses.replace(Settings(), run_dir=run.path)),
     ]
     errors = (EigenError,)
     outcomes: Counter[int] = Counter()

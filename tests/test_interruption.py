@@ -11,8 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from eigen_jax.store.locks import StoppedError
-from experiments.interruption import Interrupted, held_off
-from experiments.runner import run_command
+from experiments.commands import Interrupted, held_off, run_command
 
 HELD_OFF = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ANY = pytest.mark.parametrize("number", HELD_OFF, ids=lambda number: number.name)

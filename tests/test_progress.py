@@ -15,7 +15,8 @@ from eigen_jax.evolution import EvolutionConfig, Phase
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchResult
-from experiments.progress import ConsoleObserver, Standing, TrainingBar, describe, duration, steps_left
+from experiments.networks import describe
+from experiments.progress import ConsoleObserver, Standing, TrainingBar, duration, steps_left
 
 CONFIG = SearchConfig(
     t1=100,

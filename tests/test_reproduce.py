@@ -6,6 +6,8 @@ import shlex
 import shutil
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from commands_data import contents
@@ -25,16 +27,18 @@ from paper_runs import (
     values,
 )
 
+from eigen_jax.data import DataConfig
 from eigen_jax.data.types import DatasetName
-from eigen_jax.report import NOT_COMPARABLE, NOTHING
-from experiments import reproduce
+from eigen_jax.report import NOT_COMPARABLE, NOTHING, Quoted, Unit
+from experiments.commands import INTERRUPTED
 from experiments.presets import PRESETS
-from experiments.reproduce.command import EXPERIMENTS, read_names
+from experiments.reproduce import __main__ as command
+from experiments.reproduce import tables
+from experiments.reproduce.__main__ import EXPERIMENTS, RunMaker, read_names
 from experiments.reproduce.request import digest, read_request
-from experiments.reproduce.runs import Choice, Run
-from experiments.reproduce.study import RunMaker, Study
+from experiments.reproduce.runs import Choice, Run, Study
 from experiments.reproduce.tables import published
-from experiments.runner import INTERRUPTED
+from experiments.settings import Settings
 
 no_global_settings = pytest.fixture(leave_paper_alone, autouse=True)
 
@@ -95,8 +99,7 @@ def test_runs_differ_from_the_base_run_in_what_they_are_for_alone(tmp_path):
     none = ("max_secondary_generations", "max_duplication_generations", "saturation_gain", "final_steps")
     expected = dict.fromkeys(none, 0) | {"primary_steps": 10, "max_primary_generations": 4}
     assert changes(small.settings.outcome()) == expected
-    (with_mimicry,) = study.retrainings(Choice.FOUND, mimicry=True)
-    (without,) = study.retrainings(Choice.FOUND, mimicry=False)
+    without, with_mimicry = study.retrainings(Choice.FOUND, mimicry=(False, True))
     assert with_mimicry.settings is without.settings is None
     FakeMakers().search(base.settings)
     assert with_mimicry.network == without.network == PARENT
@@ -151,15 +154,17 @@ def test_an_interrupted_command_goes_on(tmp_path, capsys):
     assert not set(first.searched) & set(second.searched)
 
 
-def test_the_time_left_is_that_of_the_runs_before(tmp_path, capsys):
+def test_the_time_left_is_that_of_the_runs_before(tmp_path, capsys, monkeypatch):
     study = study_of("--runs-dir", str(tmp_path), *SEEDS)
-    needed: list[Run] = [*study.eigen, *study.retrainings(Choice.FOUND, mimicry=True)]
+    needed: list[Run] = [*study.eigen, *study.retrainings(Choice.FOUND)]
     fake = FakeMakers()
 
     def clock() -> float:
         return 100.0 * len(fake.searched) + 10.0 * len(fake.trained)
 
-    RunMaker(study=study, needed=needed, search=fake.search, train=fake.train, clock=clock).make(needed)
+    monkeypatch.setattr(command, "search", fake.search)
+    monkeypatch.setattr(command, "retrain", fake.train)
+    RunMaker(needed, None, clock).make(needed)
     lines = capsys.readouterr().out.split("\n\n")
     heads = [line.strip().partition(": ")[0] + " (" + line.strip().partition(" (")[2] for line in lines]
     assert heads == [
@@ -235,7 +240,7 @@ UNITS = {"test accuracy": ("(fraction)", 100), "parameters": ("", 1e-6), "comput
 def test_the_papers_figures_stand_beside_the_rows_that_are_comparable(reproduced, tmp_path, monkeypatch, column):
     dataset: DatasetName = "cifar100" if column else "cifar10"
     monkeypatch.setattr(Study, "is_papers", True)
-    monkeypatch.setattr(reproduce.tables, "published", lambda table, row, _: published(table, row, dataset))
+    monkeypatch.setattr(tables, "published", lambda table, row, _: published(table, row, dataset))
     shutil.copytree(reproduced, tmp_path, dirs_exist_ok=True)
     assert run(tmp_path, *SEEDS, "--draw-only", names=[f"table{number}" for number in range(1, 6)]) == 0
     for (table, row), figures in PAPERS.items():
@@ -244,6 +249,13 @@ def test_the_papers_figures_stand_beside_the_rows_that_are_comparable(reproduced
             heading = f"{quantity}, paper (CIFAR-10, paper's schedule) {unit}".strip()
             told = {line.get(heading, "") for line in lines} - {"", "not in the paper"}
             assert {round(float(each) * scale, 6) for each in told} == {expected} - {None}, (table, row, quantity)
+
+
+def test_a_column_of_the_papers_figures_names_the_data_set_that_they_are_for() -> None:
+    settings = Settings(data=DataConfig(name="cifar100"))
+    study: Any = SimpleNamespace(request=SimpleNamespace(settings=settings), is_papers=True)
+    (entry,) = tables._paper(study, "table1", "EIGEN")
+    assert entry == ("test accuracy, paper (CIFAR-100, paper's schedule)", Unit.ACCURACY, Quoted(value=0.781))
 
 
 def test_tables_tell_of_the_teacher_once_what_cannot_be_compared_and_how_duplication_went(reproduced, results):
@@ -329,7 +341,7 @@ def test_the_page_tells_how_to_make_it_again(reproduced, results):
 
 
 def test_drawing_alone_loads_nothing_and_makes_nothing(reproduced, results, tmp_path, monkeypatch):
-    monkeypatch.setattr(reproduce.command, "load_dataset", lambda config: pytest.fail("the data were loaded"))
+    monkeypatch.setattr(command, "load_dataset", lambda config: pytest.fail("the data were loaded"))
     makers = FakeMakers()
     assert run(reproduced, "--output", str(tmp_path), *SEEDS, *FIGURE3, "--draw-only", makers=makers) == 0
     assert not makers.searched

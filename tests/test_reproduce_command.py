@@ -31,12 +31,12 @@ from paper_runs import (
 
 from eigen_jax.report import NOT_MEASURED, NOTHING, to_csv
 from eigen_jax.report.figures import PANELS
-from experiments import reproduce
-from experiments.reproduce.command import main, read_names
-from experiments.reproduce.folders import DataFacts
-from experiments.reproduce.study import Study
-from experiments.reproduce.tables import table_of_systems
-from experiments.runner import BAD_INPUT
+from experiments.commands import BAD_INPUT
+from experiments.reproduce import __main__ as command
+from experiments.reproduce import figures
+from experiments.reproduce.__main__ import main, read_names
+from experiments.reproduce.runs import DataFacts, Study
+from experiments.reproduce.tables import table1
 
 no_global_settings = pytest.fixture(leave_paper_alone, autouse=True)
 WHOLE = DataFacts(fingerprint="f", train=45_000, validation=5_000, test=10_000)
@@ -63,7 +63,7 @@ def test_the_papers_numbers_stand_beside_the_papers_experiment_alone(dataset, ar
 def test_other_systems_are_rows_of_table_1(tmp_path):
     assert run(tmp_path, *SEEDS, names=["table1"]) == 0
     study = study_of(*places(tmp_path), *SEEDS)
-    table = table_of_systems(study, {"another": study.eigen, "a third": study.eigen[1:]})
+    table = table1(study, {"another": study.eigen, "a third": study.eigen[1:]})
     lines = list(csv.DictReader(io.StringIO(to_csv(table))))
     assert {line["system"] for line in lines} == {"another", "a third"}
     assert {line["data set"] for line in lines} == {"digits"}
@@ -112,7 +112,7 @@ def test_drawing_alone_keeps_the_papers_numbers_beside_the_papers_experiment(tmp
         fingerprint = "f"
         train_images, validation_images, test_images = np.zeros(45_000), np.zeros(5_000), np.zeros(10_000)
 
-    monkeypatch.setattr(reproduce.command, "load_dataset", lambda config: Loaded())
+    monkeypatch.setattr(command, "load_dataset", lambda config: Loaded())
     makers = FakeMakers(data_fingerprint="f")
 
     def tell(*argv: str) -> int:
@@ -250,7 +250,7 @@ def test_figure_2_tells_where_the_one_search_that_it_draws_came_from(tmp_path):
 )
 def test_figure_3_has_a_panel_for_sizes_that_are_compared(tmp_path, monkeypatch, sizes, panels):
     plot = Mock(return_value=Figure())
-    monkeypatch.setattr(reproduce.figures.report, "plot_step_sizes", plot)
+    monkeypatch.setattr(figures.report, "plot_step_sizes", plot)
     assert run(tmp_path, "--step-sizes", *map(str, sizes), "--generations", "1", names=["figure3"]) == 0
     plot.assert_called_once_with(ANY, panels=panels, title=ANY)
     assert set(plot.call_args.args[0]) == set(sizes)
@@ -314,6 +314,14 @@ def test_a_wrong_command_line_gets_one_line(tmp_path, capsys, argv, part):
     makers = FakeMakers()
     assert part in refused(capsys, tmp_path, *argv, makers=makers)
     assert not makers.searched
+
+
+@pytest.mark.parametrize(("argv", "part"), [(("table6",), "options: table6"), (("--populaton", "3"), "--population N")])
+def test_what_is_no_setting_is_named_and_what_was_meant(tmp_path, capsys, argv, part):
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path, *argv)
+    assert ended.value.code == BAD_INPUT
+    assert part in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_table_that_there_is_not_gets_one_line(capsys):

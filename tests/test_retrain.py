@@ -25,7 +25,7 @@ from eigen_jax.data import DataConfig, load_dataset
 from eigen_jax.search import load_network
 from eigen_jax.store import checkpoint
 from experiments import retrain
-from experiments.runner import INTERRUPTED
+from experiments.commands import INTERRUPTED
 
 EMPTY = Architecture(input_shape=(8, 8, 1), layers=())
 NO_FILE = "cannot read {folder}/none.json: No such file or directory; name the genome.json of a network"

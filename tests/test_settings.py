@@ -26,9 +26,9 @@ from experiments import command_line, describe, draw, evaluate, retrain, runner
 from experiments.benchmark import __main__ as benchmark
 from experiments.chaos import __main__ as chaos
 from experiments.command_line import parse
+from experiments.commands import BAD_INPUT
 from experiments.presets import DEFAULT_PRESET, PRESETS
-from experiments.reproduce import command as reproduce_command
-from experiments.runner import BAD_INPUT
+from experiments.reproduce import __main__ as reproduce_command
 from experiments.settings import FLAGS, Machine, Settings, SettingsError, flag, flag_of
 
 Options = dict[str, Any]

@@ -6,8 +6,6 @@ archives, or from scikit-learn, and end as float32 arrays on the device; `sample
 """
 
 from eigen_jax.data.augmentation import apply_views, identity_view, num_views, sample_views
-from eigen_jax.data.cache import default_cache_dir
 from eigen_jax.data.loading import load_dataset, read_raw
-from eigen_jax.data.preprocessing import fit_zca, gcn_zca, global_contrast_normalize, standardize
-from eigen_jax.data.splitting import stratified_split
+from eigen_jax.data.preprocessing import fit_zca, gcn_zca, global_contrast_normalize, standardize, stratified_split
 from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset, join_validation

@@ -24,16 +24,10 @@ def identity_view(pad: int) -> int:
 
 
 def sample_views(key: Array, example_ids: Array, *, pad: int = 4, flip: bool = True) -> Array:
-    """Draws a view for each example, uniformly; [B] int32, in [0, num_views(pad)).
+    """Draws a view for each example, uniformly; [B] int32, in [0, num_views(pad)); without `flip` of the unflipped.
 
-    An example's view depends on the key and on its own id only, so it is the same in any batch
-    and on any number of devices.
-
-    Args:
-        key: a PRNG key.
-        example_ids: [B] integer, each example's position in the data set.
-        pad: pixels of padding on each side.
-        flip: whether half of the views are mirrored left to right; False draws unflipped views only.
+    `example_ids`, [B] integer, are positions in the data set. An example's view depends on the key and on its
+    own id only, so it is the same in any batch and on any number of devices.
     """
     stride = 1 if flip else 2
 

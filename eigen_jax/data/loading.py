@@ -1,8 +1,9 @@
-"""From a configuration to arrays on the device."""
+"""From a configuration to arrays on the device, and what is kept between runs on the way."""
 
 import json
 import logging
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -10,13 +11,9 @@ import numpy as np
 
 from eigen_jax.data import preprocessing
 from eigen_jax.data.archives import read_official
-from eigen_jax.data.cache import default_cache_dir, read_arrays, write_arrays
-from eigen_jax.data.splitting import stratified_split
 from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset
+from eigen_jax.store import files, locks
 from eigen_jax.store.files import sha256
-
-_PARTS = ("train", "validation", "test")
-_RAW_ARRAYS = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
 
 _logger = logging.getLogger(__name__)
 
@@ -24,16 +21,18 @@ _logger = logging.getLogger(__name__)
 def load_dataset(config: DataConfig) -> Dataset:
     """Reads, splits and preprocesses a data set and puts it on the default device.
 
-    Images come from `config.data_dir`; else, for CIFAR, from tensorflow-datasets; the digits are
-    embedded. The validation part is held out of the training images, stratified. Whitening 50,000
-    images takes about a minute once; the result is kept in the cache folder (740 MB for CIFAR).
+    Images come from `config.data_dir`; else, for CIFAR, from tensorflow-datasets; the digits are embedded. The
+    validation part is held out of the training images, stratified. Whitening 50,000 images takes about a minute
+    once; the result is kept in the cache folder (740 MB for CIFAR).
 
     Raises:
-        DataError: the data cannot be had or read, or cannot be split as asked.
+        DataError: the data cannot be had, read or split.
+        ConfigError: so large a part cannot be held out, or there is no folder for a cache.
     """
     raw = read_raw(config)
-    train_rows, validation_rows = stratified_split(
-        raw.train_labels, config.validation_size, num_classes=raw.num_classes, seed=config.split_seed
+    num_classes = len(raw.class_names)
+    train_rows, validation_rows = preprocessing.stratified_split(
+        raw.train_labels, config.validation_size, num_classes=num_classes, seed=config.split_seed
     )
     parts = (raw.train_images[train_rows], raw.train_images[validation_rows], raw.test_images)
     fingerprint = _fingerprint(raw, validation_rows, config)
@@ -45,27 +44,19 @@ def load_dataset(config: DataConfig) -> Dataset:
         validation_labels=jnp.asarray(raw.train_labels[validation_rows]),
         test_images=jnp.asarray(test),
         test_labels=jnp.asarray(raw.test_labels),
-        num_classes=raw.num_classes,
+        num_classes=num_classes,
         name=raw.name,
         fingerprint=fingerprint,
     )
 
 
 def read_raw(config: DataConfig) -> RawDataset:
-    """Reads a data set as it was published; see `load_dataset` for where from.
-
-    Raises:
-        DataError: the data cannot be had or read.
-    """
+    """Reads a data set as it was published, as `load_dataset` does."""
     if config.name == "digits":
         return _read_digits()
     if config.data_dir is not None:
         return read_official(Path(config.data_dir), name=config.name)
-    return _read_downloaded(config.name, _cache_dir(config))
-
-
-def _cache_dir(config: DataConfig) -> Path:
-    return default_cache_dir() if config.cache_dir is None else Path(config.cache_dir)
+    return _read_downloaded(config.name, config.cache_folder())
 
 
 def _read_digits() -> RawDataset:
@@ -79,22 +70,15 @@ def _read_digits() -> RawDataset:
     published = load_digits()
     images = np.rint(published.images * (255 / 16)).astype(np.uint8)[..., None]  # of pixels from 0 to 16
     labels = published.target.astype(np.int32)
-    train, test = stratified_split(labels, 360, num_classes=10, seed=0)
-    return RawDataset(
-        name="digits",
-        class_names=tuple(map(str, published.target_names)),
-        train_images=images[train],
-        train_labels=labels[train],
-        test_images=images[test],
-        test_labels=labels[test],
-    )
+    train, test = preprocessing.stratified_split(labels, 360, num_classes=10, seed=0)
+    class_names = tuple(map(str, published.target_names))
+    return RawDataset("digits", class_names, images[train], labels[train], images[test], labels[test])
 
 
 def _read_downloaded(name: str, cache_dir: Path) -> RawDataset:
     """A CIFAR set of tensorflow-datasets, decoded once and then kept as plain arrays."""
-    decoded = cache_dir / "decoded" / f"{name}.npz"
-    arrays = read_arrays(decoded, _RAW_ARRAYS)
-    if arrays is None:
+
+    def read() -> list[np.ndarray]:
         tfds_dir = cache_dir / "tensorflow_datasets"
         try:
             tfds_dir.mkdir(parents=True, exist_ok=True)
@@ -103,10 +87,11 @@ def _read_downloaded(name: str, cache_dir: Path) -> RawDataset:
         from eigen_jax.data.tfds_source import read_tfds
 
         raw = read_tfds(name, tfds_dir=tfds_dir)
-        arrays = {key: np.asarray(getattr(raw, key)) for key in _RAW_ARRAYS}
-        write_arrays(decoded, arrays)
-    class_names = tuple(str(label) for label in arrays.pop("class_names"))
-    return RawDataset(name=name, class_names=class_names, **arrays)
+        return [np.asarray(getattr(raw, array)) for array in names]
+
+    names = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
+    *arrays, class_names = kept_arrays(cache_dir / "decoded" / f"{name}.npz", names, read)
+    return RawDataset(name, tuple(map(str, class_names)), *arrays)
 
 
 def _fingerprint(raw: RawDataset, validation_rows: np.ndarray, config: DataConfig) -> str:
@@ -126,13 +111,38 @@ def _preprocess(parts: tuple[np.ndarray, ...], config: DataConfig, fingerprint: 
     """The parts as float32, whitened ones through the cache; standardizing is faster than reading them."""
     if config.preprocessing == "standardize":
         return preprocessing.standardize(*parts)
-    path = _cache_dir(config) / "preprocessed" / f"{config.name}-{fingerprint[:32]}.npz"
-    cached = read_arrays(path, _PARTS)
-    if cached is not None:
-        return [cached[part] for part in _PARTS]
-    _logger.info("whitening %s; this happens once and may take a minute", config.name)
-    started = time.monotonic()
-    images = preprocessing.gcn_zca(*parts, scale=config.gcn_scale, bias=config.zca_bias)
-    _logger.info("whitened %s in %.1f s", config.name, time.monotonic() - started)
-    write_arrays(path, dict(zip(_PARTS, images, strict=True)))
-    return images
+    path = config.cache_folder() / "preprocessed" / f"{config.name}-{fingerprint[:32]}.npz"
+
+    def whiten() -> list[np.ndarray]:
+        _logger.info("whitening %s; this happens once and may take a minute", config.name)
+        started = time.monotonic()
+        images = preprocessing.gcn_zca(*parts, scale=config.gcn_scale, bias=config.zca_bias)
+        _logger.info("whitened %s in %.1f s", config.name, time.monotonic() - started)
+        return images
+
+    return kept_arrays(path, ("train", "validation", "test"), whiten)
+
+
+def kept_arrays(path: Path, names: Sequence[str], make: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
+    """The named arrays of a cache file, which are made, and kept there, where it is missing or damaged.
+
+    Every array in it has a CRC-32. A cache is a convenience: no failure of it stops a run.
+    """
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return [file[name] for name in names]
+        except Exception as error:  # a damaged archive raises nearly anything, and all of it means the same
+            _logger.warning("cache file %s is damaged (%s) and is built again", path, type(error).__name__)
+    arrays, lock = make(), path.with_name(f"{path.name}.lock")
+    try:
+        with locks.held(lock):
+            try:
+                with files.replacing(path) as file:
+                    np.savez(file, **dict(zip(names, arrays, strict=True)))  # type: ignore[arg-type]
+            finally:
+                # Where this lets another process in, both write the same bytes.
+                lock.unlink(missing_ok=True)
+    except OSError as error:
+        _logger.warning("cache file %s cannot be written (%s); going on without it", path, error.strerror or error)
+    return arrays

@@ -1,8 +1,12 @@
-"""Preprocessing of whole data sets on the host, in float64; every statistic is of the training images alone."""
+"""Splitting and preprocessing of whole data sets on the host; every statistic is of the training images alone."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
+
+from eigen_jax.data.types import DataConfig, DataError
+from eigen_jax.errors import ConfigError
 
 Transform = Callable[[np.ndarray], np.ndarray]
 
@@ -10,6 +14,39 @@ VERSION = 1  # part of every cache key: raise it whenever the same images would 
 
 _CHUNK = 4096  # images transformed at a time, to bound the float64 copies
 _CONSTANT_NORM = 1e-8  # an image with less contrast than this is constant but for rounding
+
+
+def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Holds `size` images out, each class in proportion to its number of images.
+
+    `labels` are [N] integers in [0, num_classes). Gives the positions kept, [N - size], and held out, [size], each
+    int64 and ascending. Quotas are rounded by largest remainder, so classes of equal size differ by one image at
+    most. The drawing uses NumPy's legacy generator, whose stream is frozen: the split of a seed (from 0 to
+    2**32 - 1) is the same with every version of NumPy.
+
+    Raises:
+        DataError: a class has one image alone.
+        ConfigError: `size` leaves a class without an image on one of the two sides.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    smallest, total = int(counts.min()), len(labels)
+    if smallest < 2:
+        raise DataError(f"class {counts.argmin()} has {smallest} training images; a stratified split needs at least 2")
+    quotas, remainders = np.divmod(counts * size, total)
+    # Ties go to the lower class.
+    quotas[np.argsort(-remainders, kind="stable")[: size - int(quotas.sum())]] += 1
+    if (quotas < 1).any() or (quotas >= counts).any():
+        least = -(-total // smallest)
+        raise ConfigError(
+            DataConfig,
+            "{validation_size} is {} of {} training images; with {} classes on both sides it must be from {} to {}",
+            *(size, total, num_classes, least, total - least),
+        )
+    generator = np.random.RandomState(seed)
+    held_out = np.zeros(total, bool)
+    for label, quota in enumerate(quotas):
+        held_out[generator.permutation(np.flatnonzero(labels == label))[:quota]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def global_contrast_normalize(images: np.ndarray, *, scale: float = 55.0) -> np.ndarray:
@@ -24,13 +61,14 @@ def global_contrast_normalize(images: np.ndarray, *, scale: float = 55.0) -> np.
     return rows.reshape(images.shape)
 
 
-def fit_zca(rows: np.ndarray, *, bias: float = 0.1) -> Transform:
-    """Fits a ZCA whitening to rows, [N, D] float64, and gives it as a function of such rows: x -> (x - mean) W.
+def fit_zca(images: np.ndarray, *, bias: float = 0.1) -> Transform:
+    """Fits a ZCA whitening to images, [N, ...] float64, each a row x of D pixels; gives it as a function of images.
 
-    W = U diag(1 / sqrt(s + bias)) U^T, where U diag(s) U^T is the covariance, divided by N. All D components
-    are kept; the bias bounds the gain of directions with little variance. Krizhevsky, "Learning multiple
-    layers of features from tiny images" (2009), Appendix A.
+    x becomes (x - mean) W, with W = U diag(1 / sqrt(s + bias)) U^T, where U diag(s) U^T is the covariance, divided
+    by N. All D components are kept; the bias bounds the gain of directions with little variance. Krizhevsky,
+    "Learning multiple layers of features from tiny images" (2009), Appendix A.
     """
+    rows = images.reshape(len(images), -1)
     mean = rows.mean(axis=0)
     covariance = np.zeros((rows.shape[1], rows.shape[1]))
     for start in range(0, len(rows), _CHUNK):
@@ -39,7 +77,7 @@ def fit_zca(rows: np.ndarray, *, bias: float = 0.1) -> Transform:
     eigenvalues, vectors = np.linalg.eigh(covariance / len(rows))
     eigenvalues = np.maximum(eigenvalues, 0.0)  # rounding makes the null space slightly negative
     matrix = (vectors / np.sqrt(eigenvalues + bias)) @ vectors.T
-    return lambda rows: (rows - mean) @ matrix
+    return lambda images: ((images.reshape(len(images), -1) - mean) @ matrix).reshape(images.shape)
 
 
 def gcn_zca(train: np.ndarray, *others: np.ndarray, scale: float = 55.0, bias: float = 0.1) -> list[np.ndarray]:
@@ -47,13 +85,9 @@ def gcn_zca(train: np.ndarray, *others: np.ndarray, scale: float = 55.0, bias: f
 
     Takes parts of one data set, each [N, H, W, C] uint8; gives them in order, each [N, H, W, C] float32.
     """
-    zca = fit_zca(global_contrast_normalize(train, scale=scale).reshape(len(train), -1), bias=bias)
-
-    def transform(images: np.ndarray) -> np.ndarray:
-        rows = global_contrast_normalize(images, scale=scale).reshape(len(images), -1)
-        return zca(rows).reshape(images.shape)
-
-    return [_in_chunks(transform, part) for part in (train, *others)]
+    normalize = functools.partial(global_contrast_normalize, scale=scale)
+    whiten = fit_zca(normalize(train), bias=bias)
+    return [_in_chunks(lambda images: whiten(normalize(images)), part) for part in (train, *others)]
 
 
 def standardize(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:

@@ -1,15 +1,11 @@
 """What the data modules pass to one another, and the error that they raise.
 
-Dimension letters, here and in every module of this package:
-
-    N  images
-    H, W, C  height, width and channels of an image
-    D  pixels of an image, H * W * C
-    K  classes
-    B  images of a batch
+Dimension letters, here and in every module of this package: N images; H, W, C height, width and channels
+of an image; D its pixels, H * W * C; K classes; B images of a batch.
 """
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -32,11 +28,7 @@ class DataError(EigenError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(Config):
-    """Which data set, how it is split, and how its images are preprocessed.
-
-    Raises:
-        ConfigError: a value that no data set can be made with.
-    """
+    """Which data set, how it is split, and how its images are preprocessed."""
 
     name: DatasetName = setting("cifar10", "the data set", flag=False)
     data_dir: Path | None = setting(
@@ -76,8 +68,27 @@ class DataConfig(Config):
         """K."""
         return 100 if self.name == "cifar100" else 10
 
+    def cache_folder(self) -> Path:
+        """`cache_dir`, else `$XDG_CACHE_HOME/eigen_jax` or `~/.cache/eigen_jax` (XDG Base Directory Specification 0.8).
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+        Raises ConfigError where the variable names no absolute path, and the user has no home folder.
+        """
+        if self.cache_dir is not None:
+            return Path(self.cache_dir)
+        root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+        if not root.is_absolute():  # which the specification has ignored
+            try:
+                root = Path.home() / ".cache"
+            except RuntimeError:
+                raise ConfigError(
+                    DataConfig,
+                    "{cache_dir} is not given, and there is no home folder to make one in; name a folder that can be"
+                    " written, or set XDG_CACHE_HOME to one",
+                ) from None
+        return root / "eigen_jax"
+
+
+@dataclasses.dataclass(frozen=True)
 class RawDataset:
     """A data set as it was published, on the host."""
 
@@ -87,11 +98,6 @@ class RawDataset:
     train_labels: np.ndarray  # [N] int32
     test_images: np.ndarray  # [N, H, W, C] uint8
     test_labels: np.ndarray  # [N] int32
-
-    @property
-    def num_classes(self) -> int:
-        """K."""
-        return len(self.class_names)
 
     def content_hash(self) -> str:
         """SHA-256, in hexadecimal, of every image and label."""

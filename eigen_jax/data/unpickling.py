@@ -15,7 +15,7 @@ import numpy as np
 
 from eigen_jax.data.types import DataError
 
-_DTYPES = frozenset(kind + size for kind in "iu" for size in "1248")
+_DTYPES = frozenset(order + kind + size for order in "<>=|" for kind in "iu" for size in "1248")
 
 
 class _Refused(pickle.UnpicklingError):
@@ -23,19 +23,14 @@ class _Refused(pickle.UnpicklingError):
 
 
 class _DtypeState:
-    """Stands for `numpy.dtype`: an integer type's code and byte order."""
+    """Stands for `numpy.dtype`: a type's code, and its byte order before it."""
 
     def __init__(self, code: str | bytes, *flags: object) -> None:
         self.code = _text(code)
-        self.order = "="
+        self.full = f"={self.code}"
 
     def __setstate__(self, state: tuple) -> None:
-        self.order = _text(state[1])
-
-    def dtype(self) -> np.dtype:
-        if self.code not in _DTYPES or self.order not in ("<", ">", "=", "|"):
-            raise pickle.UnpicklingError("an array that is not of integers")
-        return np.dtype(self.order + self.code)
+        self.full = _text(state[1]) + self.code
 
 
 class _ArrayState:
@@ -50,9 +45,9 @@ class _ArrayState:
 
 def _integers(content: object, dtype: object) -> np.ndarray:
     """[N] integers of some bytes; of a copy, so that nothing in the pickle changes them later."""
-    if not isinstance(dtype, _DtypeState) or not isinstance(content, bytes | bytearray):
+    if not isinstance(content, bytes | bytearray) or not isinstance(dtype, _DtypeState) or dtype.full not in _DTYPES:
         raise pickle.UnpicklingError("an array that is not of integers")
-    return np.frombuffer(bytes(content), dtype.dtype())
+    return np.frombuffer(bytes(content), np.dtype(dtype.full))
 
 
 def _text(value: object) -> str:
@@ -64,10 +59,6 @@ def _frombuffer(content: object, dtype: object, shape: tuple, order: str) -> _Ar
     array = _ArrayState()
     array.__setstate__((None, shape, dtype, order == "F", content))
     return array
-
-
-def _scalar(dtype: object, content: object) -> int:
-    return int(_integers(content, dtype).item())
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
@@ -85,7 +76,7 @@ _ALLOWED: dict[str, Callable] = {
 for _core in ("numpy.core", "numpy._core"):  # before NumPy 2, and since
     _ALLOWED |= {
         f"{_core}.multiarray._reconstruct": lambda *_: _ArrayState(),
-        f"{_core}.multiarray.scalar": _scalar,
+        f"{_core}.multiarray.scalar": lambda dtype, content: int(_integers(content, dtype).item()),
         f"{_core}.numeric._frombuffer": _frombuffer,  # an array, in protocol 5
     }
 
@@ -101,18 +92,14 @@ class _Unpickler(pickle.Unpickler):
 def unpickle(content: bytes, *, label: str) -> dict[str, Any]:
     """Reads one CIFAR pickle, a dictionary of any protocol, as plain data; `label` names the file in an error.
 
-    Keys come out as str, byte strings as bytes, and arrays as integer NumPy arrays.
-
-    Raises:
-        DataError: the pickle is truncated, malformed, not a dictionary, or names anything but arrays.
+    Keys come out as str, byte strings as bytes, and arrays as integer NumPy arrays. Raises DataError where the
+    pickle is truncated, malformed, not a dictionary, or names anything but arrays.
     """
     try:
         loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()
     except _Refused as error:
-        raise DataError(
-            f"{label} asks to run {str(error)!r}, which no CIFAR file needs; nothing in it was run: "
-            "get the file from a source that you trust"
-        ) from error
+        problem = f"{label} asks to run {str(error)!r}, which no CIFAR file needs"
+        raise DataError(f"{problem}; nothing in it was run: get the file from a source that you trust") from error
     except Exception as error:  # bytes that are no pickle make the unpickler raise nearly anything
         raise DataError(f"{label} is truncated or damaged ({type(error).__name__}); get the file again") from error
     if not isinstance(loaded, dict):

@@ -1,9 +1,8 @@
 """Drawings of networks: Figures 1 and 2 of the paper."""
 
-import dataclasses
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,18 @@ from matplotlib.path import Path as Outline
 
 from eigen_jax.architecture import Architecture, count_flops, count_parameters
 from eigen_jax.report.files import ReportError
-from eigen_jax.report.layout import BOX_HEIGHT, BOX_WIDTH, LANE_PITCH, Grid, Group, block_groups, copy_groups, place
-from eigen_jax.report.routing import PANEL_BOTTOM, PANEL_TOP, Geometry, Point, Wire
+from eigen_jax.report.layout import BOX_HEIGHT, BOX_WIDTH, Group, block_groups, copy_groups, place
+from eigen_jax.report.routing import Geometry, Point, Wire
 from eigen_jax.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, styled
 from eigen_jax.report.tables import format_flops, format_parameters
 
-# Kind of box to the colours of its face and its edge, and what it is called in the legend.
+# Kind of box to the colours of its face and its edge, and its name in the legend.
 _BOXES = {
-    "image": ("#FFFFFF", GREY, None),
+    **dict.fromkeys(("image", "pooling", "classifier"), ("#FFFFFF", GREY, None)),
     "conv": ("#D6E8F5", BLUE, "convolution"),
     "strided conv": ("#8FC3E6", BLUE, "convolution, stride 2"),
     "pool": ("#FBDDA0", "#B37A00", "max pooling"),
     "concat": ("#BFE6D8", GREEN, "concatenation"),
-    "pooling": ("#FFFFFF", GREY, None),
-    "classifier": ("#FFFFFF", GREY, None),
 }
 
 # By halvings of the image; past the last it begins anew.
@@ -41,30 +38,31 @@ _HEAD, _FOOT = 0.5, 0.4  # heights of the title over a drawing, and of the legen
 _TITLE = 0.34  # height of a title over several drawings
 _EDGE = 0.12  # from the figure's edge to text
 _HEAD_ADVANCE, _TITLE_ADVANCE, _TEXT_ADVANCE = 0.11, 0.095, 0.07  # of a character, at most on the average
-_COPY_PANEL_TOP = 0.36  # room for a second line of label
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Drawing:
-    """One network, laid out, and what is written over it."""
+    """One network, laid out, and what is written over it; `prefix` begins the names of its artists."""
 
-    grid: Grid
-    geometry: Geometry
-    title: str
-    size: str
-    prefix: str = ""  # of the names of its artists
+    def __init__(
+        self, architecture: Architecture, groups: Sequence[Group], *, num_classes: int, title: str, prefix: str = ""
+    ):
+        self.geometry = Geometry(place(architecture, groups, num_classes=num_classes))
+        self.title, self.prefix = title, prefix
+        layers = len(architecture.layers)
+        parameters = format_parameters(count_parameters(architecture, num_classes=num_classes))
+        flops = format_flops(count_flops(architecture, num_classes=num_classes))
+        self.size = f"{layers} {'layer' if layers == 1 else 'layers'}, {parameters} parameters, {flops} FLOPs an image"
 
 
 @styled
 def draw_architecture(architecture: Architecture, *, num_classes: int, title: str = "") -> Figure:
     """Draws the layers of a network and all edges between them (Figure 1); `save_figure` saves it.
 
-    Columns of layers run from left to right and wrap into lines, so the picture grows with the
-    network and its text does not shrink. A panel lies behind each block, the layers of one H x W.
-    Skip connections have colours, one a source; a dot marks where a wire branches, and wires that
-    cross without one do not meet. The title is one line; the network's size is told in any case.
+    Columns of layers run from left to right and wrap into lines, so the picture grows with the network and its text
+    does not shrink. A panel lies behind each block, the layers of one H x W. Skip connections have colours, one a
+    source; a dot marks where a wire branches, and wires that cross without one do not meet. The title is one line.
     """
-    return _draw_stacked([_lay_out(architecture, block_groups(architecture), num_classes, title)])
+    return _draw_stacked([_Drawing(architecture, block_groups(architecture), num_classes=num_classes, title=title)])
 
 
 @styled
@@ -78,55 +76,30 @@ def draw_duplication(
 ) -> Figure:
     """Draws a network over the one that gene duplication made of it (Figure 2); `title` is one line over both.
 
-    The panels of a block and of its copies have one colour in both. With `repeats` (how often each block
-    stands in a row, by halvings of the image from none on; what is beyond its end stands once), each copy
-    has a panel of its own.
-
-    Raises:
-        ReportError: the networks take different images, or a block stands less than once.
+    The panels of a block and of its copies have one colour in both. With `repeats` (how often each block stands in a
+    row, by halvings of the image from none on; what is beyond its end stands once), each copy has a panel of its
+    own. Raises ReportError where the networks take different images, or a block stands less than once.
     """
     if before.input_shape != after.input_shape:
-        raise ReportError(
-            f"the networks take images of {before.input_shape} and {after.input_shape}"
-            "; give a network and its duplicate"
-        )
-    if repeats is not None and any(times < 1 for times in repeats):
-        raise ReportError(f"repeats is {tuple(repeats)}; each block stands at least once")
-    copies = block_groups(after) if repeats is None else copy_groups(before, after, repeats)
-    drawings = [
-        _lay_out(before, block_groups(before), num_classes, "Before", prefix="before-"),
-        _lay_out(after, copies, num_classes, "After", prefix="after-"),
-    ]
-    return _draw_stacked(drawings, title=title)
-
-
-def _lay_out(
-    architecture: Architecture, groups: Sequence[Group], num_classes: int, title: str, prefix: str = ""
-) -> _Drawing:
-    grid = place(architecture, groups, num_classes=num_classes)
-    has_copies = any("\n" in group.label for group in groups)
-    layers = len(architecture.layers)
-    parameters = format_parameters(count_parameters(architecture, num_classes=num_classes))
-    flops = format_flops(count_flops(architecture, num_classes=num_classes))
-    return _Drawing(
-        grid=grid,
-        geometry=Geometry(grid, panel_top=_COPY_PANEL_TOP if has_copies else PANEL_TOP),
-        title=title,
-        size=f"{layers} {'layer' if layers == 1 else 'layers'}, {parameters} parameters, {flops} FLOPs an image",
-        prefix=prefix,
-    )
+        shapes = f"{before.input_shape} and {after.input_shape}"
+        raise ReportError(f"the networks take images of {shapes}; give a network and its duplicate")
+    repeats = tuple(repeats or ())
+    if any(times < 1 for times in repeats):
+        raise ReportError(f"repeats is {repeats}; each block stands at least once")
+    copies = copy_groups(before, after, repeats)
+    upper = _Drawing(before, block_groups(before), num_classes=num_classes, title="Before", prefix="before-")
+    lower = _Drawing(after, copies, num_classes=num_classes, title="After", prefix="after-")
+    return _draw_stacked([upper, lower], title=title)
 
 
 def _draw_stacked(drawings: Sequence[_Drawing], *, title: str = "") -> Figure:
     """The title over all, one drawing under another, all to one scale, and the legend under all."""
-    kinds = {box.kind for drawing in drawings for box in drawing.grid.boxes.values()}
-    entries: list[tuple[str | None, str]] = [
-        (kind, name) for kind, (*_, name) in _BOXES.items() if name and kind in kinds
-    ]
+    kinds = {box.kind for drawing in drawings for box in drawing.geometry.grid.boxes.values()}
+    entries = {kind: name for kind, (*_, name) in _BOXES.items() if name and kind in kinds}
     if any(wire.skips for drawing in drawings for wire in drawing.geometry.wires):
-        entries.append((None, "skip connection"))
+        entries["wire"] = "skip connection"
     foot = _FOOT if entries else _EDGE
-    widths = [_TITLE_ADVANCE * len(title), sum(_legend_width(label) for _, label in entries)]
+    widths = [_TITLE_ADVANCE * len(title), sum(map(_legend_width, entries.values()))]
     for each in drawings:
         widths += [each.geometry.width, _HEAD_ADVANCE * len(each.title), _TEXT_ADVANCE * len(each.size)]
     top = _TITLE if title else 0.0
@@ -137,8 +110,7 @@ def _draw_stacked(drawings: Sequence[_Drawing], *, title: str = "") -> Figure:
     for drawing in drawings:
         top += _HEAD
         ax = _add_axes(figure, top=top, height=drawing.geometry.height)
-        if drawing.title:
-            ax.text(_EDGE, -0.24, drawing.title, fontsize=11, fontweight="bold", va="bottom")
+        ax.text(_EDGE, -0.24, drawing.title, fontsize=11, fontweight="bold", va="bottom")
         ax.text(_EDGE, -0.04, drawing.size, fontsize=8.5, color=GREY, va="bottom")
         _draw_panels(ax, drawing)
         _draw_wires(ax, drawing)
@@ -159,35 +131,26 @@ def _add_axes(figure: Figure, *, top: float, height: float) -> Axes:
 
 def _draw_panels(ax: Axes, drawing: _Drawing) -> None:
     """A panel behind each group, in each line that the group has columns in; the label in the first says whose."""
-    grid, geometry = drawing.grid, drawing.geometry
+    geometry = drawing.geometry
     lefts: dict[tuple[int, int], list[float]] = defaultdict(list)
-    for node, box in grid.boxes.items():
+    for node, box in geometry.grid.boxes.items():
         if box.group is not None:
             lefts[box.group, box.line].append(geometry.corners[node][0])
     first_lines: dict[int, int] = {}
     for (number, line), own in sorted(lefts.items()):
-        group, part = grid.groups[number], line - first_lines.setdefault(number, line)
+        group, part = geometry.grid.groups[number], line - first_lines.setdefault(number, line)
         left, right = min(own) - _PAD, max(own) + BOX_WIDTH + _PAD
-        top = geometry.line_tops[line] - geometry.panel_top
-        bottom = geometry.line_tops[line] + BOX_HEIGHT + (grid.lanes[line] - 1) * LANE_PITCH + PANEL_BOTTOM
-        panel = FancyBboxPatch(
-            (left, top),
-            right - left,
-            bottom - top,
-            boxstyle="round,pad=0,rounding_size=0.08",
-            facecolor=_PANELS[group.block % len(_PANELS)],
-            edgecolor="#C9C9C9",
-            linewidth=0.6,
-            zorder=0,
-            gid=f"{drawing.prefix}panel-{number}-{part}",
-        )
+        top, bottom = geometry.panels[line]
+        panel = FancyBboxPatch((left, top), right - left, bottom - top, boxstyle="round,pad=0,rounding_size=0.08")
+        panel.set(facecolor=_PANELS[group.block % len(_PANELS)], edgecolor="#C9C9C9", linewidth=0.6, zorder=0)
+        panel.set_gid(f"{drawing.prefix}panel-{number}-{part}")
         ax.add_patch(panel)
         label = f"{group.label} …" if part else group.label
         ax.text(left + _PAD, top + 0.04, label, fontsize=7.5, color="#444444", va="top", linespacing=1.1, zorder=5)
 
 
 def _draw_boxes(ax: Axes, drawing: _Drawing) -> None:
-    for node, box in drawing.grid.boxes.items():
+    for node, box in drawing.geometry.grid.boxes.items():
         x, y = drawing.geometry.corners[node]
         name = box.kind if box.group is None else f"layer-{node}"
         _draw_box(ax, x, y, BOX_WIDTH, BOX_HEIGHT, box.kind, gid=f"{drawing.prefix}{name}")
@@ -195,15 +158,13 @@ def _draw_boxes(ax: Axes, drawing: _Drawing) -> None:
         centred: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 5}
         x, y = x + BOX_WIDTH / 2, y + BOX_HEIGHT / 2
         ax.text(x, y - (0.075 if second else 0.0), first, fontsize=8, **centred)
-        if second:
-            ax.text(x, y + 0.085, second, fontsize=7, color="#333333", **centred)
+        ax.text(x, y + 0.085, second, fontsize=7, color="#333333", **centred)
 
 
 def _draw_box(ax: Axes, x: float, y: float, width: float, height: float, kind: str, *, gid: str | None = None) -> None:
     face, edge, _ = _BOXES[kind]
-    style = "round,pad=0,rounding_size=0.05"
-    box = FancyBboxPatch((x, y), width, height, boxstyle=style, facecolor=face, edgecolor=edge, linewidth=1, zorder=4)
-    box.set_gid(gid)
+    box = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.05")
+    box.set(facecolor=face, edgecolor=edge, linewidth=1, zorder=4, gid=gid)
     ax.add_patch(box)
 
 
@@ -213,19 +174,9 @@ def _draw_wires(ax: Axes, drawing: _Drawing) -> None:
     skipping = sorted({wire.source for wire in wires if wire.skips})
     colours = dict(zip(skipping, itertools.cycle(_SKIPS)))  # in turn along the network
     for number, wire in enumerate(wires):
-        arrow = FancyArrowPatch(
-            path=_rounded(wire.points),
-            arrowstyle="-|>",
-            mutation_scale=6,
-            color=colours[wire.source] if wire.skips else _CHAIN,
-            linewidth=1.1,
-            shrinkA=0,
-            shrinkB=0,
-            capstyle="butt",
-            joinstyle="round",
-            zorder=2.0 if wire.skips else 1.0,
-            gid=f"{drawing.prefix}edge-{number}",
-        )
+        arrow = FancyArrowPatch(path=_rounded(wire.points), arrowstyle="-|>", mutation_scale=6, shrinkA=0, shrinkB=0)
+        arrow.set(linewidth=1.1, capstyle="butt", joinstyle="round", gid=f"{drawing.prefix}edge-{number}")
+        arrow.set(color=colours[wire.source] if wire.skips else _CHAIN, zorder=2.0 if wire.skips else 1.0)
         ax.add_patch(arrow)
     for (x, y), wire in _junctions(wires).items():
         ax.plot(x, y, marker="o", markersize=3.2, color=colours[wire.source] if wire.skips else _CHAIN, zorder=3)
@@ -268,11 +219,11 @@ def _towards(start: Point, end: Point) -> Point:
     return start[0] + part * (end[0] - start[0]), start[1] + part * (end[1] - start[1])
 
 
-def _draw_legend(ax: Axes, entries: Sequence[tuple[str | None, str]]) -> None:
-    """A sample and its label for each kind of box; None is the wire that skips."""
+def _draw_legend(ax: Axes, entries: Mapping[str, str]) -> None:
+    """A sample and its label for each kind of box, and for "wire"."""
     x, y = _EDGE, 0.13
-    for kind, label in entries:
-        if kind is None:
+    for kind, label in entries.items():
+        if kind == "wire":
             ax.plot([x, x + 0.2], [y + 0.07] * 2, color=_SKIPS[0], linewidth=1.1)
         else:
             _draw_box(ax, x, y, 0.2, 0.14, kind)

@@ -1,5 +1,6 @@
 """What the report writes, and how: whole files or none; and what it says of input that it cannot use."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from eigen_jax.errors import EigenError
@@ -10,17 +11,14 @@ class ReportError(EigenError):
     """Records, tables or folders that nothing can be drawn or told from."""
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file as a whole, and the folders that it lies in: what is killed here leaves the old one or the new one.
+def write_files(stem: Path, contents: Mapping[str, bytes | str]) -> tuple[Path, ...]:
+    """Writes files of one stem, each as a whole, and gives their paths; raises ReportError where one cannot be written.
 
-    Raises:
-        ReportError: it cannot be written.
+    `stem` is the path without ending, whose folder is made; `contents` are by ending, such as ".csv".
     """
-    with files.told_as(ReportError, path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write(path, content)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file, in UTF-8, as `write_bytes` does."""
-    write_bytes(path, text.encode())
+    paths = {stem.with_name(f"{stem.name}{ending}"): content for ending, content in contents.items()}
+    for path, content in paths.items():
+        with files.told_as(ReportError, path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write(path, content)
+    return tuple(paths)

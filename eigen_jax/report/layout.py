@@ -17,8 +17,6 @@ BOX_WIDTH, BOX_HEIGHT = 0.78, 0.42
 LANE_PITCH = BOX_HEIGHT + 0.2
 TIMES = "\N{MULTIPLICATION SIGN}"
 
-MIN_LINE, MAX_LINE = 9, 13  # columns of a line, but where there are fewer in all
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Group:
@@ -75,14 +73,16 @@ def copy_groups(before: Architecture, after: Architecture, repeats: Sequence[int
     A block whose layers do not come apart into so many copies, or are not in both networks, stays one group.
     """
     originals = {group.block: group for group in block_groups(before)}
-    groups: list[Group] = []
+    groups = []
     for group in block_groups(after):
         times = repeats[group.block] if group.block < len(repeats) else 1
-        original = originals.get(group.block)
-        parts = _split_copies(before, original, after, group, times) if original else [group.layers]
+        parts = [group.layers]
+        if group.block in originals:
+            original = [before.layers[position] for position in originals[group.block].layers]
+            parts = _split_copies(original, after.layers, group.layers, times)
         for number, layers in enumerate(parts, start=1):
             label = f"{group.label}\n{number} of {len(parts)}" if len(parts) > 1 else group.label
-            groups.append(Group(label=label, block=group.block, layers=tuple(layers)))
+            groups.append(dataclasses.replace(group, label=label, layers=layers))
     return tuple(groups)
 
 
@@ -92,68 +92,59 @@ def place(architecture: Architecture, groups: Sequence[Group], *, num_classes: i
     pooling, classifier = len(layers), len(layers) + 1
     sink = len(layers) - 1 if layers else IMAGE
     edges = [(source, node) for node, layer in enumerate(layers) for source in layer.inputs]
-    edges += [(sink, pooling), (pooling, classifier)]
     columns: list[tuple[int | None, dict[int, int]]] = [(None, {IMAGE: 0})]  # group, node to lane
     for number, group in enumerate(groups):
         columns += [(number, lanes) for lanes in _columns_of(layers, group)]
     columns += [(None, {pooling: 0}), (None, {classifier: 0})]
-    per_line = _columns_per_line(len(columns))
+    # Lines of about equal length, in a drawing about as wide as high: of 9 to 13 columns where there are so many.
+    most = min(max(math.ceil(1.35 * math.sqrt(len(columns))), 9), 13)
+    per_line = math.ceil(len(columns) / math.ceil(len(columns) / most))
     labels = _labels(architecture, num_classes)
-    boxes = {
-        node: Box(
-            node=node,
-            kind=labels[node][0],
-            label=labels[node][1],
-            group=group,
-            column=column,
-            line=column // per_line,
-            place=column % per_line,
-            lane=lane,
-        )
-        for column, (group, lanes) in enumerate(columns)
-        for node, lane in lanes.items()
-    }
+    boxes = {}
     heights: dict[int, int] = defaultdict(int)
-    for box in boxes.values():
-        heights[box.line] = max(heights[box.line], box.lane + 1)
+    for column, (owner, lanes) in enumerate(columns):
+        line, within = divmod(column, per_line)
+        heights[line] = max(heights[line], 1 + max(lanes.values()))
+        for node, lane in lanes.items():
+            kind, label = labels[node]
+            boxes[node] = Box(
+                node=node, kind=kind, label=label, group=owner, column=column, line=line, place=within, lane=lane
+            )
     return Grid(
         boxes=boxes,
-        edges=tuple(edges),
+        edges=(*edges, (sink, pooling), (pooling, classifier)),
         groups=tuple(groups),
-        lanes=tuple(heights[line] for line in sorted(heights)),
-        columns=min(per_line, len(columns)),
+        lanes=tuple(heights.values()),
+        columns=per_line,
     )
 
 
 def _split_copies(
-    before: Architecture, original: Group, after: Architecture, group: Group, times: int
+    original: Sequence[Layer], layers: Sequence[Layer], block: tuple[int, ...], times: int
 ) -> list[tuple[int, ...]]:
     """The copies of a block, in order, or all of its layers in one where they do not come apart.
 
-    Layers of a copy follow one another in the canonical order: all of a copy, but for the last, lead
-    to its output, and nothing else of it is read. The last copy has all layers but the pools; those
-    before lack what only layers outside of the block read, and the first has its pools too.
+    Layers of a copy follow one another in the canonical order: all of a copy, but for the last, lead to its output,
+    and nothing else of it is read. The last copy has all layers but the pools; those before lack what only layers
+    outside of the block read, and the first has its pools too.
     """
-    pools = sum(before.layers[position].op == "pool" for position in original.layers)
-    last = len(original.layers) - pools
-    rest = len(group.layers) - last
-    for kept_pools in range(pools, -1, -1):
-        size, remainder = divmod(rest - kept_pools, times - 1) if times > 1 else (0, 1)
-        if remainder or size < 1 or last < 1:
-            continue
-        ends = list(itertools.accumulate([size + kept_pools, *[size] * (times - 2), last]))
-        parts = [group.layers[start:end] for start, end in itertools.pairwise([0, *ends])]
-        if _in_series(after.layers, parts):
+    pools = sum(layer.op == "pool" for layer in original)
+    last = len(original) - pools
+    for kept_pools in range(pools, -1, -1) if times > 1 and last else ():
+        size, remainder = divmod(len(block) - last - kept_pools, times - 1)
+        ends = itertools.accumulate([size + kept_pools, *[size] * (times - 2), last], initial=0)
+        parts = [block[start:end] for start, end in itertools.pairwise(ends)]
+        if size >= 1 and not remainder and _is_in_series(layers, parts):
             return parts
-    return [group.layers]
+    return [block]
 
 
-def _in_series(layers: Sequence[Layer], parts: Sequence[tuple[int, ...]]) -> bool:
+def _is_in_series(layers: Sequence[Layer], parts: Sequence[tuple[int, ...]]) -> bool:
     """Whether each part reads, of the parts before it, only the last layer of the one before."""
-    for number, part in enumerate(parts):
-        earlier = {position for before in parts[:number] for position in before}
-        read = {source for position in part for source in layers[position].inputs} & earlier
-        if number and read != {parts[number - 1][-1]}:
+    earlier: set[int] = set()
+    for before, part in itertools.pairwise(parts):
+        earlier.update(before)
+        if {source for position in part for source in layers[position].inputs} & earlier != {before[-1]}:
             return False
     return True
 
@@ -168,29 +159,19 @@ def _columns_of(layers: Sequence[Layer], group: Group) -> list[dict[int, int]]:
     while end is not None:
         spine.add(end)
         end = next((source for source in layers[end].inputs if ranks.get(source) == ranks[end] - 1), None)
-    columns: list[dict[int, int]] = []
-    before: dict[int, int] = {}
+    columns: list[dict[int, int]] = [{}]  # the first one is before the group
     for rank in range(1 + max(ranks.values())):
         members = [position for position in group.layers if ranks[position] == rank]
         # The lanes of what a layer reads in the column before: to stay in one is to be drawn straight.
-        wanted = {
-            position: [before[read] for read in layers[position].inputs if before.get(read)] for position in members
-        }
+        before = columns[-1]
+        wanted = {each: [before[read] for read in layers[each].inputs if before.get(read)] for each in members}
         column: dict[int, int] = {}
         for position in sorted(members, key=lambda position: (position not in spine, not wanted[position], position)):
             free = [lane for lane in range(1, len(members) + 1) if lane not in column.values()]
             straight = (lane for lane in wanted[position] if lane in free)
             column[position] = 0 if position in spine else next(straight, free[0])
         columns.append(column)
-        before = column
-    return columns
-
-
-def _columns_per_line(columns: int) -> int:
-    """Lines of about equal length, in a drawing about as wide as high."""
-    most = min(max(math.ceil(1.35 * math.sqrt(columns)), MIN_LINE), MAX_LINE)
-    lines = math.ceil(columns / most)
-    return math.ceil(columns / lines)
+    return columns[1:]
 
 
 def _labels(architecture: Architecture, num_classes: int) -> dict[int, tuple[str, str]]:
@@ -207,6 +188,5 @@ def _labels(architecture: Architecture, num_classes: int) -> dict[int, tuple[str
             strided = layer.stride > 1
             labels[position] = ("strided conv", f"{name}\nstride {layer.stride}") if strided else ("conv", name)
     pooling = len(architecture.layers)
-    labels[pooling] = "pooling", "global\npooling"
-    labels[pooling + 1] = "classifier", f"classifier\n{num_classes} classes"
-    return labels
+    classifier = "classifier", f"classifier\n{num_classes} classes"
+    return labels | {pooling: ("pooling", "global\npooling"), pooling + 1: classifier}

@@ -9,19 +9,20 @@ those of two sources never lie on one another. No wire has to cross a box.
 
 import dataclasses
 import itertools
-from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 from eigen_jax.report.layout import BOX_HEIGHT, BOX_WIDTH, LANE_PITCH, Box, Grid
 
 TRACK_PITCH = 0.075
 GAP_LEFT, GAP_RIGHT = 0.13, 0.2  # of a gap, before its first track and after its last: room for an arrowhead
-PANEL_TOP, PANEL_BOTTOM = 0.24, 0.12  # of a panel, over and under its boxes
+PANEL_BOTTOM = 0.12  # of a panel, under its boxes
 CHANNEL_PAD = 0.1  # of a channel, over and under its tracks
 _FIRST_PORT, _PORT_PITCH = 0.1, 0.065  # where wires enter a box, from the middle of its side
 
 Point = tuple[float, float]
 Net = tuple[int, bool]  # the source, and whether the edges skip columns: one colour, one trunk
+Line = tuple[str, int]  # "gap", "channel" or "margin", and its number: wires run along it side by side, in tracks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,33 +33,6 @@ class Wire:
     target: int
     skips: bool  # does not lead to the next column
     points: tuple[Point, ...]  # horizontal and vertical pieces, from the source's right to the target's left
-
-
-class _Tracks:
-    """Lines that wires run along side by side, and the track that each net got on each."""
-
-    def __init__(self) -> None:
-        self.asked: dict[Hashable, dict[Net, list[int]]] = defaultdict(lambda: defaultdict(list))
-        self.given: dict[tuple[Hashable, Net], int] = {}
-        self.counts: dict[Hashable, int] = defaultdict(int)
-
-    def ask(self, line: Hashable, net: Net, *places: int) -> None:
-        """Has a net cover these places of a line."""
-        self.asked[line][net] += places
-
-    def assign(self) -> None:
-        """Gives every net the first track that is free along it, the shortest first, so that arcs nest."""
-        for line, nets in self.asked.items():
-            spans = [(max(places) - min(places), net, min(places), max(places)) for net, places in nets.items()]
-            taken: list[list[tuple[int, int]]] = []
-            for _, net, first, last in sorted(spans):
-                free = (all(last < start or end < first for start, end in others) for others in taken)
-                track = next((track for track, is_free in enumerate(free) if is_free), len(taken))
-                if track == len(taken):
-                    taken.append([])
-                taken[track].append((first, last))
-                self.given[line, net] = track
-            self.counts[line] = len(taken)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,78 +50,80 @@ class _Edge:
 class Geometry:
     """Where the boxes of a grid and the wires between them lie, in inches from the top left corner.
 
-    Attributes:
-        width, height: of all.
-        corners: node to the top left corner of its box.
-        wires: one an edge.
-        line_tops: y of the boxes in each line's first lane.
-        panel_top: room over them, for the labels of panels.
+    `corners` are those of the boxes, by node; `panels` the y of the top and the bottom of the panels in each line;
+    `wires` one an edge; `width` and `height` of all.
     """
 
-    def __init__(self, grid: Grid, *, panel_top: float = PANEL_TOP):
-        self.panel_top = panel_top
+    def __init__(self, grid: Grid):
+        self.grid = grid
         # From the top, channels and lanes counted: that of each line's channel; its lanes follow.
         self._levels = list(itertools.accumulate((1 + lanes for lanes in grid.lanes), initial=0))
-        self._gaps, self._channels, self._margin = _Tracks(), _Tracks(), _Tracks()
         edges = _edges(grid)
+        places: dict[Line, dict[Net, list[int]]] = defaultdict(lambda: defaultdict(list))
         for edge in edges:
-            if edge.port:
-                self._ask(edge)
-        for tracks in (self._gaps, self._channels, self._margin):
-            tracks.assign()
-        self._measure(grid)
-        self.corners = {node: (self._left(box), self._top(box)) for node, box in grid.boxes.items()}
+            for line, *ends in self._spans(edge):
+                places[line][edge.net] += ends
+        self._tracks = {line: _assign_tracks(nets) for line, nets in places.items()}
+        self._measure(Counter({line: 1 + max(tracks.values()) for line, tracks in self._tracks.items()}))
         self.wires = [
             Wire(source=edge.before.node, target=edge.after.node, skips=edge.net[1], points=self._points(edge))
             for edge in edges
         ]
 
-    def _ask(self, edge: _Edge) -> None:
-        """Asks for the tracks that an edge needs.
+    def _spans(self, edge: _Edge) -> Iterator[tuple[Line, int, int]]:
+        """The lines that an edge runs along, each with the two ends of its run.
 
         Gap n lies before place n of every line. Its tracks are those of all lines, since wires from
         the line over a channel and from the line under it meet there.
         """
-        before, after, net, channel = edge.before, edge.after, edge.net, edge.channel
+        before, after, channel = edge.before, edge.after, edge.channel
         start, end = (self._levels[box.line] + 1 + box.lane for box in (before, after))
+        if not edge.port:
+            return
         if edge.is_next:
-            self._gaps.ask(after.place, net, start, end)
+            yield ("gap", after.place), start, end
             return
-        self._gaps.ask(before.place + 1, net, start, self._levels[channel])
-        self._gaps.ask(after.place, net, end, self._levels[after.line])
+        yield ("gap", before.place + 1), start, self._levels[channel]
+        yield ("gap", after.place), end, self._levels[after.line]
         if channel == after.line:
-            self._channels.ask(channel, net, before.place + 1, after.place)
+            yield ("channel", channel), before.place + 1, after.place
             return
-        self._channels.ask(channel, net, before.place + 1, -1)
-        self._channels.ask(after.line, net, after.place, -1)
-        self._margin.ask(0, net, channel, after.line)
+        yield ("channel", channel), before.place + 1, -1
+        yield ("channel", after.line), after.place, -1
+        yield ("margin", 0), channel, after.line
 
-    def _measure(self, grid: Grid) -> None:
-        """Where columns and lines start, now that the tracks of gaps and channels are counted."""
-        self._margin_width = CHANNEL_PAD + self._margin.counts[0] * TRACK_PITCH
-        self._gap_starts, self._lefts = [], []
-        x = self._margin_width
+    def _measure(self, counts: Counter[Line]) -> None:
+        """Where columns and lines start, now that the tracks are counted."""
+        grid = self.grid
+        x = self._margin_width = CHANNEL_PAD + counts["margin", 0] * TRACK_PITCH
+        self._gap_starts, lefts = [], []
         for place in range(grid.columns + 1):
-            gap = GAP_LEFT + max(self._gaps.counts[place] - 1, 0) * TRACK_PITCH + GAP_RIGHT
+            gap = GAP_LEFT + max(counts["gap", place] - 1, 0) * TRACK_PITCH + GAP_RIGHT
             self._gap_starts.append(x)
-            self._lefts.append(x + gap)
+            lefts.append(x + gap)
             x += gap + BOX_WIDTH
         self.width = x - BOX_WIDTH + CHANNEL_PAD
-        self.line_tops, self._channel_bottoms = [], []
+        # Over boxes, for the labels of panels, which have a second line where they are of copies.
+        panel_top = 0.36 if any("\n" in group.label for group in grid.groups) else 0.24
+        self._channel_bottoms, self.panels = [], []
         y = 0.0
         for line, lanes in enumerate(grid.lanes):
-            y += 2 * CHANNEL_PAD + self._channels.counts[line] * TRACK_PITCH
+            y += 2 * CHANNEL_PAD + counts["channel", line] * TRACK_PITCH
             self._channel_bottoms.append(y - CHANNEL_PAD)
-            y += self.panel_top
-            self.line_tops.append(y)
-            y += BOX_HEIGHT + (lanes - 1) * LANE_PITCH + PANEL_BOTTOM
+            top, y = y, y + panel_top + (BOX_HEIGHT + (lanes - 1) * LANE_PITCH + PANEL_BOTTOM)
+            self.panels.append((top, y))
         self.height = y + CHANNEL_PAD
+        self.corners = {
+            node: (lefts[box.place], self.panels[box.line][0] + panel_top + box.lane * LANE_PITCH)
+            for node, box in grid.boxes.items()
+        }
 
     def _points(self, edge: _Edge) -> tuple[Point, ...]:
         """The course of an edge, without pieces of no length."""
         before, after, net, channel = edge.before, edge.after, edge.net, edge.channel
-        start = self._left(before) + BOX_WIDTH, self._top(before) + BOX_HEIGHT / 2
-        end = self._left(after), self._top(after) + BOX_HEIGHT / 2 + edge.port
+        (left, top), (end_left, end_top) = self.corners[before.node], self.corners[after.node]
+        start = left + BOX_WIDTH, top + BOX_HEIGHT / 2
+        end = end_left, end_top + BOX_HEIGHT / 2 + edge.port
         if not edge.port:
             return start, end
         x = self._gap_x(before.place + 1, net)
@@ -157,21 +133,15 @@ class Geometry:
         y, end_y = self._channel_y(channel, net), self._channel_y(after.line, net)
         middle: list[Point] = []
         if channel != after.line:
-            margin_x = self._margin_width - (1 + self._margin.given[0, net]) * TRACK_PITCH
+            margin_x = self._margin_width - (1 + self._tracks["margin", 0][net]) * TRACK_PITCH
             middle = [(margin_x, y), (margin_x, end_y)]
         return _tidy([start, (x, start[1]), (x, y), *middle, (end_x, end_y), (end_x, end[1]), end])
 
-    def _left(self, box: Box) -> float:
-        return self._lefts[box.place]
-
-    def _top(self, box: Box) -> float:
-        return self.line_tops[box.line] + box.lane * LANE_PITCH
-
     def _gap_x(self, gap: int, net: Net) -> float:
-        return self._gap_starts[gap] + GAP_LEFT + self._gaps.given[gap, net] * TRACK_PITCH
+        return self._gap_starts[gap] + GAP_LEFT + self._tracks["gap", gap][net] * TRACK_PITCH
 
     def _channel_y(self, channel: int, net: Net) -> float:
-        return self._channel_bottoms[channel] - (0.5 + self._channels.given[channel, net]) * TRACK_PITCH
+        return self._channel_bottoms[channel] - (0.5 + self._tracks["channel", channel][net]) * TRACK_PITCH
 
 
 def _edges(grid: Grid) -> list[_Edge]:
@@ -181,26 +151,29 @@ def _edges(grid: Grid) -> list[_Edge]:
     box never lies on what enters this one.
     """
     edges = []
-    above: dict[int, int] = defaultdict(int)
-    below: dict[int, int] = defaultdict(int)
-    straight: set[int] = set()
+    taken: Counter[tuple[int, int]] = Counter()  # ports of a target over its middle (-1), there (0) and under it (1)
     for source, target in grid.edges:
         before, after = grid.boxes[source], grid.boxes[target]
         skips, same_line = after.column != before.column + 1, before.line == after.line
         is_next = same_line and not skips
-        if is_next and before.lane == after.lane and target not in straight:
-            straight.add(target)
-            port = 0.0
-        elif is_next and before.lane > after.lane:
-            port = _FIRST_PORT + below[target] * _PORT_PITCH
-            below[target] += 1
-        else:
-            port = -_FIRST_PORT - above[target] * _PORT_PITCH
-            above[target] += 1
-        channel = before.line if same_line else before.line + 1
-        net = source, skips
+        side = 1 if is_next and before.lane > after.lane else -1
+        if is_next and before.lane == after.lane and not taken[target, 0]:
+            side = 0
+        port = side * (_FIRST_PORT + taken[target, side] * _PORT_PITCH)
+        taken[target, side] += 1
+        channel, net = before.line + (not same_line), (source, skips)
         edges.append(_Edge(before=before, after=after, net=net, is_next=is_next, channel=channel, port=port))
     return edges
+
+
+def _assign_tracks(places: Mapping[Net, Sequence[int]]) -> dict[Net, int]:
+    """The track of each net on a line, by the places it covers: the first free one, the shortest first: arcs nest."""
+    spans = {net: (min(covered), max(covered)) for net, covered in places.items()}
+    tracks: dict[Net, int] = {}
+    for net, (first, last) in sorted(spans.items(), key=lambda item: (item[1][1] - item[1][0], item[0])):
+        taken = {track for other, track in tracks.items() if spans[other][0] <= last and first <= spans[other][1]}
+        tracks[net] = next(track for track in itertools.count() if track not in taken)
+    return tracks
 
 
 def _tidy(points: Sequence[Point]) -> tuple[Point, ...]:

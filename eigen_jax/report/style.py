@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from eigen_jax.report.files import write_bytes
+from eigen_jax.report.files import write_files
 
 # Told apart with every common colour blindness (Okabe and Ito, "Color Universal Design", 2008).
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -16,7 +16,7 @@ LINE_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
 
 GREY = "#6B6B6B"
 
-STYLE: dict[Any, Any] = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so pictures are the same on every machine
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -37,26 +37,17 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "eigen_jax",  # equal pictures have equal bytes
 }
 
-_DOTS_PER_INCH = 160
-
 # As a decorator: the function runs under the style, and nothing outside of it does.
-styled = rc_context(STYLE)
+styled = rc_context(_STYLE)
 
 
 @styled
-def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Saves a figure as PNG and as SVG, each as a whole file; returns their paths. Equal figures give equal bytes.
-
-    `stem` is the files' path without ending; its folder is made.
-
-    Raises:
-        ReportError: they cannot be written.
-    """
-    stem = Path(stem)
-    png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
+def save_figure(figure: Figure, stem: Path) -> tuple[Path, ...]:
+    """Saves a figure as PNG and as SVG, as `write_files` writes. Equal figures give equal bytes."""
+    contents = {}
     # None drops what names the time or the version that the picture was made with.
-    for path, metadata in ((png, {"Software": None}), (svg, {"Date": None, "Creator": None})):
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer = io.BytesIO()
-        figure.savefig(buffer, format=path.suffix[1:], dpi=_DOTS_PER_INCH, metadata=metadata)
-        write_bytes(path, buffer.getvalue())
-    return png, svg
+        figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
+        contents[f".{kind}"] = buffer.getvalue()
+    return write_files(stem, contents)

@@ -3,12 +3,11 @@
 import dataclasses
 import itertools
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eigen_jax import lineage
-from eigen_jax.lineage import Fate, Individual
+from eigen_jax.lineage import Individual
 from eigen_jax.report.files import ReportError
 from eigen_jax.store import run_files
 from eigen_jax.store.run_files import Reference, RunResult
@@ -19,81 +18,42 @@ class PhaseSummary:
     """One phase of a search, as its record tells it."""
 
     phase: str
-    first_generation: int
-    last_generation: int
+    individuals: tuple[Individual, ...]  # its own, at least one, in the record's order
     best: Individual | None  # the fittest survivor at the end of the phase, of it and of those before; None: none yet
-    best_of_phase: Individual | None  # the fittest survivor among the phase's own
-    individuals: int
-    trained: int  # individuals that were trained, not taken over from an equal one
-    fates: Mapping[Fate, int]  # how many met each fate
-    seconds_compiling: float
-    seconds_training: float
 
     @property
-    def generations(self) -> int:
-        """How many the phase took."""
-        return self.last_generation - self.first_generation + 1
+    def trained(self) -> int:
+        """Individuals that were trained, not taken over from an equal one."""
+        return sum(each.same_as is None for each in self.individuals)
 
     @property
     def seconds(self) -> float:
         """Compilation and training of its individuals, one after another."""
-        return self.seconds_compiling + self.seconds_training
+        return math.fsum(each.seconds_compiling + each.seconds_training for each in self.individuals)
 
 
 def summarise_phases(individuals: Sequence[Individual]) -> tuple[PhaseSummary, ...]:
-    """The phases of a search, in the order in which it went through them.
-
-    Args:
-        individuals: the record of one run, in its order.
-    """
+    """The phases of a search, of its record, in the order in which it went through them."""
     summaries: list[PhaseSummary] = []
     best = None
     for phase, group in itertools.groupby(individuals, key=lambda individual: individual.phase):
         own = tuple(group)
-        of_phase = fittest(own)
-        best = fittest(filter(None, (best, of_phase)))
-        summaries.append(
-            PhaseSummary(
-                phase=phase,
-                first_generation=own[0].generation,
-                last_generation=own[-1].generation,
-                best=best,
-                best_of_phase=of_phase,
-                individuals=len(own),
-                trained=sum(each.same_as is None for each in own),
-                fates=dict(Counter(each.fate for each in own)),
-                seconds_compiling=math.fsum(each.seconds_compiling for each in own),
-                seconds_training=math.fsum(each.seconds_training for each in own),
-            )
-        )
+        best = fittest((best, *own))
+        summaries.append(PhaseSummary(phase=phase, individuals=own, best=best))
     return tuple(summaries)
 
 
-def find_phase(summaries: Iterable[PhaseSummary], phase: str) -> PhaseSummary | None:
-    """The summary of the phase of that name; None where the search never came to it."""
-    return next((each for each in summaries if each.phase == phase), None)
-
-
-def fittest(individuals: Iterable[Individual]) -> Individual | None:
+def fittest(individuals: Iterable[Individual | None]) -> Individual | None:
     """The individual of the highest validation accuracy at T3, the earliest of equals; None if none was measured."""
-    measured = (each for each in individuals if each.t3.fitness is not None)
+    measured = (each for each in individuals if each and each.t3.fitness is not None)
     return max(measured, key=lambda each: each.t3.fitness or 0.0, default=None)
 
 
 def best_so_far(individuals: Sequence[Individual]) -> tuple[Individual | None, ...]:
-    """For each generation, the fittest of it and of all before."""
-    best: Individual | None = None
-    found = []
-    for generation in by_generation(individuals):
-        best = fittest(filter(None, (best, *generation)))
-        found.append(best)
-    return tuple(found)
-
-
-def by_generation(individuals: Sequence[Individual]) -> tuple[tuple[Individual, ...], ...]:
-    """The individuals of each generation, of a record in its order."""
-    groups = itertools.groupby(individuals, key=lambda individual: individual.generation)
-    return tuple(tuple(group) for _, group in groups)
+    """For each generation of a record, the fittest of it and of all before."""
+    generations = itertools.groupby(individuals, key=lambda individual: individual.generation)
+    bests = (fittest(generation) for _, generation in generations)
+    return tuple(itertools.accumulate(bests, lambda *contenders: fittest(contenders)))
 
 
 def is_duplicate(individual: Individual) -> bool:
@@ -103,22 +63,17 @@ def is_duplicate(individual: Individual) -> bool:
 
 def find_individual(individuals: Iterable[Individual], reference: Reference) -> Individual:
     """The individual at a place of the record; raises a ReportError where it has none there."""
-    for each in individuals:
-        if each.reference == reference:
-            return each
-    raise ReportError(
-        f"the record has no individual {reference.generation}.{reference.index}; "
-        "put back the lineage.jsonl that belongs to this run"
-    )
+    found = next((each for each in individuals if each.reference == reference), None)
+    if found is None:
+        name = f"{reference.generation}.{reference.index}"
+        raise ReportError(f"the record has no individual {name}; put back the lineage.jsonl that belongs to this run")
+    return found
 
 
 def read_result(folder: str | Path) -> RunResult:
-    """How a finished search ended.
+    """How a finished search ended; raises RunFolderError where result.json is damaged, or of another schema version.
 
-    Raises:
-        ReportError: the folder is absent, empty, no run's, or of a run that has not finished, or result.json
-            is not of a search.
-        RunFolderError: result.json is damaged, or of another schema version.
+    Raises ReportError where the folder is no run's, or of one that has not finished, or that was no search.
     """
     if not _in_run_folder(Path(folder), "result.json").exists():
         raise ReportError(f"{folder} has no result.json: its run has not finished; finish it with the command it began")
@@ -129,7 +84,7 @@ def read_result(folder: str | Path) -> RunResult:
 
 
 def read_record(folder: str | Path) -> tuple[Individual, ...]:
-    """The individuals of a run, finished or not; raises ReportError as `read_result`, or where there is none yet."""
+    """The individuals of a run, finished or not; raises ReportError where the folder is no run's, or has none yet."""
     path = _in_run_folder(Path(folder), "lineage.jsonl")
     individuals = lineage.read(path)
     if not individuals:

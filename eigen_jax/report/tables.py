@@ -12,35 +12,74 @@ import functools
 import io
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from eigen_jax.report.files import ReportError, write_text
+from eigen_jax.report.files import ReportError, write_files
 
 NOT_MEASURED = "not measured"
 NOT_COMPARABLE = "not comparable"
 NOTHING = "none"  # there was nothing to measure
 
+_STATISTICS = ("value", "mean", "sd", "n", "shared", "quoted", "none")  # in the order of their lines
+
+
+def format_parameters(value: float, deviation: float | None = None) -> str:
+    """Such as "2.6 M", or "42,858" below a million."""
+    return _in_units(value, deviation, ("M", 1e6, 1e6))
+
+
+def format_flops(value: float, deviation: float | None = None) -> str:
+    """Such as "1.1 G" or "2.6 M", or in full below a million."""
+    return _in_units(value, deviation, ("G", 1e9, 1e9), ("M", 1e6, 1e6))
+
+
+def format_seconds(seconds: float, deviation: float | None = None) -> str:
+    """A time in the largest unit that it fills at least twice: hours, minutes or seconds."""
+    return _in_units(seconds, deviation, ("h", 7_200, 3_600), ("min", 120, 60), ("s", 0, 1))
+
+
+def _in_units(value: float, deviation: float | None, *units: tuple[str, float, float]) -> str:
+    """A number in the first of some units (name, least number, size) that it is large enough for, else in full."""
+    for unit, least, size in units:
+        if value >= least:
+            spread = "" if deviation is None else f" ± {deviation / size:.1f}"
+            return f"{value / size:,.1f}{spread} {unit}"
+    return _format_count(round(value), deviation)
+
+
+def _format_fraction(value: float, deviation: float | None, sign: str = "") -> str:
+    if deviation is None:
+        return f"{100 * value:{sign}.1f}"
+    return f"{100 * value:{sign}.2f} ± {100 * deviation:.2f}"
+
+
+def _format_count(value: float, deviation: float | None) -> str:
+    text = f"{int(value):,}" if value == int(value) else f"{value:,.1f}"
+    if deviation is None:
+        return text
+    return f"{text} ± {deviation:,.0f}" if deviation >= 10 else f"{text} ± {deviation:,.1f}"
+
 
 class Unit(enum.Enum):
-    """What the numbers of a column are."""
+    """What the numbers of a column are: what its head says of them in CSV and in Markdown, and how they are shown."""
 
-    TEXT = enum.auto()  # no numbers
-    ACCURACY = enum.auto()  # a fraction; shown in %
-    GAIN = enum.auto()  # the difference of two fractions; shown in percentage points, with its sign
-    PARAMETERS = enum.auto()
-    FLOPS = enum.auto()
-    SECONDS = enum.auto()  # shown in seconds, minutes or hours
-    COUNT = enum.auto()  # of anything
+    TEXT = "", "", str  # no numbers
+    ACCURACY = " (fraction)", ", %", _format_fraction
+    GAIN = " (difference of fractions)", ", points", functools.partial(_format_fraction, sign="+")
+    PARAMETERS = "", "", format_parameters
+    FLOPS = "", "", format_flops
+    SECONDS = " (s)", "", format_seconds
+    COUNT = "", "", _format_count  # of anything
+
+    def __init__(self, in_csv: str, in_markdown: str, show: Callable[[float, float | None], str]):
+        self.in_csv, self.in_markdown, self.show = in_csv, in_markdown, show
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A number that was measured, once a seed.
-
-    Raises:
-        ReportError: there is no value, or one that is not finite.
-    """
+    """A number that was measured, once a seed; raises ReportError where there is none, or one that is not finite."""
 
     values: Mapping[int, float]  # seed to value, in the column's unit
 
@@ -81,7 +120,7 @@ Cell = Measured | Shared | Quoted | str
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column: what it tells, and in which unit."""
+    """What a column tells, and in which unit."""
 
     heading: str
     unit: Unit = Unit.TEXT
@@ -89,11 +128,7 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table of results.
-
-    Raises:
-        ReportError: a row has not one cell a column, or a number stands in a column of text.
-    """
+    """A table of results; raises ReportError where a row has not one cell a column, or a number in one of text."""
 
     caption: str  # one line, what the table shows and on which data
     columns: tuple[Column, ...]
@@ -117,17 +152,12 @@ def measured(values: Mapping[int, float | None], *, absent: str = NOT_MEASURED) 
 
 def gain(values: Mapping[int, float | None], baseline: Mapping[int, float | None]) -> Cell:
     """The cell of value - baseline, each with its own seed's; for a column of `Unit.GAIN`."""
-    differences: dict[int, float | None] = {}
-    for seed in values.keys() & baseline.keys():
-        value, base = values[seed], baseline[seed]
-        differences[seed] = None if value is None or base is None else value - base
-    return measured(dict(sorted(differences.items())))
-
-
-def paper_column(quantity: str, unit: Unit, *, dataset: str = "CIFAR-10") -> Column:
-    """The column of the paper's figures for a quantity, which holds nothing else."""
-    heading = f"paper ({dataset}, paper's schedule)"
-    return Column(heading=f"{quantity}, {heading}" if quantity else heading, unit=unit)
+    differences = {
+        seed: value - base
+        for seed, value in sorted(values.items())
+        if value is not None and (base := baseline.get(seed)) is not None
+    }
+    return measured(differences)
 
 
 def paper_cell(value: float | None, *, comparable: bool) -> Cell:
@@ -163,140 +193,59 @@ def provenance_notes(
     )
 
 
+def csv_text(rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV, numbers in full, what is None left empty."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
+
+
 def to_csv(table: Table) -> str:
     """The table as CSV, every number in full.
 
-    Two columns stand first. `statistic` is "value" for the line of one seed, then "mean", "sd"
-    (n - 1; left out for one seed) and "n" for all of them, "shared" for what was measured once for
-    all, "quoted" for what the paper reports, and "none" for a row without numbers. `seed` is the
-    line's, empty but for "value". Text stands in every line of its row. A number stands only in lines
-    of its own statistic.
+    Two columns stand first. `statistic` is "value" for the line of one seed, then "mean", "sd" (n - 1; left
+    out for one seed) and "n" for all of them, "shared" for what was measured once for all, "quoted" for what
+    the paper reports, and "none" for a row without numbers. `seed` is the line's, empty but for "value". Text
+    stands in every line of its row, a number only in those of its own statistic.
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    heads = (f"{column.heading}{_UNITS[column.unit][0]}" for column in table.columns)
-    writer.writerow(["statistic", "seed", *heads])
+    heads = (f"{column.heading}{column.unit.in_csv}" for column in table.columns)
+    lines: list[Sequence[Any]] = [("statistic", "seed", *heads)]
     for row in table.rows:
-        writer.writerows(_csv_lines(row))
-    return buffer.getvalue()
+        numbers = [_statistics(cell) for cell in row]
+        keys = {key for each in numbers for key in each} or {("none", "")}
+        for key in sorted(keys, key=lambda key: (_STATISTICS.index(key[0]), key[1])):
+            cells = zip(row, numbers, strict=True)
+            lines.append((*key, *(cell if isinstance(cell, str) else own.get(key, "") for cell, own in cells)))
+    return csv_text(lines)
 
 
 def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown: the caption, the aligned table, the notes."""
-    heads = [_escape(f"{column.heading}{_UNITS[column.unit][1]}") for column in table.columns]
-    rows = [
-        [_escape(format_cell(cell, column.unit)) for cell, column in zip(row, table.columns, strict=True)]
-        for row in table.rows
-    ]
-    widths = [max(3, *map(len, column)) for column in zip(heads, *rows, strict=True)]
-    is_right = [column.unit is not Unit.TEXT for column in table.columns]
-    rule = ["-" * (width - 1) + (":" if right else "-") for width, right in zip(widths, is_right, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(cells, widths, is_right, strict=True)
-        )
-        return f"| {' | '.join(padded)} |"
-
-    parts = [f"**{table.caption}**", "\n".join([line(heads), line(rule), *map(line, rows)])]
-    if table.notes:
-        parts.append("\n".join(f"- {note}" for note in table.notes))
-    return "\n\n".join(parts) + "\n"
+    columns = []
+    for number, column in enumerate(table.columns):
+        texts = [f"{column.heading}{column.unit.in_markdown}"]
+        texts += [format_cell(row[number], column.unit) for row in table.rows]
+        head, *cells = (text.replace("|", "\\|").replace("\n", " ") for text in texts)
+        width, is_text = max(3, *map(len, (head, *cells))), column.unit is Unit.TEXT
+        rule = "-" * (width - 1) + ("-" if is_text else ":")
+        columns.append([text.ljust(width) if is_text else text.rjust(width) for text in (head, rule, *cells)])
+    lines = "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
+    notes = "\n".join(f"- {note}" for note in table.notes)
+    return "\n\n".join(filter(None, (f"**{table.caption}**", lines, notes))) + "\n"
 
 
-def write_table(table: Table, stem: Path) -> tuple[Path, Path]:
-    """Writes a table as CSV and as Markdown, each as a whole file; returns their paths.
-
-    `stem` is the files' path without ending; its folder is made.
-
-    Raises:
-        ReportError: they cannot be written.
-    """
-    stem = Path(stem)
-    paths = stem.with_name(f"{stem.name}.csv"), stem.with_name(f"{stem.name}.md")
-    for path, text in zip(paths, (to_csv(table), to_markdown(table)), strict=True):
-        write_text(path, text)
-    return paths
+def write_table(table: Table, stem: Path) -> tuple[Path, ...]:
+    """Writes a table as CSV and as Markdown, as `write_files` writes."""
+    return write_files(stem, {".csv": to_csv(table), ".md": to_markdown(table)})
 
 
 def format_cell(cell: Cell, unit: Unit) -> str:
     """A cell for people: text as it is, a number in its unit, mean ± standard deviation and n over seeds."""
     if isinstance(cell, str):
         return cell
-    *_, shown = _UNITS[unit]
     if isinstance(cell, Measured):
-        return f"{shown(cell.mean, cell.deviation)} (n = {len(cell.values)})"
-    return shown(cell.value, None) + (", once for all seeds" if isinstance(cell, Shared) else "")
-
-
-def format_parameters(value: float, deviation: float | None = None) -> str:
-    """Such as "2.6 M", or "42,858" below a million."""
-    return _with_prefix(value, deviation, {"M": 1e6})
-
-
-def format_flops(value: float, deviation: float | None = None) -> str:
-    """Such as "1.1 G" or "2.6 M", or in full below a million."""
-    return _with_prefix(value, deviation, {"G": 1e9, "M": 1e6})
-
-
-def format_seconds(seconds: float, deviation: float | None = None) -> str:
-    """A time in the largest unit that it fills at least twice: hours, minutes or seconds."""
-    unit, size = next(((unit, size) for unit, size in (("h", 3_600), ("min", 60)) if seconds >= 2 * size), ("s", 1))
-    return _scaled(seconds, deviation, size, unit)
-
-
-def _with_prefix(value: float, deviation: float | None, prefixes: Mapping[str, float]) -> str:
-    for prefix, size in prefixes.items():
-        if value >= size:
-            return _scaled(value, deviation, size, prefix)
-    return _format_count(round(value), deviation)
-
-
-def _scaled(value: float, deviation: float | None, size: float, unit: str) -> str:
-    spread = "" if deviation is None else f" ± {deviation / size:.1f}"
-    return f"{value / size:,.1f}{spread} {unit}"
-
-
-def _format_fraction(value: float, deviation: float | None, sign: str = "") -> str:
-    if deviation is None:
-        return f"{100 * value:{sign}.1f}"
-    return f"{100 * value:{sign}.2f} ± {100 * deviation:.2f}"
-
-
-def _format_count(value: float, deviation: float | None) -> str:
-    text = f"{int(value):,}" if value == int(value) else f"{value:,.1f}"
-    if deviation is None:
-        return text
-    return f"{text} ± {deviation:,.0f}" if deviation >= 10 else f"{text} ± {deviation:,.1f}"
-
-
-# What the heads of a column say of its unit, in CSV and in Markdown, and how its numbers are shown.
-_UNITS: dict[Unit, tuple[str, str, Callable[[float, float | None], str]]] = {
-    Unit.TEXT: ("", "", _format_count),
-    Unit.ACCURACY: (" (fraction)", ", %", _format_fraction),
-    Unit.GAIN: (" (difference of fractions)", ", points", functools.partial(_format_fraction, sign="+")),
-    Unit.PARAMETERS: ("", "", format_parameters),
-    Unit.FLOPS: ("", "", format_flops),
-    Unit.SECONDS: (" (s)", "", format_seconds),
-    Unit.COUNT: ("", "", _format_count),
-}
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-_STATISTICS = ("value", "mean", "sd", "n", "shared", "quoted", "none")  # in the order of their lines
-
-
-def _csv_lines(row: Sequence[Cell]) -> Iterator[list[str]]:
-    """The lines of one row, as `to_csv` says."""
-    numbers = [_statistics(cell) for cell in row]
-    keys = {key for each in numbers for key in each} or {("none", "")}
-    for key in sorted(keys, key=lambda key: (_STATISTICS.index(key[0]), key[1])):
-        cells = zip(row, numbers, strict=True)
-        yield [*map(str, key), *(cell if isinstance(cell, str) else str(own.get(key, "")) for cell, own in cells)]
+        return f"{unit.show(cell.mean, cell.deviation)} (n = {len(cell.values)})"
+    return unit.show(cell.value, None) + (", once for all seeds" if isinstance(cell, Shared) else "")
 
 
 def _statistics(cell: Cell) -> dict[tuple[str, int | str], float]:

@@ -13,17 +13,14 @@ from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.store.files import told_as
 from eigen_jax.store.records import write_json
 from experiments import benchmark
-from experiments.allocator import keep_freed_memory
 from experiments.benchmark.evolution import measure_evolution
-from experiments.benchmark.measuring import Plan, Progress, Row
-from experiments.benchmark.memory import measure_memory
-from experiments.benchmark.searches import measure_folder, measure_search, measure_workers
+from experiments.benchmark.measuring import Plan, Progress, Row, table
+from experiments.benchmark.searches import measure_folder, measure_memory, measure_search, measure_workers
 from experiments.benchmark.steps import measure_compilation, measure_mimicry, measure_parts, measure_steps
-from experiments.benchmark.table import table
 from experiments.command_line import Parser, absolute_path, positive
+from experiments.commands import INTERRUPTED, command, show
 from experiments.machine import describe_machine, describe_versions, heading
-from experiments.runner import INTERRUPTED, run_command
-from experiments.screen import show
+from experiments.process import keep_freed_memory
 from experiments.settings import SettingsError
 
 GROUPS: Mapping[str, Callable[[Plan, Progress], Iterator[Row]]] = {
@@ -38,39 +35,30 @@ GROUPS: Mapping[str, Callable[[Plan, Progress], Iterator[Row]]] = {
 }
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures, prints and writes; returns the exit code, see `run_command`."""
-
-    def command() -> int:
-        try:
-            _show_and_write(_parse(argv))
-        except KeyboardInterrupt:
-            print("interrupted; nothing was written", file=sys.stderr)
-            return INTERRUPTED
-        return 0
-
-    return run_command(command)
+    """Measures, prints and writes."""
+    try:
+        _show_and_write(_parse(argv))
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    return 0
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
     about = (benchmark.__doc__ or "").partition("\n")[0]
     parser = Parser(prog="python -m experiments.benchmark", description=about)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter measurements: two minutes on two cores")
-    parser.add_argument("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of {', '.join(GROUPS)} [all]")
-    parser.add_argument(
-        "--memory", type=positive, metavar="N", help="different networks for the memory [300; none with --quick]"
-    )
-    parser.add_argument("--json", type=absolute_path, metavar="FILE", help="write the numbers to FILE, too")
-    parser.add_argument(
-        "--search",
-        type=absolute_path,
-        metavar="RUN_DIR",
-        help="measure nothing; show how much of a finished run was training",
-    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="fewer and shorter measurements: two minutes on two cores")
+    add("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of {', '.join(GROUPS)} [all]")
+    add("--memory", type=positive, metavar="N", help="different networks for the memory [300; none with --quick]")
+    add("--json", type=absolute_path, metavar="FILE", help="write the numbers to FILE, too")
+    search = "measure nothing; show how much of a finished run was training"
+    add("--search", type=absolute_path, metavar="RUN_DIR", help=search)
     arguments = parser.parse_args(argv)
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        folder = arguments.json.parent
-        raise SettingsError(f"there is no folder {folder} to write {arguments.json.name} in; make it")
+    if (path := arguments.json) is not None and not path.parent.is_dir():
+        raise SettingsError(f"there is no folder {path.parent} to write {path.name} in; make it")
     return arguments
 
 
@@ -85,17 +73,16 @@ def _show_and_write(arguments: Namespace) -> None:
         print(heading(), flush=True)
         rows = _measure(arguments)
     if (path := arguments.json) is not None:
-        content = {"machine": describe_machine(), "versions": describe_versions()}
+        told = [dataclasses.asdict(row) for row in rows]
         with told_as(SettingsError, path, "name a file that can be written"):
-            write_json(path, {**content, "rows": [dataclasses.asdict(row) for row in rows]})
+            write_json(path, {"machine": describe_machine(), "versions": describe_versions(), "rows": told})
     show(table(rows))
 
 
 def _measure(arguments: Namespace) -> list[Row]:
     """All rows of the groups asked for, with a line on stderr for each thing that is measured."""
     # A quick run measures the memory where it is asked to.
-    is_left_out = arguments.quick and not arguments.only
-    plan = Plan(memory=arguments.memory or (None if is_left_out else Plan.memory))
+    plan = Plan(memory=arguments.memory or (None if arguments.quick and not arguments.only else Plan.memory))
     if arguments.quick:
         plan = dataclasses.replace(plan, quick=True, rounds=5, seconds=2, mutation_batches=(256,), runs=2)
     began = time.perf_counter()
@@ -103,11 +90,8 @@ def _measure(arguments: Namespace) -> list[Row]:
     def progress(group: str, what: str) -> None:
         print(f"{time.perf_counter() - began:4.0f} s  {group}: {what}", file=sys.stderr, flush=True)
 
-    rows: list[Row] = []
-    for group, measure in GROUPS.items():
-        if group in (arguments.only or GROUPS):
-            rows.extend(measure(plan, functools.partial(progress, group)))
-    return rows
+    groups = [group for group in GROUPS if group in (arguments.only or GROUPS)]
+    return [row for group in groups for row in GROUPS[group](plan, functools.partial(progress, group))]
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from experiments.machine import cores
 
 MUTATION_STEPS = 100  # of every child, as in the paper's primary succession
 GENERATIONS = 20
-SPEC = GenomeSpec()
-CONFIG = EvolutionConfig()
+SPEC, CONFIG = GenomeSpec(), EvolutionConfig()
 
 
 def measure_evolution(plan: Plan, progress: Progress) -> Iterator[Row]:
@@ -45,10 +44,9 @@ def _breeding(pool: ThreadPoolExecutor, threads: int, share: int, *, runs: int) 
 
 
 def _generations(fitness: jax.Array, run: int) -> EvolutionState:
-    """Generations of the primary succession: extinction, selection, and new children."""
+    """Generations of the primary succession, of rising fitness, so that the search does not saturate."""
     state = initial_state(jax.random.key(run), spec=SPEC, config=CONFIG)
     for generation in range(1, GENERATIONS):
-        # Rising, so that the search does not saturate.
         risen = fitness + 0.01 * generation
         state = evolution_step(jax.random.key(generation), state, risen, spec=SPEC, config=CONFIG)
     return state

@@ -1,14 +1,17 @@
-"""How much to measure, timing, and the rows that it gives."""
+"""How much to measure, timing, the rows that it gives, and their table."""
 
 import dataclasses
 import importlib.util
+import itertools
 import statistics
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+
+from eigen_jax.errors import first_line
 
 Work = Callable[[], Any]  # returns when the work is done; on a GPU it waits for the device
 Prepare = Callable[[], Work]  # it, or the first call of the work, may raise `NotMeasured`
@@ -17,6 +20,30 @@ Progress = Callable[[str], None]  # is told what is measured next
 # After its last parallel loop, a thread of an OpenMP or an XLA pool spins for some milliseconds before it
 # sleeps. Without a pause it would take a core from whoever is timed next.
 _PAUSE = 0.02
+
+# What each column of `Row.values` is called in the table.
+COLUMNS = {
+    "ms": "ms",
+    "images_per_second": "images/s",
+    "per_second": "a second",
+    "slowest": "slowest",
+    "fastest": "fastest",
+    "gflops_per_second": "GFLOP/s",
+    "share_of_peak": "% of peak",
+    "times_pytorch": "x PyTorch",
+    "times_single": "x single calls",
+    "times_plain": "x plain",
+    "first_seconds": "first call, s",
+    "seconds": "s",
+    "seconds_per_layer": "s a layer",
+    "share_training": "% training",
+    "share_compiling": "% compiling",
+    "times_one_worker": "x one worker",
+    "trained": "trained",
+    "mib_early": "MiB after 30",
+    "mib": "MiB at the end",
+    "times_early": "x after 30",
+}
 
 
 class NotMeasured(Exception):
@@ -42,7 +69,7 @@ class Row:
     group: str  # of rows, with columns of their own
     what: str  # is measured
     method: str = ""  # how it was run
-    values: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by column, see `table.COLUMNS`
+    values: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by column, see `COLUMNS`
     note: str = ""  # in place of the values: why there are none
 
 
@@ -54,34 +81,31 @@ class Timing(NamedTuple):
 
 
 def interleave(works: Mapping[str, Prepare], plan: Plan) -> dict[str, Timing | str]:
-    """Times works in turns, so that what else happens on the machine happens to all of them.
+    """Times works in turns, so that what else happens on the machine happens to all; or says why there is no timing.
 
     A work for which `plan.rounds` calls take too long is called in some of the rounds only, at even
     distances, and at least once.
-
-    Returns:
-        By name, the timing, or why there is none.
     """
-    ready: dict[str, Work] = {}
-    timings: dict[str, Timing] = {}
-    failures: dict[str, str] = {}
+    ready: dict[str, tuple[Work, list[float]]] = {}
+    results: dict[str, Timing | str] = {}
     for name, prepare in works.items():
         began = time.perf_counter()
         try:
             work = prepare()
             work()
         except (NotMeasured, jax.errors.JaxRuntimeError) as error:
-            failures[name] = one_line(error)
+            results[name] = first_line(error)
         else:
-            ready[name], timings[name] = work, Timing(time.perf_counter() - began, [])
+            seconds: list[float] = []
+            results[name], ready[name] = Timing(time.perf_counter() - began, seconds), (work, seconds)
     for turn in range(plan.rounds):
-        for name, work in ready.items():
-            if _is_due(turn, timings[name].seconds, plan):
+        for work, seconds in ready.values():
+            if _is_due(turn, seconds, plan):
                 time.sleep(_PAUSE)
                 began = time.perf_counter()
                 work()
-                timings[name].seconds.append(time.perf_counter() - began)
-    return {name: timings.get(name) or failures[name] for name in works}
+                seconds.append(time.perf_counter() - began)
+    return results
 
 
 def _is_due(turn: int, taken: list[float], plan: Plan) -> bool:
@@ -102,23 +126,22 @@ def compare(
     tells_first: bool = False,
     **against: str,
 ) -> Iterator[Row]:
-    """Times works in turns, see `interleave`, and gives a row for each.
+    """Times works, by name, in turns, see `interleave`, and gives a row for each.
 
     Args:
-        works: by name.
-        plan: how long to measure.
-        group: of the rows.
-        what: is measured.
         units: by name, of what a call does several of; the times are those of one.
         flops: floating-point operations of one, where their rate is a value, too.
         tells_first: whether the time of the first call is a value, too.
         against: by column, a work whose time the others are multiples of; left out where it was not measured.
     """
     results = interleave(works, plan)
-    timings = {name: result for name, result in results.items() if isinstance(result, Timing)}
-    seconds = {name: statistics.median(each.seconds) / (units or {}).get(name, 1) for name, each in timings.items()}
+    seconds = {
+        name: statistics.median(result.seconds) / (units or {}).get(name, 1)
+        for name, result in results.items()
+        if isinstance(result, Timing)
+    }
     for name, result in results.items():
-        if name not in timings:
+        if not isinstance(result, Timing):
             yield not_measured(result, group=group, what=what, method=name)
             continue
         values = {column: seconds[name] / seconds[other] for column, other in against.items() if other in seconds}
@@ -126,7 +149,7 @@ def compare(
         if flops:
             values["gflops_per_second"] = flops / seconds[name] / 1e9
         if tells_first:
-            values["first_seconds"] = timings[name].first
+            values["first_seconds"] = result.first
         yield Row(group=group, what=what, method=name, values=values)
 
 
@@ -138,12 +161,8 @@ def rate_row(work: Callable[[int], object], *, group: str, what: str, method: st
         jax.block_until_ready(work(run))
         seconds.append(time.perf_counter() - began)
     first, *rest = seconds
-    values = {
-        "per_second": amount / statistics.median(rest),
-        "slowest": amount / max(rest),
-        "fastest": amount / min(rest),
-        "first_seconds": first,
-    }
+    rates = {"per_second": statistics.median(rest), "slowest": max(rest), "fastest": min(rest)}
+    values = {name: amount / taken for name, taken in rates.items()} | {"first_seconds": first}
     return Row(group=group, what=what, method=method, values=values)
 
 
@@ -152,21 +171,36 @@ def not_measured(reason: object, *, group: str, what: str, method: str = "") -> 
     return Row(group=group, what=what, method=method, note=f"not measured: {reason}")
 
 
-def one_line(error: BaseException) -> str:
-    """The first line of an error that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]
-
-
 def require_pytorch() -> types.ModuleType:
-    """`experiments.benchmark.pytorch`, which cannot be imported without PyTorch.
-
-    Raises:
-        NotMeasured: PyTorch is not installed, or cannot use the GPU that JAX uses.
-    """
+    """`experiments.benchmark.pytorch`; raises `NotMeasured` without PyTorch, or where it cannot use JAX's GPU."""
     if importlib.util.find_spec("torch") is None:
         raise NotMeasured("PyTorch is not installed; pip install -e '.[torch]'")
     from experiments.benchmark import pytorch
 
     pytorch.set_up()
     return pytorch
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text, a head for each group with columns of its own; a note runs on to the right."""
+    what = max((len(text) for row in rows for text in (row.what, row.group)), default=0)
+    method = max((len(row.method) for row in rows), default=0)
+    lines = []
+    for group, of_group in itertools.groupby(rows, key=lambda row: row.group):
+        members = list(of_group)
+        columns = [name for name in COLUMNS if any(name in row.values for row in members)]
+        cells = [[COLUMNS[name] for name in columns]]
+        cells += [[_show(name, row.values.get(name)) for name in columns] for row in members]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for row, texts in zip([Row(group=group, what=group.upper()), *members], cells, strict=True):
+            numbers = "  ".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
+            lines.append(f"{row.what:{what}}  {row.method:{method}}  {row.note or numbers}".rstrip())
+    return "\n".join(lines)
+
+
+def _show(column: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if column.startswith("share"):
+        return f"{100 * value:.1f}"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"

@@ -6,7 +6,6 @@ All networks take images of 32 x 32 x 3 and tell ten classes apart.
 import functools
 from collections.abc import Callable
 from importlib import resources
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +22,8 @@ NUM_CLASSES = 10
 def benchmark_architectures() -> dict[str, Architecture]:
     """By name: eight layers, a typical evolved network of 30, a large one of 101.
 
-    The last two were bred once with `eigen_jax.mutation.mutate`, from global pooling in generations
-    of 256 children of 8 steps (keys 4 and 5). Parent became the child that was nearest to the layers
-    asked for, at least 62 % of them convolutions, within bounds on FLOPs and parameters.
+    The last two were bred once with `eigen_jax.mutation.mutate`, from global pooling in generations of 256
+    children of 8 steps. Parent became the child nearest to the layers asked for, 62 % of them convolutions.
     """
     folder = resources.files("experiments.benchmark") / "genomes"
     evolved = {name: from_json((folder / f"{name}.json").read_text()) for name in ("typical", "large")}
@@ -33,7 +31,6 @@ def benchmark_architectures() -> dict[str, Architecture]:
 
 
 def eight_layers() -> Architecture:
-    """Eight 3 x 3 convolutions of 32 to 96 channels, three of them halving."""
     shapes = [(32, 1), (32, 1), (48, 2), (48, 1), (64, 2), (64, 1), (96, 2), (96, 1)]
     layers = [
         Layer(op="conv", inputs=(position - 1 if position else IMAGE,), channels=channels, kernel=3, stride=stride)
@@ -50,39 +47,27 @@ def describe(name: str, architecture: Architecture) -> str:
 def training_flops(architecture: Architecture) -> int:
     """Floating-point operations of one image in a training step: convolutions and classifier.
 
-    Three times those of the forward pass (`count_flops`: two for each multiply-add, none for kernel
-    positions on the padding), since each gradient costs as much as the pass forward; but for the
-    convolutions that read the image, whose input needs no gradient: twice.
+    Three times those of the forward pass (`count_flops`), since each gradient costs as much as the pass
+    forward; but for the convolutions that read the image, whose input needs no gradient: twice.
     """
-    total = 3 * count_flops(architecture, num_classes=NUM_CLASSES)
-    for layer in architecture.layers:
-        if layer.op == "conv" and layer.inputs == (IMAGE,):
-            total -= Convolution(architecture.input_shape, layer).flops
-    return total
+    reading = (layer for layer in architecture.layers if layer.op == "conv" and layer.inputs == (IMAGE,))
+    alone = (Architecture(input_shape=architecture.input_shape, layers=(layer,)) for layer in reading)
+    return 3 * count_flops(architecture, num_classes=NUM_CLASSES) - sum(
+        count_flops(each, num_classes=0) for each in alone
+    )
 
 
-class Convolution(NamedTuple):
-    """A convolution alone."""
-
-    input_shape: tuple[int, int, int]  # H x W x C
-    layer: Layer
-
-    def __str__(self) -> str:
-        (size, _, read), layer = self
-        halving = ", stride 2" if layer.stride == 2 else ""
-        return f"conv {layer.kernel} x {layer.kernel}{halving}, {read} to {layer.channels}, on {size} x {size}"
-
-    @property
-    def flops(self) -> int:
-        """Floating-point operations of one image, forward."""
-        alone = Architecture(input_shape=self.input_shape, layers=(self.layer,))
-        return count_flops(alone, num_classes=NUM_CLASSES) - 2 * self.layer.channels * NUM_CLASSES
-
-
-def convolution(size: int, read: int, channels: int, *, kernel: int = 3, stride: int = 1) -> Convolution:
-    """From `read` to so many channels, on maps of `size` x `size`."""
+def convolution(size: int, read: int, channels: int, *, kernel: int = 3, stride: int = 1) -> Architecture:
+    """A network of one convolution, from `read` to so many channels, on maps of `size` x `size`."""
     layer = Layer(op="conv", inputs=(IMAGE,), channels=channels, kernel=kernel, stride=stride)
-    return Convolution((size, size, read), layer)
+    return Architecture(input_shape=(size, size, read), layers=(layer,))
+
+
+def describe_convolution(alone: Architecture) -> str:
+    """The name of a network of one convolution, as it stands in the table."""
+    (size, _, read), (layer,) = alone.input_shape, alone.layers
+    halving = ", stride 2" if layer.stride == 2 else ""
+    return f"conv {layer.kernel} x {layer.kernel}{halving}, {read} to {layer.channels}, on {size} x {size}"
 
 
 def noise_images(seed: int, images: int, input_shape: tuple[int, int, int]) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from eigen_jax.layers import BatchNormRelu, Conv, max_pool
 from eigen_jax.training import Batch, ComputeDtype, TrainConfig, TrainState
 from eigen_jax.training.programs import Programs, compiled
 from experiments.benchmark.measuring import Work
-from experiments.benchmark.networks import NUM_CLASSES, Convolution, noise_images
+from experiments.benchmark.networks import NUM_CLASSES, noise_images
 
 # The paper's (Section 4.1), at a constant rate.
 CONFIG = TrainConfig(decay_steps=())
@@ -77,11 +77,11 @@ def product(size: int, dtype: ComputeDtype) -> Work:
     return _ready(jnp.matmul, factor, factor)
 
 
-def convolution(convolution: Convolution, part: str, batch: int, dtype: ComputeDtype) -> Work:
-    """One of `steps.PASSES`."""
-    layer = convolution.layer
+def convolution(alone: Architecture, part: str, batch: int, dtype: ComputeDtype) -> Work:
+    """One of `steps.PASSES`, of a network of one convolution."""
+    (layer,) = alone.layers
     module = Conv(layer.channels, layer.kernel, layer.stride, kernel_init=nn.initializers.he_normal())
-    x = _noise(0, (batch, *convolution.input_shape), dtype)
+    x = _noise(0, (batch, *alone.input_shape), dtype)
     params = module.init(jax.random.key(1), x)
     if part == "forward":
         return _ready(module.apply, params, x)

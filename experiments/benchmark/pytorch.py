@@ -1,4 +1,4 @@
-"""What ours is measured against, written as a PyTorch user would; needs PyTorch.
+"""What `ours` is measured against, by the same names, written as a PyTorch user would; needs PyTorch.
 
 Dimension letters: B images, C x H x W their maps (in memory H, W, C: channels last), K classes.
 """
@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eigen_jax.architecture import IMAGE, Architecture, Layer, layer_shapes
-from eigen_jax.training import ComputeDtype
+from eigen_jax.errors import first_line
+from eigen_jax.training import Batch, ComputeDtype
 from experiments.benchmark import ours
-from experiments.benchmark.measuring import NotMeasured, Work, one_line
-from experiments.benchmark.networks import NUM_CLASSES, Convolution
+from experiments.benchmark.measuring import NotMeasured, Work
+from experiments.benchmark.networks import NUM_CLASSES
 from experiments.machine import cores, has_gpu
-
-PyTree = Any
 
 
 def set_up() -> None:
@@ -31,16 +30,15 @@ def set_up() -> None:
 
 
 def training_steps(architecture: Architecture, dtype: ComputeDtype, steps: int, *, compiles: bool = False) -> Work:
-    """The same training as ours, channels last.
+    """The same training as ours, channels last, in float32 or, by autocast, in bfloat16: so many steps in a call.
 
-    A call takes so many steps with the same batch, in float32 or, by autocast, in bfloat16, and then
-    fetches the last loss. Where `torch.compile` fails, the first one raises `NotMeasured`.
+    Where `torch.compile` fails, the first call raises `NotMeasured`.
     """
     start, batch = ours.untrained(architecture)
     network: Any = TorchNetwork(architecture, num_classes=NUM_CLASSES)
     copy_variables(network, start.variables)
     network = network.to(device=_device(), memory_format=torch.channels_last).train()
-    images, labels = as_images(batch.images).to(_device()), as_labels(batch.labels).to(_device())
+    images, labels = (tensor.to(_device()) for tensor in as_tensors(batch))
     rates = {"momentum": ours.CONFIG.momentum, "weight_decay": ours.CONFIG.weight_decay}
     optimizer = torch.optim.SGD(network.parameters(), lr=ours.CONFIG.learning_rate, **rates)
     if compiles:
@@ -60,27 +58,24 @@ def training_steps(architecture: Architecture, dtype: ComputeDtype, steps: int, 
             optimizer.step()
         return loss.item()
 
-    return functools.partial(_told, work) if compiles else work
+    def told() -> float:
+        try:
+            return work()
+        except Exception as error:  # torch.compile raises many kinds: no C++ compiler, an operation it cannot lower
+            raise NotMeasured(f"torch.compile failed: {first_line(error)}") from None
 
-
-def _told(work: Work) -> float:
-    try:
-        return work()
-    except Exception as error:  # torch.compile raises many kinds: no C++ compiler, an operation it cannot lower
-        raise NotMeasured(f"torch.compile failed: {one_line(error)}") from None
+    return told if compiles else work
 
 
 def product(size: int, dtype: ComputeDtype) -> Work:
-    """A product of two matrices."""
     factor = torch.randn(size, size, device=_device()).to(getattr(torch, dtype))
     return _waited(lambda: torch.matmul(factor, factor))
 
 
-def convolution(convolution: Convolution, part: str, batch: int, dtype: ComputeDtype) -> Work:
-    """One of `steps.PASSES`, over and over."""
-    module: Any = nn.Sequential(*_same_conv(*convolution))
+def convolution(alone: Architecture, part: str, batch: int, dtype: ComputeDtype) -> Work:
+    module: Any = nn.Sequential(*_same_conv(alone.layers[0], alone.input_shape))
     module = module.to(_device(), getattr(torch, dtype), memory_format=torch.channels_last)
-    x = _noise((batch, *convolution.input_shape), dtype)
+    x = _noise((batch, *alone.input_shape), dtype)
     if part == "forward":
         return _waited(torch.no_grad()(lambda: module(x)))
     x.requires_grad_(part == "input gradient")
@@ -91,25 +86,21 @@ def convolution(convolution: Convolution, part: str, batch: int, dtype: ComputeD
 
 
 def norm(shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
-    """Batch normalisation and ReLU, forward and backward."""
     return _forward_and_backward(nn.Sequential(nn.BatchNorm2d(shape[-1]), nn.ReLU()).to(_device()), shape, dtype)
 
 
 def pool(shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
-    """Max pooling, forward and backward."""
     return _forward_and_backward(nn.MaxPool2d(2, ceil_mode=True), shape, dtype)
 
 
 def _forward_and_backward(module: Any, shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
     """With the gradient by every input and parameter."""
     x = _noise(shape, dtype).requires_grad_()
-    inputs = [x, *module.parameters()]
     gradient = torch.randn_like(module(x).detach())
-    return _waited(lambda: torch.autograd.grad(module(x), inputs, gradient))
+    return _waited(lambda: torch.autograd.grad(module(x), [x, *module.parameters()], gradient))
 
 
 def _device() -> str:
-    """The one that JAX uses, too."""
     return "cuda" if has_gpu() else "cpu"
 
 
@@ -132,11 +123,7 @@ def _waited(work: Work) -> Work:
 
 
 class TorchNetwork(nn.Module):
-    """The same network as `eigen_jax.builder.build_network` makes.
-
-    Logits and gradients are equal to ours; running statistics are not quite, because PyTorch
-    averages the unbiased variance.
-    """
+    """The same network as ours, but for running statistics, since PyTorch averages the unbiased variance."""
 
     def __init__(self, architecture: Architecture, *, num_classes: int) -> None:
         super().__init__()
@@ -146,7 +133,7 @@ class TorchNetwork(nn.Module):
         self.classifier = nn.Linear(shapes[len(self.layers) - 1][2], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] to logits [B, K]."""
+        """Images [B, C, H, W] to logits [B, K]."""
         maps = {IMAGE: images}
         for position, (layer, inputs) in enumerate(zip(self.layers, self.inputs, strict=True)):
             maps[position] = layer(*(maps[source] for source in inputs))
@@ -157,18 +144,17 @@ class Concat(nn.Module):
     """Joins the channels of two maps."""
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Two of [B, C, H, W]."""
         return torch.cat((first, second), dim=1)
 
 
 def _layer(layer: Layer, input_shape: tuple[int, int, int]) -> nn.Module:
     if layer.op == "conv":
         norm = nn.BatchNorm2d(layer.channels, eps=1e-5, momentum=0.1)
-        return nn.Sequential(*_same_conv(input_shape, layer), norm, nn.ReLU())
+        return nn.Sequential(*_same_conv(layer, input_shape), norm, nn.ReLU())
     return nn.MaxPool2d(2, ceil_mode=True) if layer.op == "pool" else Concat()
 
 
-def _same_conv(input_shape: tuple[int, int, int], layer: Layer) -> list[nn.Module]:
+def _same_conv(layer: Layer, input_shape: tuple[int, int, int]) -> list[nn.Module]:
     """Convolution without bias; an odd pixel of padding goes to the right and to the bottom, as in XLA."""
 
     def padding(pixels: int) -> tuple[int, int]:
@@ -184,7 +170,7 @@ def _same_conv(input_shape: tuple[int, int, int], layer: Layer) -> list[nn.Modul
 
 
 @torch.no_grad()
-def copy_variables(network: TorchNetwork, variables: PyTree) -> None:
+def copy_variables(network: TorchNetwork, variables: Any) -> None:
     """Gives a network the weights and running statistics of ours, "params" and "batch_stats" of Flax."""
     params, statistics = variables["params"], variables.get("batch_stats", {})
     for position, layer in enumerate(network.layers):
@@ -200,14 +186,10 @@ def copy_variables(network: TorchNetwork, variables: PyTree) -> None:
     network.classifier.bias.copy_(_tensor(params["classifier"]["bias"]))
 
 
-def as_images(images: Any) -> Tensor:
-    """[B, H, W, C] of JAX or NumPy to [B, C, H, W], channels last in memory."""
-    return _tensor(images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-
-
-def as_labels(labels: Any) -> Tensor:
-    """[B] labels of JAX or NumPy as PyTorch's."""
-    return _tensor(labels).long()
+def as_tensors(batch: Batch) -> tuple[Tensor, Tensor]:
+    """The images, [B, H, W, C], as [B, C, H, W], channels last in memory, and the labels, [B]."""
+    images = _tensor(batch.images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    return images, _tensor(batch.labels).long()
 
 
 def _tensor(array: Any) -> Tensor:

@@ -1,7 +1,4 @@
-"""Training steps of three networks and the parts of a step, ours beside PyTorch's; compilation; mimicry.
-
-The parts show what a step could cost at least.
-"""
+"""Training steps, and the parts that show what one could cost at least, beside PyTorch's; compilation; mimicry."""
 
 import dataclasses
 import functools
@@ -12,14 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from eigen_jax import platforms, training
-from eigen_jax.architecture import Architecture
+from eigen_jax.architecture import Architecture, count_flops
 from eigen_jax.builder import build_network
 from eigen_jax.data import num_views
 from eigen_jax.teacher import CachedLogits
 from eigen_jax.training import ComputeDtype, Teacher
 from experiments.benchmark import measuring, networks, ours
 from experiments.benchmark.measuring import Plan, Prepare, Progress, Row, Work, compare
-from experiments.benchmark.networks import benchmark_architectures, convolution, describe
+from experiments.benchmark.networks import benchmark_architectures, convolution, describe, describe_convolution
 from experiments.machine import has_gpu
 
 GROUP = "training steps, batch 128"
@@ -64,7 +61,8 @@ def measure_parts(plan: Plan, progress: Progress) -> Iterator[Row]:
     for each in CONVOLUTIONS:
         for part in PASSES:
             sides = _sides("convolution", each, part, BATCH, dtype)
-            yield from versus(sides, what=f"{each}: {part}", flops=BATCH * each.flops)
+            flops = BATCH * count_flops(each, num_classes=0)
+            yield from versus(sides, what=f"{describe_convolution(each)}: {part}", flops=flops)
     for name, function in (("batch norm and ReLU", "norm"), ("max pooling", "pool")):
         yield from versus(_sides(function, shape, dtype), what=f"{name}, 32 on 32 x 32: forward and backward")
 
@@ -82,11 +80,9 @@ def measure_steps(plan: Plan, progress: Progress) -> Iterator[Row]:
 
 
 def measure_peak(plan: Plan, *, size: int | None = None) -> tuple[dict[ComputeDtype, float], list[Row]]:
-    """The rate of a matrix product of `size` by `size`, ours and PyTorch's in turns.
+    """The rate, in FLOP/s, that a step in each dtype is held against, and the rows of the matrix products that show it.
 
-    Returns:
-        The rate that a step in each dtype is held against, FLOP/s, and the rows. On the CPU it is
-        that of float32 for both dtypes.
+    On the CPU it is that of float32 for both dtypes.
     """
     size = size or (8_192 if has_gpu() else 2_048)
     rates: dict[ComputeDtype, float] = {}
@@ -106,7 +102,7 @@ class Way(NamedTuple):
     prepare: Prepare
     dtype: ComputeDtype
     steps: int  # in a call of what is prepared
-    single: str = ""  # the way that calls for each step, where this one takes many in one program
+    single: str = ""  # the way before it that calls for each step, where this one takes many in one program
 
 
 def ways(architecture: Architecture) -> dict[str, Way]:
@@ -130,21 +126,22 @@ def ways(architecture: Architecture) -> dict[str, Way]:
 def measure_network(
     name: str, architecture: Architecture, *, peak: Mapping[ComputeDtype, float], plan: Plan
 ) -> Iterator[Row]:
-    """The training step of one network, all ways in turns; `peak` is that of `measure_peak`."""
+    """The training step of one network, all ways in turns; `peak` as `measure_peak` gives it."""
     found = ways(architecture)
     works = {way: _left_out if plan.quick and _is_slow(name, way) else each.prepare for way, each in found.items()}
     units, what = {way: each.steps for way, each in found.items()}, describe(name, architecture)
-    compared = compare(works, plan, group=GROUP, what=what, units=units, tells_first=True, times_pytorch=REFERENCE)
-    rows = {row.method: row for row in compared}
-    times = {way: row.values["ms"] for way, row in rows.items() if not row.note}
-    for way, ms in times.items():
-        images = 1e3 * ours.CONFIG.batch_size / ms
-        flops = networks.training_flops(architecture) * images
-        values = {**rows[way].values, "images_per_second": images, "share_of_peak": flops / peak[found[way].dtype]}
-        if found[way].single in times:
-            values["times_single"] = ms / times[found[way].single]
-        rows[way] = dataclasses.replace(rows[way], values=values)
-    yield from rows.values()
+    times: dict[str, float] = {}
+    for row in compare(works, plan, group=GROUP, what=what, units=units, tells_first=True, times_pytorch=REFERENCE):
+        if not row.note:
+            way, ms = found[row.method], row.values["ms"]
+            times[row.method] = ms
+            images = 1e3 * ours.CONFIG.batch_size / ms
+            share = networks.training_flops(architecture) * images / peak[way.dtype]
+            values = {**row.values, "images_per_second": images, "share_of_peak": share}
+            if way.single in times:
+                values["times_single"] = ms / times[way.single]
+            row = dataclasses.replace(row, values=values)
+        yield row
 
 
 def _is_slow(name: str, way: str) -> bool:

@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments import chaos
+from experiments.bars import duration
 from experiments.chaos.campaign import NOUNS, Campaign, DifferentError, Disturbance
 from experiments.chaos.folders import RUN, TEACHER, Phase
 from experiments.chaos.processes import has_proc
 from experiments.command_line import Parser, absolute_path, positive
+from experiments.commands import INTERRUPTED, run_command
 from experiments.machine import heading
-from experiments.runner import INTERRUPTED, run_command
 from experiments.settings import SettingsError
 
 DIFFERENT = 1  # exit code
@@ -27,43 +28,23 @@ SETTINGS = (
     *("--preset", "smoke", "--seed", "25", "--teacher-members", "2", "--teacher-epochs", "8"),
     *("--max-primary-generations", "2", "--max-secondary-generations", "1", "--final-steps", "200"),
 )
-_SAVE_EVERY = 0.5  # seconds; so that trainings this short are saved on their way
 
 
 def digits_command(
     folder: Path, cache: Path, *, executor: str, workers: int, settings: Sequence[str] = SETTINGS
 ) -> list[str]:
     """The command that runs the search in the folder of a run, or goes on with it."""
+    # It saves so often that trainings this short are saved on their way.
     return [
         *(sys.executable, "-m", "experiments.digits", *settings),
         *("--run-dir", str(folder / RUN), "--teacher-dir", str(folder / TEACHER), "--cache-dir", str(cache)),
-        *("--executor", executor, "--workers", str(workers), "--save-every", str(_SAVE_EVERY)),
+        *("--executor", executor, "--workers", str(workers), "--save-every", "0.5"),
     ]
 
 
 def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] = digits_command) -> int:
-    """Disturbs what `search` gives the command of, compares and prints.
-
-    Returns:
-        The exit code: 0, `DIFFERENT`, or one of `run_command`'s.
-    """
-
-    def command() -> int:
-        arguments = _parse(argv)
-        folder = _make_folder(arguments.folder)
-        try:
-            _disturb(arguments, folder, search)
-        except DifferentError as error:
-            print(f"different: {error}; the folders are kept in {folder}", file=sys.stderr)
-            return DIFFERENT
-        except KeyboardInterrupt:
-            print(f"interrupted; the folders are kept in {folder}", file=sys.stderr)
-            return INTERRUPTED
-        if arguments.folder is None:
-            shutil.rmtree(folder)
-        return 0
-
-    return run_command(command)
+    """Disturbs what `search` gives the command of, compares and prints; gives 0, `DIFFERENT` or as `run_command`."""
+    return run_command(lambda: _disturb(_parse(argv), search))
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
@@ -99,16 +80,15 @@ def _make_folder(path: Path | None) -> Path:
         return Path(tempfile.mkdtemp(prefix="eigen-chaos-"))
     try:
         path.mkdir(parents=True, exist_ok=True)
-        is_empty = not any(path.iterdir())
+        if any(path.iterdir()):
+            raise SettingsError(f"--folder is {path}, which is not empty; choose a new one")
     except OSError as error:
         raise SettingsError(f"--folder is {path}, which cannot be used: {error.strerror}; choose another") from None
-    if not is_empty:
-        raise SettingsError(f"--folder is {path}, which is not empty; choose a new one")
     return path
 
 
-def _disturb(arguments: Namespace, folder: Path, search: Callable[..., list[str]]) -> None:
-    began = time.monotonic()
+def _disturb(arguments: Namespace, search: Callable[..., list[str]]) -> int:
+    began, folder = time.monotonic(), _make_folder(arguments.folder)
     print(heading())
     campaign = Campaign(
         command=functools.partial(search, executor=arguments.executor, workers=arguments.workers),
@@ -118,13 +98,21 @@ def _disturb(arguments: Namespace, folder: Path, search: Callable[..., list[str]
         victim=arguments.victim,
         kind=arguments.disturbance,
     )
-    campaign.run()
-    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    try:
+        campaign.run()
+    except DifferentError as error:
+        print(f"different: {error}; the folders are kept in {folder}", file=sys.stderr)
+        return DIFFERENT
+    except KeyboardInterrupt:
+        print(f"interrupted; the folders are kept in {folder}", file=sys.stderr)
+        return INTERRUPTED
     noun, done, runs = NOUNS[campaign.kind], campaign.disturbances, campaign.runs
-    count = f"{len(done)} {noun}s of {'workers' if campaign.victim == 'worker' else 'runs'}"
-    print(f"\n{count} (executor {arguments.executor}), in {minutes} min {seconds} s\n")
-    print(table(done, noun))
+    where = f"{len(done)} {noun}s of {campaign.victim}s (executor {arguments.executor})"
+    print(f"\n{where}, in {duration(time.monotonic() - began)}\n\n{table(done, noun)}")
     print(f"\n{runs} of {runs} lineages equal, and so are the results and the networks")
+    if arguments.folder is None:
+        shutil.rmtree(folder)
+    return 0
 
 
 def table(disturbances: Sequence[Disturbance], noun: str) -> str:

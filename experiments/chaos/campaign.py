@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 from experiments.chaos import folders
 from experiments.chaos.folders import Phase
-from experiments.chaos.moments import MOST_KILLS, Moment, Moments
 from experiments.chaos.processes import Child, Process
 
 Victim = Literal["run", "worker"]
@@ -20,19 +19,20 @@ Kind = Literal["kill", "stop", "terminal"]  # SIGKILL; SIGSTOP, and later SIGCON
 NOUNS: dict[Kind, str] = {"kill": "kill", "stop": "stop", "terminal": "hang-up"}
 Command = Callable[[Path, Path], list[str]]  # what searches, or goes on, in a folder of a run and with one for caches
 
-ROOT = Path(__file__).resolve().parents[2]  # where `python -m experiments` finds this package
+_ROOT = Path(__file__).resolve().parents[2]  # where `python -m experiments` finds this package
 
 _OUTPUT = "output.txt"  # in the folder of each run: what its processes printed
 _PATIENCE = 20.0  # uninterrupted runs that one may take, or wait for something to happen
 _LEAST_PATIENCE = 300.0  # seconds of the same
 _LINGER = 60.0  # seconds that workers have to notice that their driver is dead
 _STOPS = (0.5, 5.0)  # seconds that a stop takes, from the shortest to the longest
-_tell = functools.partial(print, flush=True)
 _HUNG_UP = 128 + signal.Signals.SIGHUP if hasattr(signal, "SIGHUP") else None  # exit code
+_MOST = 40  # disturbances of one run; then it is left to end, so that none goes on for ever
+_tell = functools.partial(print, flush=True)
 
 
 class DifferentError(Exception):
-    """A run that did not come out as the uninterrupted one; one line."""
+    """A run that failed, did not end, came out otherwise than the uninterrupted one, or left something behind."""
 
 
 class Disturbance(NamedTuple):
@@ -44,7 +44,6 @@ class Disturbance(NamedTuple):
     written: tuple[Path, ...]  # what was being written; empty for nothing
 
     def describe(self, number: int, noun: str) -> str:
-        """The line that tells of it, such as a "kill"."""
         written = f", while {self.written[0].name} was written" if self.written else ""
         return f"{noun} {number:>3}  run {self.run:<3} {self.seconds:6.1f} s  {self.phase}{written}"
 
@@ -57,6 +56,35 @@ class _Reference(NamedTuple):
     seconds: float
     patience: float  # seconds after which a run that does nothing is taken to hang
     last_generation: int | None
+
+
+class _Moments:
+    """When to disturb: moments, drawn with a seed, that reach every phase of a run, and the middle of writing files."""
+
+    def __init__(self, seed: int, reference: _Reference) -> None:
+        self._random, self._start = random.Random(seed), reference.start_seconds
+        # A run would be disturbed about six times, if none of its work were lost.
+        self._mean = max(reference.seconds - self._start, self._start) / 6
+        self._was_at_once = False
+
+    def draw(self, times: int) -> tuple[float, Literal["nothing", "writing", "turn"]]:
+        """The next moment of a run that was disturbed so many times; later ones tend to be later.
+
+        No two in a row come within the time that a start takes, so that each second one at least finds some work done.
+
+        Returns:
+            Seconds, and what is awaited besides. turn: they count from the beginning of the next phase, else from
+            the start of the process; writing: after them comes the first file that is being written.
+        """
+        scale, share = self._mean * 1.05**times, self._random.random()
+        # The first moment of a run alone can reach the start of one that has nothing on disk yet.
+        self._was_at_once = not self._was_at_once and share < (0.15 if times else 0.5)
+        if self._was_at_once:
+            return self._random.uniform(0, self._start), "nothing"
+        kind = self._random.random()
+        if kind < 0.25:
+            return self._random.uniform(0, scale / 2), "turn"
+        return self._start + self._random.expovariate(1 / scale), "writing" if kind < 0.5 else "nothing"
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -73,14 +101,11 @@ class Campaign:
     runs: int = 0  # that were begun, the uninterrupted ones apart
 
     def run(self) -> None:
-        """Disturbs as often as is wanted, and lets the last run end.
-
-        Raises:
-            DifferentError: a run failed, did not end, came out otherwise, or left something behind.
-        """
+        """Disturbs as often as is wanted, and lets the last run end; raises DifferentError."""
+        # The first one compiles what the others find compiled, so its times say little.
         first, reference = self._uninterrupted("first"), self._uninterrupted("reference")
         self._check_same(first.folder, reference.folder, "the second of two uninterrupted runs")
-        moments = Moments(self.seed, start_seconds=reference.start_seconds, run_seconds=reference.seconds)
+        moments = _Moments(self.seed, reference)
         while len(self.disturbances) < self.times:
             self.runs += 1
             run = _DisturbedRun(self, reference, moments)
@@ -89,7 +114,6 @@ class Campaign:
             _tell(f"{run.name} ended by itself, equal to the uninterrupted one")
 
     def _uninterrupted(self, name: str) -> _Reference:
-        """A whole run. The first one compiles what the others find compiled, so its times say little."""
         child = self.start(folder := self.make_folder(name))
         try:
             child.runs_until(lambda: folders.phase_of(folder) != Phase.START, _LEAST_PATIENCE)
@@ -105,7 +129,7 @@ class Campaign:
 
     @property
     def cache(self) -> Path:
-        """The cache folder, one for all runs: compiled programs are found again under the very same path only."""
+        """One for all runs: compiled programs are found again under the very same path only."""
         return self.folder / "cache"
 
     def make_folder(self, name: str) -> Path:
@@ -117,9 +141,8 @@ class Campaign:
         return folder
 
     def start(self, folder: Path) -> Child:
-        """Starts a run, or goes on with it."""
-        on_terminal = self.kind == "terminal"
-        return Child(self.command(folder, self.cache), cwd=ROOT, output=folder / _OUTPUT, on_terminal=on_terminal)
+        output, on_terminal = folder / _OUTPUT, self.kind == "terminal"
+        return Child(self.command(folder, self.cache), cwd=_ROOT, output=output, on_terminal=on_terminal)
 
     def _check_same(self, folder: Path, reference: Path, name: str) -> None:
         """Checks that a run came out as another, and left nothing half-written."""
@@ -132,10 +155,8 @@ class Campaign:
 class _DisturbedRun:
     """One run, disturbed until it ends by itself; what it raises are `DifferentError`s."""
 
-    def __init__(self, campaign: Campaign, reference: _Reference, moments: Moments) -> None:
-        self.campaign = campaign
-        self.reference = reference
-        self.moments = moments
+    def __init__(self, campaign: Campaign, reference: _Reference, moments: _Moments) -> None:
+        self.campaign, self.reference, self.moments = campaign, reference, moments
         self.name = f"run {campaign.runs}"
         self.folder = campaign.make_folder(f"run-{campaign.runs}")
         self.chance = random.Random(f"{campaign.seed} {campaign.runs}")  # of victims, and of how long stops take
@@ -162,15 +183,20 @@ class _DisturbedRun:
 
     def _is_disturbed(self, child: Child) -> bool:
         """Waits for the next moment and disturbs; False where the run has ended, left alone or too quick."""
-        campaign = self.campaign
-        if self.disturbed >= MOST_KILLS or len(campaign.disturbances) >= campaign.times:
-            if child.sleeps(self.reference.patience):
-                waited = f"did not end in {self.reference.patience:.0f} s when left alone"
-                count, phase = self.disturbed, self._phase()
-                raise DifferentError(f"{self.name} was disturbed {count} times, and {waited}; it stands in {phase}")
+        campaign, patience = self.campaign, self.reference.patience
+        if self.disturbed >= _MOST or len(campaign.disturbances) >= campaign.times:
+            if child.sleeps(patience):
+                waited = f"did not end in {patience:.0f} s when left alone; it stands in {self._phase()}"
+                raise DifferentError(f"{self.name} was disturbed {self.disturbed} times, and {waited}")
             return False
-        before = self._temporary_files()
-        if not self._wait(child, self.moments.draw(self.disturbed), before):
+        before, phase = self._temporary_files(), self._phase()
+        delay, event = self.moments.draw(self.disturbed)
+
+        if event == "turn" and not child.runs_until(lambda: self._phase() != phase, patience):
+            return False
+        if not child.sleeps(delay):
+            return False
+        if event == "writing" and not child.runs_until(lambda: folders.temporary_files(self.folder) - before, patience):
             return False
         seconds = child.seconds
 
@@ -188,10 +214,11 @@ class _DisturbedRun:
     def _disturb(self, child: Child, look: Callable[[], Disturbance]) -> Disturbance | None:
         """Does it, and looks where it was done; None where the run has ended before."""
         if self.campaign.kind == "stop":
-            with child.stopped() as was_there:
-                found = look()
-                time.sleep(self.chance.uniform(*_STOPS) if was_there else 0)
-            return found if was_there else None
+            child.send_signal(signal.SIGSTOP)
+            if (found := None if child.poll() is not None else look()) is not None:
+                time.sleep(self.chance.uniform(*_STOPS))
+            child.send_signal(signal.SIGCONT)
+            return found
         if self.campaign.victim == "worker":
             return look() if self._kill_worker(child) else None
         self.orphans.update(child.descendants())
@@ -199,19 +226,6 @@ class _DisturbedRun:
             return look() if child.end() else None
         found = look()
         return found if self._hang_up(child) else None
-
-    def _wait(self, child: Child, moment: Moment, before: frozenset[tuple[Path, int]]) -> bool:
-        """Waits for a moment, counted from now; whether the process still runs."""
-        if moment.awaits == "turn":
-            phase = self._phase()
-            patience = self.reference.patience
-            return child.runs_until(lambda: self._phase() != phase, patience) and child.sleeps(moment.delay)
-        runs = child.sleeps(moment.delay)
-        if runs and moment.awaits == "writing":
-            return child.runs_until(
-                lambda: bool(folders.temporary_files(self.folder) - before), self.reference.patience
-            )
-        return runs
 
     def _kill_worker(self, child: Child) -> bool:
         """Kills one of the workers, waiting until there is one; False where the run has ended before."""
@@ -247,6 +261,6 @@ def _check_ended_well(child: Child, folder: Path, name: str) -> None:
     """Checks that a run that ended by itself says so, and raises `DifferentError` where it failed."""
     if child.returncode == 0 and (folder / folders.RUN / "result.json").exists():
         return
-    lines = (folder / _OUTPUT).read_text(errors="replace").split("\n")
-    said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+    lines = [line.strip() for line in (folder / _OUTPUT).read_text(errors="replace").split("\n") if line.strip()]
+    said = lines[-1] if lines else "nothing"
     raise DifferentError(f"{name} ended with code {child.returncode} and said: {said}")

@@ -1,10 +1,12 @@
 """What lies in the folder of a run: where the run stands, what is half-written, in what it differs from another."""
 
+import contextlib
 import dataclasses
 import enum
+import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import jax
 from eigen_jax import lineage, load_network
 from eigen_jax.lineage import Individual, without_times
 from eigen_jax.store import checkpoint
+from eigen_jax.store.files import PARTIAL
+from eigen_jax.store.records import changes
 
 RUN, TEACHER = "run", "teacher"  # names in the folder of one run
 COMPILED = "compiled"  # name in the cache folder
 
 _MANIFEST = "manifest.json"  # of a checkpoint, which has its name when all of it is written
-_SHOWN = 60  # characters of a value in a message
 
 
 class Phase(enum.StrEnum):
@@ -35,14 +38,8 @@ class Phase(enum.StrEnum):
     ENDED = "after the result"
 
 
-_GENERATIONS = {phase.value: phase for phase in (Phase.PRIMARY, Phase.SECONDARY, Phase.DUPLICATION)}
-
-
 def phase_of(folder: Path, *, last_generation: int | None = None) -> Phase:
-    """The phase that a run is in, told by what lies on disk; its process may be at work meanwhile.
-
-    Where the number of the last generation is not known, final training is told from its checkpoints alone.
-    """
+    """The phase that a run is in, told by what lies on disk; its process may be at work meanwhile."""
     run, teacher = folder / RUN, folder / TEACHER / "teacher.json"
     if not (run / "settings.json").exists():
         if not teacher.exists():
@@ -51,16 +48,16 @@ def phase_of(folder: Path, *, last_generation: int | None = None) -> Phase:
     if (run / "result.json").exists():
         return Phase.ENDED
     name = _read_object(run / "generation.jsonl", line=0).get("phase")
-    if name in _GENERATIONS:
-        return _GENERATIONS[name]
+    if name in (Phase.PRIMARY, Phase.SECONDARY, Phase.DUPLICATION):
+        return Phase(name)
+    # Where the last generation is not known, final training is told from its checkpoints alone.
     is_last = last_generation is not None and recorded_generation(folder) == last_generation
     return Phase.FINAL if is_last or (run / "final").exists() else Phase.BETWEEN
 
 
 def recorded_generation(folder: Path) -> int | None:
     """The newest generation in a run's record; None where there is none yet."""
-    generation = _read_object(folder / RUN / "lineage.jsonl", line=-1).get("generation")
-    return generation if isinstance(generation, int) else None
+    return _read_object(folder / RUN / "lineage.jsonl", line=-1).get("generation")
 
 
 def _read_object(path: Path, *, line: int | None = None) -> dict[str, Any]:
@@ -76,38 +73,25 @@ def _read_object(path: Path, *, line: int | None = None) -> dict[str, Any]:
 def temporary_files(*folders: Path) -> frozenset[tuple[Path, int]]:
     """What lies under hidden or partial names, as writers leave it in the middle of their work.
 
-    Whole checkpoints are not searched, nor compiled programs, which are JAX's to write.
-
-    Returns:
-        The path of each, with the time in ns at which it last changed: one that an earlier process
-        left, and that nobody touched, is equal to what it was before.
+    Each with the time in ns at which it last changed, which tells what an earlier process left from what is being
+    written. Whole checkpoints are not searched, nor compiled programs, which are JAX's to write.
     """
-    return frozenset(found for folder in folders for found in _temporary(folder))
-
-
-def _temporary(folder: str | Path) -> Iterator[tuple[Path, int]]:
-    try:
-        entries = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):  # gone since it was listed
-        return
-    if any(entry.name == _MANIFEST for entry in entries):
-        return
-    for entry in entries:
-        is_hidden = entry.name.startswith(".") and not entry.name.endswith(".lock")
-        if is_hidden or entry.name.endswith(".partial"):
-            try:
-                yield Path(entry.path), entry.stat(follow_symlinks=False).st_ctime_ns
-            except FileNotFoundError:
-                continue
-        elif entry.is_dir(follow_symlinks=False) and entry.name != COMPILED:
-            yield from _temporary(entry.path)
+    found = set()
+    for place, inner, names in itertools.chain(*map(os.walk, folders)):
+        if _MANIFEST in names:
+            inner.clear()
+            continue
+        hidden = {name for name in (*inner, *names) if name.startswith(".") and not name.endswith(".lock")}
+        hidden |= {name for name in (*inner, *names) if name.endswith(PARTIAL)}
+        for path in (Path(place, name) for name in hidden):
+            with contextlib.suppress(FileNotFoundError):
+                found.add((path, path.lstat().st_ctime_ns))
+        inner[:] = set(inner) - hidden - {COMPILED}
+    return frozenset(found)
 
 
 def first_difference(reference: Path, other: Path) -> str | None:
-    """What a run differs in from the uninterrupted one, times apart, or has left behind; None where there is nothing.
-
-    Takes the folders of the uninterrupted run and of the other.
-    """
+    """What the run in another folder differs in from the uninterrupted one, times apart, or has left behind."""
     try:
         return next(_differences(reference, other), None)
     except (OSError, ValueError) as error:  # all of the library's own errors are ValueErrors
@@ -118,7 +102,7 @@ def _differences(reference: Path, other: Path) -> Iterator[str]:
     runs = reference / RUN, other / RUN
     yield from compare_individuals(*(lineage.read(run / "lineage.jsonl") for run in runs))
     results = [json.loads((run / "result.json").read_text()) | {"seconds": None} for run in runs]
-    yield from _compare_values("result.json: ", *results)
+    yield from _changes("result.json", *results)
     yield from _compare_networks(*runs)
     for part in (RUN, TEACHER):
         for path, _ in sorted(temporary_files(other / part)):
@@ -131,28 +115,17 @@ def _differences(reference: Path, other: Path) -> Iterator[str]:
 def compare_individuals(expected: tuple[Individual, ...], found: tuple[Individual, ...]) -> Iterator[str]:
     """Yields the differences of two records, times apart."""
     for wanted, got in zip(expected, found, strict=False):
-        yield from _compare_values(f"individual {wanted.generation}.{wanted.index}: ", *map(_fields, (wanted, got)))
+        pair = (dataclasses.asdict(without_times(each)) for each in (wanted, got))
+        yield from _changes(f"individual {wanted.generation}.{wanted.index}", *pair)
     if len(expected) != len(found):
         yield f"the lineage has {len(found)} individuals, and {len(expected)} in the uninterrupted run"
 
 
-def _fields(individual: Individual) -> dict[str, Any]:
-    individual = without_times(individual)
-    return {field.name: getattr(individual, field.name) for field in dataclasses.fields(individual)}
-
-
-def _compare_values(name: str, wanted: Any, got: Any) -> Iterator[str]:
-    if isinstance(wanted, dict) and isinstance(got, dict):
-        separator = "" if name.endswith(": ") else "."
-        for key in sorted(wanted.keys() | got.keys()):
-            yield from _compare_values(f"{name}{separator}{key}", wanted.get(key), got.get(key))
-    elif wanted != got:
-        yield f"{name} is {_show(got)}, and {_show(wanted)} in the uninterrupted run"
-
-
-def _show(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+def _changes(name: str, wanted: Mapping[str, Any], got: Mapping[str, Any]) -> Iterator[str]:
+    for field in sorted(wanted.keys() | got.keys()):
+        if wanted.get(field) != got.get(field):
+            _, (was, now) = changes(wanted, got, [field])
+            yield f"{name}: {field} is {now}, and {was} in the uninterrupted run"
 
 
 def _compare_networks(reference: Path, other: Path) -> Iterator[str]:
@@ -161,10 +134,7 @@ def _compare_networks(reference: Path, other: Path) -> Iterator[str]:
         yield "the network found has another architecture than that of the uninterrupted run"
         return
     wanted, got = (dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (variables, other_variables))
-    if wanted.keys() != got.keys():
-        yield "the weights of the network found have other names than those of the uninterrupted run"
-        return
-    for path, leaf in wanted.items():
-        if not checkpoint.is_same(leaf, got[path]):
+    for path in wanted | got:
+        if path not in wanted or path not in got or not checkpoint.is_same(wanted[path], got[path]):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             yield f"the weights {name} of the network found are not those of the uninterrupted run"

@@ -5,6 +5,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,6 @@ from typing import NamedTuple
 
 _PROC = Path("/proc")
 _POLL = 0.005  # seconds between two looks
-_LISTEN = 0.02  # seconds between two looks at whether a terminal is to be closed
 # Makes the terminal that a process was given its own, as that of a login is, and becomes the command.
 _ON_TERMINAL = """
 import fcntl, os, signal, sys, termios
@@ -55,37 +55,32 @@ class Child(subprocess.Popen[bytes]):
         """Starts it, adds what it prints to the file `output`, and gives it a terminal of its own if `on_terminal`."""
         self._terminal = _Terminal(output) if on_terminal else None
         self._began = time.monotonic()
-        environment = dict(os.environ)
-        if self._terminal is not None:
+        environment = None
+        if on_terminal:
             command = [sys.executable, "-S", "-c", _ON_TERMINAL, *command]
-            environment["TERM"] = "xterm"
-        with open(output, "ab") if self._terminal is None else self._terminal.theirs as place:
-            stdin = place if on_terminal else subprocess.DEVNULL
+            environment = os.environ | {"TERM": "xterm"}
+        with open(output, "ab") if self._terminal is None else self._terminal.theirs as out:
+            stdin = out if on_terminal else subprocess.DEVNULL
             super().__init__(
-                command, cwd=cwd, env=environment, stdin=stdin, stdout=place, stderr=place, start_new_session=True
+                command, cwd=cwd, env=environment, stdin=stdin, stdout=out, stderr=out, start_new_session=True
             )
 
     @property
     def seconds(self) -> float:
-        """Since its start."""
         return time.monotonic() - self._began
 
-    def runs_until(self, condition: Callable[[], bool], timeout: float) -> bool:
+    def runs_until(self, condition: Callable[[], object], timeout: float) -> bool:
         """Waits until a condition holds, the time is over, or the process ends; whether it still runs."""
         deadline = time.monotonic() + timeout
         while self.poll() is None:
             if condition() or time.monotonic() >= deadline:
                 return True
-            time.sleep(max(0.0, min(_POLL, deadline - time.monotonic())))
+            time.sleep(_POLL)
         return False
 
     def sleeps(self, seconds: float) -> bool:
         """Waits so long, or until the process ends; whether it still runs."""
-        try:
-            self.wait(max(0.0, seconds))
-        except subprocess.TimeoutExpired:
-            return True
-        return False
+        return self.runs_until(lambda: False, seconds)
 
     def end(self) -> bool:
         """Kills it and waits for its end; whether it was this that ended it."""
@@ -93,15 +88,6 @@ class Child(subprocess.Popen[bytes]):
         code = self.wait()
         self.close_terminal()
         return code == -signal.SIGKILL
-
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[bool]:
-        """Stops it meanwhile; yields whether it was there to be stopped."""
-        self.send_signal(signal.SIGSTOP)
-        try:
-            yield self.poll() is None
-        finally:
-            self.send_signal(signal.SIGCONT)
 
     def close_terminal(self) -> None:
         """Closes its terminal, if it has one: it gets SIGHUP, and can neither read nor write there."""
@@ -139,28 +125,22 @@ class _Terminal:
     def __init__(self, output: Path) -> None:
         self._ours, theirs = os.openpty()
         self.theirs = os.fdopen(theirs, "r+b", 0)
-        self._is_closing = threading.Event()
+        self._until, self._closing = socket.socketpair()
         self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
         self._reader.start()
 
     def close(self) -> None:
         """Hangs up, once all that was printed is read."""
-        self._is_closing.set()
+        self._closing.close()
         self._reader.join()
+        self._until.close()
 
     def _read(self, output: Path) -> None:
         # It alone closes the terminal: that would have no effect while another thread reads.
-        with open(self._ours, "rb", buffering=0) as terminal, open(output, "ab", buffering=0) as file:
-            while True:
-                is_closing = self._is_closing.is_set()
-                if select.select([terminal], [], [], 0 if is_closing else _LISTEN)[0]:
-                    try:
-                        text = terminal.read(1 << 16)
-                    except OSError:  # the last process that could print has ended
-                        return
-                    file.write(text)
-                elif is_closing:
-                    return
+        # Reading fails when the last process that could print has ended.
+        with contextlib.suppress(OSError), open(self._ours, "rb", 0) as terminal, open(output, "ab", 0) as file:
+            while self._ours in select.select([self._ours, self._until.fileno()], [], [])[0]:
+                file.write(terminal.read(1 << 16))
 
 
 def has_proc() -> bool:

@@ -1,8 +1,243 @@
-"""`python -m experiments.reproduce`."""
+"""The command, see `experiments.reproduce`: finds and makes runs, then writes tables and pictures."""
 
+import dataclasses
+import inspect
+import itertools
 import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from experiments.reproduce.command import main
+from eigen_jax.data import load_dataset
+from eigen_jax.report import ReportError, Table, to_markdown
+from eigen_jax.store.run_files import RunFolderError
+from experiments import reproduce
+from experiments.command_line import check_there_is
+from experiments.commands import run_command
+from experiments.process import configure
+from experiments.progress import duration
+from experiments.reproduce import figures, tables
+from experiments.reproduce.figures import Picture
+from experiments.reproduce.output import check_keeps_more, check_writable, write
+from experiments.reproduce.request import Request, read_request
+from experiments.reproduce.runs import Choice, DataFacts, Retraining, Run, Search, Study, is_finished, note_machine
+from experiments.retrain import retrain
+from experiments.runner import search
+from experiments.settings import Settings, SettingsError
+
+
+class Experiment(NamedTuple):
+    """A table or a figure of the paper."""
+
+    tell: Callable[[Study], Table | Picture]  # of finished runs; its docstring is what the help says
+    runs: Callable[[Study], tuple[Run, ...]]  # that it needs
+
+
+# In the order in which they are made: those that need the fewest further runs first.
+EXPERIMENTS: Mapping[str, Experiment] = {
+    "figure1": Experiment(figures.figure1, lambda study: study.eigen[:1]),
+    "figure2": Experiment(figures.figure2, lambda study: study.eigen),
+    "figure4": Experiment(figures.figure4, lambda study: study.eigen),
+    "table1": Experiment(tables.table1, lambda study: study.eigen),
+    "table2": Experiment(tables.table2, lambda study: study.eigen),
+    "table5": Experiment(
+        tables.table5, lambda study: (*study.eigen, *study.retrainings(Choice.FOUND, mimicry=(False, True)))
+    ),
+    "table4": Experiment(tables.table4, lambda study: (*study.eigen, *study.retrainings(*Choice))),
+    "table3": Experiment(tables.table3, lambda study: (*study.eigen, *study.plain)),
+    "figure3": Experiment(figures.figure3, lambda study: tuple(itertools.chain(*study.step_sizes.values()))),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Makes tables and figures of the paper; returns the exit code, see `run_command`."""
+    argv = sys.argv[1:] if argv is None else argv
+
+    def command() -> None:
+        names, options = read_names(argv)
+        request = read_request(options, about=f"{reproduce.__doc__}\n{_describe_experiments()}")
+        for name in names:
+            _check_compares(name, request.settings)
+        check_writable(request.output)
+        request = dataclasses.replace(request, settings=configure(request.settings))
+        make(request, names)
+
+    return run_command(command)
+
+
+def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The names of the experiments that a command line asks for, in the order of `EXPERIMENTS`, and its options.
+
+    Names stand before the options, or among them where they cannot be the value of one. Without any, all are meant.
+    Raises SettingsError for a name that there is not.
+    """
+    first = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
+    for name in first:
+        check_there_is("table or figure", name, sorted(EXPERIMENTS))
+    named, options = set(first), []
+    for before, word in itertools.pairwise(["", *argv[len(first) :]]):
+        is_value = before.startswith("-") and "=" not in before and before != "--draw-only"
+        if word in EXPERIMENTS and not is_value:
+            named.add(word)
+        else:
+            options.append(word)
+    return tuple(name for name in EXPERIMENTS if name in named or not named), options
+
+
+def make(request: Request, names: Sequence[str]) -> None:
+    """Makes what is missing of the runs, and tells of each experiment as soon as its runs have finished.
+
+    Raises EigenError, Interrupted, and ReportError, after all others are made, for experiments whose runs have not
+    finished and are not to be made, or do not show what these tell of, such as a duplicate where none was bred.
+    """
+    study = Study(request, None if request.draw_only else DataFacts.of(load_dataset(request.settings.data)))
+    runs_of = {name: EXPERIMENTS[name].runs(study) for name in names}
+    for name, runs in runs_of.items():
+        check_keeps_more(name, request=request, runs=runs)
+    needed = distinct(itertools.chain(*runs_of.values()))
+    _announce(needed)
+    # Before any other is made.
+    finished = [run for run in needed if state(run) == "finished"]
+    check_together(finished, study.data)
+    study.data = study.data or next((run.origin.data for run in finished if run.origin.data), None)
+    maker = RunMaker(needed, study.data)
+    failures, untold = [], []
+    for name, runs in runs_of.items():
+        if request.draw_only and unfinished(runs):
+            untold.append(name)
+            continue
+        maker.make(distinct(runs))
+        try:
+            check_together((run for run in runs if run.folder is not None), study.data)
+            told = EXPERIMENTS[name].tell(study)
+        except (ReportError, RunFolderError) as error:
+            failures.append(f"{name}: {error}")
+            continue
+        paths = write(told, name, study=study, runs=runs)
+        print(f"\n{to_markdown(told) if isinstance(told, Table) else told.caption}".rstrip(), flush=True)
+        print("\n".join(f"wrote {path}" for path in paths), flush=True)
+    if untold:
+        left = unfinished(needed)
+        where = f" in {left[0].folder}" if left[0].folder else ""
+        failures.append(
+            f"{len(left)} of {len(needed)} runs have not finished, the first is {left[0].label}{where};"
+            f" {', '.join(untold)} cannot be told of: make the runs with the same command without --draw-only"
+        )
+    if failures:
+        raise ReportError("; ".join(failures))
+
+
+def state(run: Run) -> str:
+    """What there is of a run: "finished", "begun", "missing", or "not needed" where there is nothing to train."""
+    if run.folder is None:
+        return "not needed" if isinstance(run, Retraining) and is_finished(run.search.folder) else "missing"
+    if is_finished(run.folder):
+        return "finished"
+    return "begun" if run.folder.is_dir() and any(run.folder.iterdir()) else "missing"
+
+
+def unfinished(runs: Iterable[Run]) -> list[Run]:
+    """Those that are still to be made, or to be made to their end."""
+    return [run for run in runs if state(run) in ("begun", "missing")]
+
+
+def distinct(runs: Iterable[Run]) -> list[Run]:
+    """The runs without those that have another's folder, searches first: trainings wait for them."""
+    by_place: dict[object, Run] = {}
+    for run in sorted(runs, key=lambda run: isinstance(run, Retraining)):
+        by_place.setdefault(run.folder or run, run)
+    return list(by_place.values())
+
+
+def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
+    """Reads finished runs, and checks that they were made with the same data, and mimicked one teacher if any.
+
+    Raises ReportError where they were not, not with `data` where those are known, or one of them cannot be read.
+    """
+    known = {} if data is None else {"other data": (data.fingerprint, "this command's")}
+    for run in runs:
+        # Read as well, so that damage shows before more is made.
+        _ = run.result, run.individuals if isinstance(run, Search) else None
+        origin = run.origin
+        for what, own in (("other data", origin.data_fingerprint), ("another teacher", origin.teacher_fingerprint)):
+            if own is None:
+                continue
+            expected, whose = known.setdefault(what, (own, f"that of {run.label}"))
+            if own != expected:
+                raise ReportError(
+                    f"{run.label} was made with {what} (fingerprint {own[:12]}, {whose} is {expected[:12]});"
+                    " choose another --runs-dir, or the data and teacher of before"
+                )
+
+
+def _announce(runs: Sequence[Run]) -> None:
+    """Says which runs are needed and which of them exist, a line each."""
+    states = [state(run) for run in runs]
+    counts = ", ".join(f"{states.count(each)} {each}" for each in ("finished", "begun", "missing"))
+    # Two trainings may turn out to be of one network.
+    at_most = "At most " if any(run.folder is None for run in runs) else ""
+    print(f"{at_most}{len(runs)} runs are needed: {counts}")
+    for run, own in zip(runs, states, strict=True):
+        where = str(run.folder)
+        if isinstance(run, Retraining) and run.folder is None:
+            waits = own == "missing"
+            where = f"once {run.search.label} has ended" if waits else f"{run.search.label} has no such network"
+        print(f"  {own:<10}  {run.label:<64}  {where}", flush=True)
+
+
+@dataclasses.dataclass
+class RunMaker:
+    """Makes runs that have not finished, one after another, and says before each how far all of them are."""
+
+    needed: Sequence[Run]  # all that are to be made in the end, distinct
+    data: DataFacts | None  # of all of them
+    clock: Callable[[], float] = time.monotonic  # seconds from any fixed time on
+
+    def __post_init__(self) -> None:
+        self.began = self.clock()
+        self.took: dict[type, list[float]] = {Search: [], Retraining: []}
+
+    def make(self, runs: Iterable[Run]) -> None:
+        """Makes those of these runs that have not finished; trainings come after the searches of their networks."""
+        for run in runs:
+            # Asked one by one: two trainings may turn out to be of one network.
+            if not unfinished([run]) or run.settings is None:
+                continue
+            print(f"\n{self._headline(run)}", flush=True)
+            began = self.clock()
+            if isinstance(run, Search):
+                search(run.settings)
+            elif run.network and (cause := retrain(run.settings, run.network)):
+                print(f"{run.label}: the training diverged ({cause})", flush=True)
+            note_machine(run.settings.run_dir, self.data)
+            self.took[type(run)].append(self.clock() - began)
+
+    def _headline(self, run: Run) -> str:
+        left, after = unfinished(self.needed), ""
+        if all(self.took[type(each)] for each in left):
+            # By the mean of the runs of each kind so far.
+            means = {kind: sum(seconds) / len(seconds) for kind, seconds in self.took.items() if seconds}
+            after = f", about {duration(sum(means[type(each)] for each in left))} left"
+        number, so_far = len(self.needed) - len(left) + 1, duration(self.clock() - self.began)
+        return f"Run {number} of {len(self.needed)}: {run.label} ({so_far} so far{after})"
+
+
+def _check_compares(name: str, settings: Settings) -> None:
+    """Checks that an experiment would compare something; raises SettingsError where it would not."""
+    if name in ("table3", "table5") and settings.teacher == "none":
+        raise SettingsError("--teacher is none; it must be cache or live where mimicry is compared with none")
+    if name in ("table4", "table5") and settings.search.final_until == 0:
+        raise SettingsError("--final-steps is 0; it must be at least 1 where networks are trained again")
+    if name in ("table4", "figure2") and settings.search.evolution.max_duplication_generations == 0:
+        raise SettingsError("--max-duplication-generations is 0; it must be at least 1 where duplication is shown")
+
+
+def _describe_experiments() -> str:
+    """What each experiment is, what it costs, and what the paper reports: for the help."""
+    texts = {name: inspect.getdoc(experiment.tell) for name, experiment in sorted(EXPERIMENTS.items())}
+    paragraphs = [f"{name}: {text}\n{tables.describe_published(name)}".rstrip() for name, text in texts.items()]
+    return "\n\n".join(text.replace("\n\n", "\n").replace("\n", "\n  ") for text in paragraphs)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,11 +3,9 @@
 The docstring of each figure is what the help says of it.
 """
 
-import csv
 import dataclasses
-import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -17,8 +15,7 @@ from eigen_jax.architecture import Architecture, Layer, count_parameters, layer_
 from eigen_jax.lineage import Individual
 from eigen_jax.report import ReportError
 from eigen_jax.report.figures import PANELS
-from experiments.reproduce.runs import Run, Search, describe_repeats
-from experiments.reproduce.study import Study
+from experiments.reproduce.runs import Choice, Run, Search, Study, describe_repeats
 
 _CURVE = ("statistic", "seed", "generation")  # columns
 
@@ -40,15 +37,15 @@ def figure1(study: Study) -> Picture:
     Cost: the first search of Table 1.
     """
     search = study.eigen[0]
-    found = search.found
+    found, classes = search.chosen(Choice.FOUND), study.request.settings.data.num_classes
     if found is None:
         raise ReportError(f"{search.label} found no network to draw; its result.json says so")
     drawn = f"network found on {study.request.title}, seed {search.seed}"
     return Picture(
-        figure=report.draw_architecture(found.architecture, num_classes=_classes(study), title=f"The {drawn}"),
+        figure=report.draw_architecture(found.architecture, num_classes=classes, title=f"The {drawn}"),
         caption=f"Figure 1: the {drawn}",
         numbers={"": _layers_csv({"found": found.architecture})},
-        notes=(_describe(found, study),),
+        notes=(_describe(found, classes),),
     )
 
 
@@ -60,15 +57,21 @@ def figure2(study: Study) -> Picture:
     nothing is drawn, and the exit code is 2.
     Cost: the searches of Table 1.
     """
-    search, duplicate = _first_duplicate(study)
+    duplicates = [(search, best) for search in study.eigen if (best := search.chosen(Choice.BEST_DUPLICATE))]
+    if not duplicates:
+        raise ReportError(
+            f"no search of seeds {', '.join(map(str, study.request.seeds))} measured a duplicate, so there is none to"
+            " draw: within the bounds on size, no block could be repeated"
+        )
+    search, duplicate = duplicates[0]
     assert duplicate.parent is not None, "a duplicate repeats the blocks of an individual"
     parent = report.find_individual(search.individuals, duplicate.parent)
-    is_found = search.found is not None and search.found.reference == duplicate.reference
-    title = study.request.title
+    is_found = duplicate == search.chosen(Choice.FOUND)
+    title, classes = study.request.title, study.request.settings.data.num_classes
     figure = report.draw_duplication(
         parent.architecture,
         duplicate.architecture,
-        num_classes=_classes(study),
+        num_classes=classes,
         repeats=duplicate.repeats,
         title=f"Gene duplication on {title}, seed {search.seed}, blocks repeated {describe_repeats(duplicate)} times:"
         f" {'the network found' if is_found else 'the best duplicate, not the network found'}",
@@ -78,7 +81,7 @@ def figure2(study: Study) -> Picture:
         figure=figure,
         caption=f"Figure 2: a network found on {title} before and after gene duplication, seed {search.seed}",
         numbers={"": _layers_csv({"before": parent.architecture, "after": duplicate.architecture})},
-        notes=(f"Before: {_describe(parent, study)}", f"After: {_describe(duplicate, study)}", f"After is {which}"),
+        notes=(f"Before: {_describe(parent, classes)}", f"After: {_describe(duplicate, classes)}", f"After is {which}"),
         runs=(search,),
     )
 
@@ -100,7 +103,7 @@ def figure3(study: Study) -> Picture:
     return Picture(
         figure=report.plot_step_sizes(curves, panels=_panels(request.step_sizes), title=title),
         caption=f"Figure 3: step sizes of the primary succession on {request.title}, mean and one standard deviation",
-        numbers={"": _csv(("step_size", *_CURVE, "best_validation_accuracy"), rows)},
+        numbers={"": report.csv_text([("step_size", *_CURVE, "best_validation_accuracy"), *rows])},
         notes=(
             "Primary succession alone, never ended by saturation, without final training.",
             f"Step sizes: {', '.join(map(str, request.step_sizes))}",
@@ -130,8 +133,8 @@ def figure4(study: Study) -> Picture:
         figure=report.plot_progress([search.individuals for search in searches], title=f"EIGEN on {title}"),
         caption=f"Figure 4: the search on {title}, generation by generation",
         numbers={
-            "": _csv((*_CURVE, "best_test_accuracy"), _curve_rows(curves, study.request.seeds)),
-            "-networks": _csv(columns, networks),
+            "": report.csv_text([(*_CURVE, "best_test_accuracy"), *_curve_rows(curves, study.request.seeds)]),
+            "-networks": report.csv_text([columns, *networks]),
         },
         notes=(
             "Test accuracy is that of the individual that is best so far by validation, with the weights of the"
@@ -150,14 +153,7 @@ def _layers_csv(networks: Mapping[str, Architecture]) -> str:
         for number, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
             told = dataclasses.asdict(layer) | {"inputs": " ".join(map(str, layer.inputs))}
             rows.append((name, number, *(told[field] for field in fields), *shape))
-    return _csv(("network", "layer", *fields, "height", "width", "maps"), rows)
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV, numbers in full, what is None left empty."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([columns, *rows])
-    return buffer.getvalue()
+    return report.csv_text([("network", "layer", *fields, "height", "width", "maps"), *rows])
 
 
 def _best_curve(search: Search, number: Callable[[Individual], float | None]) -> list[float | None]:
@@ -176,16 +172,6 @@ def _curve_rows(curves: Sequence[Sequence[float | None]], seeds: Sequence[int]) 
                 yield statistic, None, generation, value
 
 
-def _first_duplicate(study: Study) -> tuple[Search, Individual]:
-    for search in study.eigen:
-        if search.best_duplicate is not None:
-            return search, search.best_duplicate
-    raise ReportError(
-        f"no search of seeds {', '.join(map(str, study.request.seeds))} measured a duplicate, so there is none to"
-        " draw: within the bounds on size, no block could be repeated"
-    )
-
-
 def _panels(sizes: Sequence[int]) -> Sequence[Sequence[int]]:
     """The paper's two panels; one of all sizes where some are in neither, or a panel would compare less than two."""
     is_papers = set(sizes) <= set(itertools.chain(*PANELS))
@@ -193,14 +179,10 @@ def _panels(sizes: Sequence[int]) -> Sequence[Sequence[int]]:
     return PANELS if is_papers and compares else (tuple(sorted(sizes)),)
 
 
-def _describe(individual: Individual, study: Study) -> str:
-    parameters = count_parameters(individual.architecture, num_classes=_classes(study))
+def _describe(individual: Individual, classes: int) -> str:
+    parameters = count_parameters(individual.architecture, num_classes=classes)
     repeats = f", blocks repeated {describe_repeats(individual)} times" if individual.repeats else ""
     return (
         f"individual {individual.generation}.{individual.index}, {len(individual.architecture.layers)} layers,"
         f" {parameters:,} parameters{repeats}."
     )
-
-
-def _classes(study: Study) -> int:
-    return 100 if study.request.dataset == "cifar100" else 10

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from eigen_jax.report import ReportError, Table, provenance_notes, save_figure, write_table
-from eigen_jax.report.files import write_text
+from eigen_jax.report.files import write_files
 from eigen_jax.store.files import told_as
 from experiments.reproduce.figures import Picture
 from experiments.reproduce.request import Request
-from experiments.reproduce.runs import Run, Search
-from experiments.reproduce.study import Study
+from experiments.reproduce.runs import Run, Search, Study
 from experiments.settings import SettingsError
 
 _NOT_NOTED = "not noted"
@@ -33,9 +32,7 @@ def check_writable(folder: Path) -> None:
 def check_keeps_more(name: str, *, request: Request, runs: Sequence[Run]) -> None:
     """Checks that what was told of more seeds, or for Figure 3 of more besides, is not overwritten.
 
-    Raises:
-        SettingsError: a page is there that tells of all that is asked for and of more.
-        ReportError: the page that is there cannot be read.
+    Raises SettingsError where a page tells of all that is asked for and of more, ReportError where it cannot be read.
     """
     page = request.output / f"{name}.md"
     try:
@@ -44,14 +41,17 @@ def check_keeps_more(name: str, *, request: Request, runs: Sequence[Run]) -> Non
         return
     except OSError as error:
         raise ReportError(f"cannot read {page}: {error.strerror}; choose another --output") from None
-    noted = {label: {int(number) for number in re.findall(r"\d+", numbers)} for label, numbers in _EXTENT.findall(text)}
+    noted = {label: set(map(int, re.findall(r"\d+", numbers))) for label, numbers in _EXTENT.findall(text)}
     asked = {"Seeds": {run.seed for run in runs}}
     if name == "figure3":
         asked |= {"Step sizes": set(request.step_sizes), _GENERATIONS: {request.generations}}
-    if not noted.keys() >= asked.keys():
-        return
-    there, wanted = _extent(noted, asked), _extent(asked, asked)
-    if there > wanted:
+
+    def extent(numbers: Mapping[str, set[int]]) -> set[tuple[str, int]]:
+        """All that is told of; generations count up to the last."""
+        counted = {**numbers, _GENERATIONS: range(max(numbers.get(_GENERATIONS, ()), default=0))}
+        return {(label, number) for label in asked for number in counted[label]}
+
+    if noted.keys() >= asked.keys() and extent(noted) > extent(asked):
         told = "; ".join(f"{label.lower()} {', '.join(map(str, sorted(noted[label])))}" for label in asked)
         raise SettingsError(f"{page} tells of more than is asked for ({told}); choose another --output to keep it")
 
@@ -64,20 +64,9 @@ def write(told: Table | Picture, name: str, *, study: Study, runs: Sequence[Run]
     if isinstance(told, Table):
         return write_table(dataclasses.replace(told, notes=notes), stem)
     lines = "\n".join(f"- {note}" for note in notes)
-    texts = {stem.with_name(f"{name}{ending}.csv"): numbers for ending, numbers in told.numbers.items()}
-    texts[stem.with_name(f"{name}.md")] = f"**{told.caption}**\n\n![{told.caption}]({name}.png)\n\n{lines}\n"
-    pictures = save_figure(told.figure, stem)
-    for path, text in texts.items():
-        write_text(path, text)
-    return (*pictures, *texts)
-
-
-def _extent(numbers: Mapping[str, set[int]], labels: Iterable[str]) -> set[tuple[str, int]]:
-    """All that is told of; generations count up to the last."""
-    counted = {
-        label: range(max(numbers[label], default=0)) if label == _GENERATIONS else numbers[label] for label in labels
-    }
-    return {(label, number) for label, own in counted.items() for number in own}
+    texts = {f"{ending}.csv": numbers for ending, numbers in told.numbers.items()}
+    texts[".md"] = f"**{told.caption}**\n\n![{told.caption}]({name}.png)\n\n{lines}\n"
+    return (*save_figure(told.figure, stem), *write_files(stem, texts))
 
 
 def _origin_notes(name: str, *, study: Study, runs: Sequence[Run]) -> tuple[str, ...]:
@@ -100,10 +89,13 @@ def _compute(runs: Iterable[Run]) -> Mapping[str, float | None]:
     own: dict[str, float] = {}
     teacher: dict[str, float | None] = {}
     for run in runs:
-        for part, seconds in run.seconds.items():
-            own[part] = own.get(part, 0.0) + (seconds or 0.0)
+        took = run.result.seconds
+        parts = {"training again": took.final}
         if isinstance(run, Search):
+            parts = {"search": took.search or None, "final training": took.final}
             teacher |= {part: seconds for part, seconds in run.teacher_seconds.items() if teacher.get(part) is None}
+        for part, seconds in parts.items():
+            own[part] = own.get(part, 0.0) + (seconds or 0.0)
     return {**{part: seconds for part, seconds in own.items() if seconds}, **teacher}
 
 

@@ -4,16 +4,18 @@ import argparse
 import dataclasses
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from eigen_jax.data import DataConfig
 from eigen_jax.data.types import DatasetName
 from eigen_jax.store.files import sha256
 from eigen_jax.store.run_files import FORMER_SETTINGS
+from eigen_jax.teacher import TeacherConfig
 from experiments.command_line import Parser, absolute_path, parse, positive
 from experiments.presets import DEFAULT_PRESET, PRESETS
-from experiments.settings import Settings, SettingsError, flag
+from experiments.settings import FLAGS, Settings, SettingsError
 
 STEP_SIZES = (1, 2, 10, 50, 100, 200)  # of Figure 3, both of its panels
 GENERATIONS = 20  # of a search of Figure 3, where the preset does not end earlier
@@ -22,23 +24,15 @@ _TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits"}
 _PROGRAM = "python -m experiments.reproduce"
 _RUNS_DIR = Path("runs/paper")
 _RESULTS = Path("experiments/results")
-
-# What a run gets from its plan, and what the command line says in place of it.
-_PLANNED = {"seed": "--seeds", "run_dir": "--runs-dir"}
-
-# What a trained teacher depends on besides the data set, as `Settings.outcome` names it: the teacher's folder too.
-_OF_TEACHER = (
-    *("validation_size", "split_seed", "preprocessing", "pad", "flip", "teacher_members", "teacher_depth"),
-    *("teacher_growth", "teacher_stem_stride", "teacher_epochs", "teacher_batch_size", "teacher_learning_rate"),
-    *("teacher_dtype", "teacher_seed"),
-)
+# What a trained teacher, and so its folder, depends on besides the data set, as `Settings.outcome` names it.
+_OF_TEACHER = {each.name for (config, _), each in FLAGS.items() if config in (DataConfig, TeacherConfig)}
+_OF_TEACHER |= {"pad", "flip"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request:
     """A command line, but for the names of tables and figures."""
 
-    dataset: DatasetName
     title: str  # what people call the data set
     preset: str
     settings: Settings  # of every run, up to what its plan changes
@@ -57,21 +51,23 @@ class Request:
 
 
 def read_request(argv: Sequence[str], *, about: str) -> Request:
-    """Reads a command line without the names; prints the help and raises SystemExit where that is asked for.
+    """Reads a command line without the names; shows the help, which says `about`, where that is asked for.
 
-    Raises SettingsError for an option or a value that cannot be.
+    Raises SystemExit then; SettingsError or ConfigError for an option or a value that cannot be.
     """
     given, rest = _build_parser(about).parse_known_args(argv)
-    for name, instead in _PLANNED.items():
-        if _is_typed(name, rest):
-            raise SettingsError(f"{flag(name)} is for a single search; use {instead} here")
+    typed = {word.partition("=")[0] for word in rest}
+    # What a run gets from its plan.
+    for option, instead in (("--seed", "--seeds"), ("--run-dir", "--runs-dir")):
+        if option in typed:
+            raise SettingsError(f"{option} is for a single search; use {instead} here")
     choice = [f"--{name}={value}" for name in ("dataset", "preset") if (value := getattr(given, name)) is not None]
     settings = parse([*choice, *rest], program=_PROGRAM, about=about)
     dataset = settings.data.name
     preset = given.preset or DEFAULT_PRESET[dataset]
     outcome = settings.outcome()
-    if not _is_typed("teacher_dir", rest):
-        key = digest({name: outcome[name] for name in _OF_TEACHER})
+    if "--teacher-dir" not in typed:
+        key = digest({name: value for name, value in outcome.items() if name in _OF_TEACHER})
         settings = dataclasses.replace(settings, teacher_dir=given.runs_dir / f"{dataset}-{preset}-teacher-{key}")
     seeds = tuple(sorted(_distinct("--seeds", given.seeds)))
     for seed in seeds:
@@ -79,8 +75,16 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
     # Of the places that settings name, the logits' alone decides the outcome and has no settings of its own.
     is_changed = outcome != PRESETS[dataset][preset].outcome() or settings.teacher_logits is not None
     own = f"-{digest({**outcome, 'teacher_logits': settings.teacher_logits})}" if is_changed else ""
+    arguments = ["--dataset", dataset, "--preset", preset, "--seeds", *map(str, seeds)]
+    if given.runs_dir != _RUNS_DIR.absolute():
+        arguments += ["--runs-dir", _shown(given.runs_dir)]
+    if given.output is not None:
+        arguments += ["--output", _shown(given.output)]
+    if given.step_sizes is not None:
+        arguments += ["--step-sizes", *map(str, given.step_sizes)]
+    if given.generations is not None:
+        arguments += ["--generations", str(given.generations)]
     return Request(
-        dataset=dataset,
         title=_TITLES[dataset],
         preset=preset,
         settings=settings,
@@ -91,19 +95,15 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
         draw_only=given.draw_only,
         step_sizes=STEP_SIZES if given.step_sizes is None else _distinct("--step-sizes", given.step_sizes),
         generations=given.generations or min(settings.search.evolution.max_primary_generations, GENERATIONS),
-        arguments=("--dataset", dataset, "--preset", preset, "--seeds", *map(str, seeds), *_own(given), *rest),
+        arguments=(*arguments, *rest),
     )
 
 
 def digest(values: Mapping[str, Any]) -> str:
-    """Eight characters that tell one set of settings from another.
-
-    A setting that older runs do not name counts only where it is not what it was in them, so that their folders
-    keep their names.
-    """
+    """Eight characters that tell one set of settings from another."""
+    # A setting that older runs do not name counts where it is not what it was in them: their folders keep their names.
     named = {name: value for name, value in values.items() if (name, value) not in FORMER_SETTINGS.items()}
-    text = json.dumps(named, sort_keys=True, default=str)
-    return sha256([text])[:8]
+    return sha256([json.dumps(named, sort_keys=True, default=str)])[:8]
 
 
 def _build_parser(about: str) -> argparse.ArgumentParser:
@@ -129,25 +129,9 @@ def _build_parser(about: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _own(given: argparse.Namespace) -> Iterator[str]:
-    """What the command line says of places and of Figure 3."""
-    if given.runs_dir != _RUNS_DIR.absolute():
-        yield from ("--runs-dir", _shown(given.runs_dir))
-    if given.output is not None:
-        yield from ("--output", _shown(given.output))
-    if given.step_sizes is not None:
-        yield from ("--step-sizes", *map(str, given.step_sizes))
-    if given.generations is not None:
-        yield from ("--generations", str(given.generations))
-
-
 def _shown(path: Path) -> str:
     """A path from where the command is given, so that a published command holds nobody's home folder."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _is_typed(name: str, argv: Sequence[str]) -> bool:
-    return any(word.partition("=")[0] == flag(name) for word in argv)
 
 
 def _distinct(option: str, values: Sequence[int]) -> tuple[int, ...]:

@@ -1,33 +1,86 @@
 """The runs that experiments need: what each is, the folder that it has, and what it left there.
 
-A run's folder is named by what it is and by all settings that its outcome depends on. Two experiments
-that need the same run so name the same folder: it is made once and found again. What a run left is
-read when it is first asked for, which raises ReportError where the run has not finished, its folder
-is another run's, or a file is damaged.
+A run's folder is named by what it is and by all settings that its outcome depends on, so it is made once and
+found again, whoever needs it. What it left is read when it is first asked for, which raises ReportError or
+RunFolderError where the run has not finished, its folder is another run's, or a file is damaged.
 """
 
+import contextlib
 import dataclasses
 import enum
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from msgspec import UNSET
+import jax
 
 from eigen_jax import report
 from eigen_jax.architecture import Architecture, fingerprint
-from eigen_jax.data.types import DatasetName
+from eigen_jax.data import Dataset
 from eigen_jax.lineage import Fate, Individual
-from eigen_jax.report import PhaseSummary, ReportError
+from eigen_jax.report import PhaseSummary
 from eigen_jax.store import run_files
-from eigen_jax.store.run_files import RunResult
+from eigen_jax.store.files import told_as
+from eigen_jax.store.records import JSONError, as_json, convert, read_json, write_json
+from eigen_jax.store.run_files import RunFolderError, RunResult
 from eigen_jax.teacher import TeacherError, read_teacher, seconds_of_logits
-from experiments.reproduce import folders
-from experiments.reproduce.folders import DataFacts, Origin, is_finished
-from experiments.reproduce.request import digest
+from experiments.machine import describe_machine
+from experiments.reproduce.request import Request, digest
 from experiments.settings import Settings
 
 TEACHER_PARTS = ("teacher", "teacher's logits")  # the work on a teacher, which all runs that mimic it share
+
+_MACHINE = "machine.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataFacts:
+    """Of the data that runs are made with."""
+
+    fingerprint: str
+    train: int  # images
+    validation: int
+    test: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DataFacts":
+        train, validation, test = map(len, (dataset.train_images, dataset.validation_images, dataset.test_images))
+        return cls(fingerprint=dataset.fingerprint, train=train, validation=validation, test=test)
+
+    def __str__(self) -> str:
+        return f"{self.train:,} images to train on, {self.validation:,} to validate, {self.test:,} to test"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Machine:
+    """machine.json: what finished a run, and with how much data."""
+
+    cpu: str
+    cores: int
+    device: str
+    accelerators: int
+    data: DataFacts | None = None
+
+    def __str__(self) -> str:
+        cores = f"{self.cpu}, {self.cores} cores"
+        return cores if self.device == "cpu" else f"{self.accelerators} x {self.device}; {cores}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a run was made, as settings.json and machine.json say."""
+
+    data_fingerprint: str
+    teacher_fingerprint: str | None = None  # of the teacher, as networks asked it; None without mimicry
+    versions: dict[str, str]  # package to version
+    machine: Machine | None = None  # None where it was not noted
+
+    @property
+    def data(self) -> DataFacts | None:
+        """None where they were not noted, or are not the run's."""
+        data = self.machine and self.machine.data
+        return data if data and data.fingerprint == self.data_fingerprint else None
 
 
 class Choice(enum.Enum):
@@ -42,106 +95,83 @@ class Choice(enum.Enum):
 class Search:
     """A whole search."""
 
-    dataset: DatasetName
     label: str  # what people call it
     settings: Settings  # with its own seed and run folder
 
     @property
     def seed(self) -> int:
-        """Of the search."""
         return self.settings.search.seed
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
         return self.settings.run_dir
 
     @cached_property
     def result(self) -> RunResult:
-        """How it ended."""
         return report.read_result(self.folder)
 
     @cached_property
     def origin(self) -> Origin:
-        """Where it was made."""
-        return folders.read_origin(self.settings)
+        return read_origin(self.settings)
 
     @cached_property
     def individuals(self) -> tuple[Individual, ...]:
-        """In the record's order."""
         return report.read_record(self.folder)
-
-    @cached_property
-    def phases(self) -> tuple[PhaseSummary, ...]:
-        """In the order in which the search went through them."""
-        return report.summarise_phases(self.individuals)
 
     def phases_until(self, name: str) -> tuple[PhaseSummary, ...] | None:
         """The phases up to the end of one; None where the search never came to it."""
-        names = [phase.phase for phase in self.phases]
-        return self.phases[: names.index(name) + 1] if name in names else None
-
-    @property
-    def found(self) -> Individual | None:
-        """The network that the search found; None where nothing survived."""
-        reference = self.result.found
-        return None if reference is None else report.find_individual(self.individuals, reference)
+        phases = report.summarise_phases(self.individuals)
+        names = [phase.phase for phase in phases]
+        return phases[: names.index(name) + 1] if name in names else None
 
     @property
     def duplicates(self) -> tuple[Individual, ...]:
         """All individuals that repeat a block of their parent."""
         return tuple(filter(report.is_duplicate, self.individuals))
 
-    @property
-    def best_duplicate(self) -> Individual | None:
-        """The duplicate that came furthest, the most accurate of those, the earliest of equals; None without any."""
-        measured = [each for each in self.duplicates if each.fate is not Fate.FAILED and each.t1.fitness is not None]
-        return max(measured, key=_how_far, default=None)
-
     def chosen(self, choice: Choice) -> Individual | None:
-        """The individual whose network a choice means; None where the search has none."""
-        if choice is Choice.FOUND:
-            return self.found
-        if choice is Choice.BEST_DUPLICATE:
-            return self.best_duplicate
-        bests = [phase.best for phase in self.phases if phase.phase != "duplication"]
-        return bests[-1] if bests else None
+        """The individual whose network a choice means; None where the search has none.
 
-    @property
-    def seconds(self) -> Mapping[str, float | None]:
-        """Of the parts of its own: None for a final training that did not take place."""
-        own = self.result.seconds
-        return {"search": None if own.search is UNSET else own.search, "final training": own.final}
+        The best duplicate is the one that came furthest, the most accurate of those, the earliest of equals.
+        """
+        if choice is Choice.FOUND:
+            reference = self.result.found
+            return None if reference is None else report.find_individual(self.individuals, reference)
+        if choice is Choice.BEST_DUPLICATE:
+            measured = [each for each in self.duplicates if each.fate is not Fate.FAILED and _fitness(each)]
+            return max(measured, key=lambda each: (len(_fitness(each)), _fitness(each)[-1]), default=None)
+        return report.fittest(each for each in self.individuals if each.phase != "duplication")
 
     @property
     def teacher_seconds(self) -> Mapping[str, float | None]:
         """Of the `TEACHER_PARTS` that it needed: None where they were not measured."""
-        mimicry = self.result.mimicry
+        mimicry, settings, (teacher, logits) = self.result.mimicry, self.settings, TEACHER_PARTS
         if mimicry is None:
             return {}
-        teacher, logits = TEACHER_PARTS
-        seconds = {teacher: _seconds_of_training(self.settings)}
-        if self.settings.teacher != "live":
-            seconds[logits] = seconds_of_logits(self.settings.cache_folder(), mimicry.teacher)
+        seconds: dict[str, float | None] = {teacher: None}
+        if settings.teacher_logits is None:
+            with contextlib.suppress(TeacherError):
+                members = read_teacher(settings.teacher_dir).members
+                seconds[teacher] = sum(each.train_seconds + each.compile_seconds for each in members)
+        if settings.teacher != "live":
+            seconds[logits] = seconds_of_logits(settings.data.cache_folder(), mimicry.teacher)
         return seconds
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Retraining:
     """The training of a network of a search, from scratch, for as long as a search's final training."""
 
-    search: Search
     choice: Choice
     mimicry: bool
+    search: Search
 
     @property
     def seed(self) -> int:
-        """Of the search, and of the training."""
         return self.search.seed
 
     @property
     def label(self) -> str:
-        """What people call it."""
         return f"{self.choice.value} trained {'with' if self.mimicry else 'without'} mimicry, seed {self.seed}"
 
     @property
@@ -155,81 +185,87 @@ class Retraining:
         """Of the training, with the run folder, which depends on the network; None without a network."""
         if self.network is None:
             return None
-        search = self.search
-        settings = search.settings if self.mimicry else dataclasses.replace(search.settings, teacher="none")
-        kind, key = "mimicry" if self.mimicry else "plain", outcome_key(search.dataset, settings)
-        name = f"{search.dataset}-trained-{fingerprint(self.network)[:12]}-{kind}-seed{self.seed}-{key}"
-        return dataclasses.replace(settings, run_dir=search.folder.parent / name)
+        teacher = self.search.settings.teacher if self.mimicry else "none"
+        settings = dataclasses.replace(self.search.settings, teacher=teacher)
+        slug = f"trained-{fingerprint(self.network)[:12]}-{'mimicry' if self.mimicry else 'plain'}"
+        return _placed(settings, settings.run_dir.parent, slug)
 
     @property
     def folder(self) -> Path | None:
-        """Of the run; None without a network."""
         return None if self.settings is None else self.settings.run_dir
 
     @cached_property
     def result(self) -> RunResult:
-        """How it ended."""
         assert self.folder is not None
         return run_files.read_result(self.folder)
 
     @cached_property
     def origin(self) -> Origin:
-        """Where it was made."""
         assert self.settings is not None
         assert self.network is not None
-        return folders.read_origin(self.settings, retrained=fingerprint(self.network))
-
-    @property
-    def seconds(self) -> Mapping[str, float | None]:
-        """Of the parts of its own."""
-        return {"training again": self.result.seconds.final}
+        return read_origin(self.settings, retrained=fingerprint(self.network))
 
 
 Run = Search | Retraining
 
 
-def state(run: Run) -> str:
-    """What there is of a run: "finished", "begun", "missing", or "not needed" where there is nothing to train."""
-    if run.folder is None:
-        return "not needed" if isinstance(run, Retraining) and is_finished(run.search.folder) else "missing"
-    if is_finished(run.folder):
-        return "finished"
-    return "begun" if run.folder.is_dir() and any(run.folder.iterdir()) else "missing"
+@dataclasses.dataclass
+class Study:
+    """The runs of a request; nothing is read or made before it is asked for."""
 
+    request: Request
+    data: DataFacts | None = None  # of all runs: as loaded, or as noted beside one of them; None if neither
 
-def unfinished(runs: Iterable[Run]) -> list[Run]:
-    """Those that are still to be made, or to be made to their end."""
-    return [run for run in runs if state(run) in ("begun", "missing")]
+    @property
+    def is_papers(self) -> bool:
+        """Whether its runs are the paper's experiment: the paper's data set, all of it, and its schedule."""
+        request, data = self.request, self.data
+        if request.settings.data.name == "digits" or request.preset != "paper" or request.is_changed or data is None:
+            return False
+        return data.train + data.validation == 50_000 and data.test == 10_000
 
+    @cached_property
+    def eigen(self) -> tuple[Search, ...]:
+        """EIGEN as the settings have it, a search a seed."""
+        return self._searches(self.request.settings, what="EIGEN", slug="eigen")
 
-def distinct(runs: Iterable[Run]) -> list[Run]:
-    """The runs without those that have another's folder, searches first: trainings wait for them."""
-    by_place: dict[object, Run] = {}
-    for run in sorted(runs, key=lambda run: isinstance(run, Retraining)):
-        by_place.setdefault(run.folder or run, run)
-    return list(by_place.values())
+    @cached_property
+    def plain(self) -> tuple[Search, ...]:
+        """EIGEN without mimicry, in the search and in the final training."""
+        plain = dataclasses.replace(self.request.settings, teacher="none")
+        return self._searches(plain, what="EIGEN without mimicry", slug="plain")
 
+    @cached_property
+    def step_sizes(self) -> dict[int, tuple[Search, ...]]:
+        """Primary successions alone, by their most mutation steps a child, all of equally many generations."""
+        settings, searches = self.request.settings, {}
+        for size in self.request.step_sizes:
+            evolution = dataclasses.replace(
+                settings.search.evolution,
+                primary_steps=size,
+                max_primary_generations=self.request.generations,
+                max_secondary_generations=0,
+                max_duplication_generations=0,
+                # The best never gets worse, so a gain of less than nothing never ends a succession.
+                saturation_gain=0.0,
+            )
+            alone = dataclasses.replace(settings.search, evolution=evolution, final_steps=0)
+            changed = dataclasses.replace(settings, search=alone)
+            searches[size] = self._searches(changed, what=f"step size {size}", slug=f"steps{size}")
+        return searches
 
-def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
-    """Reads finished runs, and checks that they were made with the same data, and mimicked one teacher if any.
+    def retrainings(self, *choices: Choice, mimicry: Sequence[bool] = (True,)) -> tuple[Retraining, ...]:
+        """Trainings of the chosen networks of each of EIGEN's searches, with mimicry, without, or both."""
+        return tuple(itertools.starmap(Retraining, itertools.product(choices, mimicry, self.eigen)))
 
-    Raises:
-        ReportError: they were not, not with `data` where those are known, or one of them cannot be read.
-    """
-    known = {} if data is None else {"other data": (data.fingerprint, "this command's")}
-    for run in runs:
-        # Read as well, so that damage shows before more is made.
-        _ = run.result, run.individuals if isinstance(run, Search) else None
-        origin = run.origin
-        for what, own in (("other data", origin.data_fingerprint), ("another teacher", origin.teacher_fingerprint)):
-            if own is None:
-                continue
-            expected, whose = known.setdefault(what, (own, f"that of {run.label}"))
-            if own != expected:
-                raise ReportError(
-                    f"{run.label} was made with {what} (fingerprint {own[:12]}, {whose} is {expected[:12]});"
-                    " choose another --runs-dir, or the data and teacher of before"
-                )
+    def _searches(self, common: Settings, *, what: str, slug: str) -> tuple[Search, ...]:
+        """A search a seed; `slug` stands for `what` in the names of folders."""
+        request, searches = self.request, []
+        for seed in request.seeds:
+            settings = dataclasses.replace(common, search=dataclasses.replace(common.search, seed=seed))
+            settings = _placed(settings, request.runs_dir, f"{request.preset}-{slug}")
+            searches.append(Search(label=f"{what}, seed {seed}", settings=settings))
+        return tuple(searches)
 
 
 def describe_repeats(duplicate: Individual) -> str:
@@ -237,23 +273,44 @@ def describe_repeats(duplicate: Individual) -> str:
     return "-".join(map(str, duplicate.repeats or ()))
 
 
-def outcome_key(dataset: DatasetName, settings: Settings) -> str:
-    """Tells apart runs of different outcome, but for the data and a trained teacher: `check_together` tells those."""
+def _placed(settings: Settings, runs_dir: Path, slug: str) -> Settings:
+    """With the run's folder, whose name tells apart all that the outcome depends on but data and a trained teacher."""
     logits = None if settings.teacher == "none" else settings.teacher_logits
-    return digest({"dataset": dataset, "teacher_logits": logits and logits.absolute(), **settings.outcome()})
+    given = {"dataset": settings.data.name, "teacher_logits": logits and logits.absolute()}
+    name = f"{settings.data.name}-{slug}-seed{settings.search.seed}-{digest({**given, **settings.outcome()})}"
+    return dataclasses.replace(settings, run_dir=runs_dir / name)
 
 
-def _seconds_of_training(settings: Settings) -> float | None:
-    """What the training of a run's teacher took, all members together; None for logits from a file."""
-    if settings.teacher_logits is not None:
-        return None
+def is_finished(folder: Path) -> bool:
+    """Whether a run has finished there: its result is written last."""
+    return (folder / "result.json").exists()
+
+
+def read_origin(settings: Settings, **more: str) -> Origin:
+    """Where the run of these settings, and of what settings.json holds besides them, was made.
+
+    Raises RunFolderError where its folder is missing, damaged, or that of a run with other settings.
+    """
+    folder, now = settings.run_dir, as_json({**settings.outcome(), **more})
+    recorded, noted = run_files.read_settings(folder), folder / _MACHINE
+    recorded.check_same(now, path=folder, partly=True, advice="choose another --runs-dir")
     try:
-        members = read_teacher(settings.teacher_dir).members
-    except TeacherError:
-        return None
-    return sum(each.train_seconds + each.compile_seconds for each in members)
+        origin = convert({**recorded.settings, "versions": recorded.versions}, Origin)
+        return dataclasses.replace(origin, machine=convert(read_json(noted), Machine)) if noted.exists() else origin
+    except (OSError, JSONError) as error:
+        raise RunFolderError(
+            f"{folder} has a settings.json or a {_MACHINE} that is damaged ({error}); put back the run's own files"
+        ) from None
 
 
-def _how_far(individual: Individual) -> tuple[int, float]:
-    fitness = [each.fitness for each in (individual.t1, individual.t2, individual.t3) if each.fitness is not None]
-    return len(fitness), fitness[-1]
+def note_machine(folder: Path, data: DataFacts | None) -> None:
+    """Writes down beside a run what finished it, and with how much data; raises RunFolderError where it cannot."""
+    noted = {**describe_machine(), "accelerators": len(jax.devices()), "data": data and dataclasses.asdict(data)}
+    with told_as(RunFolderError, folder / _MACHINE, "choose another --runs-dir"):
+        write_json(folder / _MACHINE, noted)
+
+
+def _fitness(individual: Individual) -> list[float]:
+    """At T1, T2 and T3, as far as it came."""
+    landmarks = (individual.t1, individual.t2, individual.t3)
+    return [each.fitness for each in landmarks if each.fitness is not None]

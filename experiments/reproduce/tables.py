@@ -5,23 +5,17 @@ paper's. The docstring of each table is what the help says of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
-
-from msgspec import UnsetType
+from typing import Any, NamedTuple, TypeVar
 
 from eigen_jax import report
 from eigen_jax.data.types import DatasetName
 from eigen_jax.lineage import Individual
 from eigen_jax.report import NOT_MEASURED, NOTHING, Cell, Column, Table, Unit
 from eigen_jax.store.run_files import RunResult
-from experiments.reproduce.runs import TEACHER_PARTS, Choice, Retraining, Search, describe_repeats
-from experiments.reproduce.study import Study
+from experiments.reproduce.runs import TEACHER_PARTS, Choice, Retraining, Search, Study, describe_repeats
 
-S = TypeVar("S")
 T = TypeVar("T")
 Values = Mapping[int, float | None]  # seed to number; None where the seed has none
-
-_HOUR = 3_600.0
 
 
 class Published(NamedTuple):
@@ -32,23 +26,18 @@ class Published(NamedTuple):
     seconds: float | None = None  # of one P100 GPU
 
 
-def _alone(cifar10: float, cifar100: float) -> tuple[Published, Published]:
-    """A row that has the test accuracy alone, in %."""
-    return Published(cifar10 / 100), Published(cifar100 / 100)
-
-
 # By the table of the paper and the row of ours that it stands beside: on CIFAR-10 and on CIFAR-100.
 _ROWS = {
-    ("table1", "EIGEN"): (Published(0.946, 2.6e6, 48 * _HOUR), Published(0.781, 11.8e6, 120 * _HOUR)),
-    ("table2", "primary alone"): _alone(93.3, 74.7),
-    ("table2", "primary and secondary"): _alone(93.7, 76.9),
+    ("table1", "EIGEN"): (Published(0.946, 2.6e6, 48 * 3_600.0), Published(0.781, 11.8e6, 120 * 3_600.0)),
+    ("table2", "primary alone"): (Published(93.3 / 100), Published(74.7 / 100)),
+    ("table2", "primary and secondary"): (Published(93.7 / 100), Published(76.9 / 100)),
     # Both without gene duplication.
-    ("table3", "without mimicry"): _alone(92.4, 74.8),
-    ("table3", "with mimicry"): _alone(93.7, 76.9),
+    ("table3", "without mimicry"): (Published(92.4 / 100), Published(74.8 / 100)),
+    ("table3", "with mimicry"): (Published(93.7 / 100), Published(76.9 / 100)),
     ("table4", "without duplication"): (Published(0.937, 1.2e6), Published(0.769, 6.1e6)),
     ("table4", "with duplication"): (Published(0.946, 2.6e6), Published(0.781, 11.8e6)),
-    ("table5", "without mimicry"): _alone(93.3, 73.9),
-    ("table5", "with mimicry"): _alone(94.6, 78.1),
+    ("table5", "without mimicry"): (Published(93.3 / 100), Published(73.9 / 100)),
+    ("table5", "with mimicry"): (Published(94.6 / 100), Published(78.1 / 100)),
 }
 
 
@@ -70,7 +59,7 @@ def describe_published(table: str) -> str:
 def _describe(row: Published) -> str:
     parts = [None if row.test_accuracy is None else f"{100 * row.test_accuracy:.1f} %"]
     parts.append(None if row.parameters is None else f"{row.parameters / 1e6:.1f} M parameters")
-    parts.append(None if row.seconds is None else f"{row.seconds / _HOUR:.0f} hours of a P100")
+    parts.append(None if row.seconds is None else f"{row.seconds / 3_600:.0f} hours of a P100")
     return ", ".join(filter(None, parts))
 
 
@@ -82,29 +71,26 @@ class Entry(NamedTuple):
     value: Values | Cell  # numbers by seed, of which a gain is that on the first row; or the cell as it is
 
 
-Row = tuple[str, list[Entry]]  # title and entries, of the same columns in every row of a table
+Rows = dict[str, list[Entry]]  # by title, all with the same columns
 
 
-def table1(study: Study) -> Table:
+def table1(study: Study, systems: Mapping[str, Sequence[Search]] | None = None) -> Table:
     """EIGEN's test accuracy, parameters and compute on a data set.
 
     Compute is told apart: search, teacher, final training.
     Cost: a search a seed, and a teacher for all. The other experiments find these searches again.
     """
-    return table_of_systems(study, {"EIGEN": study.eigen})
-
-
-def table_of_systems(study: Study, systems: Mapping[str, Sequence[Search]]) -> Table:
-    """Table 1 of any systems: the searches of each, one a seed."""
-    rows: list[Row] = []
+    rows: Rows = {}
+    systems = systems or {"EIGEN": study.eigen}
     for name, searches in systems.items():
-        entries = [
+        results = _results(searches)
+        rows[name] = [
             Entry("data set", Unit.TEXT, study.request.title),
-            Entry("test accuracy", Unit.ACCURACY, _results(searches, lambda result: result.test_accuracy)),
+            Entry("test accuracy", Unit.ACCURACY, _each(results, lambda result: result.test_accuracy)),
             _parameters(_chosen(searches, Choice.FOUND)),
             *_compute(searches),
+            *_paper(study, "table1", name, columns=3),
         ]
-        rows.append((name, [*entries, *_paper(study, "table1", name, columns=3)]))
     notes = (
         "Test accuracy: of the network found, trained from scratch after the search (final training).",
         _SECONDS_NOTE,
@@ -120,18 +106,18 @@ def table2(study: Study) -> Table:
     with the networks trained and the compute until then.
     Cost: the searches of Table 1.
     """
-    rows: list[Row] = []
+    rows: Rows = {}
     for title, name in (("primary alone", "primary"), ("primary and secondary", "secondary")):
         until = {search.seed: search.phases_until(name) for search in study.eigen}
         best = _each(until, lambda phases: phases[-1].best)
-        entries = [
+        rows[title] = [
             Entry("validation accuracy", Unit.ACCURACY, _each(best, lambda network: network.t3.fitness)),
-            *_compared("test accuracy", _tests(best)),
+            *_compared("test accuracy", _each(best, lambda network: network.test_accuracy)),
             _parameters(best),
             Entry("networks trained", Unit.COUNT, _each(until, lambda phases: sum(each.trained for each in phases))),
             Entry("compute", Unit.SECONDS, _each(until, lambda phases: sum(each.seconds for each in phases))),
+            *_paper(study, "table2", title),
         ]
-        rows.append((title, [*entries, *_paper(study, "table2", title)]))
     notes = (
         "Of the network that is best by validation when the succession ends, with the weights of the search.",
         "Networks trained and compute: from the start of the search on; compiling and training, without evaluation.",
@@ -147,22 +133,21 @@ def table3(study: Study) -> Table:
     of both without gene duplication, so the best networks before duplication stand beside those found.
     Cost: the searches of Table 1, and one more a seed without a teacher.
     """
-    rows: list[Row] = []
+    rows: Rows = {}
     for title, searches in (("without mimicry", study.plain), ("with mimicry", study.eigen)):
-        before = _tests(_chosen(searches, Choice.BEFORE_DUPLICATION))
-        validation = _results(searches, lambda result: result.validation_accuracy)
-        searched = _results(searches, lambda result: result.search_test_accuracy)
-        test = _results(searches, lambda result: result.test_accuracy)
-        entries = [
-            Entry("validation accuracy", Unit.ACCURACY, validation),
-            Entry("test accuracy before duplication, weights of the search", Unit.ACCURACY, before),
+        results, before = _results(searches), _chosen(searches, Choice.BEFORE_DUPLICATION)
+        earlier = _each(before, lambda network: network.test_accuracy)
+        searched = _each(results, lambda result: result.search_test_accuracy)
+        rows[title] = [
+            Entry("validation accuracy", Unit.ACCURACY, _each(results, lambda result: result.validation_accuracy)),
+            Entry("test accuracy before duplication, weights of the search", Unit.ACCURACY, earlier),
             Entry("test accuracy, weights of the search", Unit.ACCURACY, searched),
-            *_compared("test accuracy, final training", test),
+            *_compared("test accuracy, final training", _each(results, lambda result: result.test_accuracy)),
             _parameters(_chosen(searches, Choice.FOUND)),
-            Entry("networks trained", Unit.COUNT, _results(searches, lambda result: result.trained)),
+            Entry("networks trained", Unit.COUNT, _each(results, lambda result: result.trained)),
             *_compute(searches),
+            *_paper(study, "table3", title),
         ]
-        rows.append((title, [*entries, *_paper(study, "table3", title)]))
     notes = (
         "Of the network found. Without mimicry: in the search and in the final training.",
         "Gained: after final training, each seed against its own.",
@@ -181,29 +166,29 @@ def table4(study: Study) -> Table:
     again from scratch, so that they are compared on equal terms.
     Cost: the searches of Table 1, and up to two final trainings a seed.
     """
-    rows: list[Row] = []
-    trainings: list[Retraining | None] = []
-    for title, choice in (
-        ("without duplication", Choice.BEFORE_DUPLICATION),
-        ("the best duplicate", Choice.BEST_DUPLICATE),
-        ("with duplication", Choice.FOUND),
-    ):
-        networks, again = _chosen(study.eigen, choice), _retrained(study, choice, mimicry=True)
-        trainings += again.values()
-        entries = [
+    rows: Rows = {}
+    choices = {
+        "without duplication": Choice.BEFORE_DUPLICATION,
+        "the best duplicate": Choice.BEST_DUPLICATE,
+        "with duplication": Choice.FOUND,
+    }
+    for title, choice in choices.items():
+        networks, again = _chosen(study.eigen, choice), _trained_again(study, choice, mimicry=True)
+        searched = _each(networks, lambda network: network.test_accuracy)
+        rows[title] = [
             Entry("validation accuracy", Unit.ACCURACY, _each(networks, lambda network: network.t3.fitness)),
-            Entry("test accuracy, weights of the search", Unit.ACCURACY, _tests(networks)),
-            *_compared("test accuracy, trained again", _each(again, lambda training: training.result.test_accuracy)),
+            Entry("test accuracy, weights of the search", Unit.ACCURACY, searched),
+            *_compared("test accuracy, trained again", _each(again, lambda result: result.test_accuracy)),
             _parameters(networks),
             Entry("layers", Unit.COUNT, _each(networks, lambda network: len(network.architecture.layers))),
+            *_paper(study, "table4", title, columns=2),
         ]
-        rows.append((title, [*entries, *_paper(study, "table4", title, columns=2)]))
     notes = (
         "With duplication: the network found, a duplicate or not, as validation has it.",
         "Trained again: from scratch with mimicry, as long as the final training of a search; gained: by that.",
         _TRAINED_AGAIN_NOTE,
         *map(_describe_duplicates, study.eigen),
-        *_failure_notes(trainings),
+        *_failure_notes(study.retrainings(*choices.values())),
     )
     return _table(f"Table 4: with and without gene duplication on {study.request.title}", "network", rows, notes)
 
@@ -215,23 +200,21 @@ def table5(study: Study) -> Table:
     trainings of it start from the same weights.
     Cost: the searches of Table 1, and two final trainings a seed.
     """
-    rows: list[Row] = []
-    trainings: list[Retraining | None] = []
+    rows: Rows = {}
     for title, mimicry in (("without mimicry", False), ("with mimicry", True)):
-        again = _retrained(study, Choice.FOUND, mimicry=mimicry)
-        trainings += again.values()
-        validation = _each(again, lambda training: training.result.final_validation_accuracy)
-        entries = [
+        again = _trained_again(study, Choice.FOUND, mimicry=mimicry)
+        validation = _each(again, lambda result: result.final_validation_accuracy)
+        rows[title] = [
             Entry("validation accuracy", Unit.ACCURACY, validation),
-            *_compared("test accuracy", _each(again, lambda training: training.result.test_accuracy)),
+            *_compared("test accuracy", _each(again, lambda result: result.test_accuracy)),
             _parameters(_chosen(study.eigen, Choice.FOUND)),
-            Entry("training", Unit.SECONDS, _each(again, lambda training: training.result.seconds.final)),
+            Entry("training", Unit.SECONDS, _each(again, lambda result: result.seconds.final)),
+            *_paper(study, "table5", title),
         ]
-        rows.append((title, [*entries, *_paper(study, "table5", title)]))
     notes = (
         "One network a seed, that of EIGEN's search, trained twice from the same initial weights.",
         _TRAINED_AGAIN_NOTE,
-        *_failure_notes(trainings),
+        *_failure_notes(study.retrainings(Choice.FOUND, mimicry=(False, True))),
     )
     caption = f"Table 5: the network found, trained with and without mimicry, on {study.request.title}"
     return _table(caption, "training of the network found", rows, notes)
@@ -247,14 +230,13 @@ _TRAINED_AGAIN_NOTE = (
 )
 
 
-def _table(caption: str, subject: str, rows: Sequence[Row], notes: tuple[str, ...]) -> Table:
+def _table(caption: str, subject: str, rows: Rows, notes: tuple[str, ...]) -> Table:
     """A table whose first column, under the heading `subject`, holds the rows' titles."""
-    _, first = rows[0]
-    columns = [Column(heading=entry.heading, unit=entry.unit) for entry in first]
+    first = next(iter(rows.values()))
     return Table(
         caption=caption,
-        columns=(Column(heading=subject), *columns),
-        rows=tuple((title, *map(_cell, entries, first)) for title, entries in rows),
+        columns=(Column(heading=subject), *(Column(heading=each.heading, unit=each.unit) for each in first)),
+        rows=tuple((title, *map(_cell, entries, first)) for title, entries in rows.items()),
         notes=notes,
     )
 
@@ -269,27 +251,21 @@ def _cell(entry: Entry, first: Entry) -> Cell:
     return "" if entry is first else report.gain(entry.value, first.value)
 
 
-def _each(items: Mapping[int, T | None], of: Callable[[T], S | None]) -> dict[int, S | None]:
+def _each(items: Mapping[int, T | None], of: Callable[[T], Any]) -> dict[int, Any]:
     return {seed: None if item is None else of(item) for seed, item in items.items()}
 
 
-def _results(searches: Iterable[Search], number: Callable[[RunResult], float | UnsetType | None]) -> Values:
-    numbers = {search.seed: number(search.result) for search in searches}
-    return {seed: None if isinstance(each, UnsetType) else each for seed, each in numbers.items()}
+def _results(searches: Iterable[Search]) -> dict[int, RunResult | None]:
+    return {search.seed: search.result for search in searches}
 
 
 def _chosen(searches: Iterable[Search], choice: Choice) -> dict[int, Individual | None]:
     return {search.seed: search.chosen(choice) for search in searches}
 
 
-def _retrained(study: Study, choice: Choice, *, mimicry: bool) -> dict[int, Retraining | None]:
-    trainings = study.retrainings(choice, mimicry=mimicry)
-    return {training.seed: training if training.network else None for training in trainings}
-
-
-def _tests(networks: Mapping[int, Individual | None]) -> Values:
-    """Test accuracies with the weights of the search."""
-    return _each(networks, lambda network: network.test_accuracy)
+def _trained_again(study: Study, choice: Choice, *, mimicry: bool) -> dict[int, RunResult | None]:
+    trainings = study.retrainings(choice, mimicry=(mimicry,))
+    return {training.seed: training.result if training.network else None for training in trainings}
 
 
 def _compared(heading: str, accuracies: Values) -> Iterator[Entry]:
@@ -303,28 +279,29 @@ def _parameters(networks: Mapping[int, Individual | None]) -> Entry:
 
 def _compute(searches: Iterable[Search]) -> Iterator[Entry]:
     """Of searches, apart from one another; the work on a teacher was done once, however many runs mimic it."""
-    yield Entry("search", Unit.SECONDS, {search.seed: search.seconds["search"] for search in searches})
+    results = _results(searches)
+    yield Entry("search", Unit.SECONDS, _each(results, lambda result: result.seconds.search))
     for part in TEACHER_PARTS:
         shared = [search.teacher_seconds[part] for search in searches if part in search.teacher_seconds]
         known = (report.Shared(value=seconds) for seconds in shared if seconds is not None)
         yield Entry(part, Unit.SECONDS, next(known, NOT_MEASURED) if shared else NOTHING)
-    final = {search.seed: search.seconds["final training"] for search in searches}
+    final = _each(results, lambda result: result.seconds.final)
     yield Entry("final training", Unit.SECONDS, report.measured(final, absent=NOTHING))
 
 
 def _paper(study: Study, table: str, row: str, *, columns: int = 1) -> Iterator[Entry]:
     """What the paper's table has for a row: the first columns of accuracy, parameters and compute."""
-    dataset = study.request.dataset
+    dataset = study.request.settings.data.name
     units = {"test accuracy": Unit.ACCURACY, "parameters": Unit.PARAMETERS, "compute of one P100": Unit.SECONDS}
     for (quantity, unit), value in list(zip(units.items(), published(table, row, dataset), strict=True))[:columns]:
-        column = report.paper_column(quantity, unit, dataset="CIFAR-100" if dataset == "cifar100" else "CIFAR-10")
-        yield Entry(column.heading, unit, report.paper_cell(value, comparable=study.is_papers))
+        heading = f"{quantity}, paper ({'CIFAR-100' if dataset == 'cifar100' else 'CIFAR-10'}, paper's schedule)"
+        yield Entry(heading, unit, report.paper_cell(value, comparable=study.is_papers))
 
 
 def _final_notes(searches: Iterable[Search]) -> Iterator[str]:
     """Says where a test accuracy is not that of a final training."""
     for search in searches:
-        if search.found is None:
+        if search.result.found is None:
             yield f"{search.label}: no network survived all landmarks."
         elif search.settings.search.final_until == 0:
             yield f"{search.label}: without final training, the weights of the search were tested."
@@ -332,21 +309,21 @@ def _final_notes(searches: Iterable[Search]) -> Iterator[str]:
             yield f"{search.label}: the final training failed ({cause}), the weights of the search were tested."
 
 
-def _failure_notes(trainings: Iterable[Retraining | None]) -> Iterator[str]:
+def _failure_notes(trainings: Iterable[Retraining]) -> Iterator[str]:
     """Says which trainings have no accuracy, each once."""
-    for training in {each.folder: each for each in trainings if each is not None}.values():
-        if (cause := training.result.final_cause) is not None:
+    for training in {each.folder: each for each in trainings if each.folder}.values():
+        if cause := training.result.final_cause:
             yield f"{training.label}: the training failed ({cause}), so it has no accuracy."
 
 
 def _describe_duplicates(search: Search) -> str:
     """How duplication went in a search."""
-    duplicates, best, found = search.duplicates, search.best_duplicate, search.found
+    duplicates, best, found = search.duplicates, search.chosen(Choice.BEST_DUPLICATE), search.result.found
     start = f"Seed {search.seed}: {len(duplicates)} {'duplicate' if len(duplicates) == 1 else 'duplicates'}"
     if best is None or found is None:
         return f"{start}, none was measured."
     to_end = sum(each.t3.fitness is not None for each in duplicates)
-    outcome = "is the network found" if found.reference == best.reference else "is not the network found"
+    outcome = "is the network found" if found == best.reference else "is not the network found"
     if best.t3.fitness is None:
         outcome += f": it went extinct at {'T1' if best.t2.fitness is None else 'T2'}"
     return (

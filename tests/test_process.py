@@ -9,7 +9,7 @@ import pytest
 # 64 MiB, taken in a thread as JAX takes its working memory; a fault is a page that the kernel has to clear.
 PROGRAM = """
 import ctypes, resource, sys, threading
-from experiments.allocator import keep_freed_memory
+from experiments.process import keep_freed_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

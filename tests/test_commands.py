@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import screen
-from experiments.bars import LiveBars
+from experiments import commands
 from experiments.command_line import Parser, parse
-from experiments.runner import BAD_INPUT, run_command
-from experiments.screen import guarded, make_console, show
+from experiments.commands import BAD_INPUT, guarded, make_console, run_command, show
+from experiments.progress import LiveBars
 from experiments.settings import SettingsError
 
 NO_READER = 141  # 128 + SIGPIPE
@@ -172,6 +171,6 @@ def test_text_is_shown_as_it_is(monkeypatch, text):
 
 
 def test_there_is_one_place_that_makes_consoles():
-    folder = Path(screen.__file__).parent
+    folder = Path(commands.__file__).parent
     makers = [path for path in folder.rglob("*.py") if re.search(r"\bConsole\(|from_markup", path.read_text())]
-    assert makers == [Path(screen.__file__)]
+    assert makers == [Path(commands.__file__)]

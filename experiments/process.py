@@ -1,0 +1,171 @@
+"""How a process that trains is set up: logging, memory, threads, JAX, and the programs that it keeps on disk.
+
+Compiled programs are kept between landmarks, generations, processes and runs. A search compiles one for
+each network, and the networks are small: many compile in less than the second below which JAX keeps
+nothing by default.
+"""
+
+import ctypes
+import dataclasses
+import grp
+import logging
+import os
+import pwd
+from pathlib import Path
+
+import filelock
+import jax
+
+from eigen_jax.platforms import check_devices_are_there
+from eigen_jax.store.run_files import RunFolderError, read_settings
+from experiments.machine import cores
+from experiments.settings import Settings
+
+# What JAX draws and computes in, as it is by itself: a run must not depend on who started it.
+_FIXED = {
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_enable_x64": False,
+    "jax_debug_infs": False,
+}
+_REASON = "a search would take another course with it; --seed chooses one"
+_REASONS = {"jax_debug_infs": "in a search, infinity stands for what is not measured"}
+
+_KEPT_BYTES = 1 << 30  # of memory that was freed
+# Options of glibc, by the variables that it reads at the start of a process: their numbers in malloc.h, and values.
+_MALLOC = {
+    "MALLOC_ARENA_MAX": (-8, 1),
+    "MALLOC_MMAP_THRESHOLD_": (-3, _KEPT_BYTES),
+    "MALLOC_TRIM_THRESHOLD_": (-1, _KEPT_BYTES),
+}
+
+_CACHE_BYTES = 1 << 30  # what compiled programs may take on disk
+_TIME_BYTES = 8  # of the file that says when a program was last used
+_PATIENCE = 30.0  # seconds that another process may hold their folder
+
+_logger = logging.getLogger(__name__)
+
+
+def configure(settings: Settings) -> Settings:
+    """Sets this process up, before JAX looks for its devices, and gives the settings with the threads it trains with.
+
+    Raises PlatformError where JAX finds no device.
+    """
+    configure_logging()
+    keep_freed_memory()
+    threads = _threads(settings)
+    os.environ["NPROC"] = str(threads)
+    if settings.machine.executor == "processes":
+        # The devices are the workers': this process takes what it needs of their memory, not most of it.
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    # Workers have the switches of JAX from this process, see `eigen_jax.surroundings`.
+    for name, value in _FIXED.items():
+        if (asked := getattr(jax.config, name)) != value:
+            _logger.warning("%s=%s is set aside: %s", name.upper(), asked, _REASONS.get(name, _REASON))
+            jax.config.update(name, value)
+    check_devices_are_there()
+    keep_compiled(settings.data.cache_folder())
+    return dataclasses.replace(settings, machine=dataclasses.replace(settings.machine, threads=threads))
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables of processes that train for this one: their threads, and memory and programs kept as here."""
+    variables = {"NPROC": str(settings.machine.threads or cores())}
+    variables |= {name: str(value) for name, (_, value) in _MALLOC.items()}
+    folder = _compiled(settings.data.cache_folder())
+    if folder.is_dir() and _has_named_owners(folder):
+        variables |= {name.upper(): str(value) for name, value in _cache_options(folder).items()}
+    return variables
+
+
+def configure_logging() -> None:
+    """Shows what eigen_jax says, and only the warnings of all else."""
+    # By force, because absl, which Orbax imports, has set the root logger up before.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+    logging.getLogger("eigen_jax").setLevel(logging.INFO)
+    # Orbax and tensorflow-datasets log through absl, with warnings that are of no use to the user.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+def _threads(settings: Settings) -> int:
+    """The threads that are asked for, else those of the run, else all cores: the last bits depend on them."""
+    try:
+        machine = read_settings(settings.run_dir).machine
+    except RunFolderError:  # there is none, or a damaged one
+        machine = None
+    before = machine.get("threads") if isinstance(machine, dict) else None
+    asked = settings.machine.threads
+    if not isinstance(before, int) or before < 1:
+        return asked or cores()
+    if asked not in (None, before):
+        _logger.warning(
+            "the run was started with %d threads, and goes on with %d; what follows may differ from what it would be",
+            before,
+            asked,
+        )
+    return asked or before
+
+
+def keep_freed_memory() -> bool:
+    """Lets the process reuse memory that it freed; gives whether it could: without glibc, nothing changes.
+
+    A training step on a CPU takes its working memory anew each time. By default, glibc maps blocks
+    that large for each call and unmaps them afterwards, and the kernel clears every page again: a
+    fifth of the time of a step. It keeps them in one arena here.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and all(mallopt(*option) == 1 for option in _MALLOC.values())
+
+
+def keep_compiled(cache_dir: Path) -> None:
+    """Lets this process keep what it compiles in a folder of the cache; warns where that cannot be."""
+    folder = _compiled(cache_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_partial(folder)
+    except OSError as error:
+        problem = f"cannot be written ({error.strerror or 'another process holds it'})"
+    else:
+        if _has_named_owners(folder):
+            for name, value in _cache_options(folder).items():
+                jax.config.update(name, value)
+            return
+        problem = "has files of a user or a group without a name, where JAX keeps no compiled programs"
+    _logger.warning("cache folder %s %s; going on without it", cache_dir, problem)
+
+
+def _compiled(cache_dir: Path) -> Path:
+    return (cache_dir / "compiled").absolute()
+
+
+def _cache_options(folder: Path) -> dict[str, str | int | float]:
+    return {
+        "jax_compilation_cache_dir": str(folder),
+        "jax_compilation_cache_max_size": _CACHE_BYTES,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+
+
+def _remove_partial(folder: Path) -> None:
+    """Removes what a killed process left half-written; JAX would warn of it for ever, and keep nothing more.
+
+    JAX writes a program, and then when it was last used, in a file of its own beside it, both under its lock.
+    """
+    with filelock.FileLock(folder / ".lockfile", timeout=_PATIENCE):
+        for program in folder.glob("*-cache"):
+            used = program.with_name(f"{program.name.removesuffix('-cache')}-atime")
+            if not used.exists() or used.stat().st_size != _TIME_BYTES:
+                program.unlink()
+                used.unlink(missing_ok=True)
+
+
+def _has_named_owners(folder: Path) -> bool:
+    """Whether the users and groups of a folder's files have names, without which JAX cannot look at their sizes."""
+    try:
+        for user, group in {(each.stat().st_uid, each.stat().st_gid) for each in (folder, *folder.iterdir())}:
+            pwd.getpwuid(user)
+            grp.getgrgid(group)
+    except KeyError:
+        return False
+    return True
