@@ -280,7 +280,7 @@ def changed(**fields: Any) -> str:
         (changed(generation="0"), f"{DAMAGED}Expected `int`, got `str` - at `$.generation`"),
         (changed(t1=0.5), f"{DAMAGED}Expected `object`, got `float` - at `$.t1`"),
         (changed(t1={"fitness": 0.5}), NOT_AS_WRITTEN),
-        (changed(t1={"fitness": math.nan, "threshold": None}), f"{DAMAGED}it holds NaN, which is no number of JSON"),
+        (changed(t1={"fitness": math.nan, "threshold": None}), f"{DAMAGED}it holds NaN, which is no finite number"),
         (
             changed(parent={"generation": 1, "index": {}}),
             f"{DAMAGED}Expected `int`, got `object` - at `$.parent.index`",

@@ -146,7 +146,7 @@ def test_a_run_that_has_not_finished_is_told_of(run: Path) -> None:
         (json.dumps(RESULT | {"generations": 1.5}), "Expected `int`, got `float` - at `$.generations`"),
         (json.dumps(RESULT | {"generations": True}), "Expected `int`, got `bool` - at `$.generations`"),
         (json.dumps(RESULT | {"generations": -1}), "Expected `int` >= 0 - at `$.generations`"),
-        (json.dumps(RESULT | {"test_accuracy": float("nan")}), "it holds NaN, which is no number of JSON"),
+        (json.dumps(RESULT | {"test_accuracy": float("nan")}), "it holds NaN, which is no finite number"),
         (json.dumps(RESULT | {"seconds": None}), "got `null` - at `$.seconds`"),
         (json.dumps(RESULT | {"network": {"layers": 1}}), "required field `fingerprint` - at `$.network`"),
         (
