@@ -92,6 +92,7 @@ def place(architecture: Architecture, groups: Sequence[Group], *, num_classes: i
     pooling, classifier = len(layers), len(layers) + 1
     sink = len(layers) - 1 if layers else IMAGE
     edges = [(source, node) for node, layer in enumerate(layers) for source in layer.inputs]
+    edges += [(sink, pooling), (pooling, classifier)]
     columns: list[tuple[int | None, dict[int, int]]] = [(None, {IMAGE: 0})]  # group, node to lane
     for number, group in enumerate(groups):
         columns += [(number, lanes) for lanes in _columns_of(layers, group)]
@@ -110,13 +111,8 @@ def place(architecture: Architecture, groups: Sequence[Group], *, num_classes: i
             boxes[node] = Box(
                 node=node, kind=kind, label=label, group=owner, column=column, line=line, place=within, lane=lane
             )
-    return Grid(
-        boxes=boxes,
-        edges=(*edges, (sink, pooling), (pooling, classifier)),
-        groups=tuple(groups),
-        lanes=tuple(heights.values()),
-        columns=per_line,
-    )
+    line_lanes = tuple(heights.values())
+    return Grid(boxes=boxes, edges=tuple(edges), groups=tuple(groups), lanes=line_lanes, columns=per_line)
 
 
 def _split_copies(

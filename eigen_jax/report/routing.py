@@ -180,8 +180,6 @@ def _tidy(points: Sequence[Point]) -> tuple[Point, ...]:
     """Leaves out points that repeat the one before, or lie on the way between their neighbours."""
     kept: list[Point] = []
     for point in points:
-        if kept and point == kept[-1]:
-            continue
         while len(kept) > 1 and (kept[-2][0] == kept[-1][0] == point[0] or kept[-2][1] == kept[-1][1] == point[1]):
             kept.pop()
         kept.append(point)
