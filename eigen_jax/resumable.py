@@ -11,8 +11,9 @@ deterministically.
 import contextlib
 import dataclasses
 import logging
+import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,9 @@ class Seconds:
 
     @property
     def total(self) -> float:
-        """Both together."""
         return self.compiling + self.training
 
     def __add__(self, other: "Seconds") -> "Seconds":
-        """Of one after the other."""
         return Seconds(compiling=self.compiling + other.compiling, training=self.training + other.training)
 
 
@@ -67,9 +66,11 @@ class Care:
         if self.time_limit is not None and seconds.total >= self.time_limit:
             raise TimeLimitError(f"training took more than {self.time_limit:g} s, and was at step {step}")
 
-    def until_next_save(self, seconds: Seconds) -> float:
-        """Seconds for which a training that took `seconds` goes on unsaved."""
-        return self.save_every if self.time_limit is None else min(self.save_every, self.time_limit - seconds.total)
+    def saves(self, clock: WorkClock, seconds: Seconds) -> Callable[[], bool]:
+        """What says whether a training that goes on now, and took `seconds`, is to be saved."""
+        left = math.inf if self.time_limit is None else self.time_limit - seconds.total
+        due = clock() + min(self.save_every, left)
+        return lambda: self.should_stop() or clock() >= due
 
 
 def train_resumably(
@@ -91,9 +92,8 @@ def train_resumably(
         until: the landmark, in steps since the start of training.
         folder: this training's own; made where it is missing.
         care: when to save and when to give up.
-        on_progress: see `train_to`.
+        on_progress, programs: see `train_to`.
         clock: of the process's work; paused while the disk is waited for. A new one by default.
-        programs: see `train_to`.
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
@@ -103,15 +103,13 @@ def train_resumably(
             another process's.
     """
     care, clock = care or Care(), clock or WorkClock()
-    with _locked(folder, clock):
+    with contextlib.ExitStack() as owned:
+        with told_as(CheckpointError, folder), clock.paused():
+            # From others, such as the process of a killed driver that has not noticed yet.
+            owned.enter_context(held(folder / LOCK, patience=_PATIENCE))
         state, seconds = _resume(training, until, folder, clock, programs)
         while (step := int(state.step)) < until:
             care.check(step, seconds)
-            due = clock() + care.until_next_save(seconds)
-
-            def is_due(due: float = due) -> bool:
-                return care.should_stop() or clock() >= due
-
             state, report = train_to(
                 training.key,
                 state,
@@ -121,7 +119,7 @@ def train_resumably(
                 config=training.config,
                 teacher=training.teacher,
                 on_progress=on_progress,
-                pause=is_due,
+                pause=care.saves(clock, seconds),
                 clock=clock,
                 programs=programs,
             )
@@ -139,7 +137,9 @@ def _resume(
     step = checkpoint.latest_step(folder)
     if step is not None and step > until:
         _logger.warning("%s was trained past step %d, and is trained from scratch", folder, until)
-        _clear(folder)
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
         step = None
     if step is None:
         began = clock()
@@ -149,18 +149,3 @@ def _resume(
         state = checkpoint.restore(folder, "state", step=step, abstract=abstract_state(**made))
         seconds = checkpoint.restore(folder, "seconds", step=step)
     return state, Seconds(**{field.name: float(seconds.get(field.name, 0)) for field in dataclasses.fields(Seconds)})
-
-
-def _clear(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, clock: WorkClock) -> Iterator[None]:
-    """Keeps other processes out, such as one that a killed driver has left and that has not noticed yet."""
-    with contextlib.ExitStack() as stack:
-        with told_as(CheckpointError, folder), clock.paused():
-            stack.enter_context(held(folder / LOCK, patience=_PATIENCE))
-        yield

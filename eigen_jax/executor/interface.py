@@ -18,11 +18,9 @@ class Executor(Protocol):
     """Where jobs run. What comes out depends on the jobs alone, not on the executor or on their order."""
 
     def run(self, jobs: Sequence[Job], *, on_progress: JobProgress | None = None) -> Iterator[tuple[int, Outcome]]:
-        """Yields the position and the outcome of every job, as they end.
+        """Yields the position and the outcome of every job, all of different individuals, as they end.
 
-        Args:
-            jobs: of different individuals.
-            on_progress: called from the thread that iterates.
+        `on_progress` is called from the thread that iterates.
 
         Raises:
             StoppedError: it was asked to stop; all that was under way is saved.
@@ -108,11 +106,7 @@ class Workers(Protocol):
         """How many there can be at a time."""
 
     def start(self, slot: int) -> Worker:
-        """Starts one; does not wait until it is ready.
-
-        Args:
-            slot: from 0 to size - 1; which of the places for a worker it takes.
-        """
+        """Starts one at a place from 0 to size - 1; does not wait until it is ready."""
 
     # Of workers that it started itself, whatever their type.
     def messages(self, workers: Sequence[Any], timeout: float) -> list[tuple[Any, Message]]:

@@ -66,17 +66,9 @@ def run_job(
     clock: WorkClock | None = None,
     programs: Programs | None = None,
 ) -> Outcome:
-    """Trains in this process, on its first devices.
+    """Trains in this process, on its first devices; see `train_resumably`. The validation part gives the fitness.
 
     An individual that fails is an outcome. What is raised is no fault of the individual.
-
-    Args:
-        job: what to train.
-        dataset: its training part is trained on, its validation part gives the fitness.
-        teacher: whom the network mimics; None for plain cross-entropy.
-        on_progress: see `train_to`.
-        clock: of the process's work, which times are told in; a new one by default.
-        programs: see `train_to`.
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
@@ -108,10 +100,7 @@ def failed(cause: str, seconds: Seconds) -> Outcome:
 
 
 def prepare_job(job: Job, dataset: Dataset, batch: Batch, *, programs: Programs) -> None:
-    """Compiles in the background what `run_job` will ask for; changes no outcome.
-
-    Args: as of `run_job`, but for `batch`, the shapes of one, as of `batch_shapes`.
-    """
+    """Compiles in the background what `run_job` will ask for; changes no outcome. `batch` is as of `batch_shapes`."""
     prepare_training(_training(job, dataset, None), None, job.until, batch, programs=programs)
 
 

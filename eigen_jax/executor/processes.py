@@ -37,17 +37,14 @@ class ProcessWorkers:
     """`Workers` that are Python processes; see `eigen_jax.executor.worker`."""
 
     def __init__(
-        self, dataset: Dataset, *, teacher: Teacher | None = None, environments: Sequence[Mapping[str, str]]
+        self, dataset: Dataset, *, teacher: Teacher | None = None, environments: Sequence[Mapping[str, str]] = ({}, {})
     ) -> None:
-        """Makes it; nothing is started.
+        """Makes it; nothing is started. The teacher is anything that can be pickled.
 
-        Args:
-            dataset: as of `Session`.
-            teacher: as of `Session`; anything that can be pickled.
-            environments: of each worker, the variables that it has besides this process's own: which
-                devices it sees, which share of their memory it takes, with how many threads.
+        `environments` are, of each worker, the variables that it has besides this process's own: which
+        devices it sees, which share of their memory it takes, with how many threads.
         """
-        self._payload = (to_host(dataset), to_host(teacher))
+        self._payload = to_host((dataset, teacher))
         self._environments = environments
 
     @property

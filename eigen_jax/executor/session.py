@@ -20,30 +20,17 @@ from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import ShouldStop, StoppedError, never
 from eigen_jax.training import Batch, Dataset, Programs, ProgressCallback, Teacher, TrainConfig, batch_shapes
 
-# No fault of an individual: the disk is full or was taken away.
-_REFUSALS = (OSError, CheckpointError)
-
-GRACE = 60.0  # seconds of work beyond its bound that a job has to notice it; a compilation cannot be interrupted
-
 
 class Session:
     """The jobs of one process, whose programs it holds."""
 
     def __init__(
-        self, dataset: Dataset, teacher: Teacher | None, *, is_held: Callable[[], bool] = never, grace: float = GRACE
+        self, dataset: Dataset, teacher: Teacher | None, *, is_held: Callable[[], bool] = never, grace: float = 60.0
     ) -> None:
-        """Makes it.
-
-        Args:
-            dataset: what networks are trained on and measured with.
-            teacher: whom they mimic.
-            is_held: whether jobs are to hold still, such as while the driver is stopped.
-            grace: seconds of work beyond its bound after which a job is told to be overdue.
-        """
         self.dataset = dataset
         self.teacher = teacher
-        self.is_held = is_held
-        self.grace = grace
+        self.is_held = is_held  # whether jobs are to hold still, such as while the driver is stopped
+        self.grace = grace  # seconds of work beyond its bound that a job has to notice it, as after a compilation
         self.programs = Programs()
         self._shapes: dict[TrainConfig, Batch] = {}
 
@@ -74,20 +61,19 @@ class Session:
 
         job = dataclasses.replace(job, care=dataclasses.replace(job.care, should_stop=hold_or_stop))
         with WorkClock(is_held=self.is_held, alarm_at=limit + self.grace, alarm=alarm) as clock:
-            held: dict[str, Any] = {"teacher": self.teacher, "programs": self.programs}
-            return run_job(job, self.dataset, on_progress=on_progress, clock=clock, **held)
+            kept: dict[str, Any] = {"teacher": self.teacher, "programs": self.programs}
+            return run_job(job, self.dataset, on_progress=on_progress, clock=clock, **kept)
 
     def answer(
         self, job: Job, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]
     ) -> Finished | Stopped | Refused:
         """Runs a job as `run` does, and tells what a worker tells of it; on the way, from any thread, with `tell`."""
-
-        def on_progress(step: int, loss: float, steps_per_second: float) -> None:
-            tell(Progress(step, loss, steps_per_second))
-
         try:
             self.prepare(job)
-            return Finished(self.run(job, should_stop=should_stop, on_progress=on_progress, on_overdue=tell))
+            outcome = self.run(
+                job, should_stop=should_stop, on_progress=lambda *told: tell(Progress(*told)), on_overdue=tell
+            )
+            return Finished(outcome)
         except StoppedError:
             return Stopped()
         except FloatingPointError as error:
@@ -95,7 +81,7 @@ class Session:
             return Refused(f"{job.name}: {error}; the traceback in the worker's output says where")
         except ConfigError as error:
             return Refused(str(error), error)
-        except _REFUSALS as error:
+        except (OSError, CheckpointError) as error:  # the disk is full or was taken away
             return Refused(first_line(error))
         except Exception as error:
             # A mistake of the program, not of the individual: it must be seen, and must not be bred around.

@@ -32,7 +32,7 @@ def main(descriptor: int) -> None:
     _stand_back()
     connection = Connection(descriptor)
     try:
-        dataset, teacher = connection.recv()
+        payload = connection.recv()
     except (EOFError, OSError):
         return
     send = functools.partial(_send, connection, threading.Lock())
@@ -41,7 +41,7 @@ def main(descriptor: int) -> None:
         send(first)
         return
     driver = os.getppid()
-    session = Session(to_device(dataset), to_device(teacher), is_held=lambda: _is_stopped(driver))
+    session = Session(*to_device(payload), is_held=lambda: _is_stopped(driver))
     jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, session, jobs, stop), daemon=True).start()

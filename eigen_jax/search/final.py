@@ -63,8 +63,7 @@ def train_network(
         dataset: `config.final_on` says which part of it is trained on.
         checkpoints: a folder of this training's own; one that was interrupted goes on from there.
         config: the schedule, and how long.
-        teacher: whom it mimics. Where the validation images are trained on, the teacher must know
-            them as the examples that follow the training images.
+        teacher: whom it mimics; as of `run_search`.
         care: when to save and when to stop. A time limit is of individuals, and is not one of this.
         on_progress: see `train_to`.
         programs: where compiled programs are held; by default until the return.
@@ -91,10 +90,8 @@ def train_network(
         state, seconds = train_resumably(
             training, config.final_until, checkpoints, care=care, on_progress=on_progress, programs=programs
         )
-        validation_accuracy = None
-        if not joined:
-            images, labels = dataset.validation_images, dataset.validation_labels
-            validation_accuracy = evaluate(state, images, labels, network=training.network, **how)
+        validation = dataset.validation_images, dataset.validation_labels
+        validation_accuracy = None if joined else evaluate(state, *validation, network=training.network, **how)
         test = evaluate_network(training.network, state.variables, dataset, **how)
     except jax.errors.JaxRuntimeError as error:
         raise FinalTrainingError(
@@ -109,14 +106,10 @@ def train_network(
 def evaluate_network(
     network: nn.Module, variables: PyTree, dataset: Dataset, *, batch_size: int, programs: Programs | None = None
 ) -> Evaluation:
-    """Measures a trained network on the test images.
+    """Measures a trained network on the test images; see `predict`.
 
-    Args:
-        network: the module, in the dtype that it was trained in; another one changes the logits.
-        variables: "params" and "batch_stats".
-        dataset: its test part is used.
-        batch_size: images at a time; another one can change the last bits of the logits.
-        programs: see `predict`.
+    A network of another dtype than it was trained in has other logits, and another batch size can
+    change their last bits.
     """
     logits = predict(variables, dataset.test_images, network=network, batch_size=batch_size, programs=programs)
     return Evaluation(accuracy=accuracy(logits, dataset.test_labels), logits_digest=digest_logits(logits))

@@ -45,7 +45,7 @@ class BarrenSearchError(EigenError):
 
 @dataclasses.dataclass(kw_only=True)
 class _Progress:
-    """A search between two generations, as a checkpoint holds it."""
+    """A search between two generations; a checkpoint holds these items."""
 
     evolution: EvolutionState
     variables: PyTree | None  # the trained weights of the best network; None while there is none
@@ -70,16 +70,15 @@ def run_search(
     one is warned of), where the device computes deterministically (the CPU does).
 
     Args:
-        config: the search.
-        dataset: the data; `config.genome` must be of its image shape and number of classes.
+        config: the search; `genome` must be of the data's image shape and number of classes.
+        dataset: the data.
         folder: the run folder; made where it is missing.
         teacher: whom all networks mimic, in every phase; None for plain cross-entropy. Where the
             final training is on the validation images as well, it must know them as the examples
             that follow the training images.
         executor: where individuals are trained, with this data set and teacher; by default, one after
             the other in this process.
-        care: how often networks in training are saved, how long individuals may take, and when to
-            save what is under way and to leave, for which an executor that is given has its own.
+        care: of individuals and of the final training; an executor that is given has its own `should_stop`.
         settings: what settings.json says of the run, and what must be the same for it to go on;
             all of `config` by default.
         notes: what else settings.json says of it.
@@ -128,15 +127,9 @@ def check_data(config: SearchConfig, dataset: Dataset) -> None:
     """Raises `ConfigError` where a config is not for a data set."""
     shape = dataset.train_images.shape
     if config.genome.input_shape != shape[1:] or config.genome.num_classes != dataset.num_classes:
-        raise ConfigError(
-            None,
-            "the search space is for images {} of {} classes, and {} has {} of {}",
-            config.genome.input_shape,
-            config.genome.num_classes,
-            dataset.name,
-            shape[1:],
-            dataset.num_classes,
-        )
+        rule = "the search space is for images {} of {} classes, and {} has {} of {}"
+        asked, present = config.genome, (dataset.name, shape[1:], dataset.num_classes)
+        raise ConfigError(None, rule, asked.input_shape, asked.num_classes, *present)
     if config.train.batch_size > shape[0]:
         rule = "{batch_size} is {}; it must be at most {}, the images to train on"
         raise ConfigError(TrainConfig, rule, config.train.batch_size, shape[0])
@@ -201,9 +194,7 @@ class _Search:
 
     def _save(self, progress: _Progress) -> None:
         """Saves the search after a generation; its record is on disk already."""
-        items = {"evolution": progress.evolution}
-        if progress.variables is not None:
-            items["variables"] = progress.variables
+        items = {name: item for name, item in vars(progress).items() if item is not None}
         checkpoint.save(self.folder.checkpoints, int(progress.evolution.generation), items)
         clear_individuals(self.folder)
 
@@ -271,19 +262,27 @@ class _Search:
         if progress.variables is not None:
             place = reference(progress.evolution.best_id)
             best = next(each for each in individuals if each.reference == place)
-            result = self._train_best(dataclasses.replace(result, best=best), best, progress.variables)
+            result = self._train_best(best, progress.variables, result)
         self.folder.save_result(describe_search(result, config=self.config.train, teacher=self.context.teacher))
         return result
 
-    def _train_best(self, result: SearchResult, best: Individual, variables: PyTree) -> SearchResult:
+    def _train_best(self, best: Individual, variables: PyTree, result: SearchResult) -> SearchResult:
         """The final training. Where it is turned off, or diverges, the weights of the search are kept."""
         batch_size = self.config.train.eval_batch_size
         searched = evaluate_network(self._network(best.architecture), variables, self.dataset, batch_size=batch_size)
         result = dataclasses.replace(
-            result, validation_accuracy=best.t3.fitness, search_test_accuracy=searched.accuracy, test=searched
+            result,
+            best=best,
+            validation_accuracy=best.t3.fitness,
+            search_test_accuracy=searched.accuracy,
+            test=searched,
         )
         if self.config.final_until:
             self.observer.final_training_started(best=best, until=self.config.final_until)
+
+            def on_progress(step: int, loss: float, steps_per_second: float) -> None:
+                self.observer.final_training_progress(step=step, loss=loss, steps_per_second=steps_per_second)
+
             began = time.perf_counter()
             try:
                 trained = train_network(
@@ -294,7 +293,7 @@ class _Search:
                     config=self.config,
                     teacher=self.context.teacher,
                     care=self.context.care,
-                    on_progress=self._on_final_progress,
+                    on_progress=on_progress,
                     programs=self.programs,
                 )
             except DivergedError as error:
@@ -310,6 +309,3 @@ class _Search:
                 )
         self.folder.save_network(best.architecture, variables)
         return result
-
-    def _on_final_progress(self, step: int, loss: float, steps_per_second: float) -> None:
-        self.observer.final_training_progress(step=step, loss=loss, steps_per_second=steps_per_second)

@@ -14,11 +14,8 @@ On a CPU a step is one compiled call. On a GPU a call takes a chunk of steps, as
 `eigen_jax.platforms`. Steps of an incomplete chunk are single calls, whose float32 rounding can be
 another: there, the bits are the same if training stops between chunks.
 
-`TrainConfig.devices` of a process can share each batch; see `eigen_jax.training.devices`.
-
 Who trains many networks makes a `Programs`, which holds the newest compiled programs and compiles
-those of the next network while one trains, if `prepare_training` was told. Without one, functions
-are jitted as usual.
+those of the next network while one trains, if `prepare_training` was told.
 """
 
 from eigen_jax.data import Dataset

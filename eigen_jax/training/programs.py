@@ -32,7 +32,7 @@ def compiled(
 
     Args:
         function: as defined in a module; programs are known by it.
-        arguments: pytrees of arrays or of `jax.ShapeDtypeStruct`; one without a sharding is of the default device.
+        arguments: pytrees, as `shapes_of` takes them.
         programs: where it is found, or compiled and held; None for a jitted function, which compiles when it is
             called, and which JAX remembers as it does all others.
         donate: positions of the arguments that the program may overwrite.
@@ -60,12 +60,11 @@ class Programs:
     """
 
     def __init__(self, kept: int = 48) -> None:
-        """Makes it.
+        """Holds so many programs.
 
-        Args:
-            kept: programs to hold. A CPU program takes some 300 of a process's 65,530 memory maps, and a search
-                compiles hundreds. The default is enough for a generation, whose networks train in turns: four
-                programs each, to initialise, to take a step and a chunk of steps, and to evaluate.
+        A CPU program takes some 300 of a process's 65,530 memory maps, and a search compiles hundreds. The default
+        is enough for a generation, whose networks train in turns: four programs each, to initialise, to take a
+        step and a chunk of steps, and to evaluate.
         """
         self._kept = kept
         self._lock = threading.Lock()
@@ -99,9 +98,10 @@ class Programs:
         Waits where another thread compiles it already. If that fails it is tried again here, so what is
         raised is never the failure of another moment.
         """
-        leaves, structure = jax.tree.flatten(arguments)
-        shapes = tuple(_abstract(leaf) for leaf in leaves)
-        key = (function, structure, shapes, donate, tuple(options.items()), tuple(statics.items()), is_examined())
+        shapes = shapes_of(arguments)
+        leaves, structure = jax.tree.flatten(shapes)
+        named = tuple(options.items()), tuple(statics.items())
+        key = (function, structure, tuple(leaves), donate, *named, is_examined())
 
         def build() -> Callable:
             # A partial of its own for each program: what jit remembers goes when the function goes.
@@ -110,7 +110,7 @@ class Programs:
             )
             if is_examined():
                 return functools.partial(_examined, program)
-            return program.lower(*jax.tree.unflatten(structure, shapes)).compile()
+            return program.lower(*shapes).compile()
 
         while True:
             with self._lock:
@@ -192,9 +192,18 @@ def _examined(program: Callable, *arguments: Any) -> Any:
         return program(*arguments)
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+def shapes_of(tree: Any, *leading: int, sharding: jax.sharding.Sharding | None = None) -> Any:
+    """A tree of `jax.ShapeDtypeStruct` in place of arrays or of their shapes, with `leading` dimensions.
+
+    Each is where `sharding` says, or else where the leaf is, or else on the default device.
+    """
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+        place = sharding or leaf.sharding or default
+        return jax.ShapeDtypeStruct((*leading, *leaf.shape), leaf.dtype, sharding=place)
+
+    return jax.tree.map(shape_of, tree)
 
 
 def known_options(options: Options) -> dict[str, str | int]:
