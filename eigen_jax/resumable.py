@@ -1,8 +1,5 @@
 """Training that outlives its process: saved on the way to a folder, and gone on with from there.
 
-    <folder>/<step>/    "state" and "seconds" after so many steps; see `eigen_jax.store.checkpoint`
-    <folder>/.lock      held by the process that trains
-
 A process that is killed at any moment loses what it did since its last save. Whoever asks for the
 same training again gets the bits of a training that nobody disturbed, where the device computes
 deterministically.
@@ -22,7 +19,6 @@ import jax
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import EigenError
 from eigen_jax.store import checkpoint
-from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.files import told_as
 from eigen_jax.store.locks import LOCK, ShouldStop, StoppedError, held, never
 from eigen_jax.training import Programs, ProgressCallback, Training, TrainState, abstract_state, init_state, train_to
@@ -85,15 +81,9 @@ def train_resumably(
 ) -> tuple[TrainState, Seconds]:
     """Trains from scratch until `until` steps were taken in all, or from what a folder holds of this training.
 
-    Saves at `until`, and on the way. A folder whose newest save is past `until` is cleared: no way leads back.
-
-    Args:
-        training: what is trained.
-        until: the landmark, in steps since the start of training.
-        folder: this training's own; made where it is missing.
-        care: when to save and when to give up.
-        on_progress, programs: see `train_to`.
-        clock: of the process's work; paused while the disk is waited for. A new one by default.
+    The folder, this training's own, is made where it is missing. It gets the state and the seconds at
+    `until`, and on the way; where its newest save is past `until` it is cleared: no way leads back. The
+    clock, of the process's work, is paused while the disk is waited for. For the rest see `train_to`.
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
@@ -104,7 +94,7 @@ def train_resumably(
     """
     care, clock = care or Care(), clock or WorkClock()
     with contextlib.ExitStack() as owned:
-        with told_as(CheckpointError, folder), clock.paused():
+        with told_as(checkpoint.CheckpointError, folder), clock.paused():
             # From others, such as the process of a killed driver that has not noticed yet.
             owned.enter_context(held(folder / LOCK, patience=_PATIENCE))
         state, seconds = _resume(training, until, folder, clock, programs)

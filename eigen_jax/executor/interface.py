@@ -1,13 +1,51 @@
-"""What the search asks of an executor, and what an executor asks of the places where jobs run."""
+"""Jobs and outcomes; what the search asks of an executor, and an executor of the places where jobs run."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
+from jax import Array
+
+from eigen_jax.architecture import Architecture
 from eigen_jax.errors import ConfigError, EigenError
-from eigen_jax.executor.jobs import Job, Outcome
+from eigen_jax.resumable import Care, Seconds
+from eigen_jax.training import TrainConfig
 
 JobProgress = Callable[[int, int, float, float], None]  # position of the job, step, mean loss, steps a second
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """Training of one network up to a landmark, and its evaluation there: all that the outcome depends on.
+
+    It goes on from what its folder holds, which changes when it ends, not what comes out.
+    """
+
+    name: str  # of the individual, in messages
+    key: Array  # of the individual, the same at all its landmarks
+    architecture: Architecture
+    until: int  # the landmark, in steps since the start of training
+    config: TrainConfig
+    folder: Path  # absolute; where the individual's training is saved, the same at all its landmarks
+    tested: bool = False  # whether the test images are looked at as well
+    care: Care = dataclasses.field(default_factory=Care)  # where it is run, an executor lets it ask its own should_stop
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a job, and the one place where a fitness stands until it is recorded."""
+
+    fitness: float  # validation accuracy, a fraction; NaN if the job failed
+    test_accuracy: float | None = None  # a fraction; None if the job failed, or was not to be tested
+    cause: str | None = None  # why it failed, in one line; None if it did not
+    seconds: Seconds = dataclasses.field(default_factory=Seconds)  # since the start of training, without evaluation
+
+    @classmethod
+    def failed(cls, cause: str, seconds: Seconds) -> "Outcome":
+        """Of a job that failed."""
+        return cls(fitness=math.nan, cause=cause, seconds=seconds)
 
 
 class ExecutorError(EigenError):
@@ -79,7 +117,8 @@ class Died:
     reason: str  # how it ended, to follow on "its worker "
 
 
-Message = Ready | Progress | Finished | Overdue | Stopped | Refused | Died
+Answer = Finished | Stopped | Refused  # what becomes of a job
+Message = Ready | Progress | Overdue | Answer | Died
 
 
 class Worker(Protocol):
@@ -101,9 +140,7 @@ class Worker(Protocol):
 class Workers(Protocol):
     """A place where workers can be started."""
 
-    @property
-    def size(self) -> int:
-        """How many there can be at a time."""
+    size: int  # how many there can be at a time
 
     def start(self, slot: int) -> Worker:
         """Starts one at a place from 0 to size - 1; does not wait until it is ready."""

@@ -10,8 +10,10 @@ from eigen_jax.executor.interface import (
     Died,
     ExecutorError,
     Finished,
+    Job,
     JobProgress,
     Message,
+    Outcome,
     Overdue,
     Progress,
     Ready,
@@ -20,7 +22,6 @@ from eigen_jax.executor.interface import (
     Worker,
     Workers,
 )
-from eigen_jax.executor.jobs import Job, Outcome, failed
 from eigen_jax.resumable import Seconds
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import ShouldStop, StoppedError, never
@@ -140,7 +141,7 @@ class PoolExecutor:
         elif isinstance(message, Overdue) and position is not None and slot.worker is not None:
             slot.worker.kill()
             slot.worker = slot.position = None
-            return failed(message.cause, Seconds(training=message.seconds))
+            return Outcome.failed(message.cause, Seconds(training=message.seconds))
         elif isinstance(message, Died):
             slot.worker = slot.position = None
             if not slot.ready:
@@ -165,7 +166,8 @@ class PoolExecutor:
         work.deaths[place] += 1
         if work.deaths[place] <= self.retries:
             return None
-        return failed(f"its worker died {work.deaths[place]} times at one place: the last one {reason}", Seconds())
+        cause = f"its worker died {work.deaths[place]} times at one place: the last one {reason}"
+        return Outcome.failed(cause, Seconds())
 
     def _stop_all(self) -> None:
         """Lets every worker save; what they still finish is found again when the same jobs are run."""

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eigen_jax import surroundings
-from eigen_jax.executor.interface import Died, Message
-from eigen_jax.executor.jobs import Job
+from eigen_jax.executor.interface import Died, Job, Message
 from eigen_jax.executor.session import to_host
 from eigen_jax.training import Dataset, Teacher
 
@@ -46,10 +45,7 @@ class ProcessWorkers:
         """
         self._payload = to_host((dataset, teacher))
         self._environments = environments
-
-    @property
-    def size(self) -> int:
-        return len(self._environments)
+        self.size = len(environments)
 
     def start(self, slot: int) -> "ProcessWorker":
         return ProcessWorker(self._payload, self._environments[slot])

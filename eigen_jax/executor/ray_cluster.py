@@ -1,8 +1,7 @@
 """Workers as actors of a Ray cluster; needs the extra `ray`.
 
-Data set and teacher are put into Ray's object store once, which places them once on each node that
-has workers. What goes to and fro after that are jobs and outcomes of some kilobytes: the states of
-networks in training are in the run folder, which all nodes must see under the same path.
+Ray's object store places data set and teacher once on each node. What goes to and fro after that are
+some kilobytes: the states of networks are in the run folder, which all nodes must see under one path.
 """
 
 import os
@@ -14,10 +13,9 @@ from typing import Any
 
 from eigen_jax import surroundings
 from eigen_jax.errors import first_line
-from eigen_jax.executor.interface import Died, ExecutorError, Finished, Message, Overdue, Progress, Refused, Stopped
-from eigen_jax.executor.jobs import Job
+from eigen_jax.executor.interface import Answer, Died, ExecutorError, Job, Message, Overdue, Progress, Ready, Refused
 from eigen_jax.executor.processes import python_path
-from eigen_jax.executor.session import Session, readiness, to_device, to_host
+from eigen_jax.executor.session import open_session, to_host
 from eigen_jax.training import Dataset, Teacher
 
 _KNOCK = 10.0  # seconds that a cluster has to answer
@@ -61,8 +59,8 @@ class RayWorkers:
         present_cpus, present_gpus = (ray.cluster_resources().get(kind, 0) for kind in ("CPU", "GPU"))
         gpus = gpus if present_gpus else 0.0
         room = [present / each for present, each in ((present_cpus, cpus), (present_gpus, gpus)) if each]
-        self._size = int(min(room, default=1)) if size is None else size
-        if self._size < 1 or (room and self._size > min(room)):
+        self.size = int(min(room, default=1)) if size is None else size
+        if self.size < 1 or (room and self.size > min(room)):
             self.close()
             raise ExecutorError(
                 f"the cluster has {present_cpus:g} CPUs and {present_gpus:g} GPUs, too few for"
@@ -76,10 +74,6 @@ class RayWorkers:
             max_concurrency=4,
             runtime_env={"env_vars": {**python_path(), **surroundings.environment(), **environment}},
         )
-
-    @property
-    def size(self) -> int:
-        return self._size
 
     def start(self, slot: int) -> "RayWorker":
         del slot
@@ -174,17 +168,14 @@ class _Actor:
     def __init__(self, payload: Any) -> None:
         self.told: Progress | Overdue | None = None
         self.stopped = 0  # the last job that is to be left; calls may overtake one another
-        self.first = readiness()
-        if isinstance(self.first, Refused):
-            return
-        self.session = Session(*to_device(payload))
+        self.session = open_session(payload)
 
-    def ready(self) -> Message:
-        return self.first
+    def ready(self) -> Ready | Refused:
+        return self.session if isinstance(self.session, Refused) else Ready()
 
-    def run(self, job: Job, number: int) -> Finished | Stopped | Refused:
-        if isinstance(self.first, Refused):
-            return self.first
+    def run(self, job: Job, number: int) -> Answer:
+        if isinstance(self.session, Refused):
+            return self.session
         run_folder = job.folder.parent.parent
         if not run_folder.is_dir():
             return Refused(
@@ -200,7 +191,8 @@ class _Actor:
         return told
 
     def prepare(self, job: Job) -> None:
-        self.session.prepare(job)
+        if not isinstance(self.session, Refused):
+            self.session.prepare(job)
 
     def stop(self, number: int) -> None:
         self.stopped = number

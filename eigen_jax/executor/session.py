@@ -11,14 +11,83 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eigen_jax.builder import build_network
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import ConfigError, first_line
-from eigen_jax.executor.interface import Finished, JobProgress, Overdue, Progress, Ready, Refused, Stopped
-from eigen_jax.executor.jobs import Job, Outcome, prepare_job, run_job
+from eigen_jax.executor.interface import (
+    Answer,
+    Finished,
+    Job,
+    JobProgress,
+    Outcome,
+    Overdue,
+    Progress,
+    Refused,
+    Stopped,
+)
 from eigen_jax.platforms import PlatformError, check_devices_are_there
+from eigen_jax.resumable import Seconds, TimeLimitError, train_resumably
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import ShouldStop, StoppedError, never
-from eigen_jax.training import Batch, Dataset, Programs, ProgressCallback, Teacher, TrainConfig, batch_shapes
+from eigen_jax.training import (
+    Batch,
+    Dataset,
+    DivergedError,
+    Programs,
+    ProgressCallback,
+    Teacher,
+    TrainConfig,
+    Training,
+    batch_shapes,
+    evaluate,
+    prepare_training,
+)
+
+# A failure to compile and a lack of the device's memory are runtime errors of JAX; a network can be
+# too deep to be traced.
+_FAILURES = (DivergedError, TimeLimitError, jax.errors.JaxRuntimeError, MemoryError, RecursionError)
+
+
+def run_job(
+    job: Job,
+    dataset: Dataset,
+    *,
+    teacher: Teacher | None = None,
+    on_progress: ProgressCallback | None = None,
+    clock: WorkClock | None = None,
+    programs: Programs | None = None,
+) -> Outcome:
+    """Trains in this process, on its first devices; see `train_resumably`. The validation part gives the fitness.
+
+    An individual that fails is an outcome. What is raised is no fault of the individual.
+
+    Raises:
+        StoppedError: it was asked to stop, and is saved.
+        CheckpointError: training cannot be saved, or the folder belongs to something else.
+        ConfigError: a batch is larger than the training set, or devices are missing.
+    """
+    training = _training(job, dataset, teacher)
+    clock = clock or WorkClock()
+    began = clock()
+    parts = [(dataset.validation_images, dataset.validation_labels)]
+    if job.tested:
+        parts.append((dataset.test_images, dataset.test_labels))
+    try:
+        state, seconds = train_resumably(
+            training, job.until, job.folder, care=job.care, on_progress=on_progress, clock=clock, programs=programs
+        )
+        accuracies = [
+            evaluate(state, *part, network=training.network, batch_size=job.config.eval_batch_size, programs=programs)
+            for part in parts
+        ]
+    except _FAILURES as error:
+        return Outcome.failed(first_line(error), Seconds(training=clock() - began))
+    return Outcome(fitness=accuracies[0], test_accuracy=accuracies[1] if job.tested else None, seconds=seconds)
+
+
+def _training(job: Job, dataset: Dataset, teacher: Teacher | None) -> Training:
+    network = build_network(job.architecture, num_classes=dataset.num_classes, dtype=job.config.dtype)
+    return Training(key=job.key, dataset=dataset, network=network, config=job.config, teacher=teacher)
 
 
 class Session:
@@ -35,10 +104,11 @@ class Session:
         self._shapes: dict[TrainConfig, Batch] = {}
 
     def prepare(self, job: Job) -> None:
-        """Compiles in the background what a job will ask for."""
+        """Compiles in the background what a job will ask for; changes no outcome."""
         if job.config not in self._shapes:
             self._shapes[job.config] = batch_shapes(job.key, self.dataset, config=job.config, teacher=self.teacher)
-        prepare_job(job, self.dataset, self._shapes[job.config], programs=self.programs)
+        training = _training(job, self.dataset, self.teacher)
+        prepare_training(training, job.until, self._shapes[job.config], programs=self.programs)
 
     def run(
         self,
@@ -64,9 +134,7 @@ class Session:
             kept: dict[str, Any] = {"teacher": self.teacher, "programs": self.programs}
             return run_job(job, self.dataset, on_progress=on_progress, clock=clock, **kept)
 
-    def answer(
-        self, job: Job, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]
-    ) -> Finished | Stopped | Refused:
+    def answer(self, job: Job, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]) -> Answer:
         """Runs a job as `run` does, and tells what a worker tells of it; on the way, from any thread, with `tell`."""
         try:
             self.prepare(job)
@@ -93,7 +161,7 @@ class InlineExecutor:
     """An `Executor` without processes of its own: an individual that crashes its process takes the search along."""
 
     def __init__(self, dataset: Dataset, *, teacher: Teacher | None = None, should_stop: ShouldStop = never) -> None:
-        """Makes it; data set and teacher as of `Session`, `should_stop` says whether to save the job and to leave."""
+        """Makes it; `should_stop` says whether to save the job and to leave."""
         self.session = Session(dataset, teacher)
         self.should_stop = should_stop
 
@@ -116,13 +184,13 @@ class InlineExecutor:
             yield position, self.session.run(job, should_stop=self.should_stop, on_progress=told)
 
 
-def readiness() -> Ready | Refused:
-    """What a worker says first: that it is ready, or that there is no device to work on."""
+def open_session(payload: Any, **options: Any) -> Session | Refused:
+    """The session of a worker that was sent a data set and a teacher by `to_host`, if there is a device to work on."""
     try:
         check_devices_are_there()
     except PlatformError as error:
         return Refused(f"a worker cannot start: {error}")
-    return Ready()
+    return Session(*_to_device(payload), **options)
 
 
 def to_host(tree: Any) -> Any:
@@ -130,6 +198,6 @@ def to_host(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
 
 
-def to_device(tree: Any) -> Any:
+def _to_device(tree: Any) -> Any:
     """A pytree with JAX's arrays, on the default device, in place of NumPy's."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, tree)

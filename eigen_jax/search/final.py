@@ -59,12 +59,10 @@ def train_network(
 
     Args:
         key: of the initial weights, the batches and the views.
-        architecture: the network.
-        dataset: `config.final_on` says which part of it is trained on.
+        architecture, dataset: the network, and the images; `config.final_on` says which are trained on.
         checkpoints: a folder of this training's own; one that was interrupted goes on from there.
-        config: the schedule, and how long.
-        teacher: whom it mimics; as of `run_search`.
-        care: when to save and when to stop. A time limit is of individuals, and is not one of this.
+        config, teacher: as of `run_search`.
+        care: when to save and when to stop; its time limit is of individuals alone.
         on_progress: see `train_to`.
         programs: where compiled programs are held; by default until the return.
 
@@ -106,11 +104,7 @@ def train_network(
 def evaluate_network(
     network: nn.Module, variables: PyTree, dataset: Dataset, *, batch_size: int, programs: Programs | None = None
 ) -> Evaluation:
-    """Measures a trained network on the test images; see `predict`.
-
-    A network of another dtype than it was trained in has other logits, and another batch size can
-    change their last bits.
-    """
+    """Measures a trained network on the test images; another dtype or batch size gives other bits; see `predict`."""
     logits = predict(variables, dataset.test_images, network=network, batch_size=batch_size, programs=programs)
     return Evaluation(accuracy=accuracy(logits, dataset.test_labels), logits_digest=digest_logits(logits))
 

@@ -25,7 +25,6 @@ from eigen_jax.search.folder import RunFolder
 from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
 from eigen_jax.store import checkpoint
-from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.files import told_as
 from eigen_jax.store.locks import never
 from eigen_jax.store.run_files import RunFolderError
@@ -36,14 +35,14 @@ PyTree = Any
 _LAST = 2  # the landmark T1 + T2 + T3
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass
 class Context:
     """What stays the same through a search."""
 
     config: SearchConfig
     dataset: Dataset
     teacher: Teacher | None
-    run: RunFolder
+    folder: RunFolder
     executor: Executor  # where individuals are trained
     care: Care
     observer: SearchObserver
@@ -132,7 +131,7 @@ class Generation:
 
         What the journal of this generation has is not trained again.
         """
-        journal = Journal(self.context.run.journal, generation=self.number, phase=self.phase)
+        journal = Journal(self.context.folder.journal, generation=self.number, phase=self.phase)
         alive = np.asarray(is_child(self.evolution))
         for landmark in range(_LAST + 1):
             self._measure(landmark, [self.candidates[index] for index in np.flatnonzero(alive)], journal)
@@ -159,14 +158,13 @@ class Generation:
     def variables(self, index: int, abstract: TrainState) -> PyTree:
         """The weights of a candidate that was trained to the end; `abstract` are its state's shapes.
 
-        Raises:
-            CheckpointError, ExecutorError: they cannot be read, nor trained again.
+        Raises a CheckpointError or ExecutorError where they cannot be read, nor trained again.
         """
         candidate = self.candidates[index]
         assert candidate.same_as is None, "it has no weights of its own"
         try:
             return checkpoint.restore(self._folder(candidate), "state", abstract=abstract).variables
-        except CheckpointError:
+        except checkpoint.CheckpointError:
             # Damaged, or lost with the folder, after it was measured.
             list(self.context.executor.run([self._job(_LAST, candidate)]))
             return checkpoint.restore(self._folder(candidate), "state", abstract=abstract).variables
@@ -273,7 +271,7 @@ class Generation:
         )
 
     def _folder(self, candidate: Candidate) -> Path:
-        return self.context.run.individuals.absolute() / f"{self.number}-{candidate.index}"
+        return self.context.folder.individuals.absolute() / f"{self.number}-{candidate.index}"
 
 
 def clear_individuals(run: RunFolder, *, but: int | None = None) -> None:

@@ -70,8 +70,7 @@ def run_search(
     one is warned of), where the device computes deterministically (the CPU does).
 
     Args:
-        config: the search; `genome` must be of the data's image shape and number of classes.
-        dataset: the data.
+        config, dataset: the search space must be of the data's image shape and number of classes.
         folder: the run folder; made where it is missing.
         teacher: whom all networks mimic, in every phase; None for plain cross-entropy. Where the
             final training is on the validation images as well, it must know them as the examples
@@ -107,10 +106,7 @@ def run_search(
         programs = owned.enter_context(Programs())
         if executor is None:
             executor = owned.enter_context(InlineExecutor(dataset, teacher=teacher, should_stop=care.should_stop))
-        context = Context(
-            config=config, dataset=dataset, teacher=teacher, run=run, executor=executor, care=care, observer=observer
-        )
-        result = _Search(context, programs).run()
+        result = _Search(config, dataset, teacher, run, executor, care, observer, programs).run()
     observer.search_ended(result=result)
     return result
 
@@ -135,16 +131,13 @@ def check_data(config: SearchConfig, dataset: Dataset) -> None:
         raise ConfigError(TrainConfig, rule, config.train.batch_size, shape[0])
 
 
-class _Search:
+@dataclasses.dataclass
+class _Search(Context):
     """A search in its run folder."""
 
-    def __init__(self, context: Context, programs: Programs) -> None:
-        self.context = context
-        self.config = context.config
-        self.dataset = context.dataset
-        self.folder = context.run
-        self.observer = context.observer
-        self.programs = programs
+    programs: Programs
+
+    def __post_init__(self) -> None:
         self.measured = Measured(reevaluate=self.config.reevaluate)
         self.evolution_key, self.training_key, self.final_key = jax.random.split(jax.random.key(self.config.seed), 3)
 
@@ -200,7 +193,7 @@ class _Search:
 
     def _check_goes_on(self, progress: _Progress) -> None:
         """Raises `StoppedError` or `BarrenSearchError` where the next generation is not wanted, or has no chance."""
-        if self.context.care.should_stop():
+        if self.care.should_stop():
             raise StoppedError("the search was stopped between two generations")
         if math.isfinite(progress.evolution.best_fitness) or int(progress.evolution.generation) < BARREN:
             return
@@ -215,11 +208,10 @@ class _Search:
 
     def _run_generation(self, progress: _Progress) -> _Progress:
         """Trains, extinguishes, selects and records one generation."""
-        generation = Generation(self.training_key, progress.evolution, self.measured, self.context)
+        generation = Generation(self.training_key, progress.evolution, self.measured, self)
+        architectures = [candidate.architecture for candidate in generation.candidates]
         self.observer.generation_started(
-            generation=generation.number,
-            phase=generation.phase,
-            architectures=[candidate.architecture for candidate in generation.candidates],
+            generation=generation.number, phase=generation.phase, architectures=architectures
         )
         survival = generation.train()
         following = self._evolve(progress.evolution, generation.fitness())
@@ -227,9 +219,7 @@ class _Search:
         lineage.append(self.folder.lineage, individuals)
         self.measured.add(individuals)
         self.observer.generation_ended(
-            individuals=individuals,
-            best_fitness=float(following.best_fitness),
-            parent=reference(following.parent_id),
+            individuals=individuals, best_fitness=float(following.best_fitness), parent=reference(following.parent_id)
         )
         variables, best = progress.variables, reference(following.best_id)
         if best is not None and best.generation == generation.number:
@@ -239,16 +229,10 @@ class _Search:
 
     def _evolve(self, evolution: EvolutionState, fitness: Array) -> EvolutionState:
         arguments = (jax.random.fold_in(self.evolution_key, evolution.generation + 1), evolution, fitness)
+        how: dict[str, Any] = {"programs": self.programs, "options": platforms.current().brief_options}
         # Compiled even for people who step through training: operation by operation, it would take minutes.
         with jax.disable_jit(False):
-            step = compiled(
-                evolution_step,
-                arguments,
-                programs=self.programs,
-                options=platforms.current().brief_options,
-                spec=self.config.genome,
-                config=self.config.evolution,
-            )
+            step = compiled(evolution_step, arguments, spec=self.config.genome, config=self.config.evolution, **how)
             return step(*arguments)
 
     def _finish(self, progress: _Progress) -> SearchResult:
@@ -263,7 +247,7 @@ class _Search:
             place = reference(progress.evolution.best_id)
             best = next(each for each in individuals if each.reference == place)
             result = self._train_best(best, progress.variables, result)
-        self.folder.save_result(describe_search(result, config=self.config.train, teacher=self.context.teacher))
+        self.folder.save_result(describe_search(result, config=self.config.train, teacher=self.teacher))
         return result
 
     def _train_best(self, best: Individual, variables: PyTree, result: SearchResult) -> SearchResult:
@@ -291,8 +275,8 @@ class _Search:
                     self.dataset,
                     self.folder.final_checkpoints,
                     config=self.config,
-                    teacher=self.context.teacher,
-                    care=self.context.care,
+                    teacher=self.teacher,
+                    care=self.care,
                     on_progress=on_progress,
                     programs=self.programs,
                 )

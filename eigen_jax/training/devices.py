@@ -2,11 +2,9 @@
 
 The semantics are those of `jax.pmap`: every device runs the same program on its part of the batch,
 the state is replicated, and gradients, metrics and batch statistics are averaged over a named axis.
-Since JAX 0.8, `pmap` itself is `jit` of `shard_map`. Here the two are used directly, so that the
-programs are compiled ahead and held like all others (`eigen_jax.training.programs`).
-
-Nothing but rounding depends on the number of devices: batches are drawn on one device, by the
-numbers of their examples, and only then divided.
+But `jit` and `shard_map` are used directly, so that the programs are compiled ahead and held like
+all others. Nothing but rounding depends on the number of devices: batches are drawn on one device,
+by the numbers of their examples, and only then divided.
 """
 
 import dataclasses

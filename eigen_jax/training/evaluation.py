@@ -1,7 +1,4 @@
-"""Evaluation of trained networks: accuracy and logits, in batches of one size.
-
-Dimension letters: N images of a data set, B of a batch, H x W x C an image, K classes.
-"""
+"""Evaluation of trained networks: accuracy and logits, in batches of one size."""
 
 import functools
 from collections.abc import Callable

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
@@ -19,17 +20,17 @@ from eigen_jax.errors import ConfigError
 from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.devices import check_devices, compile_call, spread_batches, spread_state
 from eigen_jax.training.evaluation import compile_evaluation
-from eigen_jax.training.programs import Programs, shapes_of
+from eigen_jax.training.programs import Programs, compiled, shapes_of
 from eigen_jax.training.step import (
+    INITIAL_OPTIONS,
     Batch,
     StepMetrics,
     Teacher,
     Training,
     TrainState,
-    compile_initializer,
     draw_batch,
     epoch_order,
-    stack_batches,
+    initial_state,
 )
 
 ProgressCallback = Callable[[int, float, float], None]  # step, mean loss, steps a second
@@ -169,29 +170,26 @@ def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: 
     return shapes_of(next(draw_batches(key, dataset, 0, config=config, teacher=teacher)))
 
 
-def prepare_training(
-    training: Training, state: TrainState | None, until: int, batch: Batch, *, programs: Programs
-) -> None:
-    """Compiles in the background what `train_to` and an evaluation after it, on the validation images, will ask for.
+def prepare_training(training: Training, until: int, batch: Batch, *, programs: Programs) -> None:
+    """Compiles in the background what training from scratch to a landmark, and an evaluation after it, will ask for.
 
-    Changes nothing else. `state` is trained on from, None for an untrained network; `batch` is as of `batch_shapes`.
+    That is: of `train_to`, and of `evaluate` on the validation images. Changes nothing else; `batch` is as of
+    `batch_shapes`.
     """
-    start = 0 if state is None else int(state.step)
-    calls = set(steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call))
-    shapes = None if state is None else shapes_of(state)
-    how: dict[str, Any] = {"network": training.network, "config": training.config, "programs": programs}
+    calls = set(steps_of_calls(0, until, steps_per_call=platforms.current().steps_per_call))
+    shape, images, size = training.input_shape, training.dataset.validation_images, training.config.eval_batch_size
+    how: dict[str, Any] = {"network": training.network, "programs": programs}
+    trained = how | {"config": training.config}
 
     def compile_all() -> None:
         """In the order of use."""
-        known = shapes
-        if known is None:
-            initializer = compile_initializer(training.weights_key, input_shape=training.input_shape, **how)
-            assert isinstance(initializer, jax.stages.Compiled), "in the background, all is compiled ahead"
-            known = initializer.out_info
+        key = training.weights_key
+        initializer = compiled(initial_state, (key,), options=INITIAL_OPTIONS, input_shape=shape, **trained)
+        assert isinstance(initializer, jax.stages.Compiled), "in the background, all is compiled ahead"
+        state = initializer.out_info
         for steps in calls:
-            compile_call(known, batch, steps, **how)
-        images, size = training.dataset.validation_images, training.config.eval_batch_size
-        compile_evaluation(known.variables, images, network=training.network, batch_size=size, programs=programs)
+            compile_call(state, batch, steps, **trained)
+        compile_evaluation(state.variables, images, batch_size=size, **how)
 
     programs.in_background(compile_all)
 
@@ -233,5 +231,11 @@ def draw_batches(
 def _inputs(batches: Iterator[Batch], calls: Sequence[int], *, devices: int) -> Iterator[Batch]:
     """What each call of a program takes: a batch, or several that are stacked, divided among the devices."""
     for steps in calls:
-        taken = next(batches) if steps == 1 else stack_batches(list(itertools.islice(batches, steps)))
+        taken = next(batches) if steps == 1 else _stack(list(itertools.islice(batches, steps)))
         yield spread_batches(taken, steps, devices=devices)
+
+
+@jax.jit
+def _stack(batches: list[Batch]) -> Batch:
+    """Along a new leading axis; depends on no network, so all share one program."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)

@@ -1,6 +1,7 @@
 """Compiled programs of pure functions: each compiled once, ahead in the background, only the newest held."""
 
 import collections
+import contextlib
 import functools
 import logging
 import threading
@@ -100,18 +101,8 @@ class Programs:
         """
         shapes = shapes_of(arguments)
         leaves, structure = jax.tree.flatten(shapes)
-        named = tuple(options.items()), tuple(statics.items())
+        named = frozenset(options.items()), frozenset(statics.items())
         key = (function, structure, tuple(leaves), donate, *named, is_examined())
-
-        def build() -> Callable:
-            # A partial of its own for each program: what jit remembers goes when the function goes.
-            program = jax.jit(
-                functools.partial(function, **statics), donate_argnums=donate, compiler_options=known_options(options)
-            )
-            if is_examined():
-                return functools.partial(_examined, program)
-            return program.lower(*shapes).compile()
-
         while True:
             with self._lock:
                 is_new = key not in self._programs
@@ -120,11 +111,21 @@ class Programs:
                 while len(self._programs) > self._kept:
                     self._programs.popitem(last=False)
             if is_new:
-                return self._build(key, future, build)
-            try:
+                break
+            with contextlib.suppress(CancelledError):
                 return future.result()
-            except CancelledError:
-                continue
+        try:
+            if threading.current_thread() is self._thread and self._is_over():
+                raise CancelledError
+            program = _compile(function, shapes, donate, options, statics)
+        except BaseException:
+            with self._lock:
+                if self._programs.get(key) is future:
+                    del self._programs[key]
+            future.cancel()  # whoever waits for it builds it themselves
+            raise
+        future.set_result(program)
+        return program
 
     def in_background(self, task: Callable[[], object]) -> None:
         """Does a task, made of calls of `compiled`, in a thread beside this one.
@@ -145,20 +146,6 @@ class Programs:
                 self._thread = threading.Thread(target=self._work, name="compilation")
                 self._thread.start()
 
-    def _build(self, key: Hashable, future: Future, build: Callable[[], Callable]) -> Callable:
-        try:
-            if threading.current_thread() is self._thread and self._is_over():
-                raise CancelledError
-            program = build()
-        except BaseException:
-            with self._lock:
-                if self._programs.get(key) is future:
-                    del self._programs[key]
-            future.cancel()  # whoever waits for it builds it themselves
-            raise
-        future.set_result(program)
-        return program
-
     def _is_over(self) -> bool:
         """Whether nothing more is to be compiled ahead; the main thread ends before Python waits for the others."""
         return self._closed or not threading.main_thread().is_alive()
@@ -175,6 +162,16 @@ class Programs:
             except Exception:
                 _logger.debug("a program could not be compiled ahead", exc_info=True)
             del task  # which holds this object, so that one that is dropped goes
+
+
+def _compile(
+    function: Callable, shapes: Any, donate: tuple[int, ...], options: Options, statics: dict[str, Any]
+) -> Callable:
+    # A partial of its own for each program: what jit remembers goes when the function goes.
+    program = jax.jit(
+        functools.partial(function, **statics), donate_argnums=donate, compiler_options=known_options(options)
+    )
+    return functools.partial(_examined, program) if is_examined() else program.lower(*shapes).compile()
 
 
 def is_examined() -> bool:

@@ -1,11 +1,7 @@
-"""One training step and what goes into it, as pure functions.
-
-Dimension letters: N images of a data set, B of a batch, H x W x C an image, K classes.
-"""
+"""One training step and what goes into it, as pure functions."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -21,6 +17,9 @@ from eigen_jax.training.config import TrainConfig
 from eigen_jax.training.programs import Programs, compiled
 
 PyTree = Any
+
+# An untrained network is drawn once, and optimising its random draws takes XLA longer than the whole training step.
+INITIAL_OPTIONS = {"xla_backend_optimization_level": 0}
 
 
 @struct.dataclass
@@ -118,33 +117,20 @@ def init_state(
     programs: Programs | None = None,
 ) -> TrainState:
     """An untrained network for images of `input_shape` (H, W, C); the config tells the optimizer."""
-    return compile_initializer(key, network=network, config=config, input_shape=input_shape, programs=programs)(key)
-
-
-def compile_initializer(
-    key: Array | jax.ShapeDtypeStruct,
-    *,
-    network: nn.Module,
-    config: TrainConfig,
-    input_shape: tuple[int, int, int],
-    programs: Programs | None,
-) -> Callable:
-    """The program of `init_state`."""
-    # It runs once, and optimising its random draws takes XLA longer than the whole training step does.
-    options = {"xla_backend_optimization_level": 0}
     statics: dict[str, Any] = {"network": network, "config": config, "input_shape": input_shape}
-    return compiled(_initial_state, (key,), programs=programs, options=options, **statics)
+    return compiled(initial_state, (key,), programs=programs, options=INITIAL_OPTIONS, **statics)(key)
 
 
 def abstract_state(*, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]) -> TrainState:
     """The shapes and dtypes of `init_state`'s result, to restore a checkpoint into; nothing is computed."""
-    initialize = functools.partial(_initial_state, network=network, config=config, input_shape=input_shape)
+    initialize = functools.partial(initial_state, network=network, config=config, input_shape=input_shape)
     return jax.eval_shape(initialize, jax.random.key(0))
 
 
-def _initial_state(
+def initial_state(
     key: Array, *, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]
 ) -> TrainState:
+    """What `init_state` computes, for the caller to compile with `INITIAL_OPTIONS`."""
     variables = network.init(key, jnp.zeros((1, *input_shape), jnp.float32), train=False)
     params, batch_stats = variables.get("params", {}), variables.get("batch_stats", {})
     opt_state = make_optimizer(config).init(params)
@@ -164,14 +150,9 @@ def draw_batch(
 ) -> Batch:
     """The batch of one step, augmented. It depends on no network, so all share one program.
 
-    An epoch is the whole batches of `order`; the examples left over at its end are dropped.
-
-    Args:
-        key: that of `train_to`; the step's own is folded from it.
-        step: its number, from the start of training.
-        order: [N] int32, `epoch_order` of the epoch that `step` lies in.
-        images, labels: [N, H, W, C] float32 and [N] int32, the whole training set.
-        batch_size, pad, flip: as of `TrainConfig`; at most N images.
+    The key is that of `train_to`, the order [N] the `epoch_order` of the epoch that the step lies in: its
+    whole batches; the examples left over at its end are dropped. Images [N, H, W, C] float32 and labels
+    [N] int32 are the whole training set. The rest is as of `TrainConfig`.
     """
     _, view_key = jax.random.split(key)
     position = step % (order.shape[0] // batch_size) * batch_size
@@ -228,9 +209,3 @@ def train_steps(
     """S steps of `train_step` in one program, on batches with a leading axis [S], as the metrics then have."""
     step = functools.partial(train_step, network=network, config=config, axis_name=axis_name)
     return lax.scan(step, state, batches)
-
-
-@jax.jit
-def stack_batches(batches: list[Batch]) -> Batch:
-    """Batches along a new leading axis; depends on no network, so all share one program."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
