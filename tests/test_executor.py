@@ -16,7 +16,7 @@ from eigen_jax import clock, platforms, resumable
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import InlineExecutor, Job, Outcome, run_job, session
-from eigen_jax.executor.interface import Finished, Overdue, Progress
+from eigen_jax.executor.interface import Overdue, Progress
 from eigen_jax.resumable import Care, Seconds
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
@@ -241,7 +241,7 @@ def test_a_job_that_does_not_notice_its_time_is_told_of_after_a_grace_while_it_g
 
     late = job(5, time_limit=1_000.0)
     answer = busy.answer(late, should_stop=never, tell=note)
-    assert isinstance(answer, Finished)  # its driver has replaced it by then
+    assert isinstance(answer, Outcome)  # its driver has replaced it by then
     (overdue,) = told
     assert overdue.cause == "training took more than 1000 s, and did not end by itself -999.5 s later"
     assert 0.5 <= overdue.seconds < 60

@@ -83,13 +83,6 @@ class Progress:
 
 
 @dataclasses.dataclass(frozen=True)
-class Finished:
-    """A worker's job has ended."""
-
-    outcome: Outcome
-
-
-@dataclasses.dataclass(frozen=True)
 class Overdue:
     """A worker's job is far over its time and does not notice, as in a compilation, which nothing can interrupt."""
 
@@ -117,7 +110,7 @@ class Died:
     reason: str  # how it ended, to follow on "its worker "
 
 
-Answer = Finished | Stopped | Refused  # what becomes of a job
+Answer = Outcome | Stopped | Refused  # what becomes of a job
 Message = Ready | Progress | Overdue | Answer | Died
 
 

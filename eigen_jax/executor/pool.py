@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Self
 
 from eigen_jax.executor.interface import (
+    Answer,
     Died,
     ExecutorError,
-    Finished,
     Job,
     JobProgress,
     Message,
@@ -18,7 +18,6 @@ from eigen_jax.executor.interface import (
     Progress,
     Ready,
     Refused,
-    Stopped,
     Worker,
     Workers,
 )
@@ -134,10 +133,10 @@ class PoolExecutor:
             slot.ready, self._failed_starts = True, 0
         elif isinstance(message, Refused):
             raise message.error or ExecutorError(message.reason)
-        elif isinstance(message, Finished) and position is not None:
+        elif isinstance(message, Outcome) and position is not None:
             slot.position = None
             self._home[work.jobs[position].folder] = self._slots.index(slot)
-            return message.outcome
+            return message
         elif isinstance(message, Overdue) and position is not None and slot.worker is not None:
             slot.worker.kill()
             slot.worker = slot.position = None
@@ -180,7 +179,7 @@ class PoolExecutor:
             messages = self._messages()
             silent_looks += not messages
             for slot, message in messages:
-                if isinstance(message, Finished | Stopped | Refused | Died):
+                if isinstance(message, Answer | Died):
                     slot.position = None
                 if isinstance(message, Died):
                     slot.worker = None

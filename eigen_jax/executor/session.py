@@ -14,17 +14,7 @@ import numpy as np
 from eigen_jax.builder import build_network
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import ConfigError, first_line
-from eigen_jax.executor.interface import (
-    Answer,
-    Finished,
-    Job,
-    JobProgress,
-    Outcome,
-    Overdue,
-    Progress,
-    Refused,
-    Stopped,
-)
+from eigen_jax.executor.interface import Answer, Job, JobProgress, Outcome, Overdue, Progress, Refused, Stopped
 from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import Seconds, TimeLimitError, train_resumably
 from eigen_jax.store.checkpoint import CheckpointError
@@ -138,10 +128,9 @@ class Session:
         """Runs a job as `run` does, and tells what a worker tells of it; on the way, from any thread, with `tell`."""
         try:
             self.prepare(job)
-            outcome = self.run(
+            return self.run(
                 job, should_stop=should_stop, on_progress=lambda *told: tell(Progress(*told)), on_overdue=tell
             )
-            return Finished(outcome)
         except StoppedError:
             return Stopped()
         except FloatingPointError as error:
