@@ -75,13 +75,9 @@ def train_network(
     """
     train = config.final_train
     joined = config.final_on == "train+validation"
-    training = Training(
-        key=key,
-        dataset=join_validation(dataset) if joined else dataset,
-        network=build_network(architecture, num_classes=dataset.num_classes, dtype=train.dtype),
-        config=train,
-        teacher=teacher,
-    )
+    trained_on = join_validation(dataset) if joined else dataset
+    network = build_network(architecture, num_classes=dataset.num_classes, dtype=train.dtype)
+    training = Training(key=key, dataset=trained_on, network=network, config=train, teacher=teacher)
     care, programs = dataclasses.replace(care or Care(), time_limit=None), programs or Programs()
     how: dict[str, Any] = {"batch_size": train.eval_batch_size, "programs": programs}
     try:
@@ -89,8 +85,8 @@ def train_network(
             training, config.final_until, checkpoints, care=care, on_progress=on_progress, programs=programs
         )
         validation = dataset.validation_images, dataset.validation_labels
-        validation_accuracy = None if joined else evaluate(state, *validation, network=training.network, **how)
-        test = evaluate_network(training.network, state.variables, dataset, **how)
+        validation_accuracy = None if joined else evaluate(state, *validation, network=network, **how)
+        test = evaluate_network(network, state.variables, dataset, **how)
     except jax.errors.JaxRuntimeError as error:
         raise FinalTrainingError(
             f"the network cannot be trained on ({first_line(error)}); free the device's memory, and go on with the"

@@ -162,19 +162,15 @@ class _Looks:
 
 
 def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: Teacher | None = None) -> Batch:
-    """The shapes of a training step's batch: draws the first one, with any key, and asks the teacher about it.
-
-    Raises as `train_to`.
-    """
+    """The shapes of a training step's batch: draws one, with any key, and asks the teacher; raises as `train_to`."""
     check_devices(config.devices)
     return shapes_of(next(draw_batches(key, dataset, 0, config=config, teacher=teacher)))
 
 
 def prepare_training(training: Training, until: int, batch: Batch, *, programs: Programs) -> None:
-    """Compiles in the background what training from scratch to a landmark, and an evaluation after it, will ask for.
+    """Compiles in the background what `init_state`, `train_to` and an evaluation on the validation images ask for.
 
-    That is: of `train_to`, and of `evaluate` on the validation images. Changes nothing else; `batch` is as of
-    `batch_shapes`.
+    Changes nothing else. The batch is as of `batch_shapes`.
     """
     calls = set(steps_of_calls(0, until, steps_per_call=platforms.current().steps_per_call))
     shape, images, size = training.input_shape, training.dataset.validation_images, training.config.eval_batch_size
