@@ -1,8 +1,5 @@
 """Training that outlives its process: saved on the way to a folder, and gone on with from there.
 
-    <folder>/<step>/    "state" and "seconds" after so many steps; see `eigen_jax.store.checkpoint`
-    <folder>/.lock      held by the process that trains
-
 A process that is killed at any moment loses what it did since its last save. Whoever asks for the
 same training again gets the bits of a training that nobody disturbed, where the device computes
 deterministically.
@@ -11,8 +8,9 @@ deterministically.
 import contextlib
 import dataclasses
 import logging
+import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,6 @@ import jax
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import EigenError
 from eigen_jax.store import checkpoint
-from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.files import told_as
 from eigen_jax.store.locks import LOCK, ShouldStop, StoppedError, held, never
 from eigen_jax.training import Programs, ProgressCallback, Training, TrainState, abstract_state, init_state, train_to
@@ -44,11 +41,9 @@ class Seconds:
 
     @property
     def total(self) -> float:
-        """Both together."""
         return self.compiling + self.training
 
     def __add__(self, other: "Seconds") -> "Seconds":
-        """Of one after the other."""
         return Seconds(compiling=self.compiling + other.compiling, training=self.training + other.training)
 
 
@@ -67,9 +62,11 @@ class Care:
         if self.time_limit is not None and seconds.total >= self.time_limit:
             raise TimeLimitError(f"training took more than {self.time_limit:g} s, and was at step {step}")
 
-    def until_next_save(self, seconds: Seconds) -> float:
-        """Seconds for which a training that took `seconds` goes on unsaved."""
-        return self.save_every if self.time_limit is None else min(self.save_every, self.time_limit - seconds.total)
+    def saves(self, clock: WorkClock, seconds: Seconds) -> Callable[[], bool]:
+        """What says whether a training that goes on now, and took `seconds`, is to be saved."""
+        left = math.inf if self.time_limit is None else self.time_limit - seconds.total
+        due = clock() + min(self.save_every, left)
+        return lambda: self.should_stop() or clock() >= due
 
 
 def train_resumably(
@@ -84,16 +81,9 @@ def train_resumably(
 ) -> tuple[TrainState, Seconds]:
     """Trains from scratch until `until` steps were taken in all, or from what a folder holds of this training.
 
-    Saves at `until`, and on the way. A folder whose newest save is past `until` is cleared: no way leads back.
-
-    Args:
-        training: what is trained.
-        until: the landmark, in steps since the start of training.
-        folder: this training's own; made where it is missing.
-        care: when to save and when to give up.
-        on_progress: see `train_to`.
-        clock: of the process's work; paused while the disk is waited for. A new one by default.
-        programs: see `train_to`.
+    The folder, this training's own, is made where it is missing. It gets the state and the seconds at
+    `until`, and on the way; where its newest save is past `until` it is cleared: no way leads back. The
+    clock, of the process's work, is paused while the disk is waited for. For the rest see `train_to`.
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
@@ -103,15 +93,13 @@ def train_resumably(
             another process's.
     """
     care, clock = care or Care(), clock or WorkClock()
-    with _locked(folder, clock):
+    with contextlib.ExitStack() as owned:
+        with told_as(checkpoint.CheckpointError, folder), clock.paused():
+            # From others, such as the process of a killed driver that has not noticed yet.
+            owned.enter_context(held(folder / LOCK, patience=_PATIENCE))
         state, seconds = _resume(training, until, folder, clock, programs)
         while (step := int(state.step)) < until:
             care.check(step, seconds)
-            due = clock() + care.until_next_save(seconds)
-
-            def is_due(due: float = due) -> bool:
-                return care.should_stop() or clock() >= due
-
             state, report = train_to(
                 training.key,
                 state,
@@ -121,7 +109,7 @@ def train_resumably(
                 config=training.config,
                 teacher=training.teacher,
                 on_progress=on_progress,
-                pause=is_due,
+                pause=care.saves(clock, seconds),
                 clock=clock,
                 programs=programs,
             )
@@ -139,7 +127,9 @@ def _resume(
     step = checkpoint.latest_step(folder)
     if step is not None and step > until:
         _logger.warning("%s was trained past step %d, and is trained from scratch", folder, until)
-        _clear(folder)
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
         step = None
     if step is None:
         began = clock()
@@ -149,18 +139,3 @@ def _resume(
         state = checkpoint.restore(folder, "state", step=step, abstract=abstract_state(**made))
         seconds = checkpoint.restore(folder, "seconds", step=step)
     return state, Seconds(**{field.name: float(seconds.get(field.name, 0)) for field in dataclasses.fields(Seconds)})
-
-
-def _clear(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, clock: WorkClock) -> Iterator[None]:
-    """Keeps other processes out, such as one that a killed driver has left and that has not noticed yet."""
-    with contextlib.ExitStack() as stack:
-        with told_as(CheckpointError, folder), clock.paused():
-            stack.enter_context(held(folder / LOCK, patience=_PATIENCE))
-        yield

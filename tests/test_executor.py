@@ -15,13 +15,13 @@ from training_data import wait_for_background
 from eigen_jax import clock, platforms, resumable
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
-from eigen_jax.executor import InlineExecutor, Job, Outcome, jobs, prepare_job, run_job, session
-from eigen_jax.executor.interface import Finished, Overdue, Progress
+from eigen_jax.executor import InlineExecutor, Job, Outcome, run_job, session
+from eigen_jax.executor.interface import Overdue, Progress
 from eigen_jax.resumable import Care, Seconds
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import StoppedError, never
-from eigen_jax.training import Programs, batch_shapes, loop, programs
+from eigen_jax.training import Programs, loop, programs
 
 WILD = dataclasses.replace(CONFIG, learning_rate=1e30)
 
@@ -58,12 +58,11 @@ def test_an_outcome_has_the_validation_accuracy_and_the_state_is_saved_at_the_la
 
 def test_a_job_finds_what_was_prepared_and_its_outcome_is_the_same(bright_and_dark, job, monkeypatch):
     without = run_job(elsewhere(job(7)), bright_and_dark)
-    shapes = batch_shapes(jax.random.key(0), bright_and_dark, config=CONFIG)
-    with Programs() as programs:
-        prepare_job(job(7), bright_and_dark, shapes, programs=programs)
-        wait_for_background(programs)
-        monkeypatch.setattr(programs, "_build", None)  # nothing is left to build
-        assert run_job(job(7), bright_and_dark, programs=programs).fitness == without.fitness
+    prepared = session.Session(bright_and_dark, None)
+    prepared.prepare(job(7))
+    wait_for_background(prepared.programs)
+    monkeypatch.setattr("eigen_jax.training.programs._compile", None)  # nothing is left to compile
+    assert run_job(job(7), bright_and_dark, programs=prepared.programs).fitness == without.fitness
     assert same_bits(leaves_of(job(7).folder), leaves_of(elsewhere(job(7)).folder))
 
 
@@ -78,16 +77,16 @@ def test_a_job_trains_in_the_dtype_of_its_config_in_the_way_of_the_platform(
     """On a GPU: derived gradients, chunks of steps in one program and single ones for what is left over."""
     monkeypatch.setattr(platforms, "current", lambda: platform)
     called = []
-    compile_training = loop.compile_training
+    compile_call = loop.compile_call
 
     def watched(state, batch, steps, **rest):
-        called.append(sorted(steps))
-        return compile_training(state, batch, steps, **rest)
+        called.append(steps)
+        return compile_call(state, batch, steps, **rest)
 
-    monkeypatch.setattr(loop, "compile_training", watched)
+    monkeypatch.setattr(loop, "compile_call", watched)
     half = job(40, config=dataclasses.replace(CONFIG, dtype="bfloat16"))
     assert run_job(half, bright_and_dark, programs=Programs()).fitness == 1.0
-    assert called == [calls]
+    assert sorted(called) == calls
     assert checkpoint.latest_step(half.folder) == 40
     assert {leaf.dtype for leaf in leaves_of(half.folder)} == {jnp.dtype("float32"), jnp.dtype("int32")}
     assert not same_bits(leaves_of(half.folder), leaves_of(trained[1].folder))
@@ -137,8 +136,13 @@ def test_what_xla_cannot_compile_is_an_outcome(bright_and_dark, job, monkeypatch
     [
         (resumable, "train_to", jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9\nmore"), "RESOURCE_EXHAUSTED: 9"),
         (resumable, "train_to", jax.errors.JaxRuntimeError("x" * 100_000), "x" * 300),
-        (jobs, "evaluate", MemoryError(), "MemoryError"),
-        (jobs, "evaluate", RecursionError("maximum recursion depth exceeded\nat"), "maximum recursion depth exceeded"),
+        (session, "evaluate", MemoryError(), "MemoryError"),
+        (
+            session,
+            "evaluate",
+            RecursionError("maximum recursion depth exceeded\nat"),
+            "maximum recursion depth exceeded",
+        ),
     ],
     ids=["device memory", "a long cause is cut", "memory", "stack"],
 )
@@ -179,7 +183,7 @@ def test_the_inline_executor_runs_jobs_in_their_order_and_a_failed_one_costs_the
 
 def test_the_inline_executor_prepares_the_next_job_before_it_runs_one(bright_and_dark, tmp_path, monkeypatch):
     events: list[tuple[str, str]] = []
-    monkeypatch.setattr(session, "prepare_job", lambda job, *_, **__: events.append(("prepare", job.name)))
+    monkeypatch.setattr(session.Session, "prepare", lambda _, job: events.append(("prepare", job.name)))
 
     def watched(job, *arguments, **rest):
         events.append(("run", job.name))
@@ -237,7 +241,7 @@ def test_a_job_that_does_not_notice_its_time_is_told_of_after_a_grace_while_it_g
 
     late = job(5, time_limit=1_000.0)
     answer = busy.answer(late, should_stop=never, tell=note)
-    assert isinstance(answer, Finished)  # its driver has replaced it by then
+    assert isinstance(answer, Outcome)  # its driver has replaced it by then
     (overdue,) = told
     assert overdue.cause == "training took more than 1000 s, and did not end by itself -999.5 s later"
     assert 0.5 <= overdue.seconds < 60

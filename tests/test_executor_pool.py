@@ -17,7 +17,7 @@ from executor_data import make_job
 
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import ExecutorError, Job, Outcome, PoolExecutor, pool
-from eigen_jax.executor.interface import Died, Finished, Message, Overdue, Progress, Ready, Refused, Stopped
+from eigen_jax.executor.interface import Died, Message, Overdue, Progress, Ready, Refused, Stopped
 from eigen_jax.resumable import Seconds
 from eigen_jax.store.locks import StoppedError
 from eigen_jax.training import TrainConfig
@@ -54,7 +54,7 @@ def outcome_of(job: Job) -> Outcome:
 
 def good(*before: Act) -> Script:
     """All jobs end well, after something."""
-    return lambda job, attempt: [*before, Finished(outcome_of(job))]
+    return lambda job, attempt: [*before, outcome_of(job)]
 
 
 def idle(job: Job, attempt: int) -> Sequence[Act]:
@@ -118,7 +118,7 @@ class FakeWorker:
         if isinstance(act, Takes):
             self.wakes = self.workers.now + act.seconds
             return None
-        if isinstance(act, Finished | Stopped | Refused):
+        if isinstance(act, Outcome | Stopped | Refused):
             self.job = None
         if isinstance(act, Died):
             self.kill()
@@ -278,7 +278,7 @@ def test_a_worker_runs_next_what_it_was_told_to_prepare():
 
 def test_no_more_workers_are_started_than_there_are_jobs_and_they_stay_for_the_next_ones_unless_they_die():
     jobs = make_jobs(2)
-    dying = but(0, Finished(outcome_of(jobs[0])), KILLED, others=good(Takes(5)))
+    dying = but(0, outcome_of(jobs[0]), KILLED, others=good(Takes(5)))
     for script, started in ((GOOD, 2), (dying, 3)):
         workers = FakeWorkers(5, script)
         with opened(workers) as executor:
@@ -343,7 +343,7 @@ def test_what_an_overdue_job_took_is_recorded():
     [
         ([Takes(30), Saves(4), Stopped()], 30),  # it is waited for until all have saved
         ([], 120),  # but not for ever
-        ([Finished(Outcome(fitness=0.5))], 0),
+        ([Outcome(fitness=0.5)], 0),
         ([KILLED], 0),
         ([Refused("the disk is full")], 0),
     ],

@@ -142,7 +142,7 @@ def prepare_and(run, devices: int) -> list[int]:
     training = Training(key=jax.random.key(3), dataset=DATASET, network=NETWORK, config=config)
     shapes = batch_shapes(KEY, DATASET, config=config, teacher=TEACHER)
     with Programs() as programs:
-        prepare_training(training, None, STEPS, shapes, programs=programs)
+        prepare_training(training, STEPS, shapes, programs=programs)
         wait_for_background(programs)
         ahead = len(programs._programs)
         run(new_state(config=config, programs=programs), STEPS, devices=devices, programs=programs)

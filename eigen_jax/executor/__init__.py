@@ -5,8 +5,7 @@ which order jobs ran. A job that fails says why; it never takes the search with 
 individual's folder is written by a job: the record of the search is the driver's alone.
 """
 
-from eigen_jax.executor.interface import Executor, ExecutorError, JobProgress
-from eigen_jax.executor.jobs import Job, Outcome, prepare_job, run_job
+from eigen_jax.executor.interface import Executor, ExecutorError, Job, JobProgress, Outcome
 from eigen_jax.executor.pool import PoolExecutor
 from eigen_jax.executor.processes import ProcessWorkers
-from eigen_jax.executor.session import InlineExecutor
+from eigen_jax.executor.session import InlineExecutor, run_job

@@ -1,13 +1,51 @@
-"""What the search asks of an executor, and what an executor asks of the places where jobs run."""
+"""Jobs and outcomes; what the search asks of an executor, and an executor of the places where jobs run."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
+from jax import Array
+
+from eigen_jax.architecture import Architecture
 from eigen_jax.errors import ConfigError, EigenError
-from eigen_jax.executor.jobs import Job, Outcome
+from eigen_jax.resumable import Care, Seconds
+from eigen_jax.training import TrainConfig
 
 JobProgress = Callable[[int, int, float, float], None]  # position of the job, step, mean loss, steps a second
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """Training of one network up to a landmark, and its evaluation there: all that the outcome depends on.
+
+    It goes on from what its folder holds, which changes when it ends, not what comes out.
+    """
+
+    name: str  # of the individual, in messages
+    key: Array  # of the individual, the same at all its landmarks
+    architecture: Architecture
+    until: int  # the landmark, in steps since the start of training
+    config: TrainConfig
+    folder: Path  # absolute; where the individual's training is saved, the same at all its landmarks
+    tested: bool = False  # whether the test images are looked at as well
+    care: Care = dataclasses.field(default_factory=Care)  # where it is run, an executor lets it ask its own should_stop
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a job, and the one place where a fitness stands until it is recorded."""
+
+    fitness: float  # validation accuracy, a fraction; NaN if the job failed
+    test_accuracy: float | None = None  # a fraction; None if the job failed, or was not to be tested
+    cause: str | None = None  # why it failed, in one line; None if it did not
+    seconds: Seconds = dataclasses.field(default_factory=Seconds)  # since the start of training, without evaluation
+
+    @classmethod
+    def failed(cls, cause: str, seconds: Seconds) -> "Outcome":
+        """Of a job that failed."""
+        return cls(fitness=math.nan, cause=cause, seconds=seconds)
 
 
 class ExecutorError(EigenError):
@@ -18,11 +56,9 @@ class Executor(Protocol):
     """Where jobs run. What comes out depends on the jobs alone, not on the executor or on their order."""
 
     def run(self, jobs: Sequence[Job], *, on_progress: JobProgress | None = None) -> Iterator[tuple[int, Outcome]]:
-        """Yields the position and the outcome of every job, as they end.
+        """Yields the position and the outcome of every job, all of different individuals, as they end.
 
-        Args:
-            jobs: of different individuals.
-            on_progress: called from the thread that iterates.
+        `on_progress` is called from the thread that iterates.
 
         Raises:
             StoppedError: it was asked to stop; all that was under way is saved.
@@ -44,13 +80,6 @@ class Progress:
     step: int
     loss: float
     steps_per_second: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Finished:
-    """A worker's job has ended."""
-
-    outcome: Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +110,8 @@ class Died:
     reason: str  # how it ended, to follow on "its worker "
 
 
-Message = Ready | Progress | Finished | Overdue | Stopped | Refused | Died
+Answer = Outcome | Stopped | Refused  # what becomes of a job
+Message = Ready | Progress | Overdue | Answer | Died
 
 
 class Worker(Protocol):
@@ -103,16 +133,10 @@ class Worker(Protocol):
 class Workers(Protocol):
     """A place where workers can be started."""
 
-    @property
-    def size(self) -> int:
-        """How many there can be at a time."""
+    size: int  # how many there can be at a time
 
     def start(self, slot: int) -> Worker:
-        """Starts one; does not wait until it is ready.
-
-        Args:
-            slot: from 0 to size - 1; which of the places for a worker it takes.
-        """
+        """Starts one at a place from 0 to size - 1; does not wait until it is ready."""
 
     # Of workers that it started itself, whatever their type.
     def messages(self, workers: Sequence[Any], timeout: float) -> list[tuple[Any, Message]]:

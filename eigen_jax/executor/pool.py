@@ -7,25 +7,24 @@ from pathlib import Path
 from typing import Self
 
 from eigen_jax.executor.interface import (
+    Answer,
     Died,
     ExecutorError,
-    Finished,
+    Job,
     JobProgress,
     Message,
+    Outcome,
     Overdue,
     Progress,
     Ready,
     Refused,
-    Stopped,
     Worker,
     Workers,
 )
-from eigen_jax.executor.jobs import Job, Outcome, failed
 from eigen_jax.resumable import Seconds
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import ShouldStop, StoppedError, never
 
-RETRIES = 3  # times that a job is given to another worker without having got any further
 STARTS = 3  # times in a row that a worker may die before it is ready
 _POLL = 0.2  # seconds between two looks at whether to stop
 _STOPPING = 120.0  # seconds without a word that workers have to save
@@ -40,21 +39,14 @@ class _Slot:
     position: int | None = None  # of the job that it runs
 
 
-@dataclasses.dataclass(kw_only=True)
-class _Attempts:
-    """How often the worker of a job has died, since it last got any further."""
-
-    deaths: int = 0
-    step: int | None = None  # the newest that was saved when the last one died
-
-
 class _Work:
     """The jobs of one call of `run`."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
         self.queue = collections.deque(range(len(jobs)))  # positions of those that wait for a worker
-        self.attempts: dict[int, _Attempts] = collections.defaultdict(_Attempts)
+        # How often a job's worker has died, by its position and the newest step that was saved.
+        self.deaths: collections.Counter[tuple[int, int | None]] = collections.Counter()
 
 
 class PoolExecutor:
@@ -64,13 +56,11 @@ class PoolExecutor:
     A job whose workers die again and again without getting any further has failed, for good.
     """
 
-    def __init__(self, workers: Workers, *, should_stop: ShouldStop = never, retries: int = RETRIES) -> None:
+    def __init__(self, workers: Workers, *, should_stop: ShouldStop = never, retries: int = 3) -> None:
         """Makes it; workers are started when there are jobs for them.
 
-        Args:
-            workers: where they are started.
-            should_stop: whether to save the jobs under way and to leave.
-            retries: times that a job whose worker died is tried again from the same save.
+        `should_stop` says whether to save the jobs under way and to leave; `retries`, how often a job whose
+        worker died is tried again from the same save.
         """
         self.workers = workers
         self.should_stop = should_stop
@@ -101,10 +91,12 @@ class PoolExecutor:
                 self._stop_all()
                 raise StoppedError("jobs were stopped")
             self._assign(work)
-            for slot, message in self._messages(_POLL):
-                if isinstance(message, Progress) and on_progress is not None and slot.position is not None:
-                    on_progress(slot.position, message.step, message.loss, message.steps_per_second)
-                for position, outcome in self._ended(slot, message, work):
+            for slot, message in self._messages():
+                position = slot.position
+                if isinstance(message, Progress) and on_progress is not None and position is not None:
+                    on_progress(position, message.step, message.loss, message.steps_per_second)
+                outcome = self._take(slot, message, work)
+                if outcome is not None and position is not None:
                     left -= 1
                     yield position, outcome
 
@@ -129,36 +121,35 @@ class PoolExecutor:
         wanted = next((home for home in (slot, None) if home in homes), homes[0])
         return work.queue[homes.index(wanted)]
 
-    def _messages(self, timeout: float) -> list[tuple[_Slot, Message]]:
-        slots = {id(slot.worker): slot for slot in self._slots if slot.worker is not None}
-        workers = [slot.worker for slot in slots.values() if slot.worker is not None]
-        return [(slots[id(worker)], message) for worker, message in self.workers.messages(workers, timeout)]
+    def _messages(self) -> list[tuple[_Slot, Message]]:
+        slots = {id(slot.worker): slot for slot in self._slots}
+        workers = [slot.worker for slot in self._slots if slot.worker is not None]
+        return [(slots[id(worker)], message) for worker, message in self.workers.messages(workers, _POLL)]
 
-    def _ended(self, slot: _Slot, message: Message, work: _Work) -> Iterator[tuple[int, Outcome]]:
-        """Takes note of a message; yields the outcome that it brings, if any."""
+    def _take(self, slot: _Slot, message: Message, work: _Work) -> Outcome | None:
+        """Takes note of a message; gives the outcome that it brings, if any."""
         position = slot.position
         if isinstance(message, Ready):
             slot.ready, self._failed_starts = True, 0
         elif isinstance(message, Refused):
             raise message.error or ExecutorError(message.reason)
-        elif isinstance(message, Finished) and position is not None:
+        elif isinstance(message, Outcome) and position is not None:
             slot.position = None
             self._home[work.jobs[position].folder] = self._slots.index(slot)
-            yield position, message.outcome
+            return message
         elif isinstance(message, Overdue) and position is not None and slot.worker is not None:
             slot.worker.kill()
             slot.worker = slot.position = None
-            yield position, failed(message.cause, Seconds(training=message.seconds))
+            return Outcome.failed(message.cause, Seconds(training=message.seconds))
         elif isinstance(message, Died):
-            was_ready, slot.worker, slot.position = slot.ready, None, None
-            if not was_ready:
+            slot.worker = slot.position = None
+            if not slot.ready:
                 self._count_failed_start(message.reason)
-            if position is None:
-                return
-            if was_ready and (outcome := self._count_death(work, position, message.reason)):
-                yield position, outcome
-            else:
+            elif position is not None and (outcome := self._count_death(work, position, message.reason)):
+                return outcome
+            if position is not None:
                 work.queue.appendleft(position)
+        return None
 
     def _count_failed_start(self, reason: str) -> None:
         self._failed_starts += 1
@@ -170,27 +161,25 @@ class PoolExecutor:
 
     def _count_death(self, work: _Work, position: int, reason: str) -> Outcome | None:
         """The outcome of a job whose worker died once too often; None if it is to be tried again."""
-        attempts, step = work.attempts[position], checkpoint.latest_step(work.jobs[position].folder)
-        if step != attempts.step:
-            attempts.deaths, attempts.step = 0, step
-        attempts.deaths += 1
-        if attempts.deaths <= self.retries:
+        place = position, checkpoint.latest_step(work.jobs[position].folder)
+        work.deaths[place] += 1
+        if work.deaths[place] <= self.retries:
             return None
-        return failed(f"its worker died {attempts.deaths} times at one place: the last one {reason}", Seconds())
+        cause = f"its worker died {work.deaths[place]} times at one place: the last one {reason}"
+        return Outcome.failed(cause, Seconds())
 
     def _stop_all(self) -> None:
         """Lets every worker save; what they still finish is found again when the same jobs are run."""
-        busy = [slot for slot in self._slots if slot.worker is not None and slot.position is not None]
-        for slot in busy:
-            if slot.worker is not None:
+        for slot in self._slots:
+            if slot.worker is not None and slot.position is not None:
                 slot.worker.stop()
         # Counted in looks: a driver that was stopped itself has not waited.
         silent_looks = 0
-        while any(slot.position is not None for slot in busy) and silent_looks * _POLL < _STOPPING:
-            messages = self._messages(_POLL)
+        while any(slot.position is not None for slot in self._slots) and silent_looks * _POLL < _STOPPING:
+            messages = self._messages()
             silent_looks += not messages
             for slot, message in messages:
-                if isinstance(message, Finished | Stopped | Refused | Died):
+                if isinstance(message, Answer | Died):
                     slot.position = None
                 if isinstance(message, Died):
                     slot.worker = None

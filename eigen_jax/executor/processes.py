@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eigen_jax import surroundings
-from eigen_jax.executor.interface import Died, Message
-from eigen_jax.executor.jobs import Job
+from eigen_jax.executor.interface import Died, Job, Message
 from eigen_jax.executor.session import to_host
 from eigen_jax.training import Dataset, Teacher
 
@@ -37,22 +36,16 @@ class ProcessWorkers:
     """`Workers` that are Python processes; see `eigen_jax.executor.worker`."""
 
     def __init__(
-        self, dataset: Dataset, *, teacher: Teacher | None = None, environments: Sequence[Mapping[str, str]]
+        self, dataset: Dataset, *, teacher: Teacher | None = None, environments: Sequence[Mapping[str, str]] = ({}, {})
     ) -> None:
-        """Makes it; nothing is started.
+        """Makes it; nothing is started. The teacher is anything that can be pickled.
 
-        Args:
-            dataset: as of `Session`.
-            teacher: as of `Session`; anything that can be pickled.
-            environments: of each worker, the variables that it has besides this process's own: which
-                devices it sees, which share of their memory it takes, with how many threads.
+        `environments` are, of each worker, the variables that it has besides this process's own: which
+        devices it sees, which share of their memory it takes, with how many threads.
         """
-        self._payload = (to_host(dataset), to_host(teacher))
+        self._payload = to_host((dataset, teacher))
         self._environments = environments
-
-    @property
-    def size(self) -> int:
-        return len(self._environments)
+        self.size = len(environments)
 
     def start(self, slot: int) -> "ProcessWorker":
         return ProcessWorker(self._payload, self._environments[slot])

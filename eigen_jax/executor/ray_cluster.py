@@ -1,8 +1,7 @@
 """Workers as actors of a Ray cluster; needs the extra `ray`.
 
-Data set and teacher are put into Ray's object store once, which places them once on each node that
-has workers. What goes to and fro after that are jobs and outcomes of some kilobytes: the states of
-networks in training are in the run folder, which all nodes must see under the same path.
+Ray's object store places data set and teacher once on each node. What goes to and fro after that are
+some kilobytes: the states of networks are in the run folder, which all nodes must see under one path.
 """
 
 import os
@@ -14,10 +13,9 @@ from typing import Any
 
 from eigen_jax import surroundings
 from eigen_jax.errors import first_line
-from eigen_jax.executor.interface import Died, ExecutorError, Finished, Message, Overdue, Progress, Refused, Stopped
-from eigen_jax.executor.jobs import Job
+from eigen_jax.executor.interface import Answer, Died, ExecutorError, Job, Message, Overdue, Progress, Ready, Refused
 from eigen_jax.executor.processes import python_path
-from eigen_jax.executor.session import Session, readiness, to_device, to_host
+from eigen_jax.executor.session import open_session, to_host
 from eigen_jax.training import Dataset, Teacher
 
 _KNOCK = 10.0  # seconds that a cluster has to answer
@@ -38,17 +36,14 @@ class RayWorkers:
         cpus: float = 1.0,
         gpus: float = 1.0,
     ) -> None:
-        """Joins a cluster, or starts one on this machine.
+        """Joins a cluster, or starts one on this machine. The teacher is anything that can be pickled.
 
         Args:
-            dataset: as of `Session`.
-            teacher: as of `Session`; anything that can be pickled.
             size: how many workers; by default as many as the cluster has room for now.
             address: of the cluster; by default that of `RAY_ADDRESS` or of a cluster on this machine, else a
                 new one.
             environment: variables of all workers.
-            cpus: CPUs that are set aside for a worker.
-            gpus: GPUs that are set aside for a worker, where the cluster has any.
+            cpus, gpus: that are set aside for a worker; GPUs, where the cluster has any.
 
         Raises:
             ExecutorError: Ray is not installed, there is no such cluster, or it has no room.
@@ -61,29 +56,24 @@ class RayWorkers:
         self._started_ray = not ray.is_initialized()
         if self._started_ray:
             _join(ray, address)
-        resources = ray.cluster_resources()
-        self._gpus = gpus if resources.get("GPU") else 0.0
-        room = [resources.get("CPU", 0) / cpus] if cpus else []
-        room += [resources["GPU"] / gpus] if self._gpus else []
-        self._size = int(min(room, default=1)) if size is None else size
-        if self._size < 1 or (room and self._size > min(room)):
+        present_cpus, present_gpus = (ray.cluster_resources().get(kind, 0) for kind in ("CPU", "GPU"))
+        gpus = gpus if present_gpus else 0.0
+        room = [present / each for present, each in ((present_cpus, cpus), (present_gpus, gpus)) if each]
+        self.size = int(min(room, default=1)) if size is None else size
+        if self.size < 1 or (room and self.size > min(room)):
             self.close()
             raise ExecutorError(
-                f"the cluster has {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs, too few for"
-                f" {size or 1} workers of {cpus:g} CPUs and {self._gpus:g} GPUs; ask for fewer or smaller workers"
+                f"the cluster has {present_cpus:g} CPUs and {present_gpus:g} GPUs, too few for"
+                f" {size or 1} workers of {cpus:g} CPUs and {gpus:g} GPUs; ask for fewer or smaller workers"
             )
-        self._payload = ray.put((to_host(dataset), to_host(teacher)))
+        self._payload = ray.put(to_host((dataset, teacher)))
         self._actor = ray.remote(_Actor).options(
             num_cpus=cpus,
-            num_gpus=self._gpus,
+            num_gpus=gpus,
             # Besides the job, one call that asks how far it is, and one that stops or prepares.
             max_concurrency=4,
             runtime_env={"env_vars": {**python_path(), **surroundings.environment(), **environment}},
         )
-
-    @property
-    def size(self) -> int:
-        return self._size
 
     def start(self, slot: int) -> "RayWorker":
         del slot
@@ -104,13 +94,12 @@ class RayWorkers:
 
 
 def _join(ray: Any, address: str | None) -> None:
-    options = {"log_to_driver": False, "configure_logging": False}
     try:
         _knock(address or os.environ.get("RAY_ADDRESS", ""))
         with warnings.catch_warnings():
             # JAX warns of the fork with which Ray starts its servers, which execute other programs at once.
             warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
-            ray.init(address=address, **options)
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
     except Exception as error:
         raise ExecutorError(
             f"there is no Ray cluster at {address or 'this machine'} ({first_line(error)}); start one"
@@ -131,15 +120,13 @@ class RayWorker:
     def __init__(self, ray: Any, actor: Any) -> None:
         self._ray = ray
         self._actor = actor
-        self._ready: Any = actor.ready.remote()
-        self._job: Any = None
-        self._look: Any = None
+        self._calls = {"ready": actor.ready.remote()}  # that are out, by what they call
         self._looked = time.monotonic()
         self._jobs = 0  # that it was given
 
     def submit(self, job: Job) -> None:
         self._jobs += 1
-        self._job = self._actor.run.remote(job, self._jobs)
+        self._calls["run"] = self._actor.run.remote(job, self._jobs)
 
     def prepare(self, job: Job) -> None:
         self._actor.prepare.remote(job)
@@ -152,10 +139,11 @@ class RayWorker:
 
     def calls(self) -> list[Any]:
         """The calls that are out; now and then, one that asks how far its job is."""
-        if self._job is not None and self._look is None and time.monotonic() - self._looked >= _LOOK:
+        is_due = time.monotonic() - self._looked >= _LOOK
+        if is_due and "run" in self._calls and "progress" not in self._calls:
             self._looked = time.monotonic()
-            self._look = self._actor.progress.remote()
-        return [call for call in (self._ready, self._job, self._look) if call is not None]
+            self._calls["progress"] = self._actor.progress.remote()
+        return list(self._calls.values())
 
     def receive(self, call: Any) -> Message | None:
         """What a call that has ended says."""
@@ -165,15 +153,12 @@ class RayWorker:
             # Such as a job that cannot be unpickled there.
             return Refused(f"a worker failed with {first_line(error.cause)}; report it")
         except self._ray.exceptions.RayError as error:
-            self._ready = self._job = self._look = None
+            self._calls.clear()
             self.kill()  # where it is only out of reach, two would train the same network
             return Died(f"died ({first_line(error)})")
-        if call == self._ready:
-            self._ready = None
-        elif call == self._job:
-            self._job = self._look = None  # a look that comes back later would be taken for the next job's
-        elif call == self._look:
-            self._look = None
+        if call == self._calls.get("run"):
+            self._calls.pop("progress", None)  # an answer that comes later would be taken for the next job's
+        self._calls = {name: each for name, each in self._calls.items() if each != call}
         return message
 
 
@@ -183,18 +168,14 @@ class _Actor:
     def __init__(self, payload: Any) -> None:
         self.told: Progress | Overdue | None = None
         self.stopped = 0  # the last job that is to be left; calls may overtake one another
-        self.first = readiness()
-        if isinstance(self.first, Refused):
-            return
-        dataset, teacher = payload
-        self.session = Session(to_device(dataset), to_device(teacher))
+        self.session = open_session(payload)
 
-    def ready(self) -> Message:
-        return self.first
+    def ready(self) -> Ready | Refused:
+        return self.session if isinstance(self.session, Refused) else Ready()
 
-    def run(self, job: Job, number: int) -> Finished | Stopped | Refused:
-        if isinstance(self.first, Refused):
-            return self.first
+    def run(self, job: Job, number: int) -> Answer:
+        if isinstance(self.session, Refused):
+            return self.session
         run_folder = job.folder.parent.parent
         if not run_folder.is_dir():
             return Refused(
@@ -210,7 +191,8 @@ class _Actor:
         return told
 
     def prepare(self, job: Job) -> None:
-        self.session.prepare(job)
+        if not isinstance(self.session, Refused):
+            self.session.prepare(job)
 
     def stop(self, number: int) -> None:
         self.stopped = number

@@ -11,47 +11,94 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eigen_jax.builder import build_network
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import ConfigError, first_line
-from eigen_jax.executor.interface import Finished, JobProgress, Overdue, Progress, Ready, Refused, Stopped
-from eigen_jax.executor.jobs import Job, Outcome, prepare_job, run_job
+from eigen_jax.executor.interface import Answer, Job, JobProgress, Outcome, Overdue, Progress, Refused, Stopped
 from eigen_jax.platforms import PlatformError, check_devices_are_there
+from eigen_jax.resumable import Seconds, TimeLimitError, train_resumably
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import ShouldStop, StoppedError, never
-from eigen_jax.training import Batch, Dataset, Programs, ProgressCallback, Teacher, TrainConfig, batch_shapes
+from eigen_jax.training import (
+    Batch,
+    Dataset,
+    DivergedError,
+    Programs,
+    ProgressCallback,
+    Teacher,
+    TrainConfig,
+    Training,
+    batch_shapes,
+    evaluate,
+    prepare_training,
+)
 
-# No fault of an individual: the disk is full or was taken away.
-_REFUSALS = (OSError, CheckpointError)
+# A failure to compile and a lack of the device's memory are runtime errors of JAX; a network can be
+# too deep to be traced.
+_FAILURES = (DivergedError, TimeLimitError, jax.errors.JaxRuntimeError, MemoryError, RecursionError)
 
-GRACE = 60.0  # seconds of work beyond its bound that a job has to notice it; a compilation cannot be interrupted
+
+def run_job(
+    job: Job,
+    dataset: Dataset,
+    *,
+    teacher: Teacher | None = None,
+    on_progress: ProgressCallback | None = None,
+    clock: WorkClock | None = None,
+    programs: Programs | None = None,
+) -> Outcome:
+    """Trains in this process, on its first devices; see `train_resumably`. The validation part gives the fitness.
+
+    An individual that fails is an outcome. What is raised is no fault of the individual.
+
+    Raises:
+        StoppedError: it was asked to stop, and is saved.
+        CheckpointError: training cannot be saved, or the folder belongs to something else.
+        ConfigError: a batch is larger than the training set, or devices are missing.
+    """
+    training = _training(job, dataset, teacher)
+    clock = clock or WorkClock()
+    began = clock()
+    parts = [(dataset.validation_images, dataset.validation_labels)]
+    if job.tested:
+        parts.append((dataset.test_images, dataset.test_labels))
+    try:
+        state, seconds = train_resumably(
+            training, job.until, job.folder, care=job.care, on_progress=on_progress, clock=clock, programs=programs
+        )
+        accuracies = [
+            evaluate(state, *part, network=training.network, batch_size=job.config.eval_batch_size, programs=programs)
+            for part in parts
+        ]
+    except _FAILURES as error:
+        return Outcome.failed(first_line(error), Seconds(training=clock() - began))
+    return Outcome(fitness=accuracies[0], test_accuracy=accuracies[1] if job.tested else None, seconds=seconds)
+
+
+def _training(job: Job, dataset: Dataset, teacher: Teacher | None) -> Training:
+    network = build_network(job.architecture, num_classes=dataset.num_classes, dtype=job.config.dtype)
+    return Training(key=job.key, dataset=dataset, network=network, config=job.config, teacher=teacher)
 
 
 class Session:
     """The jobs of one process, whose programs it holds."""
 
     def __init__(
-        self, dataset: Dataset, teacher: Teacher | None, *, is_held: Callable[[], bool] = never, grace: float = GRACE
+        self, dataset: Dataset, teacher: Teacher | None, *, is_held: Callable[[], bool] = never, grace: float = 60.0
     ) -> None:
-        """Makes it.
-
-        Args:
-            dataset: what networks are trained on and measured with.
-            teacher: whom they mimic.
-            is_held: whether jobs are to hold still, such as while the driver is stopped.
-            grace: seconds of work beyond its bound after which a job is told to be overdue.
-        """
         self.dataset = dataset
         self.teacher = teacher
-        self.is_held = is_held
-        self.grace = grace
+        self.is_held = is_held  # whether jobs are to hold still, such as while the driver is stopped
+        self.grace = grace  # seconds of work beyond its bound that a job has to notice it, as after a compilation
         self.programs = Programs()
         self._shapes: dict[TrainConfig, Batch] = {}
 
     def prepare(self, job: Job) -> None:
-        """Compiles in the background what a job will ask for."""
+        """Compiles in the background what a job will ask for; changes no outcome."""
         if job.config not in self._shapes:
             self._shapes[job.config] = batch_shapes(job.key, self.dataset, config=job.config, teacher=self.teacher)
-        prepare_job(job, self.dataset, self._shapes[job.config], programs=self.programs)
+        training = _training(job, self.dataset, self.teacher)
+        prepare_training(training, job.until, self._shapes[job.config], programs=self.programs)
 
     def run(
         self,
@@ -74,20 +121,16 @@ class Session:
 
         job = dataclasses.replace(job, care=dataclasses.replace(job.care, should_stop=hold_or_stop))
         with WorkClock(is_held=self.is_held, alarm_at=limit + self.grace, alarm=alarm) as clock:
-            held: dict[str, Any] = {"teacher": self.teacher, "programs": self.programs}
-            return run_job(job, self.dataset, on_progress=on_progress, clock=clock, **held)
+            kept: dict[str, Any] = {"teacher": self.teacher, "programs": self.programs}
+            return run_job(job, self.dataset, on_progress=on_progress, clock=clock, **kept)
 
-    def answer(
-        self, job: Job, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]
-    ) -> Finished | Stopped | Refused:
+    def answer(self, job: Job, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]) -> Answer:
         """Runs a job as `run` does, and tells what a worker tells of it; on the way, from any thread, with `tell`."""
-
-        def on_progress(step: int, loss: float, steps_per_second: float) -> None:
-            tell(Progress(step, loss, steps_per_second))
-
         try:
             self.prepare(job)
-            return Finished(self.run(job, should_stop=should_stop, on_progress=on_progress, on_overdue=tell))
+            return self.run(
+                job, should_stop=should_stop, on_progress=lambda *told: tell(Progress(*told)), on_overdue=tell
+            )
         except StoppedError:
             return Stopped()
         except FloatingPointError as error:
@@ -95,7 +138,7 @@ class Session:
             return Refused(f"{job.name}: {error}; the traceback in the worker's output says where")
         except ConfigError as error:
             return Refused(str(error), error)
-        except _REFUSALS as error:
+        except (OSError, CheckpointError) as error:  # the disk is full or was taken away
             return Refused(first_line(error))
         except Exception as error:
             # A mistake of the program, not of the individual: it must be seen, and must not be bred around.
@@ -107,7 +150,7 @@ class InlineExecutor:
     """An `Executor` without processes of its own: an individual that crashes its process takes the search along."""
 
     def __init__(self, dataset: Dataset, *, teacher: Teacher | None = None, should_stop: ShouldStop = never) -> None:
-        """Makes it; data set and teacher as of `Session`, `should_stop` says whether to save the job and to leave."""
+        """Makes it; `should_stop` says whether to save the job and to leave."""
         self.session = Session(dataset, teacher)
         self.should_stop = should_stop
 
@@ -130,13 +173,13 @@ class InlineExecutor:
             yield position, self.session.run(job, should_stop=self.should_stop, on_progress=told)
 
 
-def readiness() -> Ready | Refused:
-    """What a worker says first: that it is ready, or that there is no device to work on."""
+def open_session(payload: Any, **options: Any) -> Session | Refused:
+    """The session of a worker that was sent a data set and a teacher by `to_host`, if there is a device to work on."""
     try:
         check_devices_are_there()
     except PlatformError as error:
         return Refused(f"a worker cannot start: {error}")
-    return Ready()
+    return Session(*_to_device(payload), **options)
 
 
 def to_host(tree: Any) -> Any:
@@ -144,6 +187,6 @@ def to_host(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
 
 
-def to_device(tree: Any) -> Any:
+def _to_device(tree: Any) -> Any:
     """A pytree with JAX's arrays, on the default device, in place of NumPy's."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, tree)

@@ -17,35 +17,32 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from eigen_jax.executor.interface import Message, Refused
-from eigen_jax.executor.jobs import Job
+from eigen_jax.executor.interface import Job, Message, Ready, Refused
 from eigen_jax.executor.processes import DRIVERS_SIGNALS, PREPARE, RUN, STOP
-from eigen_jax.executor.session import Session, readiness, to_device
+from eigen_jax.executor.session import Session, open_session
 
 
 def main(descriptor: int) -> None:
     """Serves the driver at the other end of a pipe until it hangs up."""
-    # By force, because absl has set the root logger up before. Orbax logs through it, with warnings that are of no use
-    # to the user.
+    # By force: absl has set the root logger up before. Orbax logs through it, with warnings that are of no use.
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
     _stand_back()
     connection = Connection(descriptor)
     try:
-        dataset, teacher = connection.recv()
+        payload = connection.recv()
     except (EOFError, OSError):
         return
     send = functools.partial(_send, connection, threading.Lock())
-    first = readiness()
-    if isinstance(first, Refused):
-        send(first)
-        return
     driver = os.getppid()
-    session = Session(to_device(dataset), to_device(teacher), is_held=lambda: _is_stopped(driver))
+    session = open_session(payload, is_held=lambda: _is_stopped(driver))
+    if isinstance(session, Refused):
+        send(session)
+        return
     jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, session, jobs, stop), daemon=True).start()
-    send(first)
+    send(Ready())
     while True:
         send(session.answer(jobs.get(), should_stop=stop.is_set, tell=send))
 

@@ -59,13 +59,10 @@ def train_network(
 
     Args:
         key: of the initial weights, the batches and the views.
-        architecture: the network.
-        dataset: `config.final_on` says which part of it is trained on.
+        architecture, dataset: the network, and the images; `config.final_on` says which are trained on.
         checkpoints: a folder of this training's own; one that was interrupted goes on from there.
-        config: the schedule, and how long.
-        teacher: whom it mimics. Where the validation images are trained on, the teacher must know
-            them as the examples that follow the training images.
-        care: when to save and when to stop. A time limit is of individuals, and is not one of this.
+        config, teacher: as of `run_search`.
+        care: when to save and when to stop; its time limit is of individuals alone.
         on_progress: see `train_to`.
         programs: where compiled programs are held; by default until the return.
 
@@ -78,24 +75,18 @@ def train_network(
     """
     train = config.final_train
     joined = config.final_on == "train+validation"
-    training = Training(
-        key=key,
-        dataset=join_validation(dataset) if joined else dataset,
-        network=build_network(architecture, num_classes=dataset.num_classes, dtype=train.dtype),
-        config=train,
-        teacher=teacher,
-    )
+    trained_on = join_validation(dataset) if joined else dataset
+    network = build_network(architecture, num_classes=dataset.num_classes, dtype=train.dtype)
+    training = Training(key=key, dataset=trained_on, network=network, config=train, teacher=teacher)
     care, programs = dataclasses.replace(care or Care(), time_limit=None), programs or Programs()
     how: dict[str, Any] = {"batch_size": train.eval_batch_size, "programs": programs}
     try:
         state, seconds = train_resumably(
             training, config.final_until, checkpoints, care=care, on_progress=on_progress, programs=programs
         )
-        validation_accuracy = None
-        if not joined:
-            images, labels = dataset.validation_images, dataset.validation_labels
-            validation_accuracy = evaluate(state, images, labels, network=training.network, **how)
-        test = evaluate_network(training.network, state.variables, dataset, **how)
+        validation = dataset.validation_images, dataset.validation_labels
+        validation_accuracy = None if joined else evaluate(state, *validation, network=network, **how)
+        test = evaluate_network(network, state.variables, dataset, **how)
     except jax.errors.JaxRuntimeError as error:
         raise FinalTrainingError(
             f"the network cannot be trained on ({first_line(error)}); free the device's memory, and go on with the"
@@ -109,15 +100,7 @@ def train_network(
 def evaluate_network(
     network: nn.Module, variables: PyTree, dataset: Dataset, *, batch_size: int, programs: Programs | None = None
 ) -> Evaluation:
-    """Measures a trained network on the test images.
-
-    Args:
-        network: the module, in the dtype that it was trained in; another one changes the logits.
-        variables: "params" and "batch_stats".
-        dataset: its test part is used.
-        batch_size: images at a time; another one can change the last bits of the logits.
-        programs: see `predict`.
-    """
+    """Measures a trained network on the test images; another dtype or batch size gives other bits; see `predict`."""
     logits = predict(variables, dataset.test_images, network=network, batch_size=batch_size, programs=programs)
     return Evaluation(accuracy=accuracy(logits, dataset.test_labels), logits_digest=digest_logits(logits))
 

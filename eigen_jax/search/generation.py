@@ -25,7 +25,6 @@ from eigen_jax.search.folder import RunFolder
 from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
 from eigen_jax.store import checkpoint
-from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.files import told_as
 from eigen_jax.store.locks import never
 from eigen_jax.store.run_files import RunFolderError
@@ -36,14 +35,14 @@ PyTree = Any
 _LAST = 2  # the landmark T1 + T2 + T3
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass
 class Context:
     """What stays the same through a search."""
 
     config: SearchConfig
     dataset: Dataset
     teacher: Teacher | None
-    run: RunFolder
+    folder: RunFolder
     executor: Executor  # where individuals are trained
     care: Care
     observer: SearchObserver
@@ -58,7 +57,7 @@ class Candidate:
     key: Array
     trained: list[Outcome] = dataclasses.field(default_factory=list)  # of its own jobs, one a landmark
     same_as: Reference | None = None  # an equal individual, whose outcomes count in place of its own
-    taken: list[Outcome] | None = None  # the outcomes of that one
+    taken: list[Outcome] | None = None  # the outcomes of that one, with what it measures from here on
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -80,10 +79,6 @@ class Candidate:
     def fitness(self, landmark: int) -> float:
         """NaN where there is none."""
         return self.outcomes[landmark].fitness if landmark < len(self.outcomes) else math.nan
-
-    def take_over(self, same_as: Reference, outcomes: list[Outcome]) -> None:
-        """Counts what an equal individual measured, and measures from here on."""
-        self.same_as, self.taken = same_as, outcomes
 
 
 class Measured:
@@ -110,7 +105,7 @@ class Measured:
 
 
 class Generation:
-    """The generation under way: its children are trained to the landmarks, those below the thresholds extinct."""
+    """The generation under way."""
 
     def __init__(self, key: Array, evolution: EvolutionState, measured: Measured, context: Context) -> None:
         """Takes over what is known of equal architectures; `key` is that of all training."""
@@ -128,7 +123,7 @@ class Generation:
             architecture = decode(genome, spec=self.config.genome)
             candidate = Candidate(index=index, architecture=architecture, key=jax.random.fold_in(key, index))
             if known := measured.find(architecture, to_the_end=spared):
-                candidate.take_over(known.reference, _outcomes_of(known))
+                candidate.same_as, candidate.taken = known.reference, _outcomes_of(known)
             self.candidates.append(candidate)
 
     def train(self) -> Survival:
@@ -136,7 +131,7 @@ class Generation:
 
         What the journal of this generation has is not trained again.
         """
-        journal = Journal(self.context.run.journal, generation=self.number, phase=self.phase)
+        journal = Journal(self.context.folder.journal, generation=self.number, phase=self.phase)
         alive = np.asarray(is_child(self.evolution))
         for landmark in range(_LAST + 1):
             self._measure(landmark, [self.candidates[index] for index in np.flatnonzero(alive)], journal)
@@ -163,14 +158,13 @@ class Generation:
     def variables(self, index: int, abstract: TrainState) -> PyTree:
         """The weights of a candidate that was trained to the end; `abstract` are its state's shapes.
 
-        Raises:
-            CheckpointError, ExecutorError: they cannot be read, nor trained again.
+        Raises a CheckpointError or ExecutorError where they cannot be read, nor trained again.
         """
         candidate = self.candidates[index]
         assert candidate.same_as is None, "it has no weights of its own"
         try:
             return checkpoint.restore(self._folder(candidate), "state", abstract=abstract).variables
-        except CheckpointError:
+        except checkpoint.CheckpointError:
             # Damaged, or lost with the folder, after it was measured.
             list(self.context.executor.run([self._job(_LAST, candidate)]))
             return checkpoint.restore(self._folder(candidate), "state", abstract=abstract).variables
@@ -180,11 +174,10 @@ class Generation:
         population, parent = jax.device_get(self.evolution.population), reference(following.parent_id)
         first, second = float(survival.thresholds.first), float(survival.thresholds.second)
         individuals = []
+        duplicated, sizes = self.phase == Phase.DUPLICATION, {"num_classes": self.config.genome.num_classes}
         for index, candidate in enumerate(self.candidates):
             past_first, past_second = bool(survival.survives_first[index]), bool(survival.survives_second[index])
             counts = {op.name.lower(): int(n) for op, n in zip(Operator, population.operators[index], strict=True)}
-            duplicated = self.phase == Phase.DUPLICATION
-            sizes = {"num_classes": self.config.genome.num_classes}
             is_parent = parent == Reference(generation=self.number, index=index)
             individuals.append(
                 Individual(
@@ -221,7 +214,7 @@ class Generation:
             original = first[twin.architecture]
             if original.cause is not None or not self.config.reevaluate:
                 place = Reference(generation=self.number, index=original.index)
-                twin.take_over(original.same_as or place, original.outcomes)
+                twin.same_as, twin.taken = original.same_as or place, original.outcomes
         self._train(landmark, [twin for twin in twins if twin.same_as is None], journal)
         for candidate in living:
             if candidate.same_as is not None:
@@ -231,12 +224,11 @@ class Generation:
         """Trains candidates to a landmark; each is in the journal as soon as it is measured."""
         to_train = []
         for candidate in candidates:
-            outcome = journal.outcomes.get((candidate.index, landmark))
-            if outcome is None:
-                to_train.append(candidate)
-            else:
+            if outcome := journal.outcomes.get((candidate.index, landmark)):
                 candidate.trained.append(outcome)
                 self._tell(landmark, candidate)
+            else:
+                to_train.append(candidate)
 
         def on_progress(position: int, step: int, loss: float, steps_per_second: float) -> None:
             self.context.observer.training_progress(
@@ -279,15 +271,11 @@ class Generation:
         )
 
     def _folder(self, candidate: Candidate) -> Path:
-        return self.context.run.individuals.absolute() / f"{self.number}-{candidate.index}"
+        return self.context.folder.individuals.absolute() / f"{self.number}-{candidate.index}"
 
 
 def clear_individuals(run: RunFolder, *, but: int | None = None) -> None:
-    """Removes what the individuals of generations left that are over, so not of the one under way, `but`.
-
-    Raises:
-        RunFolderError: it cannot be removed.
-    """
+    """Removes what the individuals of all generations left `but` of the one under way; raises a RunFolderError."""
     with told_as(RunFolderError, run.path):
         for folder in run.individuals.glob("*"):
             if but is None or not folder.name.startswith(f"{but}-"):

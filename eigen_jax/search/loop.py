@@ -45,7 +45,7 @@ class BarrenSearchError(EigenError):
 
 @dataclasses.dataclass(kw_only=True)
 class _Progress:
-    """A search between two generations, as a checkpoint holds it."""
+    """A search between two generations; a checkpoint holds these items."""
 
     evolution: EvolutionState
     variables: PyTree | None  # the trained weights of the best network; None while there is none
@@ -70,16 +70,14 @@ def run_search(
     one is warned of), where the device computes deterministically (the CPU does).
 
     Args:
-        config: the search.
-        dataset: the data; `config.genome` must be of its image shape and number of classes.
+        config, dataset: the search space must be of the data's image shape and number of classes.
         folder: the run folder; made where it is missing.
         teacher: whom all networks mimic, in every phase; None for plain cross-entropy. Where the
             final training is on the validation images as well, it must know them as the examples
             that follow the training images.
         executor: where individuals are trained, with this data set and teacher; by default, one after
             the other in this process.
-        care: how often networks in training are saved, how long individuals may take, and when to
-            save what is under way and to leave, for which an executor that is given has its own.
+        care: of individuals and of the final training; an executor that is given has its own `should_stop`.
         settings: what settings.json says of the run, and what must be the same for it to go on;
             all of `config` by default.
         notes: what else settings.json says of it.
@@ -108,10 +106,7 @@ def run_search(
         programs = owned.enter_context(Programs())
         if executor is None:
             executor = owned.enter_context(InlineExecutor(dataset, teacher=teacher, should_stop=care.should_stop))
-        context = Context(
-            config=config, dataset=dataset, teacher=teacher, run=run, executor=executor, care=care, observer=observer
-        )
-        result = _Search(context, programs).run()
+        result = _Search(config, dataset, teacher, run, executor, care, observer, programs).run()
     observer.search_ended(result=result)
     return result
 
@@ -128,30 +123,21 @@ def check_data(config: SearchConfig, dataset: Dataset) -> None:
     """Raises `ConfigError` where a config is not for a data set."""
     shape = dataset.train_images.shape
     if config.genome.input_shape != shape[1:] or config.genome.num_classes != dataset.num_classes:
-        raise ConfigError(
-            None,
-            "the search space is for images {} of {} classes, and {} has {} of {}",
-            config.genome.input_shape,
-            config.genome.num_classes,
-            dataset.name,
-            shape[1:],
-            dataset.num_classes,
-        )
+        rule = "the search space is for images {} of {} classes, and {} has {} of {}"
+        asked, present = config.genome, (dataset.name, shape[1:], dataset.num_classes)
+        raise ConfigError(None, rule, asked.input_shape, asked.num_classes, *present)
     if config.train.batch_size > shape[0]:
         rule = "{batch_size} is {}; it must be at most {}, the images to train on"
         raise ConfigError(TrainConfig, rule, config.train.batch_size, shape[0])
 
 
-class _Search:
+@dataclasses.dataclass
+class _Search(Context):
     """A search in its run folder."""
 
-    def __init__(self, context: Context, programs: Programs) -> None:
-        self.context = context
-        self.config = context.config
-        self.dataset = context.dataset
-        self.folder = context.run
-        self.observer = context.observer
-        self.programs = programs
+    programs: Programs
+
+    def __post_init__(self) -> None:
         self.measured = Measured(reevaluate=self.config.reevaluate)
         self.evolution_key, self.training_key, self.final_key = jax.random.split(jax.random.key(self.config.seed), 3)
 
@@ -201,15 +187,13 @@ class _Search:
 
     def _save(self, progress: _Progress) -> None:
         """Saves the search after a generation; its record is on disk already."""
-        items = {"evolution": progress.evolution}
-        if progress.variables is not None:
-            items["variables"] = progress.variables
+        items = {name: item for name, item in vars(progress).items() if item is not None}
         checkpoint.save(self.folder.checkpoints, int(progress.evolution.generation), items)
         clear_individuals(self.folder)
 
     def _check_goes_on(self, progress: _Progress) -> None:
         """Raises `StoppedError` or `BarrenSearchError` where the next generation is not wanted, or has no chance."""
-        if self.context.care.should_stop():
+        if self.care.should_stop():
             raise StoppedError("the search was stopped between two generations")
         if math.isfinite(progress.evolution.best_fitness) or int(progress.evolution.generation) < BARREN:
             return
@@ -224,11 +208,10 @@ class _Search:
 
     def _run_generation(self, progress: _Progress) -> _Progress:
         """Trains, extinguishes, selects and records one generation."""
-        generation = Generation(self.training_key, progress.evolution, self.measured, self.context)
+        generation = Generation(self.training_key, progress.evolution, self.measured, self)
+        architectures = [candidate.architecture for candidate in generation.candidates]
         self.observer.generation_started(
-            generation=generation.number,
-            phase=generation.phase,
-            architectures=[candidate.architecture for candidate in generation.candidates],
+            generation=generation.number, phase=generation.phase, architectures=architectures
         )
         survival = generation.train()
         following = self._evolve(progress.evolution, generation.fitness())
@@ -236,9 +219,7 @@ class _Search:
         lineage.append(self.folder.lineage, individuals)
         self.measured.add(individuals)
         self.observer.generation_ended(
-            individuals=individuals,
-            best_fitness=float(following.best_fitness),
-            parent=reference(following.parent_id),
+            individuals=individuals, best_fitness=float(following.best_fitness), parent=reference(following.parent_id)
         )
         variables, best = progress.variables, reference(following.best_id)
         if best is not None and best.generation == generation.number:
@@ -248,16 +229,10 @@ class _Search:
 
     def _evolve(self, evolution: EvolutionState, fitness: Array) -> EvolutionState:
         arguments = (jax.random.fold_in(self.evolution_key, evolution.generation + 1), evolution, fitness)
+        how: dict[str, Any] = {"programs": self.programs, "options": platforms.current().brief_options}
         # Compiled even for people who step through training: operation by operation, it would take minutes.
         with jax.disable_jit(False):
-            step = compiled(
-                evolution_step,
-                arguments,
-                programs=self.programs,
-                options=platforms.current().brief_options,
-                spec=self.config.genome,
-                config=self.config.evolution,
-            )
+            step = compiled(evolution_step, arguments, spec=self.config.genome, config=self.config.evolution, **how)
             return step(*arguments)
 
     def _finish(self, progress: _Progress) -> SearchResult:
@@ -271,20 +246,27 @@ class _Search:
         if progress.variables is not None:
             place = reference(progress.evolution.best_id)
             best = next(each for each in individuals if each.reference == place)
-            result = self._train_best(dataclasses.replace(result, best=best), best, progress.variables)
-        described = describe_search(result, config=self.config, teacher=self.context.teacher)
-        write_result(self.folder.path, described)
+            result = self._train_best(best, progress.variables, result)
+        write_result(self.folder.path, describe_search(result, config=self.config, teacher=self.teacher))
         return result
 
-    def _train_best(self, result: SearchResult, best: Individual, variables: PyTree) -> SearchResult:
+    def _train_best(self, best: Individual, variables: PyTree, result: SearchResult) -> SearchResult:
         """The final training. Where it is turned off, or diverges, the weights of the search are kept."""
         batch_size = self.config.train.eval_batch_size
         searched = evaluate_network(self._network(best.architecture), variables, self.dataset, batch_size=batch_size)
         result = dataclasses.replace(
-            result, validation_accuracy=best.t3.fitness, search_test_accuracy=searched.accuracy, test=searched
+            result,
+            best=best,
+            validation_accuracy=best.t3.fitness,
+            search_test_accuracy=searched.accuracy,
+            test=searched,
         )
         if self.config.final_until:
             self.observer.final_training_started(best=best, until=self.config.final_until)
+
+            def on_progress(step: int, loss: float, steps_per_second: float) -> None:
+                self.observer.final_training_progress(step=step, loss=loss, steps_per_second=steps_per_second)
+
             began = time.perf_counter()
             try:
                 trained = train_network(
@@ -293,9 +275,9 @@ class _Search:
                     self.dataset,
                     self.folder.final_checkpoints,
                     config=self.config,
-                    teacher=self.context.teacher,
-                    care=self.context.care,
-                    on_progress=self._on_final_progress,
+                    teacher=self.teacher,
+                    care=self.care,
+                    on_progress=on_progress,
                     programs=self.programs,
                 )
             except DivergedError as error:
@@ -311,6 +293,3 @@ class _Search:
                 )
         self.folder.save_network(best.architecture, variables)
         return result
-
-    def _on_final_progress(self, step: int, loss: float, steps_per_second: float) -> None:
-        self.observer.final_training_progress(step=step, loss=loss, steps_per_second=steps_per_second)

@@ -11,17 +11,12 @@ ComputeDtype = Literal["float32", "bfloat16"]
 
 
 class DivergedError(EigenError):
-    """The loss, a parameter or a batch statistic is no longer finite.
-
-    Attributes:
-        step: the step at which that was seen, at most `CHECK_EVERY` after it happened.
-        loss: the mean loss of the steps since the look before.
-    """
+    """The loss, a parameter or a batch statistic is no longer finite."""
 
     def __init__(self, step: int, loss: float) -> None:
         super().__init__(step, loss)
-        self.step = step
-        self.loss = loss
+        self.step = step  # at which that was seen, at most `CHECK_EVERY` after it happened
+        self.loss = loss  # mean of the steps since the look before
 
     def __str__(self) -> str:
         return f"training diverged by step {self.step}: the mean loss is {self.loss:g}; lower the learning rate"
@@ -29,11 +24,7 @@ class DivergedError(EigenError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
-    """How networks are trained. The defaults are those of Section 4.1, as far as it states them.
-
-    Raises:
-        ConfigError: a value that training cannot work with.
-    """
+    """How networks are trained. The defaults are those of Section 4.1, as far as it states them."""
 
     batch_size: int = setting(128, "images a training step", paper="128", at_least=1)
     learning_rate: float = setting(0.1, "learning rate at the start", paper="0.1", above=0)
@@ -68,11 +59,7 @@ class TrainConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.batch_size % self.devices:
-            raise ConfigError(
-                TrainConfig,
-                "{batch_size} is {}; it must be a multiple of {devices}, which is {}",
-                self.batch_size,
-                self.devices,
-            )
+            rule = "{batch_size} is {}; it must be a multiple of {devices}, which is {}"
+            raise ConfigError(TrainConfig, rule, self.batch_size, self.devices)
         if any(later <= step for step, later in itertools.pairwise(self.decay_steps)):
             raise ConfigError(TrainConfig, "{decay_steps} is {}; it must be in ascending order", self.decay_steps)

@@ -1,31 +1,25 @@
-"""One network trained on several devices of this process, data parallel.
+"""One network trained on one device of this process or on several, data parallel.
 
 The semantics are those of `jax.pmap`: every device runs the same program on its part of the batch,
 the state is replicated, and gradients, metrics and batch statistics are averaged over a named axis.
-Since JAX 0.8, `pmap` itself is `jit` of `shard_map`. Here the two are used directly, so that the
-programs are compiled ahead and held like all others (`eigen_jax.training.programs`).
-
-Nothing but rounding depends on the number of devices: batches are drawn on one device, by the
-numbers of their examples, and only then divided.
+But `jit` and `shard_map` are used directly, so that the programs are compiled ahead and held like
+all others. Nothing but rounding depends on the number of devices: batches are drawn on one device,
+by the numbers of their examples, and only then divided.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 from flax import linen as nn
-from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from eigen_jax.errors import ConfigError
 from eigen_jax.training.config import TrainConfig
-from eigen_jax.training.programs import Programs, compiled
-from eigen_jax.training.step import Batch, StepMetrics, TrainState, train_step, train_steps
-
-PyTree = Any
+from eigen_jax.training.programs import Programs, compiled, shapes_of
+from eigen_jax.training.step import Batch, PyTree, StepMetrics, TrainState, train_step, train_steps
 
 AXIS = "devices"  # that a batch is divided along
 
@@ -48,44 +42,37 @@ def spread_state(state: TrainState, *, devices: int) -> TrainState:
     return state if devices == 1 else jax.device_put(state, NamedSharding(_mesh(devices), _REPLICATED))
 
 
-def gather_state(state: TrainState, shardings: PyTree, *, devices: int) -> TrainState:
-    """The state where `shardings`, a tree like it, say; on one device it is there already."""
-    return state if devices == 1 else jax.device_put(state, shardings)
-
-
 def spread_batches(batches: Batch, steps: int, *, devices: int) -> Batch:
     """What one call takes, divided among the devices: a batch, or `steps` of them along a leading axis."""
     return batches if devices == 1 else jax.device_put(batches, NamedSharding(_mesh(devices), _divided(steps)))
 
 
-def compile_for_devices(
-    state: TrainState, batches: Batch, steps: int, *, network: nn.Module, config: TrainConfig, programs: Programs | None
+def compile_call(
+    state: TrainState, batch: Batch, steps: int, *, network: nn.Module, config: TrainConfig, programs: Programs | None
 ) -> Callable:
-    """The program of a call on `config.devices` devices, more than one; it overwrites its state.
+    """The program of a call of so many steps on `config.devices`; it overwrites its state.
 
-    Args:
-        state: the network's, or its shapes, on any device.
-        batches: what the call takes, or its shapes, on any device.
-        steps: how many steps the call takes.
-        network: the module, without an axis name.
-        config: the settings.
-        programs: as of `train_to`.
+    State and batch, of one step, may be shapes; for several devices, they may be on any.
 
     Raises:
         ConfigError: there are fewer devices, or the module cannot average batch statistics over them.
     """
-    mesh = _mesh(config.devices)
-    arguments = _placed(state, NamedSharding(mesh, _REPLICATED)), _placed(batches, NamedSharding(mesh, _divided(steps)))
-    network = _with_axis(network, state.batch_stats)
-    return compiled(
-        _train_mapped, arguments, programs=programs, donate=(0,), steps=steps, network=network, config=config
-    )
+    batches = batch if steps == 1 else shapes_of(batch, steps)
+    if config.devices > 1:
+        mesh = _mesh(config.devices)
+        state = shapes_of(state, sharding=NamedSharding(mesh, _REPLICATED))
+        batches = shapes_of(batches, sharding=NamedSharding(mesh, _divided(steps)))
+        network = _with_axis(network, state.batch_stats)
+    arguments = (state, batches)
+    return compiled(_train, arguments, programs=programs, donate=(0,), steps=steps, network=network, config=config)
 
 
-def _train_mapped(
+def _train(
     state: TrainState, batches: Batch, *, steps: int, network: nn.Module, config: TrainConfig
 ) -> tuple[TrainState, StepMetrics]:
     function: Callable = train_step if steps == 1 else train_steps
+    if config.devices == 1:
+        return function(state, batches, network=network, config=config)
     # As in `pmap`, values carry no types that say whether devices agree on them. With such types, gradients of
     # replicated parameters would be summed over the devices unasked, and layers that state their gradients
     # would have to say so.
@@ -108,19 +95,11 @@ def _divided(steps: int) -> PartitionSpec:
     return PartitionSpec(AXIS) if steps == 1 else PartitionSpec(None, AXIS)
 
 
-def _placed(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    def place(leaf: Array) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    return jax.tree.map(place, tree)
-
-
 def _with_axis(network: nn.Module, batch_stats: PyTree) -> nn.Module:
     """The module, averaging its batch statistics over the devices, where it has any."""
     if "axis_name" in {field.name for field in dataclasses.fields(network)}:
         return network.clone(axis_name=AXIS)
     if jax.tree.leaves(batch_stats):
-        name = type(network).__name__
         rule = "{} has batch statistics and no field axis_name to average them over devices: train it on 1 device"
-        raise ConfigError(None, rule, name)
+        raise ConfigError(None, rule, type(network).__name__)
     return network

@@ -1,7 +1,4 @@
-"""Evaluation of trained networks: accuracy and logits, in batches of one size.
-
-Dimension letters: N images of a data set, B of a batch, H x W x C an image, K classes.
-"""
+"""Evaluation of trained networks: accuracy and logits, in batches of one size."""
 
 import functools
 from collections.abc import Callable
@@ -15,9 +12,7 @@ from jax import Array
 
 from eigen_jax.errors import ConfigError
 from eigen_jax.training.programs import Programs, compiled
-from eigen_jax.training.step import TrainState
-
-PyTree = Any
+from eigen_jax.training.step import PyTree, TrainState
 
 
 def evaluate(
@@ -29,7 +24,7 @@ def evaluate(
     batch_size: int,
     programs: Programs | None = None,
 ) -> float:
-    """The share of images, in [0, 1], whose largest logit is at the label [N]; exact. Args: else as of `predict`."""
+    """The share of images, in [0, 1], whose largest logit is at the label [N]; exact. See `predict`."""
     logits = predict(state.variables, images, network=network, batch_size=batch_size, programs=programs)
     return accuracy(logits, labels)
 
@@ -42,21 +37,12 @@ def accuracy(logits: np.ndarray, labels: Array) -> float:
 def predict(
     variables: PyTree, images: Array, *, network: nn.Module, batch_size: int, programs: Programs | None = None
 ) -> np.ndarray:
-    """The logits of images, [N, K] float32, on the host.
+    """The logits of images, [N, H, W, C] float32, on the host: [N, K] float32; ConfigError where there are no images.
 
     Batch normalisation uses its running averages. The last batch is padded, so data sets of all
-    sizes share one program; the same weights, images and batch size give the same bits on one
-    machine.
-
-    Args:
-        variables: "params" and "batch_stats" of the network.
-        images: [N, H, W, C] float32.
-        network: the module.
-        batch_size: images at a time.
-        programs: of whoever evaluates many networks; by default, JAX remembers what it compiled.
-
-    Raises:
-        ConfigError: no images, or no batch.
+    sizes share one program; the same weights ("params" and "batch_stats"), images and batch size give
+    the same bits on one machine. Whoever evaluates many networks gives `programs`; by default, JAX
+    remembers what it compiled.
     """
     num_examples = images.shape[0]
     if num_examples < 1 or batch_size < 1:

@@ -5,10 +5,11 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
@@ -17,27 +18,24 @@ from eigen_jax import platforms
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.training.config import DivergedError, TrainConfig
-from eigen_jax.training.devices import check_devices, compile_for_devices, gather_state, spread_batches, spread_state
+from eigen_jax.training.devices import check_devices, compile_call, spread_batches, spread_state
 from eigen_jax.training.evaluation import compile_evaluation
-from eigen_jax.training.programs import Programs, compiled
+from eigen_jax.training.programs import Programs, compiled, shapes_of
 from eigen_jax.training.step import (
+    INITIAL_OPTIONS,
     Batch,
     StepMetrics,
     Teacher,
     Training,
     TrainState,
-    compile_initializer,
     draw_batch,
     epoch_order,
-    stack_batches,
-    train_step,
-    train_steps,
+    initial_state,
 )
 
 ProgressCallback = Callable[[int, float, float], None]  # step, mean loss, steps a second
 
-# Steps between looks at the loss. A look waits for the device, so this also bounds how far the
-# calls run ahead of it.
+# Steps between looks at the loss. A look waits for the device, so this also bounds how far the calls run ahead of it.
 CHECK_EVERY = 50
 
 _SHORTEST = 1e-6  # seconds; a clock of work can stand still between two looks
@@ -70,17 +68,16 @@ def train_to(
 ) -> tuple[TrainState, TrainReport]:
     """Trains until `until` steps were taken in all, or a pause; a state that is there already comes back as it is.
 
-    Where `config.devices` is more than 1, so many devices share each batch. The state comes from one
-    device and goes back to it, so nothing else has to know.
+    Where `config.devices` share each batch, the state comes from one device and goes back to it, so
+    nothing else has to know. A module with batch statistics must then have a field `axis_name`, the
+    mapped axis that they are averaged over.
 
     Args:
         key: one for the whole training, the same at every landmark.
         state: left usable.
         dataset: its training part is used.
         until: the landmark, in steps since the start of training.
-        network: the module. To be trained on several devices, one with batch statistics must have a
-            field `axis_name`, the mapped axis that they are averaged over.
-        config: the settings.
+        network, config: what is trained, and how.
         teacher: whom the network mimics; None for plain cross-entropy.
         on_progress: called at looks, every `CHECK_EVERY` steps (or the platform's steps of one call,
             where those are more) and at the end, with the step, the mean loss since the look before,
@@ -104,7 +101,8 @@ def train_to(
     calls = steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call)
     batches = draw_batches(key, dataset, start, config=config, teacher=teacher)
     first = next(batches)
-    run = compile_training(state, first, set(calls), network=network, config=config, programs=programs)
+    how: dict[str, Any] = {"network": network, "config": config, "programs": programs}
+    run = {steps: compile_call(state, first, steps, **how) for steps in set(calls)}
 
     looks = _Looks(start, clock, on_progress)
     inputs = _inputs(itertools.chain([first], batches), calls, devices=config.devices)
@@ -117,7 +115,8 @@ def train_to(
         looks.add(step, metrics, is_last=paused or step == until)
         if paused:
             break
-    state = gather_state(state, shardings, devices=config.devices)
+    if config.devices > 1:
+        state = jax.device_put(state, shardings)
     return state, looks.report(started)
 
 
@@ -137,20 +136,8 @@ class _Looks:
         self.metrics.append(metrics)
         is_due = step // CHECK_EVERY > self.step // CHECK_EVERY
         self.step = step
-        if is_due or is_last:
-            self._look()
-
-    def report(self, started: float) -> TrainReport:
-        """Of a training that waited for its programs from `started` on."""
-        return TrainReport(
-            steps=self.step - self.start,
-            loss=self.loss,
-            accuracy=self.accuracy,
-            compile_seconds=self.begun - started,
-            train_seconds=self.looked - self.begun,
-        )
-
-    def _look(self) -> None:
+        if not (is_due or is_last):
+            return
         fetched = jax.device_get(self.metrics)  # waits for the steps
         losses = np.concatenate([np.ravel(each.loss) for each in fetched])
         accuracies = np.concatenate([np.ravel(each.accuracy) for each in fetched])
@@ -163,43 +150,42 @@ class _Looks:
             self.on_progress(self.step, self.loss, losses.size / max(now - self.looked, _SHORTEST))
         self.metrics, self.looked = [], now
 
+    def report(self, started: float) -> TrainReport:
+        """Of a training that waited for its programs from `started` on."""
+        return TrainReport(
+            steps=self.step - self.start,
+            loss=self.loss,
+            accuracy=self.accuracy,
+            compile_seconds=self.begun - started,
+            train_seconds=self.looked - self.begun,
+        )
+
 
 def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: Teacher | None = None) -> Batch:
-    """The shapes and dtypes of a training step's batch: draws the first one, and asks the teacher about it.
-
-    Args and errors as of `train_to`; any key will do.
-    """
+    """The shapes of a training step's batch: draws one, with any key, and asks the teacher; raises as `train_to`."""
     check_devices(config.devices)
-    return jax.tree.map(_shape, next(draw_batches(key, dataset, 0, config=config, teacher=teacher)))
+    return shapes_of(next(draw_batches(key, dataset, 0, config=config, teacher=teacher)))
 
 
-def prepare_training(
-    training: Training, state: TrainState | None, until: int, batch: Batch, *, programs: Programs
-) -> None:
-    """Compiles in the background what `train_to` and an evaluation after it will ask for; changes nothing else.
+def prepare_training(training: Training, until: int, batch: Batch, *, programs: Programs) -> None:
+    """Compiles in the background what `init_state`, `train_to` and an evaluation on the validation images ask for.
 
-    Args:
-        training: what will be trained, and evaluated on the validation images.
-        state: to train on from; None for an untrained network.
-        until: the landmark, in steps since the start of training.
-        batch: the shapes of one, as of `batch_shapes`.
-        programs: where they will be asked for.
+    Changes nothing else. The batch is as of `batch_shapes`.
     """
-    start = 0 if state is None else int(state.step)
-    calls = set(steps_of_calls(start, until, steps_per_call=platforms.current().steps_per_call))
-    shapes = None if state is None else jax.tree.map(_shape, state)
-    how: dict[str, Any] = {"network": training.network, "config": training.config, "programs": programs}
+    calls = set(steps_of_calls(0, until, steps_per_call=platforms.current().steps_per_call))
+    shape, images, size = training.input_shape, training.dataset.validation_images, training.config.eval_batch_size
+    how: dict[str, Any] = {"network": training.network, "programs": programs}
+    trained = how | {"config": training.config}
 
     def compile_all() -> None:
         """In the order of use."""
-        known = shapes
-        if known is None:
-            initializer = compile_initializer(training.weights_key, input_shape=training.input_shape, **how)
-            assert isinstance(initializer, jax.stages.Compiled), "in the background, all is compiled ahead"
-            known = initializer.out_info
-        compile_training(known, batch, calls, **how)
-        images, size = training.dataset.validation_images, training.config.eval_batch_size
-        compile_evaluation(known.variables, images, network=training.network, batch_size=size, programs=programs)
+        key = training.weights_key
+        initializer = compiled(initial_state, (key,), options=INITIAL_OPTIONS, input_shape=shape, **trained)
+        assert isinstance(initializer, jax.stages.Compiled), "in the background, all is compiled ahead"
+        state = initializer.out_info
+        for steps in calls:
+            compile_call(state, batch, steps, **trained)
+        compile_evaluation(state.variables, images, batch_size=size, **how)
 
     programs.in_background(compile_all)
 
@@ -238,42 +224,14 @@ def draw_batches(
             step += 1
 
 
-def compile_training(
-    state: TrainState,
-    batch: Batch,
-    calls: Collection[int],
-    *,
-    network: nn.Module,
-    config: TrainConfig,
-    programs: Programs | None,
-) -> dict[int, Callable]:
-    """The programs of `train_to`, by the steps that one call takes; they donate their state.
-
-    State and batch, of one step, may be shapes; on one device, or where `config.devices` are more, the state on any.
-    """
-    found = {}
-    for steps in calls:
-        batches = batch if steps == 1 else jax.tree.map(functools.partial(_stacked, steps), batch)
-        if config.devices > 1:
-            found[steps] = compile_for_devices(state, batches, steps, network=network, config=config, programs=programs)
-        else:
-            function: Callable = train_step if steps == 1 else train_steps
-            found[steps] = compiled(
-                function, (state, batches), programs=programs, donate=(0,), network=network, config=config
-            )
-    return found
-
-
-def _stacked(steps: int, leaf: Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((steps, *leaf.shape), leaf.dtype, sharding=leaf.sharding)
-
-
-def _shape(leaf: Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-
-
 def _inputs(batches: Iterator[Batch], calls: Sequence[int], *, devices: int) -> Iterator[Batch]:
     """What each call of a program takes: a batch, or several that are stacked, divided among the devices."""
     for steps in calls:
-        taken = next(batches) if steps == 1 else stack_batches(list(itertools.islice(batches, steps)))
+        taken = next(batches) if steps == 1 else _stack(list(itertools.islice(batches, steps)))
         yield spread_batches(taken, steps, devices=devices)
+
+
+@jax.jit
+def _stack(batches: list[Batch]) -> Batch:
+    """Along a new leading axis; depends on no network, so all share one program."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)

@@ -1,6 +1,7 @@
 """Compiled programs of pure functions: each compiled once, ahead in the background, only the newest held."""
 
 import collections
+import contextlib
 import functools
 import logging
 import threading
@@ -32,7 +33,7 @@ def compiled(
 
     Args:
         function: as defined in a module; programs are known by it.
-        arguments: pytrees of arrays or of `jax.ShapeDtypeStruct`; one without a sharding is of the default device.
+        arguments: pytrees, as `shapes_of` takes them.
         programs: where it is found, or compiled and held; None for a jitted function, which compiles when it is
             called, and which JAX remembers as it does all others.
         donate: positions of the arguments that the program may overwrite.
@@ -60,12 +61,11 @@ class Programs:
     """
 
     def __init__(self, kept: int = 48) -> None:
-        """Makes it.
+        """Holds so many programs.
 
-        Args:
-            kept: programs to hold. A CPU program takes some 300 of a process's 65,530 memory maps, and a search
-                compiles hundreds. The default is enough for a generation, whose networks train in turns: four
-                programs each, to initialise, to take a step and a chunk of steps, and to evaluate.
+        A CPU program takes some 300 of a process's 65,530 memory maps, and a search compiles hundreds. The default
+        is enough for a generation, whose networks train in turns: four programs each, to initialise, to take a
+        step and a chunk of steps, and to evaluate.
         """
         self._kept = kept
         self._lock = threading.Lock()
@@ -99,19 +99,10 @@ class Programs:
         Waits where another thread compiles it already. If that fails it is tried again here, so what is
         raised is never the failure of another moment.
         """
-        leaves, structure = jax.tree.flatten(arguments)
-        shapes = tuple(_abstract(leaf) for leaf in leaves)
-        key = (function, structure, shapes, donate, tuple(options.items()), tuple(statics.items()), is_examined())
-
-        def build() -> Callable:
-            # A partial of its own for each program: what jit remembers goes when the function goes.
-            program = jax.jit(
-                functools.partial(function, **statics), donate_argnums=donate, compiler_options=known_options(options)
-            )
-            if is_examined():
-                return functools.partial(_examined, program)
-            return program.lower(*jax.tree.unflatten(structure, shapes)).compile()
-
+        shapes = shapes_of(arguments)
+        leaves, structure = jax.tree.flatten(shapes)
+        named = frozenset(options.items()), frozenset(statics.items())
+        key = (function, structure, tuple(leaves), donate, *named, is_examined())
         while True:
             with self._lock:
                 is_new = key not in self._programs
@@ -120,11 +111,21 @@ class Programs:
                 while len(self._programs) > self._kept:
                     self._programs.popitem(last=False)
             if is_new:
-                return self._build(key, future, build)
-            try:
+                break
+            with contextlib.suppress(CancelledError):
                 return future.result()
-            except CancelledError:
-                continue
+        try:
+            if threading.current_thread() is self._thread and self._is_over():
+                raise CancelledError
+            program = _compile(function, shapes, donate, options, statics)
+        except BaseException:
+            with self._lock:
+                if self._programs.get(key) is future:
+                    del self._programs[key]
+            future.cancel()  # whoever waits for it builds it themselves
+            raise
+        future.set_result(program)
+        return program
 
     def in_background(self, task: Callable[[], object]) -> None:
         """Does a task, made of calls of `compiled`, in a thread beside this one.
@@ -145,20 +146,6 @@ class Programs:
                 self._thread = threading.Thread(target=self._work, name="compilation")
                 self._thread.start()
 
-    def _build(self, key: Hashable, future: Future, build: Callable[[], Callable]) -> Callable:
-        try:
-            if threading.current_thread() is self._thread and self._is_over():
-                raise CancelledError
-            program = build()
-        except BaseException:
-            with self._lock:
-                if self._programs.get(key) is future:
-                    del self._programs[key]
-            future.cancel()  # whoever waits for it builds it themselves
-            raise
-        future.set_result(program)
-        return program
-
     def _is_over(self) -> bool:
         """Whether nothing more is to be compiled ahead; the main thread ends before Python waits for the others."""
         return self._closed or not threading.main_thread().is_alive()
@@ -177,6 +164,16 @@ class Programs:
             del task  # which holds this object, so that one that is dropped goes
 
 
+def _compile(
+    function: Callable, shapes: Any, donate: tuple[int, ...], options: Options, statics: dict[str, Any]
+) -> Callable:
+    # A partial of its own for each program: what jit remembers goes when the function goes.
+    program = jax.jit(
+        functools.partial(function, **statics), donate_argnums=donate, compiler_options=known_options(options)
+    )
+    return functools.partial(_examined, program) if is_examined() else program.lower(*shapes).compile()
+
+
 def is_examined() -> bool:
     """Whether people step through functions or look for NaNs in them, which programs compiled ahead do not let them."""
     return _is_set("jax_disable_jit") or _is_set("jax_debug_nans")
@@ -192,9 +189,18 @@ def _examined(program: Callable, *arguments: Any) -> Any:
         return program(*arguments)
 
 
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+def shapes_of(tree: Any, *leading: int, sharding: jax.sharding.Sharding | None = None) -> Any:
+    """A tree of `jax.ShapeDtypeStruct` in place of arrays or of their shapes, with `leading` dimensions.
+
+    Each is where `sharding` says, or else where the leaf is, or else on the default device.
+    """
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+    def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+        place = sharding or leaf.sharding or default
+        return jax.ShapeDtypeStruct((*leading, *leaf.shape), leaf.dtype, sharding=place)
+
+    return jax.tree.map(shape_of, tree)
 
 
 def known_options(options: Options) -> dict[str, str | int]:

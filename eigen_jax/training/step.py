@@ -1,11 +1,7 @@
-"""One training step and what goes into it, as pure functions.
-
-Dimension letters: N images of a data set, B of a batch, H x W x C an image, K classes.
-"""
+"""One training step and what goes into it, as pure functions."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -21,6 +17,9 @@ from eigen_jax.training.config import TrainConfig
 from eigen_jax.training.programs import Programs, compiled
 
 PyTree = Any
+
+# An untrained network is drawn once, and optimising its random draws takes XLA longer than the whole training step.
+INITIAL_OPTIONS = {"xla_backend_optimization_level": 0}
 
 
 @struct.dataclass
@@ -57,25 +56,19 @@ class Teacher(Protocol):
         """SHA-256, hexadecimal, of all that the logits depend on."""
 
     def __call__(self, examples: Array, views: Array, images: Array) -> Array:
-        """Gives [B, K] floating logits.
-
-        Args:
-            examples: [B] int32, positions in the training set.
-            views: [B] int32.
-            images: [B, H, W, C] float32, the views themselves.
-        """
+        """The logits, [B, K] floating, of what a `Batch` has of the same names."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Training:
-    """What is trained: all that weights depend on, but for the number of steps."""
+    """What is trained: all that weights depend on, but for the number of steps; see `train_to`."""
 
-    key: Array  # of batches and views; see `train_to`
+    key: Array  # of batches and views
     init_key: Array | None = None  # of the initial weights; None: `key`
-    dataset: Dataset  # its training part is used
+    dataset: Dataset
     network: nn.Module
     config: TrainConfig
-    teacher: Teacher | None = None  # whom the network mimics; None for plain cross-entropy
+    teacher: Teacher | None = None
 
     @property
     def weights_key(self) -> Array:
@@ -124,48 +117,24 @@ def init_state(
     programs: Programs | None = None,
 ) -> TrainState:
     """An untrained network for images of `input_shape` (H, W, C); the config tells the optimizer."""
-    return compile_initializer(key, network=network, config=config, input_shape=input_shape, programs=programs)(key)
-
-
-def compile_initializer(
-    key: Array | jax.ShapeDtypeStruct,
-    *,
-    network: nn.Module,
-    config: TrainConfig,
-    input_shape: tuple[int, int, int],
-    programs: Programs | None,
-) -> Callable:
-    """The program of `init_state`."""
-    # It runs once, and optimising its random draws takes XLA longer than the whole training step does.
-    options = {"xla_backend_optimization_level": 0}
-    return compiled(
-        _initial_state,
-        (key,),
-        programs=programs,
-        options=options,
-        network=network,
-        config=config,
-        input_shape=input_shape,
-    )
+    statics: dict[str, Any] = {"network": network, "config": config, "input_shape": input_shape}
+    return compiled(initial_state, (key,), programs=programs, options=INITIAL_OPTIONS, **statics)(key)
 
 
 def abstract_state(*, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]) -> TrainState:
     """The shapes and dtypes of `init_state`'s result, to restore a checkpoint into; nothing is computed."""
-    initialize = functools.partial(_initial_state, network=network, config=config, input_shape=input_shape)
+    initialize = functools.partial(initial_state, network=network, config=config, input_shape=input_shape)
     return jax.eval_shape(initialize, jax.random.key(0))
 
 
-def _initial_state(
+def initial_state(
     key: Array, *, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]
 ) -> TrainState:
+    """What `init_state` computes, for the caller to compile with `INITIAL_OPTIONS`."""
     variables = network.init(key, jnp.zeros((1, *input_shape), jnp.float32), train=False)
-    params = variables.get("params", {})
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=make_optimizer(config).init(params),
-    )
+    params, batch_stats = variables.get("params", {}), variables.get("batch_stats", {})
+    opt_state = make_optimizer(config).init(params)
+    return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats=batch_stats, opt_state=opt_state)
 
 
 @functools.partial(jax.jit, static_argnames="num_examples")
@@ -181,15 +150,9 @@ def draw_batch(
 ) -> Batch:
     """The batch of one step, augmented. It depends on no network, so all share one program.
 
-    An epoch is the whole batches of `order`; the examples left over at its end are dropped.
-
-    Args:
-        key: that of `train_to`; the step's own is folded from it.
-        step: the number of the step, from the start of training.
-        order: [N] int32, `epoch_order` of the epoch that `step` lies in.
-        images: [N, H, W, C] float32, the whole training set.
-        labels: [N] int32.
-        batch_size: B, at most N; the rest as of `TrainConfig`.
+    The key is that of `train_to`, the order [N] the `epoch_order` of the epoch that the step lies in: its
+    whole batches; the examples left over at its end are dropped. Images [N, H, W, C] float32 and labels
+    [N] int32 are the whole training set. The rest is as of `TrainConfig`.
     """
     _, view_key = jax.random.split(key)
     position = step % (order.shape[0] // batch_size) * batch_size
@@ -207,13 +170,9 @@ def train_step(
 
     The loss is `mimicry_loss` where the batch has a teacher's logits, else `cross_entropy`.
 
-    Args:
-        state: before the step.
-        batch: all of it, or a device's equal share.
-        network: the module; with batch statistics, one that averages them over the axis, if there is one.
-        config: the settings.
-        axis_name: mapped axis whose devices share the batch; gradients and metrics are averaged over
-            it, as `pmap` would (under `shard_map`, with `check_vma=False`).
+    Where devices share the batch along a mapped axis, `batch` is a device's equal share, and gradients
+    and metrics are averaged over the axis, as `pmap` would (under `shard_map`, with `check_vma=False`);
+    the network must average its batch statistics.
     """
     mean_of_devices = (lambda tree: tree) if axis_name is None else functools.partial(lax.pmean, axis_name=axis_name)
 
@@ -247,15 +206,6 @@ def _norm(tree: PyTree) -> Array:
 def train_steps(
     state: TrainState, batches: Batch, *, network: nn.Module, config: TrainConfig, axis_name: str | None = None
 ) -> tuple[TrainState, StepMetrics]:
-    """S steps of `train_step` in one program, on batches with a leading axis [S], as the metrics then have.
-
-    Args: else as of `train_step`.
-    """
+    """S steps of `train_step` in one program, on batches with a leading axis [S], as the metrics then have."""
     step = functools.partial(train_step, network=network, config=config, axis_name=axis_name)
     return lax.scan(step, state, batches)
-
-
-@jax.jit
-def stack_batches(batches: list[Batch]) -> Batch:
-    """Batches along a new leading axis; depends on no network, so all share one program."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)
