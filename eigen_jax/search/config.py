@@ -30,7 +30,7 @@ class SearchConfig(Config):
         " 0: the weights of the search are tested",
         at_least=0,
     )
-    final_on: FinalOn = setting("train", "the images that it is trained on")
+    final_on: FinalOn = setting("train", "the images that the network found is trained on")
     genome: GenomeSpec = part(GenomeSpec, "The search space.")
     evolution: EvolutionConfig = part(EvolutionConfig, "How the population evolves.")
     train: TrainConfig = part(TrainConfig, "How networks are trained.")
