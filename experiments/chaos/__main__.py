@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments import chaos
-from experiments.progress import duration
 from experiments.chaos.campaign import NOUNS, Campaign, DifferentError, Disturbance
 from experiments.chaos.folders import RUN, TEACHER, Phase
 from experiments.chaos.processes import has_proc
 from experiments.command_line import Parser, absolute_path, positive
 from experiments.commands import INTERRUPTED, run_command
 from experiments.machine import heading
+from experiments.progress import duration
 from experiments.settings import SettingsError
 
 DIFFERENT = 1  # exit code
