@@ -1,11 +1,9 @@
 """How much to measure, timing, the rows that it gives, and their table."""
 
 import dataclasses
-import importlib.util
 import itertools
 import statistics
 import time
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -169,16 +167,6 @@ def rate_row(work: Callable[[int], object], *, group: str, what: str, method: st
 def not_measured(reason: object, *, group: str, what: str, method: str = "") -> Row:
     """The row that stands where a number cannot be had."""
     return Row(group=group, what=what, method=method, note=f"not measured: {reason}")
-
-
-def require_pytorch() -> types.ModuleType:
-    """`experiments.benchmark.pytorch`; raises `NotMeasured` without PyTorch, or where it cannot use JAX's GPU."""
-    if importlib.util.find_spec("torch") is None:
-        raise NotMeasured("PyTorch is not installed; pip install -e '.[torch]'")
-    from experiments.benchmark import pytorch
-
-    pytorch.set_up()
-    return pytorch
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import importlib.util
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -45,11 +47,21 @@ def _best_dtype() -> ComputeDtype:
     return "bfloat16" if has_gpu() else "float32"
 
 
+def _require_pytorch() -> types.ModuleType:
+    """`experiments.benchmark.pytorch`; raises `NotMeasured` without PyTorch, or where it cannot use JAX's GPU."""
+    if importlib.util.find_spec("torch") is None:
+        raise measuring.NotMeasured("PyTorch is not installed; pip install -e '.[torch]'")
+    from experiments.benchmark import pytorch
+
+    pytorch.set_up()
+    return pytorch
+
+
 def _sides(function: str, *arguments: Any) -> dict[str, Prepare]:
     """Ours and PyTorch's: of a function that both modules have."""
     return {
         "ours": lambda: getattr(ours, function)(*arguments),
-        "PyTorch": lambda: getattr(measuring.require_pytorch(), function)(*arguments),
+        "PyTorch": lambda: getattr(_require_pytorch(), function)(*arguments),
     }
 
 
@@ -109,8 +121,8 @@ def ways(architecture: Architecture) -> dict[str, Way]:
     """All ways to take training steps of a network, by name."""
     calls = _GPU_CALLS if has_gpu() else 1
     sides: dict[str, Callable[..., Work]] = {
-        "PyTorch eager": lambda *arguments: measuring.require_pytorch().training_steps(*arguments),
-        "torch.compile": lambda *arguments: measuring.require_pytorch().training_steps(*arguments, compiles=True),
+        "PyTorch eager": lambda *arguments: _require_pytorch().training_steps(*arguments),
+        "torch.compile": lambda *arguments: _require_pytorch().training_steps(*arguments, compiles=True),
         "ours": ours.training_steps,
     }
     found = {
