@@ -32,7 +32,7 @@ from experiments import evaluate
 from experiments.reproduce.runs import read_origin
 from experiments.settings import Settings
 
-EXAMPLES = 7 * settings().max_examples  # of each of settings, genome and lineage: 2,100 in all, fewer in haste
+EXAMPLES = max(400, 7 * settings().max_examples)  # of each of settings, genome and lineage; of genomes, few are read
 FEW = max(200, 2 * settings().max_examples)  # of the others, of which fewer are read
 
 NETWORK = Architecture(
