@@ -181,12 +181,20 @@ def append(path: str | os.PathLike[str], individuals: Iterable[Individual]) -> N
         try:
             from_line(line := to_line(each))  # so that it is sure to be read
         except (ValueError, TypeError) as error:
-            raise LineageError(f"individual {each.generation}.{each.index} cannot be recorded: {error}") from None
+            raise LineageError(f"individual {each.reference} cannot be recorded: {error}") from None
         lines.append(f"{line}\n")
     with files.told_as(LineageError, path):
-        if path.exists() and (before := path.read_bytes()) and not before.endswith(b"\n"):
+        if path.exists() and not _ends_with_a_line(path):
             raise LineageError(f"{path} ends in the middle of a line; truncate it to its last whole generation")
         files.append(path, "".join(lines).encode())
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Individual, ...]:

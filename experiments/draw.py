@@ -62,7 +62,7 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
         return paths
     found = find_individual(individuals, result.found)
     classes = choose_classes(folder / "network" / "genome.json", found.architecture, num_classes)
-    title = f"{folder.resolve().name}: individual {found.generation}.{found.index}"
+    title = f"{folder.resolve().name}: individual {found.reference}"
     paths += save_figure(draw_architecture(found.architecture, num_classes=classes, title=title), output / "network")
     if is_duplicate(found) and found.parent is not None:
         parent = find_individual(individuals, found.parent)

@@ -13,10 +13,10 @@ import os
 import pwd
 from pathlib import Path
 
-import filelock
 import jax
 
 from eigen_jax.platforms import check_devices_are_there
+from eigen_jax.store.locks import InUseError, held
 from eigen_jax.store.run_files import RunFolderError, read_settings
 from experiments.machine import cores
 from experiments.settings import Settings
@@ -122,10 +122,11 @@ def keep_compiled(cache_dir: Path) -> None:
     """Lets this process keep what it compiles in a folder of the cache; warns where that cannot be."""
     folder = _compiled(cache_dir)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         _remove_partial(folder)
+    except InUseError:
+        problem = "cannot be written (another process holds it)"
     except OSError as error:
-        problem = f"cannot be written ({error.strerror or 'another process holds it'})"
+        problem = f"cannot be written ({error.strerror})"
     else:
         if _has_named_owners(folder):
             for name, value in _cache_options(folder).items():
@@ -152,7 +153,7 @@ def _remove_partial(folder: Path) -> None:
 
     JAX writes a program, and then when it was last used, in a file of its own beside it, both under its lock.
     """
-    with filelock.FileLock(folder / ".lockfile", timeout=_PATIENCE):
+    with held(folder / ".lockfile", patience=_PATIENCE):
         for program in folder.glob("*-cache"):
             used = program.with_name(f"{program.name.removesuffix('-cache')}-atime")
             if not used.exists() or used.stat().st_size != _TIME_BYTES:

@@ -167,7 +167,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         for individual in individuals:
             if self.standings[individual.index].alive:
                 self._print_individual(individual.index, individual.fate)
-        name = f"{parent.generation}.{parent.index}" if parent else "global pooling"
+        name = str(parent or "global pooling")
         levels = [percent(threshold) for threshold in self.thresholds if threshold is not None]
         needed = f"needed {' and '.join(levels)} %, " if levels else ""
         took = duration(self.clock() - self.generation_began)
@@ -180,7 +180,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
     def final_training_started(self, *, best: Individual, until: int) -> None:
         trained_on = self.config.final_on.replace("+", " and ")
         self.final_until = until
-        name = f"{best.generation}.{best.index}"
+        name = best.reference
         self.print(f"\nFinal training of {name} from scratch: {until:,} steps on the {trained_on} images", "bold")
         self.bars.reset(self.network_bar, description=f"final {name}", total=until, detail="preparing", visible=True)
 
@@ -202,7 +202,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.print(f"run folder           {self.folder}")
 
     def _print_found(self, best: Individual, result: SearchResult) -> None:
-        self.print(f"The network found, {best.generation}.{best.index}:")
+        self.print(f"The network found, {best.reference}:")
         for line in describe(best.architecture, num_classes=self.config.genome.num_classes):
             self.print(f"  {line}")
         if result.final_cause:
@@ -223,7 +223,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         parameters = count_parameters(standing.architecture, num_classes=self.config.genome.num_classes)
         word, style = _FATES[fate]
         if standing.same_as is not None:
-            word += f" (as {standing.same_as.generation}.{standing.same_as.index})"
+            word += f" (as {standing.same_as})"
         name, layers = f"{self.generation}.{index}", len(standing.architecture.layers)
         self.print(_row(name, str(layers), f"{parameters:,}", cells, word), style)
         if standing.cause:

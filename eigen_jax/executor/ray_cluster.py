@@ -32,7 +32,7 @@ class RayWorkers:
         teacher: Teacher | None = None,
         size: int | None = None,
         address: str | None = None,
-        environment: Mapping[str, str],
+        environment: Mapping[str, str] | None = None,
         cpus: float = 1.0,
         gpus: float = 1.0,
     ) -> None:
@@ -42,7 +42,7 @@ class RayWorkers:
             size: how many workers; by default as many as the cluster has room for now.
             address: of the cluster; by default that of `RAY_ADDRESS` or of a cluster on this machine, else a
                 new one.
-            environment: variables of all workers.
+            environment: variables of all workers, besides this process's switches of JAX.
             cpus, gpus: that are set aside for a worker; GPUs, where the cluster has any.
 
         Raises:
@@ -72,7 +72,7 @@ class RayWorkers:
             num_gpus=gpus,
             # Besides the job, one call that asks how far it is, and one that stops or prepares.
             max_concurrency=4,
-            runtime_env={"env_vars": {**python_path(), **surroundings.environment(), **environment}},
+            runtime_env={"env_vars": {**python_path(), **surroundings.environment(), **(environment or {})}},
         )
 
     def start(self, slot: int) -> "RayWorker":

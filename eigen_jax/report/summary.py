@@ -65,8 +65,9 @@ def find_individual(individuals: Iterable[Individual], reference: Reference) -> 
     """The individual at a place of the record; raises a ReportError where it has none there."""
     found = next((each for each in individuals if each.reference == reference), None)
     if found is None:
-        name = f"{reference.generation}.{reference.index}"
-        raise ReportError(f"the record has no individual {name}; put back the lineage.jsonl that belongs to this run")
+        raise ReportError(
+            f"the record has no individual {reference}; put back the lineage.jsonl that belongs to this run"
+        )
     return found
 
 

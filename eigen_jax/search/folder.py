@@ -55,7 +55,7 @@ class RunFolder:
         """
         path = Path(path)
         with SETTINGS.opened(path, patience=0):
-            if (path / "settings.json").exists():
+            if SETTINGS.is_in(path):
                 then = read_settings(path)
                 then.check_same(as_json(settings), path=path)
                 surroundings.warn_of_others({"versions": then.versions, "switches": then.switches}, what="run")
@@ -96,7 +96,7 @@ def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
     with told_as(RunFolderError, path):
         if path.exists():
             SETTINGS.check_place(path)
-    if (path / "settings.json").exists():
+    if SETTINGS.is_in(path):
         read_settings(path).check_same(as_json(settings), path=path, partly=True)
 
 

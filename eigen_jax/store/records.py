@@ -49,6 +49,10 @@ class RecordFile(Generic[T]):
     advice: str  # what to do about a file that is damaged or missing
     is_exact: bool = False  # whether fields that the dataclass does not have are damage; else they are passed over
 
+    def is_in(self, folder: Path) -> bool:
+        """Whether a folder holds the file, damaged or not."""
+        return (folder / self.name).exists()
+
     def read(self, folder: Path) -> T:
         """What the file in a folder says; raises `error` where it is missing, damaged or of another schema version."""
         path = folder / self.name

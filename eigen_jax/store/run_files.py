@@ -54,6 +54,9 @@ class Reference:
     generation: Count  # from 0, counted through the whole run
     index: Count  # from 0, within the generation
 
+    def __str__(self) -> str:
+        return f"{self.generation}.{self.index}"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkSummary:

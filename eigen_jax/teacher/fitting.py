@@ -34,7 +34,6 @@ from eigen_jax.teacher.record import (
     EnsembleRecord,
     MemberRecord,
     TeacherRecord,
-    holds_teacher,
     read_teacher,
 )
 from eigen_jax.training import DivergedError, Programs, Training, abstract_state, accuracy, predict
@@ -138,7 +137,7 @@ def load_ensemble(folder: str | Path, dataset: Dataset) -> Ensemble:
 
 def _find(config: TeacherConfig, data: DataRecord, folder: Path) -> TeacherRecord | None:
     """The record of the teacher asked for; None where there is none yet. TeacherError: it is damaged, or another's."""
-    if not holds_teacher(folder):
+    if not TEACHER.is_in(folder):
         return None
     record = read_teacher(folder)
     record.check_is_of(data, config, folder=folder)

@@ -97,14 +97,10 @@ TEACHER = RecordFile(
 
 def read_teacher(folder: str | Path) -> TeacherRecord:
     """What is recorded of the teacher in a folder; raises a TeacherError where there is none or it is damaged."""
-    if not holds_teacher(folder):
+    folder = Path(folder)
+    if not TEACHER.is_in(folder):
         raise TeacherError(f"{folder} holds no teacher: there is no {TEACHER.name} in it; train one")
-    return TEACHER.read(Path(folder))
-
-
-def holds_teacher(folder: str | Path) -> bool:
-    """Whether there is a teacher in a folder, finished or not."""
-    return (Path(folder) / TEACHER.name).exists()
+    return TEACHER.read(folder)
 
 
 def _check_same(then: Any, now: Any, otherwise: str, folder: Path) -> None:

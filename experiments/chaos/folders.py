@@ -116,7 +116,7 @@ def compare_individuals(expected: tuple[Individual, ...], found: tuple[Individua
     """Yields the differences of two records, times apart."""
     for wanted, got in zip(expected, found, strict=False):
         pair = (dataclasses.asdict(without_times(each)) for each in (wanted, got))
-        yield from _changes(f"individual {wanted.generation}.{wanted.index}", *pair)
+        yield from _changes(f"individual {wanted.reference}", *pair)
     if len(expected) != len(found):
         yield f"the lineage has {len(found)} individuals, and {len(expected)} in the uninterrupted run"
 

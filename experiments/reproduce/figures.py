@@ -183,6 +183,6 @@ def _describe(individual: Individual, classes: int) -> str:
     parameters = count_parameters(individual.architecture, num_classes=classes)
     repeats = f", blocks repeated {describe_repeats(individual)} times" if individual.repeats else ""
     return (
-        f"individual {individual.generation}.{individual.index}, {len(individual.architecture.layers)} layers,"
+        f"individual {individual.reference}, {len(individual.architecture.layers)} layers,"
         f" {parameters:,} parameters{repeats}."
     )

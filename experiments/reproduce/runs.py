@@ -192,7 +192,8 @@ class Retraining:
 
     @property
     def folder(self) -> Path | None:
-        return None if self.settings is None else self.settings.run_dir
+        settings = self.settings
+        return None if settings is None else settings.run_dir
 
     @cached_property
     def result(self) -> RunResult:
@@ -283,7 +284,7 @@ def _placed(settings: Settings, runs_dir: Path, slug: str) -> Settings:
 
 def is_finished(folder: Path) -> bool:
     """Whether a run has finished there: its result is written last."""
-    return (folder / "result.json").exists()
+    return run_files.RESULT.is_in(folder)
 
 
 def read_origin(settings: Settings, **more: str) -> Origin:

@@ -325,6 +325,6 @@ def _describe_duplicates(search: Search) -> str:
     if best.t3.fitness is None:
         outcome += f": it went extinct at {'T1' if best.t2.fitness is None else 'T2'}"
     return (
-        f"{start}, {to_end} trained to the end; the best, {best.generation}.{best.index},"
+        f"{start}, {to_end} trained to the end; the best, {best.reference},"
         f" repeats its parent's blocks {describe_repeats(best)} times and {outcome}."
     )
