@@ -4,13 +4,13 @@ from eigen_jax.architecture import Architecture, decode, encode
 from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig, Dataset, load_dataset
 from eigen_jax.errors import ConfigError, EigenError
-from eigen_jax.evolution import EvolutionConfig, EvolutionState, evolution_step, initial_state
 from eigen_jax.executor import Executor, InlineExecutor, PoolExecutor, ProcessWorkers
 from eigen_jax.executor.ray_cluster import RayWorkers
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
 from eigen_jax.mutation import MutationTrace, Operator, mutate
 from eigen_jax.resumable import Care
 from eigen_jax.search import SearchConfig, SearchObserver, SearchResult, load_network, run_search
+from eigen_jax.strategies import EvolutionConfig, EvolutionState, evolution_step, initial_state
 from eigen_jax.training import TrainConfig
 from eigen_jax.version import __version__
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from eigen_jax.data import DataConfig
 from eigen_jax.data.types import DatasetName
-from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.search import SearchConfig
+from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
 from experiments.settings import Settings

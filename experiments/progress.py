@@ -13,9 +13,9 @@ from rich.table import Column
 from rich.text import Text
 
 from eigen_jax.architecture import Architecture, count_parameters
-from eigen_jax.evolution import Phase
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchObserver, SearchResult
+from eigen_jax.strategies.eigen import Phase, spares
 from experiments.networks import describe
 
 LANDMARKS = ("T1", "T2", "T3")
@@ -237,7 +237,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         """Shows how far the generation is, and gives the time that it has before it, in words."""
         evolution = self.config.evolution
         ranks = (evolution.first_rank, evolution.second_rank)
-        if self.phase is not None and evolution.spares(self.phase):
+        if self.phase is not None and spares(self.phase, config=evolution):
             ranks = (evolution.population_size,) * 2
         done = sum(standing.steps for standing in self.standings)
         left = steps_left(self.standings, self.landmark, landmarks=self.config.landmarks, ranks=ranks)

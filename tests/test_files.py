@@ -25,7 +25,6 @@ from refusals import refuses
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture
 from eigen_jax.data.loading import kept_arrays
-from eigen_jax.evolution import Phase
 from eigen_jax.executor import Outcome
 from eigen_jax.lineage import Fate, Individual, LineageError
 from eigen_jax.report import ReportError
@@ -36,6 +35,7 @@ from eigen_jax.store import checkpoint, files
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.records import read_json, write_json
 from eigen_jax.store.run_files import RunResult, RunSeconds, write_result
+from eigen_jax.strategies.eigen import Phase
 from experiments.evaluate import _write_logits
 from experiments.settings import SettingsError
 

@@ -19,7 +19,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "genome": set(),
     "mutation": {"genome"},
     "duplication": {"genome"},
-    "evolution": {"genome", "mutation", "duplication"},
+    "fitness": {"store"},
+    "strategies": {"genome", "mutation", "duplication"},
     "architecture": {"genome", "store"},
     "platforms": set(),
     "surroundings": set(),
@@ -41,11 +42,11 @@ MAY_IMPORT["search"] = set(MAY_IMPORT) - {"report"}
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)
 
 # What every module may import, and what imports nothing itself.
-FOUNDATIONS = ("errors", "version", "config")
+FOUNDATIONS = ("errors", "version", "config", "registry")
 MAY_IMPORT |= {name: set() for name in FOUNDATIONS}
 
 # The evolution arm is array code: flax.struct is all that it knows of Flax.
-EVOLUTION_ARM = {"genome", "mutation", "duplication", "evolution"}
+EVOLUTION_ARM = {"layer_kinds", "genome", "mutation", "duplication", "strategies"}
 TRAINING_LIBRARIES = ("flax.linen", "flax.nnx", "flax.training", "optax", "orbax")
 
 # Each runs, or hides, code in the file that it reads.

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from eigen_jax import search
 from eigen_jax.architecture import IMAGE, Architecture, Layer, count_flops, count_parameters
-from eigen_jax.evolution import EvolutionConfig, Phase
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchResult
+from eigen_jax.strategies import EvolutionConfig
+from eigen_jax.strategies.eigen import Phase
 from experiments.networks import describe
 from experiments.progress import ConsoleObserver, Standing, TrainingBar, duration, steps_left
 

@@ -21,12 +21,11 @@ from executor_data import CONFIG as TRAIN
 from executor_data import make_dataset
 from refusals import refuses
 
-from eigen_jax import evolution, lineage, search
+from eigen_jax import lineage, search
 from eigen_jax.architecture import Architecture, fingerprint, to_json
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
-from eigen_jax.evolution import EvolutionConfig, Phase
 from eigen_jax.executor import Job, Outcome, session
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, Individual, Reference, without_times
@@ -34,6 +33,8 @@ from eigen_jax.resumable import Seconds
 from eigen_jax.search import RunFolderError, SearchConfig, SearchObserver, load_network, run_search
 from eigen_jax.search.generation import Generation, Measured
 from eigen_jax.store import checkpoint
+from eigen_jax.strategies import EvolutionConfig, eigen
+from eigen_jax.strategies.eigen import Phase
 from eigen_jax.training import abstract_state
 
 SPEC = GenomeSpec(capacity=6, input_shape=(4, 4, 1), num_classes=2, channels=(4, 8), max_flops=50_000)
@@ -94,14 +95,14 @@ class Run(SearchObserver):
         self.folder = folder
         self.phases: list[Phase] = []
         self.steps: list[tuple[int, int, int]] = []
-        self.traces, breed = 0, evolution.breed
+        self.traces, breed = 0, eigen.breed
 
         def count(*arguments, **options):
             self.traces += 1
             return breed(*arguments, **options)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evolution, "breed", count)
+            patch.setattr(eigen, "breed", count)
             asked = Pretence(patch)
             assert run_search(config, dataset, folder, observer=self) == self.result
         self.trained, self.prepared, self.keys = asked.trained, asked.prepared, asked.keys
@@ -223,7 +224,7 @@ def test_equal_architectures_are_trained_once_and_the_evolution_is_traced_once(w
 
 
 def test_a_duplicate_is_trained_to_the_end_where_an_equal_network_went_extinct(whole, dataset):
-    state, _ = evolution.genesis(spec=SPEC, config=EVOLUTION)
+    state = eigen.genesis(spec=SPEC, config=EVOLUTION)
     population = dataclasses.replace(state.population, repeats=state.population.repeats + 1)
     pooling = Architecture(input_shape=SPEC.input_shape, layers=())
     extinct = next(each for each in whole.individuals if each.fate == Fate.EXTINCT_T1 and each.same_as is None)

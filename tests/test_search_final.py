@@ -21,7 +21,6 @@ from eigen_jax import resumable, search
 from eigen_jax.architecture import count_flops, count_parameters, fingerprint
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
-from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Individual
 from eigen_jax.search import Care, FinalTrainingError, RunFolderError, SearchConfig, load_network, run_search
@@ -30,6 +29,7 @@ from eigen_jax.search.observer import SearchObserver
 from eigen_jax.search.results import SearchResult
 from eigen_jax.store import checkpoint
 from eigen_jax.store.records import read_json
+from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.training import DivergedError, TrainConfig, init_state, predict, train_to
 
 CLASSES = 2

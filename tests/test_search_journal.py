@@ -7,11 +7,11 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from eigen_jax.evolution import Phase
 from eigen_jax.executor import Outcome
 from eigen_jax.resumable import Seconds
 from eigen_jax.search import RunFolderError
 from eigen_jax.search.journal import Journal
+from eigen_jax.strategies.eigen import Phase
 
 OUTCOMES: dict[tuple[int, int], Outcome] = {
     (0, 0): Outcome(fitness=0.1 + 0.2, seconds=Seconds(compiling=1.25, training=1e-7)),

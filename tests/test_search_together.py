@@ -13,10 +13,10 @@ from executor_data import CONFIG as TRAIN
 from executor_data import SHAPE, make_dataset
 
 from eigen_jax.data import Dataset
-from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Individual, read, without_times
 from eigen_jax.search import SearchConfig, run_search
+from eigen_jax.strategies import EvolutionConfig
 
 CONFIG = SearchConfig(
     t1=1,

@@ -17,9 +17,9 @@ from refusals import refuses
 from eigen_jax.config import Config, is_config, settings_of
 from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError
-from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.search import SearchConfig
+from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
 from experiments import command_line, describe, draw, evaluate, retrain, runner

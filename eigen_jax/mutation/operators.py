@@ -38,6 +38,12 @@ class Operator(enum.IntEnum):
     ALTER_KERNEL = 8
 
 
+def operator_names(spec: GenomeSpec) -> tuple[str, ...]:
+    """The operators of a search space, in the order of what counts them."""
+    del spec
+    return tuple(operator.name.lower() for operator in Operator)
+
+
 _OPS = (Op.CONV, Op.POOL, Op.CONCAT)
 _INSERTED_OP = (Op.CONV, Op.CONCAT, Op.POOL)  # by operator, from INSERT_CONV on
 _SITE_OP = (Op.CONCAT,) * 3 + (Op.CONV, Op.CONCAT, Op.POOL) + (Op.CONV,) * 3  # what the drawn gene is, by operator

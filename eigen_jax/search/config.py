@@ -4,8 +4,8 @@ import dataclasses
 from typing import Literal
 
 from eigen_jax.config import SEED_MAX, Config, part, setting
-from eigen_jax.evolution import EvolutionConfig
 from eigen_jax.genome import GenomeSpec
+from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.training import TrainConfig
 
 FinalOn = Literal["train", "train+validation"]

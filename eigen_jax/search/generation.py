@@ -15,7 +15,6 @@ from jax import Array
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, decode
 from eigen_jax.data import Dataset
-from eigen_jax.evolution import EvolutionState, Phase, Survival, is_child, survivors
 from eigen_jax.executor import Executor, Job, Outcome
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import Operator
@@ -28,6 +27,7 @@ from eigen_jax.store import checkpoint
 from eigen_jax.store.files import told_as
 from eigen_jax.store.locks import never
 from eigen_jax.store.run_files import RunFolderError
+from eigen_jax.strategies.eigen import EvolutionState, Phase, Survival, is_child, spares, survivors
 from eigen_jax.training import Teacher, TrainState
 
 PyTree = Any
@@ -116,7 +116,7 @@ class Generation:
         self.phase = Phase(int(evolution.phase))
         self.candidates: list[Candidate] = []
         key = jax.random.fold_in(key, evolution.generation)
-        spared = bool(self.config.evolution.spares(evolution.phase))
+        spared = bool(spares(evolution.phase, config=self.config.evolution))
         genomes = jax.device_get(evolution.population.genomes)
         for index in range(int(is_child(evolution).sum())):
             genome = jax.tree.map(lambda leaf, index=index: leaf[index], genomes)

@@ -13,12 +13,12 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from eigen_jax.evolution import Phase
 from eigen_jax.executor import Outcome
 from eigen_jax.store import files
 from eigen_jax.store.files import told_as
 from eigen_jax.store.records import JSONError, convert, parse_json
 from eigen_jax.store.run_files import RunFolderError
+from eigen_jax.strategies.eigen import Phase
 
 _SCHEMA_VERSION = 1
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from eigen_jax import lineage, platforms
@@ -18,7 +19,6 @@ from eigen_jax.architecture import Architecture, decode
 from eigen_jax.builder import Network, build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError, EigenError
-from eigen_jax.evolution import EvolutionState, Phase, evolution_step, genesis
 from eigen_jax.executor import Executor, InlineExecutor
 from eigen_jax.lineage import Fate, Individual
 from eigen_jax.resumable import Care
@@ -31,6 +31,7 @@ from eigen_jax.search.results import SearchResult, describe_search
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import StoppedError
 from eigen_jax.store.run_files import RunFolderError, write_result
+from eigen_jax.strategies.eigen import EvolutionState, Phase, evolution_step, genesis
 from eigen_jax.training import DivergedError, Programs, Teacher, TrainConfig, TrainState, abstract_state
 from eigen_jax.training.programs import compiled
 
@@ -153,7 +154,8 @@ class _Search(Context):
 
     def _resume(self) -> _Progress:
         """The search after the last generation that was saved, or its start."""
-        before, nobody = genesis(spec=self.config.genome, config=self.config.evolution)
+        before = genesis(spec=self.config.genome, config=self.config.evolution)
+        nobody = jnp.full((self.config.evolution.population_size, 3), -jnp.inf, jnp.float32)
         step = checkpoint.latest_step(self.folder.checkpoints)
         if step is None:
             self._check_nothing_is_lost()

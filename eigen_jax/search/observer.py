@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from eigen_jax.architecture import Architecture
-from eigen_jax.evolution import Phase
 from eigen_jax.lineage import Individual, Reference
 from eigen_jax.search.results import SearchResult
+from eigen_jax.strategies.eigen import Phase
 
 
 class SearchObserver:

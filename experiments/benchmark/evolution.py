@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import jax.numpy as jnp
 
-from eigen_jax.evolution import EvolutionConfig, EvolutionState, evolution_step, initial_state
 from eigen_jax.genome import GenomeSpec
+from eigen_jax.strategies.eigen import EvolutionConfig, EvolutionState, evolution_step, initial_state
 from experiments.benchmark.measuring import Plan, Progress, Row, rate_row
 from experiments.benchmark.networks import breeder
 from experiments.machine import cores

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from mutation_checks import as_genome, assert_equal, jit, pick, stack
 from scipy import stats
 
-from eigen_jax import evolution
 from eigen_jax.duplication import find_blocks, repeat_blocks
-from eigen_jax.evolution import EvolutionConfig, EvolutionState, Phase, evolution_step, initial_state
+from eigen_jax.errors import ConfigError
 from eigen_jax.genome import Genome, GenomeSpec
 from eigen_jax.mutation import Operator
+from eigen_jax.strategies import eigen
+from eigen_jax.strategies.eigen import EvolutionConfig, EvolutionState, Phase, evolution_step, initial_state
 
 NAN, NONE = math.nan, -math.inf
 
@@ -49,9 +50,9 @@ def reference_verdict(levels, fitness: np.ndarray, config: EvolutionConfig):
     """The thresholds; who survives T1, T1 + T2, and has a fitness at the end; and the fittest, or None."""
     living = list(range(len(fitness)))
     first = reference_threshold(levels[0], [fitness[i, 0] for i in living], config.first_rank)
-    after_first = [i for i in living if not math.isnan(fitness[i, 0]) and not fitness[i, 0] < first]
+    after_first = [i for i in living if math.isfinite(fitness[i, 0]) and not fitness[i, 0] < first]
     second = reference_threshold(levels[1], [fitness[i, 1] for i in after_first], config.second_rank)
-    after_second = [i for i in after_first if not math.isnan(fitness[i, 1]) and not fitness[i, 1] < second]
+    after_second = [i for i in after_first if math.isfinite(fitness[i, 1]) and not fitness[i, 1] < second]
     finished = [i for i in after_second if math.isfinite(fitness[i, 2])]
     fittest = max(finished, key=lambda i: (fitness[i, 2], -i)) if finished else None
     return (first, second), (after_first, after_second, finished), fittest
@@ -69,29 +70,29 @@ def spared_verdict(levels, fitness: np.ndarray):
 def test_thresholds_and_extinction_agree_with_numpy(fitness, alive, data):
     rank, level = data.draw(st.integers(1, 7)), np.float32(data.draw(st.floats(0, 1, width=32, allow_subnormal=False)))
     values, living = fitness[:, 0], np.array(alive)
-    new = evolution.update_threshold(jnp.asarray(level), jnp.asarray(values), jnp.asarray(alive), rank=rank)
+    new = eigen.update_threshold(jnp.asarray(level), jnp.asarray(values), jnp.asarray(alive), rank=rank)
     assert (new.dtype, new.shape) == (np.float32, ())
     assert new == reference_threshold(level, list(values[living]), rank)
-    survivors = evolution.extinguish(new, jnp.asarray(values), jnp.asarray(alive))
+    survivors = eigen.extinguish(new, jnp.asarray(values), jnp.asarray(alive))
     expected = [a and not math.isnan(f) and not f < new for a, f in zip(alive, values, strict=True)]
     np.testing.assert_array_equal(survivors, expected)
 
 
 def test_ties_with_a_threshold_survive():
     values = jnp.asarray([0.5, 0.5, 0.25, 0.5, NAN, NONE], jnp.float32)
-    level = evolution.update_threshold(jnp.float32(0), values, jnp.ones(6, bool), rank=2)
+    level = eigen.update_threshold(jnp.float32(0), values, jnp.ones(6, bool), rank=2)
     assert level == 0.5
-    np.testing.assert_array_equal(evolution.extinguish(level, values, jnp.ones(6, bool)), [1, 1, 0, 1, 0, 0])
+    np.testing.assert_array_equal(eigen.extinguish(level, values, jnp.ones(6, bool)), [1, 1, 0, 1, 0, 0])
 
 
 @pytest.mark.parametrize("sizes", [(6, 3, 2), (1, 1, 1), (5, 5, 5)], ids=str)
 @given(data=st.data())
 def test_judgements_of_generations_agree_with_algorithm_1(sizes, data):
     config = EvolutionConfig(**dict(zip(("population_size", "first_rank", "second_rank"), sizes, strict=True)))
-    (state, _), levels = evolution.genesis(spec=SPEC, config=config), (np.float32(0), np.float32(0))
+    state, levels = eigen.genesis(spec=SPEC, config=config), (np.float32(-np.inf), np.float32(-np.inf))
     for _ in range(3):
         fitness = data.draw(fitness_of(config.population_size))
-        survival = evolution.survivors(state, jnp.asarray(fitness), config=config)
+        survival = eigen.survivors(state, jnp.asarray(fitness), config=config)
         levels, survivors, fittest = reference_verdict(levels, fitness, config)
         state = dataclasses.replace(state, thresholds=survival.thresholds)
         assert (state.thresholds.first, state.thresholds.second) == levels
@@ -133,7 +134,7 @@ TRACES: Counter[EvolutionConfig] = Counter()
 @pytest.fixture(autouse=True, scope="module")
 def counted_traces() -> Iterator[None]:
     """Counts how often a step is traced, and has it compiled in little time rather than for speed."""
-    breed = evolution.breed
+    breed = eigen.breed
 
     def counted(*arguments, config, **settings):
         TRACES[config] += 1
@@ -141,7 +142,7 @@ def counted_traces() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         # Python runs it when the step is traced, and at no other time.
-        patch.setattr(evolution, "breed", counted)
+        patch.setattr(eigen, "breed", counted)
         before = jax.config.read("jax_disable_most_optimizations")
         jax.config.update("jax_disable_most_optimizations", True)
         yield
@@ -154,7 +155,7 @@ class Reference:
     def __init__(self, config: EvolutionConfig):
         self.config = config
         self.generation, self.phase, self.lasted = 0, Phase.PRIMARY, 0
-        self.levels = np.float32(0), np.float32(0)
+        self.levels = np.float32(NONE), np.float32(NONE)
         self.parent, self.parent_fitness = (-1, -1), np.float32(NONE)
         self.best, self.best_fitness = (-1, -1), np.float32(NONE)
         self.bests: list[np.float32] = []  # after each of the phase's generations
@@ -323,7 +324,7 @@ def test_a_search_where_everything_fails_goes_on_from_global_pooling():
         state = step(state, *NOBODY, seed=seed)
     assert (int(state.parent.length), state.parent_id.tolist()) == (0, [-1, -1])
     assert (int(state.phase), int(state.phase_generation)) == (Phase.PRIMARY, 4)
-    assert (float(state.thresholds.first), float(state.best_fitness)) == (0, NONE)
+    assert (float(state.thresholds.first), float(state.best_fitness)) == (NONE, NONE)
 
 
 def test_children_are_made_of_the_parent_by_steps_of_the_phase():
@@ -366,7 +367,7 @@ def test_a_step_is_a_function_of_its_arguments_and_every_child_of_its_index():
     ],
 )
 def test_saturation_by_hand(history, now, saturated):
-    assert evolution.is_saturated(jnp.asarray(history, jnp.float32), jnp.float32(now), gain=0.25) == saturated
+    assert eigen.is_saturated(jnp.asarray(history, jnp.float32), jnp.float32(now), gain=0.25) == saturated
 
 
 def test_a_phase_ends_after_a_full_window_without_gain_or_at_its_limit_and_the_next_one_starts_afresh():
@@ -429,8 +430,8 @@ def test_another_generation_of_duplication_starts_from_the_best_of_all():
 def test_slots_that_hold_the_parent_raise_no_threshold():
     generations = [EVEN, NOBODY]
     *_, before = follow((1, 0, 0, 0), *generations)
-    assert evolution.is_child(before).tolist() == [True, True, False, False]
-    assert evolution.is_child(dataclasses.replace(before, phase=jnp.int32(Phase.SECONDARY))).all()
+    assert eigen.is_child(before).tolist() == [True, True, False, False]
+    assert eigen.is_child(dataclasses.replace(before, phase=jnp.int32(Phase.SECONDARY))).all()
     bred = [(0.75, 0.75, 0.75), (0.625, 0.625, 0.625)]
     *_, alone = follow((1, 0, 0, 0), *generations, [*bred, *NOBODY[:2]])
     *_, beside = follow((1, 0, 0, 0), *generations, [*bred, *[(0.875, 0.875, 0.875)] * 2])
@@ -458,13 +459,13 @@ def test_duplicates_below_the_thresholds_survive_and_raise_none():
         (0.5, 0.5)
     ] * 3
     assert (last.best_id.tolist(), float(last.best_fitness)) == ([2, 0], 0.75)
-    spared = evolution.survivors(states[1], rows, config=CONFIG)
+    spared = eigen.survivors(states[1], rows, config=CONFIG)
     assert spared.survives_first.tolist() == spared.survives.tolist() == [True, True, False, False]
     assert (spared.thresholds.first, spared.thresholds.second) == (NONE, NONE)
-    judged = evolution.survivors(states[1], rows, config=dataclasses.replace(CONFIG, extinguish_duplicates=True))
+    judged = eigen.survivors(states[1], rows, config=dataclasses.replace(CONFIG, extinguish_duplicates=True))
     assert judged.survives.tolist() == [False, True, False, False]
     # Who failed is no survivor of any landmark.
-    failed = evolution.survivors(states[1], np.where(rows == 0.625, NAN, rows), config=CONFIG)
+    failed = eigen.survivors(states[1], np.where(rows == 0.625, NAN, rows), config=CONFIG)
     assert (failed.survives_first.tolist()[1], failed.survives_second.tolist()[1]) == (True, False)
 
 
@@ -490,7 +491,7 @@ MOST = {"population_size": 10_000, "saturation_window": 10_000, "max_repeats": 1
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_in_one_line(name, value, rule):
-    with pytest.raises(evolution.ConfigError) as raised:
+    with pytest.raises(ConfigError) as raised:
         EvolutionConfig(**{name: value})
     assert str(raised.value) == f"{name} is {value}; it must be {rule}"
 

@@ -1,10 +1,10 @@
-"""Succession, extinction (Algorithm 1) and duplication: pure functions of a population and its fitness.
+"""EIGEN: succession, extinction (Algorithm 1) and duplication, as pure functions of a population and its fitness.
 
-Dimension letters: P individuals of a population, G genes, L halvings of the image, S generations of
+Dimension letters: P individuals of a population, G genes, O operators, H halvings of the image, S generations of
 a saturation window.
 
-Fitness is validation accuracy as a fraction, from 0 to 1; NaN or -inf for an individual that has
-none (it failed, or it was extinct before the landmark).
+Fitness is one number, more is better; NaN or -inf for an individual that has none (it failed, or it was
+extinct before the landmark).
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.config import Config, setting
 from eigen_jax.duplication import duplicates
-from eigen_jax.errors import ConfigError
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
-from eigen_jax.mutation import Operator, mutate
+from eigen_jax.mutation import mutate, operator_names
+from eigen_jax.strategies.config import EvolutionConfig
+from eigen_jax.strategies.strategy import NONE, Population, Strategy
 
 
 class Phase(enum.IntEnum):
@@ -33,57 +33,6 @@ class Phase(enum.IntEnum):
     CONVERGED = 3  # nothing is gained any more
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvolutionConfig(Config):
-    """How a population evolves; the defaults are the paper's where it states them (Sections 3, 4.1 and 4.3)."""
-
-    # P, and S below: sizes of arrays, which the most of them keep from filling the memory.
-    population_size: int = setting(
-        10, "individuals a generation", paper="10", at_least=1, at_most=10_000, flag="population"
-    )
-    primary_steps: int = setting(
-        100, "m: the most mutation steps a child in the primary succession", paper="100", at_least=1
-    )
-    secondary_steps: int = setting(10, "m in the secondary succession", paper="10", at_least=1)
-    first_rank: int = setting(
-        5, "p of Eq. 1: the p-th best at T1 sets the threshold there", paper="5", at_least=1, flag="p"
-    )
-    second_rank: int = setting(
-        2, "q of Eq. 2: the q-th best at T2 sets the threshold there", paper="2", at_least=1, flag="q"
-    )
-    elitism: bool = setting(False, "a parent gives way only to a fitter child", paper="no, Algorithm 1")
-    saturation_gain: float = setting(
-        0.001, "a succession ends when the best accuracy, a fraction, gains less than this over the window", at_least=0
-    )
-    saturation_window: int = setting(5, "the window, in generations", at_least=1, at_most=10_000)
-    max_primary_generations: int = setting(
-        1_000, "the most generations of the primary succession", paper="no limit stated", at_least=1
-    )
-    max_secondary_generations: int = setting(
-        1_000, "the most generations of the secondary succession; 0: none", paper="no limit stated", at_least=0
-    )
-    max_duplication_generations: int = setting(1, "the most generations of gene duplication; 0: none", at_least=0)
-    # Many repeats of a block leave no combination that fits.
-    max_repeats: int = setting(
-        3, "the most times that a block stands in a row after duplication", at_least=2, at_most=16
-    )
-    # Thresholds that small networks raised would extinguish larger ones early, whatever they would become.
-    extinguish_duplicates: bool = setting(
-        False, "apply the thresholds to duplicates, who are else all trained to the end"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("first_rank", "second_rank"):
-            if (rank := getattr(self, name)) > self.population_size:
-                rule = "it must be at most {population_size}, which is {}"
-                raise ConfigError(EvolutionConfig, f"{{{name}}} is {{}}; {rule}", rank, self.population_size)
-
-    def spares(self, phase: Array | int) -> Array | bool:
-        """Whether no threshold applies in a phase (a `Phase`, [] int32): who is measured trains on to the end."""
-        return (phase == Phase.DUPLICATION) & (not self.extinguish_duplicates)
-
-
 @struct.dataclass
 class Thresholds:
     """The fitness that an individual must reach at the two early landmarks; they never fall."""
@@ -93,25 +42,25 @@ class Thresholds:
 
 
 @struct.dataclass
-class Population:
+class Children:
     """The children of one parent."""
 
     genomes: Genome  # [P, ...]
     steps: Array  # [P] int32, mutation steps drawn for the child; 0 in the duplication phase
-    operators: Array  # [P, 9] int32, how often each operator made it; 0 in the duplication phase
-    repeats: Array  # [P, L + 1] int32, how often each block of the parent stands; 1 but in the duplication phase
+    operators: Array  # [P, O] int32, how often each operator made it; 0 in the duplication phase
+    repeats: Array  # [P, H + 1] int32, how often each block of the parent stands; 1 but in the duplication phase
 
 
 @struct.dataclass
 class EvolutionState:
     """A search between two generations: a plain pytree, without keys."""
 
-    NONE: ClassVar[int] = -1  # as a generation or an index: the global-pooling network
+    NONE: ClassVar[int] = NONE  # as a generation or an index: the global-pooling network
 
     generation: Array  # [] int32, of the population
     phase: Array  # [] int32, a `Phase`
     phase_generation: Array  # [] int32, generations that the phase has completed
-    population: Population
+    population: Children
     thresholds: Thresholds
     parent: Genome  # the population's parent
     parent_id: Array  # [2] int32, its generation and index; NONE for the global-pooling network
@@ -158,7 +107,7 @@ def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig)
 
     Where the config spares duplicates, all that have a fitness; that is as of `evolution_step`.
     """
-    spared, measured = jnp.asarray(config.spares(state.phase)), jnp.isfinite(fitness)
+    spared, measured = spares(state.phase, config=config), jnp.isfinite(fitness)
 
     def judge(level, landmark, alive, rank):
         values = fitness[:, landmark]
@@ -172,6 +121,11 @@ def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig)
     return Survival(Thresholds(first, second), survives_first, survives_second, survives, fittest)
 
 
+def spares(phase: Array | int, *, config: EvolutionConfig) -> Array:
+    """Whether no threshold applies in a phase (a `Phase`, [] int32): who is measured trains on to the end; [] bool."""
+    return jnp.asarray(phase == Phase.DUPLICATION) & (not config.extinguish_duplicates)
+
+
 def is_child(state: EvolutionState) -> Array:
     """Which slots of a population hold children; [P] bool, the first ones.
 
@@ -181,7 +135,7 @@ def is_child(state: EvolutionState) -> Array:
     return (state.phase != Phase.DUPLICATION) | (state.population.repeats > 1).any(axis=1)
 
 
-def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> Population:
+def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> Children:
     """Mutates a parent, [G] genes, into P children, each by steps drawn uniformly from {1, ..., m = `most_steps`}.
 
     Child i draws from `fold_in(key, i)`; the key is the generation's.
@@ -194,47 +148,45 @@ def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, co
         return genome, steps, trace.counts
 
     genomes, steps, operators = jax.vmap(child)(jnp.arange(config.population_size, dtype=jnp.int32))
-    return dataclasses.replace(_population(genomes, spec), steps=steps, operators=operators)
+    return dataclasses.replace(_children(genomes, spec), steps=steps, operators=operators)
 
 
-def breed_duplicates(key: Array, parent: Genome, *, spec: GenomeSpec, config: EvolutionConfig) -> Population:
+def breed_duplicates(key: Array, parent: Genome, *, spec: GenomeSpec, config: EvolutionConfig) -> Children:
     """Repeats the blocks of a parent, [G] genes, by P different combinations; where fewer fit, see `is_child`."""
     most = config.max_repeats
     genomes, repeats = duplicates(key, parent, count=config.population_size, spec=spec, max_repeats=most)
-    return dataclasses.replace(_population(genomes, spec), repeats=repeats)
+    return dataclasses.replace(_children(genomes, spec), repeats=repeats)
 
 
-def _population(genomes: Genome, spec: GenomeSpec) -> Population:
+def _children(genomes: Genome, spec: GenomeSpec) -> Children:
     """[P, ...] genomes, made by nothing."""
     size = len(genomes.length)
-    return Population(
+    return Children(
         genomes=genomes,
         steps=jnp.zeros(size, jnp.int32),
-        operators=jnp.zeros((size, len(Operator)), jnp.int32),
+        operators=jnp.zeros((size, len(operator_names(spec))), jnp.int32),
         repeats=jnp.ones((size, spec.max_level + 1), jnp.int32),
     )
 
 
 def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> EvolutionState:
-    """The first population, bred from the global-pooling network with the key of generation 0; thresholds at 0."""
-    return evolution_step(key, *genesis(spec=spec, config=config), spec=spec, config=config)
+    """The first population, bred from the global-pooling network with the key of generation 0; thresholds at -inf."""
+    nobody_survives = jnp.full((config.population_size, 3), -jnp.inf, jnp.float32)
+    return evolution_step(key, genesis(spec=spec, config=config), nobody_survives, spec=spec, config=config)
 
 
-def genesis(*, spec: GenomeSpec, config: EvolutionConfig) -> tuple[EvolutionState, Array]:
-    """A generation before the first, and its fitness, with which nobody survives: see `initial_state`.
-
-    So the first population comes of a step like any other, by the same compiled program.
-    """
+def genesis(*, spec: GenomeSpec, config: EvolutionConfig) -> EvolutionState:
+    """A generation before the first: the first population comes of a step like any other, by the same program."""
     ancestor, size = minimal_genome(spec), config.population_size
     genomes = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), ancestor)
     before, nobody = jnp.asarray(EvolutionState.NONE, jnp.int32), jnp.full(2, EvolutionState.NONE, jnp.int32)
-    zero, nothing = jnp.zeros((), jnp.float32), jnp.asarray(-jnp.inf, jnp.float32)
-    state = EvolutionState(
+    nothing = jnp.asarray(-jnp.inf, jnp.float32)
+    return EvolutionState(
         generation=before,
         phase=jnp.asarray(Phase.PRIMARY, jnp.int32),
         phase_generation=before,
-        population=_population(genomes, spec),
-        thresholds=Thresholds(zero, zero),
+        population=_children(genomes, spec),
+        thresholds=Thresholds(nothing, nothing),
         parent=ancestor,
         parent_id=nobody,
         parent_fitness=nothing,
@@ -243,7 +195,6 @@ def genesis(*, spec: GenomeSpec, config: EvolutionConfig) -> tuple[EvolutionStat
         best_fitness=nothing,
         history=jnp.full(config.saturation_window, -jnp.inf, jnp.float32),
     )
-    return state, jnp.full((size, 3), -jnp.inf, jnp.float32)
 
 
 class _Contender(NamedTuple):
@@ -268,8 +219,8 @@ def evolution_step(
 ) -> EvolutionState:
     """One generation of Algorithm 1: extinction, selection, and the next population. Traced once in a search.
 
-    `key` is that of the next generation; `fitness`, [P, 3] float32, that of the state's population at T1, T1 + T2 and
-    T1 + T2 + T3, NaN or -inf where there is none.
+    `key` is that of the next generation; `fitness`, [P, 3] or [P, 3, 1] float32, that of the state's population at
+    T1, T1 + T2 and T1 + T2 + T3, NaN or -inf where there is none.
 
     Returns:
         The next population, its parent, and the threshold state. The parent is the fittest
@@ -277,6 +228,7 @@ def evolution_step(
         the duplication phase it is the fittest survivor so far; that phase is passed over where
         nothing has survived yet, or no combination of its blocks fits.
     """
+    fitness = fitness.reshape(len(fitness), -1)
     survival = survivors(state, fitness, config=config)
     parent, best = _select(state, survival, fitness, config)
     stage = _next_stage(state, best.fitness, config)
@@ -343,6 +295,52 @@ def is_saturated(history: Array, best_fitness: Array, *, gain: float) -> Array:
     `history` is as of `EvolutionState`, -inf where a phase has not lasted so long or nothing has survived yet.
     """
     return jnp.isfinite(history[0]) & (best_fitness - history[0] < gain)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Eigen(Strategy):
+    """The paper's search: primary and secondary succession with extinction, then gene duplication."""
+
+    num_landmarks: ClassVar[int] = 3
+
+    def genesis(self) -> EvolutionState:
+        return genesis(spec=self.spec, config=self.config)
+
+    def population(self, state: EvolutionState) -> Population:
+        slots = self.config.population_size
+        places = jnp.stack(jnp.broadcast_arrays(state.generation, jnp.arange(slots, dtype=jnp.int32)), axis=1)
+        return Population(
+            genomes=state.population.genomes,
+            places=jnp.where(is_child(state)[:, None], places, NONE),
+            parents=jnp.broadcast_to(state.parent_id, (slots, 1, 2)),
+            operators=state.population.operators,
+            repeats=state.population.repeats,
+        )
+
+    def survives(self, state: EvolutionState, fitness: Array, landmark: int) -> Array:
+        survival = survivors(state, fitness[..., 0], config=self.config)
+        return (survival.survives_first, survival.survives_second)[landmark]
+
+    def threshold(self, state: EvolutionState, fitness: Array, landmark: int) -> Array:
+        thresholds = survivors(state, fitness[..., 0], config=self.config).thresholds
+        return (thresholds.first, thresholds.second)[landmark]
+
+    def step(self, key: Array, state: EvolutionState, fitness: Array) -> EvolutionState:
+        return evolution_step(key, state, fitness, spec=self.spec, config=self.config)
+
+    def is_done(self, state: EvolutionState) -> Array:
+        return state.phase == Phase.CONVERGED
+
+    def phase(self, state: EvolutionState) -> str:
+        return Phase(int(state.phase)).name.lower()
+
+    def title(self, state: EvolutionState) -> str:
+        return {
+            Phase.PRIMARY: f"Primary succession: up to {self.config.primary_steps} mutation steps a child",
+            Phase.SECONDARY: f"Secondary succession: up to {self.config.secondary_steps} mutation steps a child",
+            Phase.DUPLICATION: f"Gene duplication: blocks of the fittest, up to {self.config.max_repeats} in a row",
+            Phase.CONVERGED: "Converged",
+        }[Phase(int(state.phase))]
 
 
 def _replace_if(condition: Array, new, old):

@@ -1,0 +1,98 @@
+"""The seam between what breeds and selects, a strategy, and what trains and records, the search.
+
+Dimension letters, here and in every strategy: P slots of a population, L landmarks, M objectives, O operators of the
+search space, R parents of a child, H halvings of the image.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from eigen_jax.genome import Genome, GenomeSpec
+from eigen_jax.strategies.config import EvolutionConfig
+
+State = Any  # of a strategy: a pytree of arrays, without keys
+NONE = -1  # as a generation or an index: nobody
+
+
+@struct.dataclass
+class Population:
+    """Those who are measured now, and those who may be trained ahead where there is room."""
+
+    genomes: Genome  # [P, ...]
+    places: Array  # [P, 2] int32, generation and index in the record, ascending; NONE: the slot is empty
+    parents: Array  # [P, R, 2] int32, places of whom each descends from; NONE: of the global-pooling network
+    operators: Array  # [P, O] int32, how often each operator made it
+    repeats: Array  # [P, H + 1] int32, how often each block of the parent stands; 1 unless by gene duplication
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Strategy(abc.ABC):
+    """How a search breeds and selects: static and hashable, its methods pure and, but for the names, traceable.
+
+    A search begins with `init`. The individuals of `population(state)` whose place names the current generation
+    (the number of steps taken so far) are trained to each of the `landmarks` in turn; after each but the last those
+    go on who `survives`; `step` gives the next state. Individuals of later generations are trained ahead to their
+    first landmark, as far as places are free, and count as unmeasured until they are due.
+
+    Fitness is [P, L, M] float32, more is better; -inf where nothing is measured. A failure is never measured again.
+    """
+
+    num_landmarks: ClassVar[int] = 1  # L
+
+    spec: GenomeSpec
+    config: EvolutionConfig = dataclasses.field(default_factory=EvolutionConfig)
+    objectives: int = 1  # M
+
+    @abc.abstractmethod
+    def genesis(self) -> State:
+        """The state of which a step, with a fitness of which nothing is measured, gives the first population."""
+
+    @abc.abstractmethod
+    def population(self, state: State) -> Population:
+        """Who is measured, or trained ahead."""
+
+    @abc.abstractmethod
+    def step(self, key: Array, state: State, fitness: Array) -> State:
+        """What follows on a generation; `key` is that of the next one."""
+
+    @abc.abstractmethod
+    def is_done(self, state: State) -> Array:
+        """Whether the search is over; [] bool."""
+
+    def init(self, key: Array) -> State:
+        """The first population, bred with the key of generation 0."""
+        state = self.genesis()
+        return self.step(key, state, self.unmeasured(state))
+
+    def unmeasured(self, state: State) -> Array:
+        """The fitness of a population of which nothing is measured."""
+        slots = len(self.population(state).places)
+        return jnp.full((slots, self.num_landmarks, self.objectives), -jnp.inf, jnp.float32)
+
+    def landmarks(self, steps: Sequence[int]) -> tuple[int, ...]:
+        """The training steps after which an individual is measured, L, of those of the search's configuration."""
+        return tuple(steps[-self.num_landmarks :])
+
+    def survives(self, state: State, fitness: Array, landmark: int) -> Array:
+        """Who trains on after a landmark, [P] bool; by default, all who are measured there."""
+        del state
+        return jnp.isfinite(fitness[:, landmark]).all(axis=1)
+
+    def threshold(self, state: State, fitness: Array, landmark: int) -> Array:
+        """What `survives` asks of the first objective, for the record; [] float32, -inf for nothing."""
+        del state, fitness, landmark
+        return jnp.asarray(-jnp.inf, jnp.float32)
+
+    @abc.abstractmethod
+    def phase(self, state: State) -> str:
+        """The stage of the search that a state is in, in one word; for the record."""
+
+    def title(self, state: State) -> str:
+        """The stage for people."""
+        return self.phase(state)
