@@ -5,6 +5,7 @@ A fitness maps a `Measurement` to one number, or to several objectives; of each,
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from eigen_jax.errors import EigenError, first_line
 from eigen_jax.store.records import Count, Fraction, Seconds
@@ -49,9 +50,11 @@ def num_objectives(fitness: Fitness) -> int:
     return len(values(fitness, _PROBE))
 
 
-def name_of(fitness: Fitness) -> str:
-    """What a record calls a fitness."""
-    return getattr(fitness, "__name__", str(fitness))
+def name_of(fitness: Any) -> str:
+    """What a record calls a fitness, or whatever else a user can define."""
+    if fitness is accuracy:
+        return "accuracy"
+    return f"{fitness.__module__}:{fitness.__qualname__}" if hasattr(fitness, "__qualname__") else str(fitness)
 
 
 def needs_latency(fitness: Fitness) -> bool:

@@ -2,13 +2,12 @@
 
 A file of JSON lines, one an individual, in the order of generation and index. Fields stand in one
 fixed order and numbers in Python's shortest exact form, so two runs that did the same wrote the
-same bytes, but for the two fields of seconds. A line counts once its newline is written: what
-follows the last newline is what a killed writer left, which `read` leaves out and `truncate`
-removes.
+same bytes, but for times. A line counts once its newline is written: what follows the last newline
+is what a killed writer left, which `read` leaves out and `truncate` removes.
 
-A line ends with a checksum of all that it says but the seconds, and is read only if it stands
+A line ends with a checksum of all that it says but the times, and is read only if it stands
 exactly as it was written. So any flipped bit is told, but for one that makes another number of
-seconds. Lines of schema version 2, which have no checksum, are read as well.
+seconds. Lines of schema versions 2, which have no checksum, and 3 are read as well.
 """
 
 import dataclasses
@@ -28,13 +27,20 @@ import numpy as np
 
 from eigen_jax.architecture import Architecture, ArchitectureError, fingerprint, from_dict, to_dict
 from eigen_jax.errors import EigenError
+from eigen_jax.fitness import Measurement
 from eigen_jax.store import files
 from eigen_jax.store.records import Count, Fraction, JSONError, Positive, Seconds, convert, parse_json
 from eigen_jax.store.run_files import Reference
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
-_READ = (2, SCHEMA_VERSION)  # schema versions; the first has no checksums
+_READ = (2, 3, SCHEMA_VERSION)  # schema versions; the first has no checksums
+_TIMES = {
+    "seconds_compiling": 0.0,
+    "seconds_training": 0.0,
+    "latency": None,
+    "batch_latency": None,
+}  # fields at any depth
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -46,32 +52,28 @@ class LineageError(EigenError):
 class Fate(enum.StrEnum):
     """What became of an individual (Algorithm 1)."""
 
-    PARENT = "parent"  # the fittest survivor: the next generation descends from it
+    PARENT = "parent"  # it survived, and the next generation descends from it
     SURVIVED = "survived"
-    EXTINCT_T1 = "extinct_t1"  # below the threshold of Eq. 1
-    EXTINCT_T2 = "extinct_t2"  # below the threshold of Eq. 2
+    EXTINCT = "extinct"  # it did not go on from the last of its landmarks
     FAILED = "failed"  # never measured to its end; `Individual.cause` says why
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Landmark:
-    """What was measured at one of the training lengths T1, T2, T3, and what it had to meet; finite."""
+    """What was measured of an individual at a landmark, what that was worth, and what it had to meet."""
 
-    fitness: float | None = None  # validation accuracy, a fraction; None: not measured
-    threshold: float | None = None  # the same unit; None: no threshold was applied here
+    step: Count | None = None  # training steps since the start; None in records of schema versions before 4
+    measurement: Measurement | None = None  # None: it failed before
+    fitness: tuple[float, ...] | None = None  # M objectives, finite; None: none, or not all are finite
+    threshold: float | None = None  # of the first objective; None: none was applied
 
 
-def landmark(fitness: float | None, threshold: float | None = None) -> Landmark:
-    """Makes a `Landmark` of scalars of any library; NaN, infinite and None are what was not measured or applied.
+def exact(value: float) -> float | None:
+    """The shortest decimal that is the same float32 as a scalar of any library; None where that is not finite.
 
-    Both are recorded as the shortest decimal that is the same float32: selection compares float32,
-    so the record shows the order, and the ties, that selection saw.
+    Selection compares float32, so the record shows the order, and the ties, that selection saw.
     """
-
-    def finite(value: float | None) -> float | None:
-        return float(str(np.float32(value))) if value is not None and math.isfinite(value) else None
-
-    return Landmark(fitness=finite(fitness), threshold=finite(threshold))
+    return float(str(np.float32(value))) if math.isfinite(value) else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,16 +83,14 @@ class Individual:
     generation: Count  # from 0, counted through the whole run
     phase: Name  # of the search, such as "primary"
     index: Count  # from 0, within the generation
-    parent: Reference | None  # None: the global-pooling network that the run starts from
+    parents: tuple[Reference, ...]  # none: it descends from the global-pooling network that the run starts from
     operators: Mapping[str, Count] | None  # times that each operator was applied; None: not made by mutation
     # Of each block of the parent, from the largest map; None: no duplicate.
     repeats: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)] | None = None
     architecture: Architecture
     parameters: Count  # trainable values, classifier included
     flops: Count  # of one image's forward pass
-    t1: Landmark = Landmark()
-    t2: Landmark = Landmark()
-    t3: Landmark = Landmark()
+    landmarks: tuple[Landmark, ...] = ()  # those that it trained for, in their order
     test_accuracy: Fraction | None = None  # of survivors, and no part of selection
     fate: Fate
     cause: Name | None = None  # why it failed; None unless it did
@@ -106,6 +106,21 @@ class Individual:
         if self.fate is not Fate.FAILED and self.cause is not None:
             raise LineageError(f"cause is {reprlib.repr(self.cause)}; it must be none where the fate is {self.fate}")
 
+    @property
+    def parent(self) -> Reference | None:
+        """The first of its parents."""
+        return next(iter(self.parents), None)
+
+    @property
+    def end(self) -> Landmark | None:
+        """The last landmark; None where it was not measured to the end."""
+        return self.landmarks[-1] if self.fate in (Fate.PARENT, Fate.SURVIVED) else None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Validation accuracy at the end, a fraction; None where it was not measured to the end."""
+        return self.end.measurement.accuracy if self.end and self.end.measurement else None
+
     @cached_property
     def fingerprint(self) -> str:
         """Of the architecture: equal networks have equal ones."""
@@ -117,19 +132,24 @@ class Individual:
         return Reference(generation=self.generation, index=self.index)
 
 
+def fittest(individuals: Iterable[Individual | None]) -> Individual | None:
+    """The one whose first objective is the highest at the end, the earliest of equals; None if none was measured."""
+    measured = (each for each in individuals if each and each.end and each.end.fitness)
+    return max(measured, key=lambda each: each.end.fitness[0], default=None)  # type: ignore[union-attr, index]
+
+
 def without_times(individual: Individual) -> Individual:
-    """The individual with no seconds: all that two runs of one configuration share."""
-    return dataclasses.replace(individual, seconds_compiling=0.0, seconds_training=0.0)
+    """The individual with no times: all that two runs of one configuration share."""
+    return _to_individual(_without_times(_fields(individual)))
 
 
 def to_line(individual: Individual) -> str:
     """The line of JSON that records an individual, without a newline."""
-    # CRC-32, in hexadecimal, of all but the seconds.
-    checksum = zlib.crc32(_spelt(_fields(without_times(individual))).encode())
-    return _spelt(_fields(individual) | {"checksum": f"{checksum:08x}"})
+    fields = _fields(individual)
+    return _spelt(fields | {"checksum": _checksum(fields)})
 
 
-def _fields(individual: Individual, *, schema_version: int = SCHEMA_VERSION) -> dict[str, Any]:
+def _fields(individual: Individual) -> dict[str, Any]:
     """What a line says, but for its checksum."""
     fields = {field.name: getattr(individual, field.name) for field in dataclasses.fields(individual)}
     del fields["architecture"]  # last, and after its fingerprint: it is the longest by far
@@ -137,8 +157,19 @@ def _fields(individual: Individual, *, schema_version: int = SCHEMA_VERSION) -> 
         fields["operators"] = dict(sorted(individual.operators.items()))
     for name in ("seconds_compiling", "seconds_training"):
         fields[name] = float(fields[name])
-    sealed = {"fingerprint": individual.fingerprint, "architecture": to_dict(individual.architecture)}
-    return {"schema_version": schema_version, **fields, **sealed}
+    fields |= {"fingerprint": individual.fingerprint, "architecture": to_dict(individual.architecture)}
+    return json.loads(_spelt({"schema_version": SCHEMA_VERSION, **fields}))
+
+
+def _without_times(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _TIMES.get(name, _without_times(value)) for name, value in content.items()}
+    return [_without_times(each) for each in content] if isinstance(content, list) else content
+
+
+def _checksum(fields: Mapping[str, Any]) -> str:
+    """CRC-32, in hexadecimal, of all but the times."""
+    return f"{zlib.crc32(_spelt(_without_times(fields)).encode()):08x}"
 
 
 def _spelt(fields: Mapping[str, Any]) -> str:
@@ -153,20 +184,53 @@ def from_line(line: str | bytes) -> Individual:
         if type(version) is not int or version not in _READ:
             known = " and ".join(map(str, _READ))
             raise LineageError(f"schema version is {reprlib.repr(version)}; this version of eigen_jax reads {known}")
-        architecture = from_dict(fields.get("architecture"))
-        individual = convert(fields | {"architecture": architecture}, Individual)
+        content = {name: value for name, value in fields.items() if name != "checksum"}
+        individual = _to_individual(content if version == SCHEMA_VERSION else _modernised(content))
     except ArchitectureError as error:
         raise LineageError(f"architecture: {error}") from None
     except JSONError as error:
         raise LineageError(f"the line is damaged: {error}") from None
-    # The same content can be spelt in other ways, as 1e-05 and 1E-05. Older lines say it all, and no more, in any way.
-    if version == SCHEMA_VERSION:
-        is_as_written = (line if isinstance(line, str) else line.decode()) == to_line(individual)
-    else:
-        is_as_written = fields == json.loads(_spelt(_fields(individual, schema_version=version)))
-    if not is_as_written:
+    # The same content can be spelt in other ways, as 1e-05 and 1E-05. The oldest lines say it in any way.
+    text = line if isinstance(line, str) else line.decode()
+    is_as_written = version == 2 or (_spelt(fields) == text and fields.get("checksum") == _checksum(content))
+    if not is_as_written or fields.get("fingerprint") != individual.fingerprint:
         raise LineageError("the line is damaged: it is not as it was written")
     return individual
+
+
+def _to_individual(fields: Mapping[str, Any]) -> Individual:
+    """Raises ArchitectureError or JSONError."""
+    known = {"schema_version", "fingerprint", *(field.name for field in dataclasses.fields(Individual))}
+    if unknown := fields.keys() ^ known:
+        raise JSONError(f"it has or lacks {reprlib.repr(sorted(unknown))}")
+    return convert({**fields, "architecture": from_dict(fields["architecture"])}, Individual)
+
+
+def _modernised(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of schema version 2 or 3 as those of the newest: three landmarks, of accuracy; one parent."""
+    former = {name: fields.get(name) for name in ("parent", "t1", "t2", "t3")}
+    landmarks = []
+    for each in convert([former[name] for name in ("t1", "t2", "t3")], list[_FormerLandmark]):
+        if (each.fitness, each.threshold) != (None, None):
+            counted = {name: fields.get(name) for name in ("parameters", "flops")}
+            measured = None if each.fitness is None else {"accuracy": each.fitness, **counted}
+            fitness = None if each.fitness is None else [each.fitness]
+            landmarks.append({"measurement": measured, "fitness": fitness, "threshold": each.threshold})
+    fate = fields.get("fate")
+    return {
+        **{name: value for name, value in fields.items() if name not in former},
+        "parents": [] if former["parent"] is None else [former["parent"]],
+        "landmarks": landmarks,
+        "fate": Fate.EXTINCT if fate in ("extinct_t1", "extinct_t2") else fate,
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _FormerLandmark:
+    """What schema versions before 4 say of a landmark."""
+
+    fitness: float | None
+    threshold: float | None
 
 
 def append(path: str | os.PathLike[str], individuals: Iterable[Individual]) -> None:

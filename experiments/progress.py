@@ -2,8 +2,9 @@
 
 import dataclasses
 import itertools
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,12 +14,10 @@ from rich.table import Column
 from rich.text import Text
 
 from eigen_jax.architecture import Architecture, count_parameters
+from eigen_jax.fitness import Measurement
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchObserver, SearchResult
-from eigen_jax.strategies.eigen import Phase, spares
 from experiments.networks import describe
-
-LANDMARKS = ("T1", "T2", "T3")
 
 _DETAIL_WIDTH = 42  # characters behind a bar
 _PLAIN_EVERY = 10.0  # seconds between two lines of progress without a terminal
@@ -26,8 +25,7 @@ _PLAIN_EVERY = 10.0  # seconds between two lines of progress without a terminal
 _FATES = {
     Fate.PARENT: ("parent", "bold green"),
     Fate.SURVIVED: ("survived", "green"),
-    Fate.EXTINCT_T1: ("extinct", "dim"),
-    Fate.EXTINCT_T2: ("extinct", "dim"),
+    Fate.EXTINCT: ("extinct", "dim"),
     Fate.FAILED: ("failed", "red"),
 }
 
@@ -94,86 +92,110 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.config, self.folder = config, folder
         self.generation_bar = self.bars.add_task("", detail="", visible=False)
         self.network_bar = self.bars.add_task("", detail="", visible=False)
-        self.training_bars: dict[int, TaskID] = {}  # of the individuals that train now, by their index
+        self.training_bars: dict[Reference, TaskID] = {}  # of the individuals that train now
         self.search_began = self.generation_began = clock()
-        self.phase: Phase | None = None
+        self.phase = ""
         self.generation = self.landmark = self.final_until = 0
-        self.standings: list[Standing] = []
+        self.landmarks: Sequence[int] = ()
+        self.quota: Sequence[int] = ()
+        self.standings: dict[Reference, Standing] = {}  # of this generation's individuals, and of those trained ahead
         self.thresholds: list[float | None] = []
         self.best_fitness: float | None = None
 
-    def search_started(self, *, generation: int) -> None:
-        self.generation = generation
+    def search_started(self, *, generation: int, landmarks: Sequence[int]) -> None:
+        self.generation, self.landmarks = generation, landmarks
         self.print(f"Run folder {self.folder}" + (f", going on after {generation} generations" if generation else ""))
         self.print("Individuals are named generation.index; accuracies are % of validation images", "dim")
 
-    def generation_started(self, *, generation: int, phase: Phase, architectures: Sequence[Architecture]) -> None:
-        if phase != self.phase:
-            self.phase = phase
-            evolution = self.config.evolution
-            headings = {
-                Phase.PRIMARY: f"Primary succession: up to {evolution.primary_steps} mutation steps a child",
-                Phase.SECONDARY: f"Secondary succession: up to {evolution.secondary_steps} mutation steps a child",
-                Phase.DUPLICATION: f"Gene duplication: blocks of the fittest, up to {evolution.max_repeats} in a row",
-            }
-            self.print(f"\n{headings[phase]}", "bold")
-        self.generation, self.landmark, self.thresholds = generation, 0, []
-        self.standings = [Standing(architecture=architecture) for architecture in architectures]
+    def generation_started(
+        self,
+        *,
+        generation: int,
+        phase: str,
+        title: str,
+        architectures: Mapping[Reference, Architecture],
+        quota: Sequence[int],
+    ) -> None:
+        self.generation, self.landmark, self.quota, self.thresholds = generation, 0, quota, []
+        known = self.standings
+        self.standings = {
+            place: known.get(place) or Standing(architecture=architecture)
+            for place, architecture in architectures.items()
+        }
         self.generation_began = self.clock()
-        self.print(f"\nGeneration {generation}, {len(architectures)} children", "bold")
-        self.print(_row("name", "layers", "parameters", ["T1/needed", "T2/needed", "T3"], "fate"), "dim")
+        children = len(self._due())
+        if phase != self.phase:
+            self.print(f"\n{title}", "bold")
+        if children > 1:
+            self.print(f"\nGeneration {generation}, {children} children", "bold")
+        if children > 1 or phase != self.phase:
+            *early, last = [f"T{landmark + 1}" for landmark in range(len(self.landmarks))]
+            heads = [*(f"{name}/needed" for name in early), last if early else "accuracy"]
+            self.print(_row("name", "layers", "parameters", heads, "fate"), "dim")
+        self.phase = phase
         self.bars.reset(self.generation_bar, description=f"generation {generation}", visible=True)
         self._show_waiting()
 
     def training_progress(
-        self, *, index: int, landmark: int, step: int, until: int, loss: float, steps_per_second: float
+        self, *, individual: Reference, landmark: int, step: int, until: int, loss: float, steps_per_second: float
     ) -> None:
-        self.landmark = landmark
-        self.standings[index].steps = step
-        name = f"{self.generation}.{index} to {LANDMARKS[landmark]}"
+        self.standings[individual].steps = step
+        name = f"{individual} to T{landmark + 1}"
         decimals = 0 if steps_per_second >= 10 else 1
         detail = f"{step:,}/{until:,}, loss {loss:.3g}, {steps_per_second:,.{decimals}f} steps/s"
-        if index not in self.training_bars:
-            self.training_bars[index] = self.bars.add_task("", detail="")
-        self.bars.update(self.training_bars[index], description=name, completed=step, total=until, detail=detail)
+        if individual not in self.training_bars:
+            self.training_bars[individual] = self.bars.add_task("", detail="")
+        bar = self.training_bars[individual]
+        self.bars.update(bar, description=name, completed=step, total=until, detail=detail)
         self.bars.update(self.network_bar, visible=False)
         self.print_plain(f"{name}: {detail}; {self._show_generation()}")
 
     def individual_measured(
-        self, *, index: int, landmark: int, fitness: float | None, cause: str | None, same_as: Reference | None
+        self,
+        *,
+        individual: Reference,
+        landmark: int,
+        measurement: Measurement | None,
+        fitness: tuple[float, ...] | None,
+        cause: str | None,
+        same_as: Reference | None,
     ) -> None:
-        self.landmark = landmark
-        standing = self.standings[index]
-        standing.cells.append(percent(fitness))
+        if individual.generation == self.generation:
+            self.landmark = landmark
+        standing = self.standings[individual]
+        standing.cells.append(_cell(measurement, fitness))
         standing.cause, standing.same_as = cause, same_as
-        if index in self.training_bars:
-            self.bars.remove_task(self.training_bars.pop(index))
+        if individual in self.training_bars:
+            self.bars.remove_task(self.training_bars.pop(individual))
         self._show_generation()
         self._show_waiting()
-        self.print_plain(f"{self.generation}.{index} at {LANDMARKS[landmark]}: {percent(fitness)} %")
+        self.print_plain(f"{individual} at T{landmark + 1}: {standing.cells[-1]} %")
 
-    def individuals_extinct(self, *, landmark: int, indices: Sequence[int], threshold: float | None) -> None:
+    def individuals_extinct(self, *, landmark: int, individuals: Sequence[Reference], threshold: float | None) -> None:
         self.thresholds.append(threshold)
-        for index in indices:
-            standing = self.standings[index]
+        for place in individuals:
+            standing = self.standings[place]
             standing.alive = False
-            fate = Fate.EXTINCT_T1 if landmark == 0 else Fate.EXTINCT_T2
-            self._print_individual(index, Fate.FAILED if standing.cause else fate)
+            self._print_individual(place, Fate.FAILED if standing.cause else Fate.EXTINCT)
         self._show_generation()
 
     def generation_ended(
         self, *, individuals: Sequence[Individual], best_fitness: float, parent: Reference | None
     ) -> None:
         for individual in individuals:
-            if self.standings[individual.index].alive:
-                self._print_individual(individual.index, individual.fate)
-        name = str(parent or "global pooling")
+            if self.standings[individual.reference].alive:
+                self._print_individual(individual.reference, individual.fate)
         levels = [percent(threshold) for threshold in self.thresholds if threshold is not None]
         needed = f"needed {' and '.join(levels)} %, " if levels else ""
         took = duration(self.clock() - self.generation_began)
-        self.best_fitness = best_fitness if best_fitness >= 0 else None
-        best = percent(self.best_fitness)
-        self.print(f"Generation {self.generation} ({took}): best {best} %, {needed}parent {name}", "bold")
+        is_better = best_fitness > (-math.inf if self.best_fitness is None else self.best_fitness)
+        self.best_fitness = best_fitness if math.isfinite(best_fitness) else None
+        best = f"best {percent(self.best_fitness)} %"
+        if len(individuals) > 1:
+            name = str(parent or "global pooling")
+            self.print(f"Generation {self.generation} ({took}): {best}, {needed}parent {name}", "bold")
+        elif is_better:
+            self.print(best, "bold")
         self.bars.update(self.generation_bar, visible=False)
         self.bars.update(self.network_bar, visible=False)
 
@@ -214,9 +236,9 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.print(f"parameters           {best.parameters:,}")
         self.print(f"FLOPs an image       {best.flops:,}")
 
-    def _print_individual(self, index: int, fate: Fate) -> None:
-        standing = self.standings[index]
-        cells = [*standing.cells, "", "", ""]
+    def _print_individual(self, place: Reference, fate: Fate) -> None:
+        standing = self.standings[place]
+        cells = [*standing.cells, *[""] * (len(self.landmarks) - len(standing.cells))]
         for landmark, threshold in enumerate(self.thresholds):
             if cells[landmark] and threshold is not None:
                 cells[landmark] += f"/{percent(threshold)}"
@@ -224,10 +246,13 @@ class ConsoleObserver(LiveBars, SearchObserver):
         word, style = _FATES[fate]
         if standing.same_as is not None:
             word += f" (as {standing.same_as})"
-        name, layers = f"{self.generation}.{index}", len(standing.architecture.layers)
-        self.print(_row(name, str(layers), f"{parameters:,}", cells, word), style)
+        self.print(_row(str(place), str(len(standing.architecture.layers)), f"{parameters:,}", cells, word), style)
         if standing.cause:
             self.print(f"{'':8}{standing.cause}", style)
+
+    def _due(self) -> list[Standing]:
+        """The individuals of this generation."""
+        return [standing for place, standing in self.standings.items() if place.generation == self.generation]
 
     def _show_waiting(self) -> None:
         shown: dict[str, Any] = {"description": "next network", "completed": 0, "detail": "preparing"}
@@ -235,12 +260,9 @@ class ConsoleObserver(LiveBars, SearchObserver):
 
     def _show_generation(self) -> str:
         """Shows how far the generation is, and gives the time that it has before it, in words."""
-        evolution = self.config.evolution
-        ranks = (evolution.first_rank, evolution.second_rank)
-        if self.phase is not None and spares(self.phase, config=evolution):
-            ranks = (evolution.population_size,) * 2
-        done = sum(standing.steps for standing in self.standings)
-        left = steps_left(self.standings, self.landmark, landmarks=self.config.landmarks, ranks=ranks)
+        due = self._due()
+        done = sum(standing.steps for standing in due)
+        left = steps_left(due, self.landmark, landmarks=self.landmarks, quota=self.quota)
         per_step = (self.clock() - self.generation_began) / done if done else None
         time_left = "time left unknown" if per_step is None else f"about {duration(per_step * left)} left"
         best = f"best {percent(self.best_fitness)} %, " if self.best_fitness is not None else ""
@@ -265,24 +287,35 @@ class TrainingBar(LiveBars):
         self.print_plain(f"{step:,}/{self.until:,}, {detail}")
 
 
-def steps_left(standings: Sequence[Standing], landmark: int, *, landmarks: Sequence[int], ranks: Sequence[int]) -> int:
+def steps_left(standings: Sequence[Standing], landmark: int, *, landmarks: Sequence[int], quota: Sequence[int]) -> int:
     """Training steps that a generation, on the way to a landmark, has before it; more if some tie with a threshold.
 
-    `landmarks` are steps from the start of training; `ranks` are p and q, how many go on after the first two.
+    `landmarks` are steps from the start of training; `quota` tells how many go on after each but the last.
     """
     living = [standing for standing in standings if standing.alive]
     to_train = [each for each in living if len(each.cells) <= landmark and each.same_as is None]
     steps = sum(landmarks[landmark] - standing.steps for standing in to_train)
     most = len(living)
-    for rank, (start, until) in list(zip(ranks, itertools.pairwise(landmarks), strict=True))[landmark:]:
-        most = min(most, rank)
+    for going_on, (start, until) in list(zip(quota, itertools.pairwise(landmarks), strict=True))[landmark:]:
+        most = min(most, going_on)
         steps += most * (until - start)
     return steps
 
 
+def _cell(measurement: Measurement | None, fitness: tuple[float, ...] | None) -> str:
+    """Accuracy in %, and the fitness behind it where that is something else."""
+    if measurement is None:
+        return percent(None)
+    shown = percent(measurement.accuracy)
+    if fitness is not None and fitness != (measurement.accuracy,):
+        shown += f" ({', '.join(f'{each:.4g}' for each in fitness)})"
+    return shown
+
+
 def _row(name: str, layers: str, parameters: str, accuracies: Sequence[str], fate: str) -> str:
-    t1, t2, t3, *_ = accuracies
-    return f"{name:>6}  {layers:>6}  {parameters:>10}  {t1:>11}  {t2:>11}  {t3:>5}  {fate}".rstrip()
+    *early, last = accuracies
+    cells = "  ".join([*(f"{each:>11}" for each in early), f"{last:>{5 if early else 8}}"])
+    return f"{name:>6}  {layers:>6}  {parameters:>10}  {cells}  {fate}".rstrip()
 
 
 def duration(seconds: float) -> str:

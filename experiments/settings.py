@@ -63,6 +63,9 @@ class Settings(Config):
     run_dir: Path = setting(
         Path("runs/search"), "run folder: record, checkpoints, the network found; continued if it exists"
     )
+    strategy: str = setting(
+        "eigen", "who breeds and selects: eigen, random, aging, nsga2, or your own, FILE.py:NAME", paper="eigen"
+    )
     teacher: Literal["cache", "live", "none"] = setting(
         "cache",
         "cache: mimic logits computed once for every view of every image; live: ask the teacher at every step; none:"

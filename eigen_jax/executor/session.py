@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eigen_jax.architecture import count_flops, count_parameters
 from eigen_jax.builder import build_network
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import ConfigError, first_line
 from eigen_jax.executor.interface import Answer, Job, JobProgress, Outcome, Overdue, Progress, Refused, Stopped
+from eigen_jax.fitness import Measurement
 from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import Seconds, TimeLimitError, train_resumably
 from eigen_jax.store.checkpoint import CheckpointError
@@ -72,7 +74,13 @@ def run_job(
         ]
     except _FAILURES as error:
         return Outcome.failed(first_line(error), Seconds(training=clock() - began))
-    return Outcome(fitness=accuracies[0], test_accuracy=accuracies[1] if job.tested else None, seconds=seconds)
+    counts = {"num_classes": dataset.num_classes}
+    measurement = Measurement(
+        accuracy=accuracies[0],
+        parameters=count_parameters(job.architecture, **counts),
+        flops=count_flops(job.architecture, **counts),
+    )
+    return Outcome(measurement=measurement, test_accuracy=accuracies[1] if job.tested else None, seconds=seconds)
 
 
 def _training(job: Job, dataset: Dataset, teacher: Teacher | None) -> Training:

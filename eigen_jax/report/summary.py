@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eigen_jax import lineage
-from eigen_jax.lineage import Individual
+from eigen_jax.lineage import Individual, fittest
 from eigen_jax.report.files import ReportError
 from eigen_jax.store import run_files
 from eigen_jax.store.run_files import Reference, RunResult
@@ -41,12 +41,6 @@ def summarise_phases(individuals: Sequence[Individual]) -> tuple[PhaseSummary, .
         best = fittest((best, *own))
         summaries.append(PhaseSummary(phase=phase, individuals=own, best=best))
     return tuple(summaries)
-
-
-def fittest(individuals: Iterable[Individual | None]) -> Individual | None:
-    """The individual of the highest validation accuracy at T3, the earliest of equals; None if none was measured."""
-    measured = (each for each in individuals if each and each.t3.fitness is not None)
-    return max(measured, key=lambda each: each.t3.fitness or 0.0, default=None)
 
 
 def best_so_far(individuals: Sequence[Individual]) -> tuple[Individual | None, ...]:

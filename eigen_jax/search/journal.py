@@ -1,15 +1,15 @@
-"""The journal of the generation under way: what its individuals measured so far, so that nothing is measured twice.
+"""The journal: what individuals measured that the record does not hold yet, so that nothing is measured twice.
 
-A file of JSON lines. The first one names the generation; each further one is an outcome at a
-landmark, with a checksum. What a killed process left half-written, and whatever follows damage, is
-dropped: it is measured again, and comes out the same. What cannot be had again, such as a failure that
-depends on the moment, is lost with it at worst.
+A file of JSON lines, each an outcome of an individual at a landmark, with a checksum; the first one names the
+schema version. What a killed process left half-written, and whatever follows damage, is dropped: it is measured
+again, and comes out the same. What cannot be had again, such as a failure that depends on the moment, is lost
+with it at worst.
 """
 
 import dataclasses
 import json
-import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +17,65 @@ from eigen_jax.executor import Outcome
 from eigen_jax.store import files
 from eigen_jax.store.files import told_as
 from eigen_jax.store.records import JSONError, convert, parse_json
-from eigen_jax.store.run_files import RunFolderError
-from eigen_jax.strategies.eigen import Phase
+from eigen_jax.store.run_files import Reference, RunFolderError
 
-_SCHEMA_VERSION = 1
+_HEADER = json.dumps({"schema_version": 2})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What one line tells."""
+
+    individual: Reference
+    fingerprint: str  # of its architecture: after a failure that came out otherwise, another one can have its place
+    landmark: int
+    outcome: Outcome
 
 
 class Journal:
-    """The journal of one generation."""
+    """The journal of a run."""
 
-    def __init__(self, path: Path, *, generation: int, phase: Phase) -> None:
-        """Begins a journal, or goes on with one of this generation; raises RunFolderError where that cannot be."""
+    def __init__(self, path: Path) -> None:
+        """Begins a journal, or goes on with one; raises RunFolderError where it cannot be read."""
         self.path = path
-        header = json.dumps({"schema_version": _SCHEMA_VERSION, "generation": generation, "phase": phase.name.lower()})
-        self.outcomes: dict[tuple[int, int], Outcome] = {}  # by individual and landmark
-        kept = [header]
+        self.entries: list[Entry] = []
         with told_as(RunFolderError, path):
             # A byte that is no text damages its own line, not those before it; the last line was not finished.
             lines = path.read_bytes().decode(errors="replace").split("\n")[:-1] if path.exists() else []
-            if lines[:1] == [header]:
-                for line in lines[1:]:
-                    if (entry := _parse(line)) is None:
-                        break
-                    self.outcomes[entry[0]] = entry[1]
-                    kept.append(line)
-            files.write(path, "".join(f"{line}\n" for line in kept))
+        for line in lines[1:] if lines[:1] == [_HEADER] else []:
+            if (entry := _parse(line)) is None:
+                break
+            self.entries.append(entry)
 
-    def add(self, index: int, landmark: int, outcome: Outcome) -> None:
+    def find(self, individual: Reference, fingerprint: str, landmark: int) -> Outcome | None:
+        """The outcome of an individual at a landmark; None where it has none yet."""
+        wanted = (individual, fingerprint, landmark)
+        entries = (each for each in self.entries if (each.individual, each.fingerprint, each.landmark) == wanted)
+        return next((each.outcome for each in entries), None)
+
+    def add(self, entry: Entry) -> None:
         """Notes an outcome, and waits for the disk; raises a RunFolderError where that cannot be."""
+        lines = [_line(entry)] if self.entries else [_HEADER, _line(entry)]
         with told_as(RunFolderError, self.path):
-            files.append(self.path, f"{_line(index, landmark, outcome)}\n".encode())
-        self.outcomes[index, landmark] = outcome
+            files.append(self.path, "".join(f"{line}\n" for line in lines).encode())
+        self.entries.append(entry)
+
+    def keep(self, is_wanted: Callable[[Entry], bool]) -> None:
+        """Drops what is not wanted any more, and damage; raises a RunFolderError where that cannot be.
+
+        Without an entry there is no file.
+        """
+        self.entries = [entry for entry in self.entries if is_wanted(entry)]
+        with told_as(RunFolderError, self.path):
+            if self.entries:
+                lines = [_HEADER, *map(_line, self.entries)]
+                files.write(self.path, "".join(f"{line}\n" for line in lines))
+            else:
+                self.path.unlink(missing_ok=True)
 
 
-def _line(index: int, landmark: int, outcome: Outcome) -> str:
-    fields = {"index": index, "landmark": landmark, **dataclasses.asdict(outcome)}
-    fields["fitness"] = outcome.fitness if math.isfinite(outcome.fitness) else None
+def _line(entry: Entry) -> str:
+    fields = dataclasses.asdict(entry)
     return json.dumps({**fields, "checksum": _checksum(fields)}, allow_nan=False)
 
 
@@ -60,14 +83,10 @@ def _checksum(fields: dict[str, Any]) -> str:
     return f"{zlib.crc32(json.dumps(fields).encode()):08x}"
 
 
-def _parse(line: str) -> tuple[tuple[int, int], Outcome] | None:
+def _parse(line: str) -> Entry | None:
     """What a line tells; None if it is damaged."""
     try:
         fields = convert(parse_json(line), dict[str, Any])
-        if fields.pop("checksum", None) != _checksum(fields):
-            return None
-        place = convert((fields.get("index"), fields.get("landmark")), tuple[int, int])
-        fitness = fields.get("fitness")
-        return place, convert(fields | {"fitness": math.nan if fitness is None else fitness}, Outcome)
+        return convert(fields, Entry) if fields.pop("checksum", None) == _checksum(fields) else None
     except JSONError:
         return None

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Mapping
@@ -11,33 +10,37 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from eigen_jax import lineage, platforms
-from eigen_jax.architecture import Architecture, decode
+from eigen_jax.architecture import Architecture
 from eigen_jax.builder import Network, build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.executor import Executor, InlineExecutor
-from eigen_jax.lineage import Fate, Individual
+from eigen_jax.fitness import Fitness, accuracy, name_of, num_objectives
+from eigen_jax.lineage import Fate, Individual, fittest
 from eigen_jax.resumable import Care
+from eigen_jax.search.candidates import Candidate, Measured, candidates_of, reference
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.final import evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder
-from eigen_jax.search.generation import Context, Generation, Measured, clear_individuals, reference
+from eigen_jax.search.generation import Context, Generation, clear_individuals
+from eigen_jax.search.jobs import Jobs, Task
+from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
 from eigen_jax.search.results import SearchResult, describe_search
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import StoppedError
-from eigen_jax.store.run_files import RunFolderError, write_result
-from eigen_jax.strategies.eigen import EvolutionState, Phase, evolution_step, genesis
+from eigen_jax.store.run_files import Reference, RunFolderError, write_result
+from eigen_jax.strategies import Eigen, Strategy
+from eigen_jax.strategies.strategy import State
 from eigen_jax.training import DivergedError, Programs, Teacher, TrainConfig, TrainState, abstract_state
 from eigen_jax.training.programs import compiled
 
 PyTree = Any
 
-BARREN = 3  # generations without a survivor after which a search in which nothing ever survived is given up
+BARREN = 3  # populations without a survivor after which a search in which nothing ever survived is given up
 
 
 class BarrenSearchError(EigenError):
@@ -46,10 +49,12 @@ class BarrenSearchError(EigenError):
 
 @dataclasses.dataclass(kw_only=True)
 class _Progress:
-    """A search between two generations; a checkpoint holds these items."""
+    """A search between two generations; a checkpoint holds the state and the weights."""
 
-    evolution: EvolutionState
-    variables: PyTree | None  # the trained weights of the best network; None while there is none
+    generation: int  # that is next: how many are over
+    state: State  # of the strategy
+    best: Individual | None  # the fittest so far
+    variables: PyTree | None  # its trained weights
 
 
 def run_search(
@@ -57,6 +62,8 @@ def run_search(
     dataset: Dataset,
     folder: str | Path,
     *,
+    strategy: Strategy | None = None,
+    fitness: Fitness = accuracy,
     teacher: Teacher | None = None,
     executor: Executor | None = None,
     care: Care | None = None,
@@ -64,7 +71,7 @@ def run_search(
     notes: Mapping[str, Any] | None = None,
     observer: SearchObserver | None = None,
 ) -> SearchResult:
-    """Searches through all phases and trains the network found, or goes on with a search that was interrupted.
+    """Searches until the strategy is done and trains the network found, or goes on with an interrupted search.
 
     The record of an interrupted search is the same, but for times, as that of one that was not, on
     the same machine and versions, with the same switches of JAX (see `eigen_jax.surroundings`; another
@@ -73,6 +80,9 @@ def run_search(
     Args:
         config, dataset: the search space must be of the data's image shape and number of classes.
         folder: the run folder; made where it is missing.
+        strategy: who breeds and selects, in the config's search space; by default, EIGEN with `config.evolution`.
+        fitness: what a measurement is worth, in as many objectives as the strategy has. The network found is the
+            first of those with the highest first objective.
         teacher: whom all networks mimic, in every phase; None for plain cross-entropy. Where the
             final training is on the validation images as well, it must know them as the examples
             that follow the training images.
@@ -88,26 +98,53 @@ def run_search(
         StoppedError: it was asked to stop; the same call goes on.
         BarrenSearchError: nothing survived the first generations.
         ExecutorError: individuals cannot be trained, for a reason that lies in none of them.
-        ConfigError: the config is not for this data set, or a batch is larger than the training set.
+        ConfigError: the config is not for this data set, a batch is larger than the training set, or config,
+            strategy and fitness do not go together.
+        FitnessError: the fitness gives no numbers.
         RunFolderError: the folder cannot be written, is in use, belongs to another run (another
             teacher makes it another run), or has lost its checkpoints.
         LineageError, CheckpointError: a file of the run is damaged or cannot be written.
         FinalTrainingError: the final training failed for a reason that can pass.
     """
     check_data(config, dataset)
+    strategy = strategy or Eigen(spec=config.genome, config=config.evolution)
+    _check_together(config, strategy, fitness)
     care, observer = care or Care(), observer or SearchObserver()
     described = {
         **(_described(config) if settings is None else settings),
         "dataset": dataset.name,
         "data_fingerprint": dataset.fingerprint,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
+        "strategy_fingerprint": name_of(type(strategy)),
+        "fitness_fingerprint": name_of(fitness),
     }
     with contextlib.ExitStack() as owned:
         run = owned.enter_context(RunFolder.open(folder, described, notes or {}))
         programs = owned.enter_context(Programs())
         if executor is None:
             executor = owned.enter_context(InlineExecutor(dataset, teacher=teacher, should_stop=care.should_stop))
-        result = _Search(config, dataset, teacher, run, executor, care, observer, programs).run()
+
+        def on_progress(task: Task, step: int, loss: float, steps_per_second: float) -> None:
+            place, landmark = task
+            until = strategy.landmarks(config.landmarks)[landmark]
+            told: dict[str, Any] = {"loss": loss, "steps_per_second": steps_per_second}
+            observer.training_progress(individual=place, landmark=landmark, step=step, until=until, **told)
+
+        search = _Search(
+            config=config,
+            strategy=strategy,
+            fitness=fitness,
+            dataset=dataset,
+            teacher=teacher,
+            folder=run,
+            care=care,
+            observer=observer,
+            jobs=Jobs(executor, on_progress),
+            journal=Journal(run.journal),
+            measured=Measured(reevaluate=config.reevaluate),
+            programs=programs,
+        )
+        result = search.run()
     observer.search_ended(result=result)
     return result
 
@@ -118,6 +155,16 @@ def _described(config: SearchConfig) -> dict[str, Any]:
     # Another number of devices rounds otherwise, and goes on with the same checkpoints.
     del content["train"]["devices"]
     return content
+
+
+def _check_together(config: SearchConfig, strategy: Strategy, fitness: Fitness) -> None:
+    if strategy.spec != config.genome:
+        raise ConfigError(
+            None, "the strategy breeds in another search space than that of the config; give it {}", "config.genome"
+        )
+    if (objectives := num_objectives(fitness)) != strategy.objectives:
+        rule = "the fitness {} gives {} objectives, and the strategy compares {}; choose others that go together"
+        raise ConfigError(None, rule, name_of(fitness), objectives, strategy.objectives)
 
 
 def check_data(config: SearchConfig, dataset: Dataset) -> None:
@@ -132,44 +179,45 @@ def check_data(config: SearchConfig, dataset: Dataset) -> None:
         raise ConfigError(TrainConfig, rule, config.train.batch_size, shape[0])
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class _Search(Context):
     """A search in its run folder."""
 
     programs: Programs
 
     def __post_init__(self) -> None:
-        self.measured = Measured(reevaluate=self.config.reevaluate)
-        self.evolution_key, self.training_key, self.final_key = jax.random.split(jax.random.key(self.config.seed), 3)
+        self.breeding_key, self.training_key, self.final_key = jax.random.split(jax.random.key(self.config.seed), 3)
+        self.ahead: dict[Reference, Candidate] = {}  # individuals of later generations, bred already
 
     def run(self) -> SearchResult:
         """Goes through all that is left of the search."""
         progress = self._resume()
-        self.observer.search_started(generation=int(progress.evolution.generation))
-        while progress.evolution.phase != Phase.CONVERGED:
-            self._check_goes_on(progress)
+        self.observer.search_started(generation=progress.generation, landmarks=self.landmarks)
+        while not self.strategy.is_done(progress.state):
             progress = self._run_generation(progress)
             self._save(progress)
         return self._finish(progress)
 
     def _resume(self) -> _Progress:
         """The search after the last generation that was saved, or its start."""
-        before = genesis(spec=self.config.genome, config=self.config.evolution)
-        nobody = jnp.full((self.config.evolution.population_size, 3), -jnp.inf, jnp.float32)
         step = checkpoint.latest_step(self.folder.checkpoints)
         if step is None:
             self._check_nothing_is_lost()
         lineage.truncate(self.folder.lineage, step or 0)
-        clear_individuals(self.folder, but=step or 0)
+        self._forget(before=step or 0)
         if step is None:
-            return _Progress(evolution=self._evolve(before, nobody), variables=None)
-        self.measured.add(lineage.read(self.folder.lineage))
-        restore = functools.partial(checkpoint.restore, self.folder.checkpoints, step=step)
-        evolution = restore("evolution", abstract=jax.eval_shape(lambda: before))
-        if not math.isfinite(evolution.best_fitness):
-            return _Progress(evolution=evolution, variables=None)
-        state = self._abstract_state(decode(evolution.best, spec=self.config.genome))
-        return _Progress(evolution=evolution, variables=restore("variables", abstract=state.variables))
+            genesis = self.strategy.genesis()
+            first = self._step(0, genesis, self.strategy.unmeasured(genesis))
+            return _Progress(generation=0, state=first, best=None, variables=None)
+        recorded = lineage.read(self.folder.lineage)
+        self.measured.add(recorded)
+        abstract = jax.eval_shape(self.strategy.genesis)
+        state = checkpoint.restore(self.folder.checkpoints, "evolution", step=step, abstract=abstract)
+        best, variables = fittest(recorded), None
+        if best is not None:
+            network = self._abstract_state(best.architecture).variables
+            variables = checkpoint.restore(self.folder.checkpoints, "variables", step=step, abstract=network)
+        return _Progress(generation=step, state=state, best=best, variables=variables)
 
     def _network(self, architecture: Architecture) -> Network:
         return build_network(architecture, num_classes=self.dataset.num_classes, dtype=self.config.train.dtype)
@@ -189,66 +237,89 @@ class _Search(Context):
 
     def _save(self, progress: _Progress) -> None:
         """Saves the search after a generation; its record is on disk already."""
-        items = {name: item for name, item in vars(progress).items() if item is not None}
-        checkpoint.save(self.folder.checkpoints, int(progress.evolution.generation), items)
-        clear_individuals(self.folder)
+        items = {"evolution": progress.state, "variables": progress.variables}
+        present = {name: item for name, item in items.items() if item is not None}
+        checkpoint.save(self.folder.checkpoints, progress.generation, present)
+        self._forget(before=progress.generation)
 
-    def _check_goes_on(self, progress: _Progress) -> None:
+    def _forget(self, *, before: int) -> None:
+        """Drops what individuals of generations `before` one left beside the record."""
+        self.journal.keep(lambda entry: entry.individual.generation >= before)
+        clear_individuals(self.folder, before=before)
+
+    def _check_goes_on(self, progress: _Progress, slots: int) -> None:
         """Raises `StoppedError` or `BarrenSearchError` where the next generation is not wanted, or has no chance."""
         if self.care.should_stop():
             raise StoppedError("the search was stopped between two generations")
-        if math.isfinite(progress.evolution.best_fitness) or int(progress.evolution.generation) < BARREN:
+        if progress.best is not None or not progress.generation:
             return
         individuals = lineage.read(self.folder.lineage)
+        if len(individuals) < BARREN * slots:
+            return
         causes = collections.Counter(each.cause for each in individuals if each.fate is Fate.FAILED)
-        (cause, count), *_ = causes.most_common(1)
+        (cause, count), *_ = [*causes.most_common(1), ("no fitness is finite", 0)]
         raise BarrenSearchError(
-            f"nothing survived in {BARREN} generations: of {len(individuals)} individuals {causes.total()} failed,"
-            f" {count} of them because {cause!r}; lower the learning rate or the size of the networks, and"
-            " start in a new run folder"
+            f"nothing survived in {progress.generation} generations: of {len(individuals)} individuals"
+            f" {causes.total()} failed, {count} of them because {cause!r}; lower the learning rate or the size of the"
+            " networks, and start in a new run folder"
         )
 
     def _run_generation(self, progress: _Progress) -> _Progress:
         """Trains, extinguishes, selects and records one generation."""
-        generation = Generation(self.training_key, progress.evolution, self.measured, self)
-        architectures = [candidate.architecture for candidate in generation.candidates]
+        number, state = progress.generation, progress.state
+        population = self.strategy.population(state)
+        slots = len(population.places)
+        self._check_goes_on(progress, slots)
+        candidates = candidates_of(self.strategy, population, self.training_key, known=self.ahead)
+        generation = Generation(number, state, candidates, self, slots=slots)
+        self.ahead = {each.place: each for each in generation.ahead}
         self.observer.generation_started(
-            generation=generation.number, phase=generation.phase, architectures=architectures
+            generation=number,
+            phase=self.strategy.phase(state),
+            title=self.strategy.title(state),
+            architectures={each.place: each.architecture for each in candidates},
+            quota=self.strategy.quota(state),
         )
-        survival = generation.train()
-        following = self._evolve(progress.evolution, generation.fitness())
-        individuals = generation.record(survival, following)
+        fitness = generation.train()
+        following = self._step(number + 1, state, fitness)
+        parents = [place for each in self._parents(following) if (place := reference(each))]
+        individuals = generation.record(parents)
         lineage.append(self.folder.lineage, individuals)
         self.measured.add(individuals)
-        self.observer.generation_ended(
-            individuals=individuals, best_fitness=float(following.best_fitness), parent=reference(following.parent_id)
-        )
-        variables, best = progress.variables, reference(following.best_id)
-        if best is not None and best.generation == generation.number:
+        best, variables = fittest([progress.best, *individuals]), progress.variables
+        if best is not None and best.generation == number:
             # Trained in this generation, and not taken over from an older one: ties keep the older one.
-            variables = generation.variables(best.index, self._abstract_state(individuals[best.index].architecture))
-        return _Progress(evolution=following, variables=variables)
+            variables = generation.variables(best.reference, self._abstract_state(best.architecture))
+        self.observer.generation_ended(
+            individuals=individuals,
+            best_fitness=best.end.fitness[0] if best and best.end and best.end.fitness else -math.inf,
+            parent=next(iter(parents), None),
+        )
+        return _Progress(generation=number + 1, state=following, best=best, variables=variables)
 
-    def _evolve(self, evolution: EvolutionState, fitness: Array) -> EvolutionState:
-        arguments = (jax.random.fold_in(self.evolution_key, evolution.generation + 1), evolution, fitness)
+    def _parents(self, state: State) -> list[Any]:
+        """The places of all from whom a population descends."""
+        population = jax.device_get(self.strategy.population(state))
+        return list(population.parents.reshape(-1, 2))
+
+    def _step(self, generation: int, state: State, fitness: Array) -> State:
+        """The strategy's step to a generation, compiled once a search."""
+        arguments = (jax.random.fold_in(self.breeding_key, generation), state, fitness)
         how: dict[str, Any] = {"programs": self.programs, "options": platforms.current().brief_options}
         # Compiled even for people who step through training: operation by operation, it would take minutes.
         with jax.disable_jit(False):
-            step = compiled(evolution_step, arguments, spec=self.config.genome, config=self.config.evolution, **how)
-            return step(*arguments)
+            return compiled(_step, arguments, strategy=self.strategy, **how)(*arguments)
 
     def _finish(self, progress: _Progress) -> SearchResult:
         """Trains and tests the best network, and saves it and the result."""
         individuals = lineage.read(self.folder.lineage)
         result = SearchResult(
-            generations=int(progress.evolution.generation),
+            generations=progress.generation,
             trained=sum(individual.same_as is None for individual in individuals),
             search_seconds=math.fsum(each.seconds_compiling + each.seconds_training for each in individuals),
         )
-        if progress.variables is not None:
-            place = reference(progress.evolution.best_id)
-            best = next(each for each in individuals if each.reference == place)
-            result = self._train_best(best, progress.variables, result)
+        if progress.best is not None:
+            result = self._train_best(progress.best, progress.variables, result)
         write_result(self.folder.path, describe_search(result, config=self.config, teacher=self.teacher))
         return result
 
@@ -259,7 +330,7 @@ class _Search(Context):
         result = dataclasses.replace(
             result,
             best=best,
-            validation_accuracy=best.t3.fitness,
+            validation_accuracy=best.accuracy,
             search_test_accuracy=searched.accuracy,
             test=searched,
         )
@@ -295,3 +366,7 @@ class _Search(Context):
                 )
         self.folder.save_network(best.architecture, variables)
         return result
+
+
+def _step(key: Array, state: State, fitness: Array, *, strategy: Strategy) -> State:
+    return strategy.step(key, state, fitness)

@@ -1,46 +1,68 @@
 """What a search tells while it runs, for whoever shows it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from eigen_jax.architecture import Architecture
+from eigen_jax.fitness import Measurement
 from eigen_jax.lineage import Individual, Reference
 from eigen_jax.search.results import SearchResult
-from eigen_jax.strategies.eigen import Phase
 
 
 class SearchObserver:
     """Told of everything that happens, in order. This one ignores it all: override what matters.
 
-    Landmarks are numbered 0, 1, 2 for T1, T1 + T2, T1 + T2 + T3; individuals by their index in
-    the generation. Fitness is validation accuracy as a fraction.
+    Landmarks are numbered from 0. An individual is named by its place in the record. Some are trained ahead: they are
+    of a later generation than the one that is under way.
     """
 
-    def search_started(self, *, generation: int) -> None:
-        """The search starts, or goes on from this generation."""
+    def search_started(self, *, generation: int, landmarks: Sequence[int]) -> None:
+        """The search starts, or goes on from this generation; landmarks are training steps since the start."""
 
-    def generation_started(self, *, generation: int, phase: Phase, architectures: Sequence[Architecture]) -> None:
-        """A generation's children were bred."""
+    def generation_started(
+        self,
+        *,
+        generation: int,
+        phase: str,
+        title: str,
+        architectures: Mapping[Reference, Architecture],
+        quota: Sequence[int],
+    ) -> None:
+        """A generation's children were bred, and maybe some of later generations.
+
+        `phase` is the stage of the search, `title` what it is called for people; `quota` tells about how many go on
+        after each landmark but the last.
+        """
 
     def training_progress(
-        self, *, index: int, landmark: int, step: int, until: int, loss: float, steps_per_second: float
+        self, *, individual: Reference, landmark: int, step: int, until: int, loss: float, steps_per_second: float
     ) -> None:
         """An individual is on its way to a landmark, which lies at step `until`."""
 
     def individual_measured(
-        self, *, index: int, landmark: int, fitness: float | None, cause: str | None, same_as: Reference | None
+        self,
+        *,
+        individual: Reference,
+        landmark: int,
+        measurement: Measurement | None,
+        fitness: tuple[float, ...] | None,
+        cause: str | None,
+        same_as: Reference | None,
     ) -> None:
-        """An individual has a fitness at a landmark, or failed on the way and has a cause."""
+        """An individual is measured at a landmark, or failed on the way and has a cause.
 
-    def individuals_extinct(self, *, landmark: int, indices: Sequence[int], threshold: float | None) -> None:
-        """The individuals below the threshold of a landmark (0 or 1) are extinct; there may be none of either."""
+        Its fitness, M objectives, is None where it has none that is finite.
+        """
+
+    def individuals_extinct(self, *, landmark: int, individuals: Sequence[Reference], threshold: float | None) -> None:
+        """Who does not go on from a landmark, and what was asked of the first objective; neither need be."""
 
     def generation_ended(
         self, *, individuals: Sequence[Individual], best_fitness: float, parent: Reference | None
     ) -> None:
         """A generation is over and recorded.
 
-        `best_fitness` is the run's so far, -inf if there is none; `parent` that of the next generation,
-        None for the global-pooling network.
+        `best_fitness` is the best first objective of the run so far, -inf if there is none; `parent` that of the
+        next generation, or the first of them, None for the global-pooling network.
         """
 
     def final_training_started(self, *, best: Individual, until: int) -> None:

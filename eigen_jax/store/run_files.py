@@ -11,7 +11,17 @@ from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.store.records import Count, RecordFile, Text, changes
 
 # Settings that older runs do not name, because they came later, and what they were in those runs.
-FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "float32", "extinguish_duplicates": True}
+FORMER_SETTINGS: Mapping[str, Any] = {
+    "dtype": "float32",
+    "teacher_dtype": "float32",
+    "extinguish_duplicates": True,
+    "strategy": "eigen",
+    "strategy_fingerprint": "eigen_jax.strategies.eigen:Eigen",
+    "fitness_fingerprint": "accuracy",
+    "max_children": 500,
+    "sample_size": 3,
+    "ahead": 4,
+}
 
 
 class RunFolderError(EigenError):

@@ -325,6 +325,13 @@ class Eigen(Strategy):
         thresholds = survivors(state, fitness[..., 0], config=self.config).thresholds
         return (thresholds.first, thresholds.second)[landmark]
 
+    def spares(self, state: EvolutionState) -> bool:
+        return bool(spares(state.phase, config=self.config))
+
+    def quota(self, state: EvolutionState) -> tuple[int, ...]:
+        everybody = (self.config.population_size,) * 2
+        return everybody if self.spares(state) else (self.config.first_rank, self.config.second_rank)
+
     def step(self, key: Array, state: EvolutionState, fitness: Array) -> EvolutionState:
         return evolution_step(key, state, fitness, spec=self.spec, config=self.config)
 

@@ -84,6 +84,18 @@ class Strategy(abc.ABC):
         del state
         return jnp.isfinite(fitness[:, landmark]).all(axis=1)
 
+    def spares(self, state: State) -> bool:
+        """Whether all who are measured train on to the end.
+
+        Then nothing less is taken over from an individual of an equal architecture that was measured before.
+        """
+        del state
+        return True
+
+    def quota(self, state: State) -> tuple[int, ...]:
+        """About how many train on after each landmark but the last, L - 1; for the time left."""
+        return (len(self.population(state).places),) * (self.num_landmarks - 1)
+
     def threshold(self, state: State, fitness: Array, landmark: int) -> Array:
         """What `survives` asks of the first objective, for the record; [] float32, -inf for nothing."""
         del state, fitness, landmark

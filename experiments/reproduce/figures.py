@@ -95,7 +95,7 @@ def figure3(study: Study) -> Picture:
     """
     request = study.request
     curves = {
-        size: [_best_curve(search, lambda best: best.t3.fitness) for search in searches]
+        size: [_best_curve(search, lambda best: best.accuracy) for search in searches]
         for size, searches in study.step_sizes.items()
     }
     rows = [(size, *row) for size, of_seeds in curves.items() for row in _curve_rows(of_seeds, request.seeds)]
@@ -128,7 +128,7 @@ def figure4(study: Study) -> Picture:
     for search in searches:
         for each in search.individuals:
             made = (search.seed, each.generation, each.index, each.phase, each.parameters)
-            networks.append((*made, each.t3.fitness, each.test_accuracy, each.fate.value))
+            networks.append((*made, each.accuracy, each.test_accuracy, each.fate.value))
     return Picture(
         figure=report.plot_progress([search.individuals for search in searches], title=f"EIGEN on {title}"),
         caption=f"Figure 4: the search on {title}, generation by generation",

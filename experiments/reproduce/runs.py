@@ -312,6 +312,5 @@ def note_machine(folder: Path, data: DataFacts | None) -> None:
 
 
 def _fitness(individual: Individual) -> list[float]:
-    """At T1, T2 and T3, as far as it came."""
-    landmarks = (individual.t1, individual.t2, individual.t3)
-    return [each.fitness for each in landmarks if each.fitness is not None]
+    """The first objective at each landmark, as far as it came."""
+    return [each.fitness[0] for each in individual.landmarks if each.fitness is not None]

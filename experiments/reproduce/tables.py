@@ -110,7 +110,7 @@ def table2(study: Study) -> Table:
         until = {search.seed: search.phases_until(name) for search in study.eigen}
         best = _each(until, lambda phases: phases[-1].best)
         rows[title] = [
-            Entry("validation accuracy", Unit.ACCURACY, _each(best, lambda network: network.t3.fitness)),
+            Entry("validation accuracy", Unit.ACCURACY, _each(best, lambda network: network.accuracy)),
             *_compared("test accuracy", _each(best, lambda network: network.test_accuracy)),
             _parameters(best),
             Entry("networks trained", Unit.COUNT, _each(until, lambda phases: sum(each.trained for each in phases))),
@@ -172,7 +172,7 @@ def table4(study: Study) -> Table:
         networks, again = _chosen(study.eigen, choice), _trained_again(study, choice, mimicry=True)
         searched = _each(networks, lambda network: network.test_accuracy)
         rows[title] = [
-            Entry("validation accuracy", Unit.ACCURACY, _each(networks, lambda network: network.t3.fitness)),
+            Entry("validation accuracy", Unit.ACCURACY, _each(networks, lambda network: network.accuracy)),
             Entry("test accuracy, weights of the search", Unit.ACCURACY, searched),
             *_compared("test accuracy, trained again", _each(again, lambda result: result.test_accuracy)),
             _parameters(networks),
@@ -320,10 +320,10 @@ def _describe_duplicates(search: Search) -> str:
     start = f"Seed {search.seed}: {len(duplicates)} {'duplicate' if len(duplicates) == 1 else 'duplicates'}"
     if best is None or found is None:
         return f"{start}, none was measured."
-    to_end = sum(each.t3.fitness is not None for each in duplicates)
+    to_end = sum(each.accuracy is not None for each in duplicates)
     outcome = "is the network found" if found == best.reference else "is not the network found"
-    if best.t3.fitness is None:
-        outcome += f": it went extinct at {'T1' if best.t2.fitness is None else 'T2'}"
+    if best.accuracy is None:
+        outcome += f": it went extinct at T{len(best.landmarks)}"
     return (
         f"{start}, {to_end} trained to the end; the best, {best.reference},"
         f" repeats its parent's blocks {describe_repeats(best)} times and {outcome}."

@@ -1,0 +1,142 @@
+"""Individuals before they are recorded, and what earlier ones of the same architecture measured."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from eigen_jax.architecture import Architecture, decode, fingerprint
+from eigen_jax.executor import Outcome
+from eigen_jax.lineage import Fate, Individual, Reference
+from eigen_jax.mutation import operator_names
+from eigen_jax.resumable import Seconds
+from eigen_jax.strategies import NONE, Population, Strategy
+
+
+@dataclasses.dataclass(kw_only=True)
+class Candidate:
+    """An individual that is not recorded yet."""
+
+    place: Reference
+    slot: int  # of the population
+    architecture: Architecture
+    key: Array  # of its training
+    parents: tuple[Reference, ...]
+    operators: Mapping[str, int] | None  # None: not made by mutation
+    repeats: tuple[int, ...] | None  # None: not made by duplication
+    trained: list[Outcome] = dataclasses.field(default_factory=list)  # of its own jobs, one a landmark
+    same_as: Reference | None = None  # an equal individual, whose outcomes count in place of its own
+    taken: list[Outcome] | None = None  # the outcomes of that one, with what it measures from here on
+    thresholds: list[float] = dataclasses.field(default_factory=list)  # of the landmarks that it trained for
+    survived: bool = False  # measured to the end
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the architecture."""
+        return fingerprint(self.architecture)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What was measured at the landmarks so far."""
+        return self.trained if self.taken is None else self.taken
+
+    @property
+    def cause(self) -> str | None:
+        """Why it failed."""
+        return self.outcomes[-1].cause if self.outcomes else None
+
+    @property
+    def seconds(self) -> Seconds:
+        """What its own jobs took."""
+        *before, last = self.trained or [Outcome()]
+        # What a job that failed says it took, it took after the landmark before.
+        return before[-1].seconds + last.seconds if before and last.cause is not None else last.seconds
+
+    def take(self, outcomes: list[Outcome], of: Reference) -> None:
+        """Takes over what an equal individual measured."""
+        self.taken, self.same_as = outcomes, of
+
+    def go_on_alone(self) -> None:
+        """Trains from here on by itself, where it survives longer than the one whose outcomes it took over."""
+        self.trained, self.taken, self.same_as = list(self.outcomes), None, None
+
+
+def candidates_of(
+    strategy: Strategy, population: Population, key: Array, *, known: Mapping[Reference, Candidate]
+) -> list[Candidate]:
+    """The individuals of a population, in the order of their places; those that are `known` as they are.
+
+    `key` is that of all training: an individual's is folded from it by its place.
+    """
+    population, names = jax.device_get(population), operator_names(strategy.spec)
+    found = []
+    for slot, (generation, index) in enumerate(population.places.tolist()):
+        if generation == NONE:
+            continue
+        place = Reference(generation=generation, index=index)
+        if place in known:
+            known[place].slot = slot
+            found.append(known[place])
+            continue
+        genome = jax.tree.map(lambda leaf, slot=slot: leaf[slot], population.genomes)
+        repeated = bool((population.repeats[slot] > 1).any())
+        counts = population.operators[slot].tolist()
+        found.append(
+            Candidate(
+                place=place,
+                slot=slot,
+                architecture=decode(genome, spec=strategy.spec),
+                key=jax.random.fold_in(jax.random.fold_in(key, generation), index),
+                parents=tuple(filter(None, map(reference, population.parents[slot]))),
+                operators=None if repeated else dict(zip(names, counts, strict=True)),
+                repeats=tuple(population.repeats[slot].tolist()) if repeated else None,
+            )
+        )
+    return found
+
+
+def reference(place: Any) -> Reference | None:
+    """The individual that [2] integers of a generation and an index name; None for nobody."""
+    generation, index = np.asarray(place).tolist()
+    return None if generation == NONE else Reference(generation=generation, index=index)
+
+
+class Measured:
+    """What the individuals of a run measured, by their architectures, for later ones of the same."""
+
+    def __init__(self, *, reevaluate: bool) -> None:
+        self.reevaluate = reevaluate  # whether all but failures is measured again
+        self.individuals: dict[Architecture, Individual] = {}  # who measured an architecture, the longest first
+
+    def add(self, individuals: Iterable[Individual]) -> None:
+        """Lets later individuals take the measurements of these over."""
+        for individual in individuals:
+            known = self.individuals.get(individual.architecture)
+            # One that went extinct is trained anew where all train to the end, and is then known to the end.
+            if individual.same_as is None and (known is None or _is_partial(known)):
+                self.individuals[individual.architecture] = individual
+
+    def find(self, architecture: Architecture, *, to_the_end: bool) -> Individual | None:
+        """Whose measurements are taken over: a failure's always are."""
+        known = self.individuals.get(architecture)
+        if known is None or known.cause is not None:
+            return known
+        return None if self.reevaluate or (to_the_end and _is_partial(known)) else known
+
+
+def _is_partial(known: Individual) -> bool:
+    """Whether an individual would have been measured further, had others been worse."""
+    return known.fate is Fate.EXTINCT and known.landmarks[-1].fitness is not None
+
+
+def outcomes_of(known: Individual) -> list[Outcome]:
+    """What the record says that an individual measured, as its jobs said it."""
+    measured = [each.measurement for each in known.landmarks if each.measurement is not None]
+    outcomes = [Outcome(measurement=each) for each in measured]
+    if known.end is not None:
+        outcomes[-1] = dataclasses.replace(outcomes[-1], test_accuracy=known.test_accuracy)
+    return outcomes if known.cause is None else [*outcomes, Outcome(cause=known.cause)]
