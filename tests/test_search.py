@@ -27,13 +27,15 @@ from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import Job, Outcome, session
+from eigen_jax.fitness import Measurement
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, Individual, Reference, without_times
 from eigen_jax.resumable import Seconds
 from eigen_jax.search import RunFolderError, SearchConfig, SearchObserver, load_network, run_search
-from eigen_jax.search.generation import Generation, Measured
+from eigen_jax.search.candidates import Measured, candidates_of
+from eigen_jax.search.generation import Generation
 from eigen_jax.store import checkpoint
-from eigen_jax.strategies import EvolutionConfig, eigen
+from eigen_jax.strategies import Eigen, EvolutionConfig, eigen
 from eigen_jax.strategies.eigen import Phase
 from eigen_jax.training import abstract_state
 
@@ -43,7 +45,7 @@ EVOLUTION = EvolutionConfig(population_size=4, primary_steps=6, secondary_steps=
 # With this seed there are individuals of every fate, and copies of the same generation and of earlier ones.
 CONFIG = SearchConfig(seed=1, t1=2, t2=2, t3=2, final_steps=0, genome=SPEC, evolution=EVOLUTION, train=TRAIN)
 REEVALUATING = dataclasses.replace(CONFIG, reevaluate=True)
-PHASES = [Phase.PRIMARY] * 2 + [Phase.SECONDARY] * 2 + [Phase.DUPLICATION]  # of the generations
+PHASES = ["primary"] * 2 + ["secondary"] * 2 + ["duplication"]  # of the generations
 
 
 class Pretence:
@@ -74,8 +76,8 @@ class Pretence:
             on_progress(job.until, 2.5, 100.0)
         seconds = Seconds(compiling=0.5, training=0.25)
         if self.fails(job):
-            return Outcome(fitness=math.nan, cause="it broke", seconds=seconds)
-        fitness = (int(name[:6], 16) % 1000 + job.until) / 1010
+            return Outcome(cause="it broke", seconds=seconds)
+        accuracy = (int(name[:6], 16) % 1000 + job.until) / 1010
         if job.tested and checkpoint.latest_step(job.folder) is None:
             network = build_network(job.architecture, num_classes=dataset.num_classes)
             shapes = abstract_state(network=network, config=job.config, input_shape=job.architecture.input_shape)
@@ -83,7 +85,8 @@ class Pretence:
             state = jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), shapes)
             checkpoint.save(job.folder, job.until, {"state": state})
         self.afterwards(job)
-        return Outcome(fitness=fitness, test_accuracy=fitness / 2 if job.tested else None, seconds=seconds)
+        measurement = Measurement(accuracy=accuracy, parameters=1, flops=1)
+        return Outcome(measurement=measurement, test_accuracy=accuracy / 2 if job.tested else None, seconds=seconds)
 
 
 class Run(SearchObserver):
@@ -93,7 +96,7 @@ class Run(SearchObserver):
 
     def __init__(self, config: SearchConfig, dataset: Dataset, folder: Path) -> None:
         self.folder = folder
-        self.phases: list[Phase] = []
+        self.phases: list[str] = []
         self.steps: list[tuple[int, int, int]] = []
         self.traces, breed = 0, eigen.breed
 
@@ -107,10 +110,10 @@ class Run(SearchObserver):
             assert run_search(config, dataset, folder, observer=self) == self.result
         self.trained, self.prepared, self.keys = asked.trained, asked.prepared, asked.keys
 
-    def generation_started(self, *, generation, phase, architectures):
+    def generation_started(self, *, generation, phase, title, architectures, quota):
         self.phases.append(phase)
 
-    def training_progress(self, *, index, landmark, step, until, loss, steps_per_second):
+    def training_progress(self, *, individual, landmark, step, until, loss, steps_per_second):
         self.steps.append((landmark, step, until))
 
     def search_ended(self, *, result):
@@ -151,51 +154,58 @@ def check_is_the_same(folder: Path, whole: Run) -> None:
     chex.assert_trees_all_equal(load_network(folder), load_network(whole.folder))
 
 
+def fitness(individual: Individual, landmark: int) -> float:
+    """Its one objective at a landmark; -inf where it has none."""
+    there = individual.landmarks[landmark : landmark + 1]
+    return there[0].fitness[0] if there and there[0].fitness else -math.inf
+
+
 def algorithm_1(individuals, levels, p, q):
     """Fates and thresholds of a generation by hand: Algorithm 1 on plain lists."""
 
     def raised(level, values, rank):
-        values = sorted((value for value in values if value is not None), reverse=True)
+        values = sorted(filter(math.isfinite, values), reverse=True)
         return max(level, values[rank - 1]) if len(values) >= rank else level
 
-    first = raised(levels[0], [each.t1.fitness for each in individuals], p)
-    left = [each for each in individuals if each.t1.fitness is not None and each.t1.fitness >= first]
-    second = raised(levels[1], [each.t2.fitness for each in left], q)
-    survivors = [each for each in left if each.t2.fitness is not None and each.t2.fitness >= second]
-    return (first, second), left, survivors
+    def survivors(individuals, landmark, level):
+        measured = [each for each in individuals if math.isfinite(fitness(each, landmark))]
+        return [each for each in measured if fitness(each, landmark) >= level]
+
+    first = raised(levels[0], [fitness(each, 0) for each in individuals], p)
+    left = survivors(individuals, 0, first)
+    second = raised(levels[1], [fitness(each, 1) for each in left], q)
+    return (first, second), left, survivors(left, 1, second)
 
 
 def test_the_record_tells_algorithm_1(whole):
     assert whole.phases == PHASES
     assert set(whole.steps) == {(0, 2, 2), (1, 4, 4), (2, 6, 6)}
     assert whole.result.generations == len(PHASES)
-    individuals, levels, parent, best = whole.individuals, (0.0, 0.0), None, None
+    individuals, levels, parent, best = whole.individuals, (-math.inf, -math.inf), None, None
     assert sorted(individuals, key=lambda each: (each.generation, each.index)) == list(individuals)
     for generation, phase in enumerate(PHASES):
         population = [each for each in individuals if each.generation == generation]
-        if phase == Phase.DUPLICATION:  # all train to the end, and no threshold applies
+        if phase == "duplication":  # all train to the end, and no threshold applies
             applied, left, survivors = (None, None), population, population
         else:
             applied, left, survivors = algorithm_1(population, levels, p=3, q=2)
             levels = applied
         assert {each.parent for each in population} == {parent}
-        assert {each.phase for each in population} == {phase.name.lower()}
+        assert {each.phase for each in population} == {phase}
         for each in population:
-            assert each.t1.threshold == applied[0]
-            assert each.t2.threshold == (applied[1] if each in left else None)
-            assert (each.t3.fitness is None) == (each not in survivors)
-            is_duplicate = phase == Phase.DUPLICATION
+            trained_for = 3 if each in survivors else 2 if each in left else 1
+            assert [landmark.step for landmark in each.landmarks] == [2, 4, 6][:trained_for]
+            assert [landmark.threshold for landmark in each.landmarks] == [*applied, None][:trained_for]
+            assert (each.accuracy is None) == (each not in survivors)
+            is_duplicate = phase == "duplication"
             assert (each.operators is None, each.repeats is None) == (is_duplicate, not is_duplicate)
             if each.operators is not None:
-                assert 1 <= sum(each.operators.values()) <= (6 if phase == Phase.PRIMARY else 3)
-            if each not in left:
-                assert each.fate == Fate.EXTINCT_T1
-            elif each not in survivors:
-                assert each.fate == Fate.EXTINCT_T2
+                assert 1 <= sum(each.operators.values()) <= (6 if phase == "primary" else 3)
+            assert (each.fate == Fate.EXTINCT) == (each not in survivors)
         if survivors:
-            fittest = max(survivors, key=lambda each: each.t3.fitness)
+            fittest = max(survivors, key=lambda each: fitness(each, 2))
             assert [each for each in population if each.test_accuracy is not None] == survivors
-            if best is None or fittest.t3.fitness > best.t3.fitness:
+            if best is None or fitness(fittest, 2) > fitness(best, 2):
                 best = fittest
             # The last generation is bred from the fittest of all, the others from the fittest of the one before.
             following = best if generation == 3 else fittest
@@ -217,20 +227,18 @@ def test_equal_architectures_are_trained_once_and_the_evolution_is_traced_once(w
         original = by_place[copy.same_as]
         assert original.same_as is None
         assert original.architecture == copy.architecture
-        assert copy.t1.fitness == original.t1.fitness
+        assert copy.landmarks[0].measurement == original.landmarks[0].measurement
         assert (copy.seconds_compiling, copy.seconds_training) == (0, 0)
     assert max(Counter(whole.trained).values()) == 1
     assert whole.result.trained == len(whole.individuals) - len(copies) == len({name for name, _ in whole.trained})
 
 
 def test_a_duplicate_is_trained_to_the_end_where_an_equal_network_went_extinct(whole, dataset):
-    state = eigen.genesis(spec=SPEC, config=EVOLUTION)
-    population = dataclasses.replace(state.population, repeats=state.population.repeats + 1)
     pooling = Architecture(input_shape=SPEC.input_shape, layers=())
-    extinct = next(each for each in whole.individuals if each.fate == Fate.EXTINCT_T1 and each.same_as is None)
+    extinct = next(each for each in whole.individuals if len(each.landmarks) == 1 and each.same_as is None)
     extinct = dataclasses.replace(extinct, architecture=pooling)
-    finished = dataclasses.replace(extinct, index=9, t2=extinct.t1, t3=extinct.t1)
-    context = cast(Any, SimpleNamespace(config=CONFIG))
+    finished = dataclasses.replace(extinct, index=9, landmarks=extinct.landmarks * 3, fate=Fate.SURVIVED)
+    strategy, state = Eigen(spec=SPEC, config=EVOLUTION), eigen.genesis(spec=SPEC, config=EVOLUTION)
     for phase, known, taken_over in (
         (Phase.PRIMARY, [extinct], extinct.reference),
         (Phase.DUPLICATION, [extinct], None),
@@ -238,9 +246,13 @@ def test_a_duplicate_is_trained_to_the_end_where_an_equal_network_went_extinct(w
     ):
         measured = Measured(reevaluate=False)
         measured.add(known)
-        bred = dataclasses.replace(state, generation=jnp.int32(5), phase=jnp.int32(phase), population=population)
-        generation = Generation(jax.random.key(0), bred, measured, context)
-        assert {each.same_as for each in generation.candidates} == {taken_over}
+        context = cast(Any, SimpleNamespace(config=CONFIG, strategy=strategy, measured=measured, jobs=()))
+        repeats = state.population.repeats + int(phase == Phase.DUPLICATION)
+        children = dataclasses.replace(state.population, repeats=repeats)
+        bred = dataclasses.replace(state, generation=jnp.int32(5), phase=jnp.int32(phase), population=children)
+        candidates = candidates_of(strategy, strategy.population(bred), jax.random.key(0), known={})
+        generation = Generation(5, bred, candidates, context, slots=4)
+        assert {each.same_as for each in generation.due} == {taken_over}
 
 
 def test_reevaluation_trains_every_individual(reevaluated):
@@ -404,7 +416,7 @@ def test_a_finished_run_is_mended_and_not_run_again_and_others_kept_out(dataset,
     (copied / "network" / "genome.json").write_text(to_json(Architecture(input_shape=(4, 4, 1), layers=())))
 
     class Second(SearchObserver):
-        def search_started(self, *, generation):
+        def search_started(self, *, generation, landmarks):
             line = f"{copied} is in use by another process; wait for it or end it, or choose another folder"
             with refuses(RunFolderError, line):
                 run_search(CONFIG, dataset, copied)

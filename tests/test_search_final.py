@@ -258,7 +258,7 @@ def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_
     assert by_hand == pytest.approx(result.test_accuracy, abs=1e-9)
     assert read_json(folder / "result.json") == {
         "schema_version": 2,
-        "validation_accuracy": result.best.t3.fitness,
+        "validation_accuracy": result.best.accuracy,
         "search_test_accuracy": result.best.test_accuracy,
         "final_validation_accuracy": result.final_validation_accuracy,
         "test_accuracy": tested.accuracy,
@@ -300,6 +300,8 @@ def test_without_a_final_training_the_weights_of_the_search_are_kept(noise, sear
         "dataset": noise.name,
         "data_fingerprint": noise.fingerprint,
         "teacher_fingerprint": None,
+        "strategy_fingerprint": "eigen_jax.strategies.eigen:Eigen",
+        "fitness_fingerprint": "accuracy",
     }
 
 
