@@ -1,5 +1,16 @@
 """Strategies: who is bred, who trains on, who is selected."""
 
+from eigen_jax.registry import Registry
+from eigen_jax.strategies.aging import AgingEvolution
+from eigen_jax.strategies.breeding import Parents, global_pooling, join, nobody, offspring, pick, places_of, walk
 from eigen_jax.strategies.config import EvolutionConfig
 from eigen_jax.strategies.eigen import Eigen, EvolutionState, evolution_step, initial_state
+from eigen_jax.strategies.nsga2 import Nsga2
+from eigen_jax.strategies.random_search import RandomSearch
 from eigen_jax.strategies.strategy import NONE, Population, Strategy
+
+STRATEGIES: Registry[type[Strategy]] = Registry("strategy")
+STRATEGIES.add("eigen", Eigen)
+STRATEGIES.add("random", RandomSearch)
+STRATEGIES.add("aging", AgingEvolution)
+STRATEGIES.add("nsga2", Nsga2)

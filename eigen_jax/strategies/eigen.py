@@ -19,7 +19,8 @@ from jax import Array, lax
 
 from eigen_jax.duplication import duplicates
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
-from eigen_jax.mutation import mutate, operator_names
+from eigen_jax.mutation import operator_names
+from eigen_jax.strategies.breeding import walk
 from eigen_jax.strategies.config import EvolutionConfig
 from eigen_jax.strategies.strategy import NONE, Population, Strategy
 
@@ -142,9 +143,7 @@ def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, co
     """
 
     def child(index):
-        key_steps, key_mutation = jax.random.split(jax.random.fold_in(key, index))
-        steps = jax.random.randint(key_steps, (), 1, most_steps + 1, jnp.int32)
-        genome, trace = mutate(key_mutation, parent, steps, spec=spec)
+        genome, steps, trace = walk(jax.random.fold_in(key, index), parent, most_steps, spec=spec)
         return genome, steps, trace.counts
 
     genomes, steps, operators = jax.vmap(child)(jnp.arange(config.population_size, dtype=jnp.int32))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from eigen_jax.errors import ConfigError
 from eigen_jax.genome import Genome, GenomeSpec
 from eigen_jax.strategies.config import EvolutionConfig
 
@@ -44,26 +45,32 @@ class Strategy(abc.ABC):
     """
 
     num_landmarks: ClassVar[int] = 1  # L
+    max_objectives: ClassVar[int | None] = 1  # the most objectives that it compares; None: any number
 
     spec: GenomeSpec
     config: EvolutionConfig = dataclasses.field(default_factory=EvolutionConfig)
     objectives: int = 1  # M
 
+    def __post_init__(self) -> None:
+        if self.max_objectives is not None and self.objectives > self.max_objectives:
+            rule = "{fitness} gives {} numbers, and {} compares {}; choose {strategy} nsga2, or another {fitness}"
+            raise ConfigError(None, rule, self.objectives, type(self).__name__, self.max_objectives)
+
     @abc.abstractmethod
     def genesis(self) -> State:
         """The state of which a step, with a fitness of which nothing is measured, gives the first population."""
 
-    @abc.abstractmethod
     def population(self, state: State) -> Population:
-        """Who is measured, or trained ahead."""
+        """Who is measured, or trained ahead; by default, the state's own field."""
+        return state.population
 
     @abc.abstractmethod
     def step(self, key: Array, state: State, fitness: Array) -> State:
         """What follows on a generation; `key` is that of the next one."""
 
-    @abc.abstractmethod
     def is_done(self, state: State) -> Array:
-        """Whether the search is over; [] bool."""
+        """Whether the search is over; [] bool. By default, once nobody is bred any more."""
+        return (self.population(state).places == NONE).all()
 
     def init(self, key: Array) -> State:
         """The first population, bred with the key of generation 0."""
