@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import math
 import os
 import shutil
 from collections import Counter
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from executor_data import CONFIG as TRAIN
-from executor_data import make_dataset
+from executor_data import make_dataset, measured
 from refusals import refuses
 
 from eigen_jax import lineage, search
@@ -74,7 +73,7 @@ class Pretence:
             on_progress(job.until, 2.5, 100.0)
         seconds = Seconds(compiling=0.5, training=0.25)
         if self.fails(job):
-            return Outcome(fitness=math.nan, cause="it broke", seconds=seconds)
+            return Outcome(measurement=None, cause="it broke", seconds=seconds)
         fitness = (int(name[:6], 16) % 1000 + job.until) / 1010
         if job.tested and checkpoint.latest_step(job.folder) is None:
             network = build_network(job.architecture, num_classes=dataset.num_classes)
@@ -83,7 +82,9 @@ class Pretence:
             state = jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), shapes)
             checkpoint.save(job.folder, job.until, {"state": state})
         self.afterwards(job)
-        return Outcome(fitness=fitness, test_accuracy=fitness / 2 if job.tested else None, seconds=seconds)
+        return Outcome(
+            measurement=measured(fitness), test_accuracy=fitness / 2 if job.tested else None, seconds=seconds
+        )
 
 
 class Run(SearchObserver):

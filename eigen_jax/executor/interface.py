@@ -1,7 +1,6 @@
 """Jobs and outcomes; what the search asks of an executor, and an executor of the places where jobs run."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from jax import Array
 
 from eigen_jax.architecture import Architecture
 from eigen_jax.errors import ConfigError, EigenError
+from eigen_jax.fitness import Measurement
 from eigen_jax.resumable import Care, Seconds
 from eigen_jax.training import TrainConfig
 
@@ -30,14 +30,15 @@ class Job:
     config: TrainConfig
     folder: Path  # absolute; where the individual's training is saved, the same at all its landmarks
     tested: bool = False  # whether the test images are looked at as well
+    timed: bool = False  # whether the latency of one image is measured as well
     care: Care = dataclasses.field(default_factory=Care)  # where it is run, an executor lets it ask its own should_stop
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a job, and the one place where a fitness stands until it is recorded."""
+    """What became of a job, and the one place where a measurement stands until it is recorded."""
 
-    fitness: float  # validation accuracy, a fraction; NaN if the job failed
+    measurement: Measurement | None  # None if the job failed
     test_accuracy: float | None = None  # a fraction; None if the job failed, or was not to be tested
     cause: str | None = None  # why it failed, in one line; None if it did not
     seconds: Seconds = dataclasses.field(default_factory=Seconds)  # since the start of training, without evaluation
@@ -45,7 +46,7 @@ class Outcome:
     @classmethod
     def failed(cls, cause: str, seconds: Seconds) -> "Outcome":
         """Of a job that failed."""
-        return cls(fitness=math.nan, cause=cause, seconds=seconds)
+        return cls(measurement=None, cause=cause, seconds=seconds)
 
 
 class ExecutorError(EigenError):

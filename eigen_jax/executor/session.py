@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eigen_jax.architecture import count_flops, count_parameters
 from eigen_jax.builder import build_network
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import ConfigError, first_line
 from eigen_jax.executor.interface import Answer, Job, JobProgress, Outcome, Overdue, Progress, Refused, Stopped
+from eigen_jax.fitness import Measurement
 from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import Seconds, TimeLimitError, train_resumably
 from eigen_jax.store.checkpoint import CheckpointError
@@ -28,9 +30,15 @@ from eigen_jax.training import (
     Teacher,
     TrainConfig,
     Training,
+    TrainState,
+    accuracy,
     batch_shapes,
     evaluate,
+    latency,
+    mean_loss,
+    predict_timed,
     prepare_training,
+    training_memory,
 )
 
 # A failure to compile and a lack of the device's memory are runtime errors of JAX; a network can be
@@ -47,7 +55,7 @@ def run_job(
     clock: WorkClock | None = None,
     programs: Programs | None = None,
 ) -> Outcome:
-    """Trains in this process, on its first devices; see `train_resumably`. The validation part gives the fitness.
+    """Trains in this process, on its first devices; see `train_resumably`. The validation part is measured.
 
     An individual that fails is an outcome. What is raised is no fault of the individual.
 
@@ -57,22 +65,36 @@ def run_job(
         ConfigError: a batch is larger than the training set, or devices are missing.
     """
     training = _training(job, dataset, teacher)
-    clock = clock or WorkClock()
+    clock, programs = clock or WorkClock(), programs or Programs()
     began = clock()
-    parts = [(dataset.validation_images, dataset.validation_labels)]
-    if job.tested:
-        parts.append((dataset.test_images, dataset.test_labels))
+    how: dict[str, Any] = {"network": training.network, "batch_size": job.config.eval_batch_size, "programs": programs}
     try:
         state, seconds = train_resumably(
             training, job.until, job.folder, care=job.care, on_progress=on_progress, clock=clock, programs=programs
         )
-        accuracies = [
-            evaluate(state, *part, network=training.network, batch_size=job.config.eval_batch_size, programs=programs)
-            for part in parts
-        ]
+        measurement = _measure(job, training, state, clock, programs)
+        tested = evaluate(state, dataset.test_images, dataset.test_labels, **how) if job.tested else None
     except _FAILURES as error:
         return Outcome.failed(first_line(error), Seconds(training=clock() - began))
-    return Outcome(fitness=accuracies[0], test_accuracy=accuracies[1] if job.tested else None, seconds=seconds)
+    return Outcome(measurement=measurement, test_accuracy=tested, seconds=seconds)
+
+
+def _measure(job: Job, training: Training, state: TrainState, clock: WorkClock, programs: Programs) -> Measurement:
+    """All that a fitness may look at; latency takes none of the job's time."""
+    dataset, how = training.dataset, dict[str, Any](network=training.network, programs=programs)
+    variables, images, labels = state.variables, dataset.validation_images, dataset.validation_labels
+    logits, batch_latency = predict_timed(variables, images, batch_size=job.config.eval_batch_size, **how)
+    with clock.paused():
+        of_one = latency(variables, images, **how) if job.timed else None
+    return Measurement(
+        accuracy=accuracy(logits, labels),
+        loss=mean_loss(logits, labels),
+        parameters=count_parameters(job.architecture, num_classes=dataset.num_classes),
+        flops=count_flops(job.architecture, num_classes=dataset.num_classes),
+        latency=of_one,
+        batch_latency=batch_latency,
+        memory=training_memory(training, state, job.until, programs=programs),
+    )
 
 
 def _training(job: Job, dataset: Dataset, teacher: Teacher | None) -> Training:
@@ -98,7 +120,8 @@ class Session:
         if job.config not in self._shapes:
             self._shapes[job.config] = batch_shapes(job.key, self.dataset, config=job.config, teacher=self.teacher)
         training = _training(job, self.dataset, self.teacher)
-        prepare_training(training, job.until, self._shapes[job.config], programs=self.programs)
+        of_one = (1,) if job.timed else ()
+        prepare_training(training, job.until, self._shapes[job.config], programs=self.programs, evaluated=of_one)
 
     def run(
         self,

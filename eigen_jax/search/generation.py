@@ -16,6 +16,7 @@ from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, decode
 from eigen_jax.data import Dataset
 from eigen_jax.executor import Executor, Job, Outcome
+from eigen_jax.fitness import Measurement
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import Operator
 from eigen_jax.resumable import Care, Seconds
@@ -72,13 +73,14 @@ class Candidate:
     @property
     def seconds(self) -> Seconds:
         """What its own jobs took."""
-        *before, last = self.trained or [Outcome(fitness=math.nan)]
+        *before, last = self.trained or [Outcome(measurement=None)]
         # What a job that failed says it took, it took after the landmark before.
         return before[-1].seconds + last.seconds if before and last.cause is not None else last.seconds
 
     def fitness(self, landmark: int) -> float:
         """NaN where there is none."""
-        return self.outcomes[landmark].fitness if landmark < len(self.outcomes) else math.nan
+        measurement = self.outcomes[landmark].measurement if landmark < len(self.outcomes) else None
+        return measurement.accuracy if measurement else math.nan
 
 
 class Measured:
@@ -291,9 +293,15 @@ def _outcomes_of(known: Individual) -> list[Outcome]:
     # Thresholds never fall: who survives now and was measured to the end before survived then, and was tested.
     landmarks = ((known.t1, None), (known.t2, None), (known.t3, known.test_accuracy))
     outcomes = [
-        Outcome(fitness=each.fitness, test_accuracy=tested) for each, tested in landmarks if each.fitness is not None
+        Outcome(measurement=_of(each.fitness, known), test_accuracy=tested)
+        for each, tested in landmarks
+        if each.fitness is not None
     ]
-    return outcomes if known.cause is None else [*outcomes, Outcome(fitness=math.nan, cause=known.cause)]
+    return outcomes if known.cause is None else [*outcomes, Outcome(measurement=None, cause=known.cause)]
+
+
+def _of(fitness: float, known: Individual) -> Measurement:
+    return Measurement(accuracy=fitness, parameters=known.parameters, flops=known.flops)
 
 
 def reference(identity: Array) -> Reference | None:

@@ -8,7 +8,6 @@ depends on the moment, is lost with it at worst.
 
 import dataclasses
 import json
-import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,6 @@ class Journal:
 
 def _line(index: int, landmark: int, outcome: Outcome) -> str:
     fields = {"index": index, "landmark": landmark, **dataclasses.asdict(outcome)}
-    fields["fitness"] = outcome.fitness if math.isfinite(outcome.fitness) else None
     return json.dumps({**fields, "checksum": _checksum(fields)}, allow_nan=False)
 
 
@@ -67,7 +65,6 @@ def _parse(line: str) -> tuple[tuple[int, int], Outcome] | None:
         if fields.pop("checksum", None) != _checksum(fields):
             return None
         place = convert((fields.get("index"), fields.get("landmark")), tuple[int, int])
-        fitness = fields.get("fitness")
-        return place, convert(fields | {"fitness": math.nan if fitness is None else fitness}, Outcome)
+        return place, convert(fields, Outcome)
     except JSONError:
         return None
