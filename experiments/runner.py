@@ -46,6 +46,7 @@ def search(settings: Settings) -> SearchResult:
                 teacher=teacher,
                 executor=executor,
                 care=Care(save_every=machine.save_every, time_limit=machine.time_limit, should_stop=should_stop),
+                fitness=settings.fitness.load(),
                 settings=settings.outcome(),
                 notes=settings.notes(),
                 observer=observer,

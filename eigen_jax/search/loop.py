@@ -20,6 +20,7 @@ from eigen_jax.builder import Network, build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.executor import Executor, InlineExecutor
+from eigen_jax.fitness import Fitness, accuracy
 from eigen_jax.lineage import Fate, Individual
 from eigen_jax.resumable import Care
 from eigen_jax.search.config import SearchConfig
@@ -58,6 +59,7 @@ def run_search(
     folder: str | Path,
     *,
     teacher: Teacher | None = None,
+    fitness: Fitness = accuracy,
     executor: Executor | None = None,
     care: Care | None = None,
     settings: Mapping[str, Any] | None = None,
