@@ -194,14 +194,14 @@ def values(fitness: Fitness, measurement: Measurement, *, objectives: int | None
     except Exception as error:
         cause = f"{type(error).__name__}: {first_line(error)}"
         raise FitnessError(f"the fitness {name_of(fitness)} fails on {measurement}: {cause}; mend it") from None
-    if any(number > np.finfo(np.float32).max for number in numbers):
-        problem = f"{max(numbers)} is more than float32 holds"
-    elif len(numbers) != (objectives or len(numbers)) or not numbers:
-        problem = f"it must always be {objectives or 'at least one'}"
+    if any(number > _LARGEST for number in numbers):
+        problem = "there is none above what float32 holds"
+    elif not numbers or len(numbers) != (objectives or len(numbers)):
+        problem = f"it always needs {objectives or 'some'}"
     else:
         return numbers
     raise FitnessError(
-        f"the fitness {name_of(fitness)} gives {len(numbers)} numbers of {measurement}, and {problem}; mend it"
+        f"the fitness {name_of(fitness)} gives the numbers {numbers} of {measurement}, and {problem}; mend it"
     )
 
 
@@ -259,6 +259,7 @@ def _check_cost(name: str) -> None:
         raise ConfigError(None, "{!r} is no cost; choose from {}", name, costs)
 
 
+_LARGEST = float(np.finfo(np.float32).max)
 _EXAMPLE = Measurement(
     accuracy=0.5, loss=1.0, parameters=1_000, flops=1_000_000, latency=1e-3, batch_latency=1e-2, memory=1_000_000
 )

@@ -3,9 +3,11 @@
 import dataclasses
 import threading
 import time
+from typing import Any
 from unittest import mock
 
 import jax
+import numpy as np
 import pytest
 from executor_data import (
     CONFIG,
@@ -24,6 +26,8 @@ from jax import numpy as jnp
 from training_data import wait_for_background
 
 from eigen_jax import clock, platforms, resumable
+from eigen_jax.architecture import count_flops
+from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import InlineExecutor, Job, Outcome, run_job, session
@@ -32,7 +36,7 @@ from eigen_jax.resumable import Care, Seconds
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import StoppedError, never
-from eigen_jax.training import Programs, loop, programs
+from eigen_jax.training import Programs, latency, loop, programs
 
 WILD = dataclasses.replace(CONFIG, learning_rate=1e30)
 
@@ -114,6 +118,54 @@ def check_failed(outcome: Outcome) -> str:
     """Checks that a job failed and says why in one line, which is returned."""
     assert (outcome.measurement, outcome.test_accuracy, len(str(outcome.cause).splitlines())) == (None, None, 1)
     return str(outcome.cause)
+
+
+def test_a_job_measures_all_that_a_fitness_may_look_at(bright_and_dark, trained, job):
+    """Of one convolution of 4 channels, 3 x 3, with batch norm, on 4 x 4 images of one channel, and a classifier."""
+    outcome, done = trained
+    measurement: Any = outcome.measurement
+    network = build_network(done.architecture, num_classes=2)
+    state = jax.tree.map(jnp.asarray, checkpoint.restore(done.folder, "state"))
+    variables = {"params": state["params"], "batch_stats": state["batch_stats"]}
+    logits = np.asarray(network.apply(variables, bright_and_dark.validation_images, train=False), np.float64)
+    of_labels = logits[np.arange(16), np.asarray(bright_and_dark.validation_labels)]
+    assert measurement.loss == pytest.approx((np.log(np.exp(logits).sum(axis=1)) - of_labels).mean(), rel=1e-4)
+    assert measurement.parameters == 3 * 3 * 4 + 2 * 4 + 4 * 2 + 2
+    assert measurement.flops == count_flops(done.architecture, num_classes=2) > 0
+    assert measurement.latency is None
+    assert 0 < measurement.batch_latency < 1
+    # Parameters and momentum before the step at least, and the images of the batch.
+    assert 4 * (2 * measurement.parameters + 8 * 4 * 4) < measurement.memory < 10**6
+    timed: Any = run_job(job(40, timed=True), bright_and_dark, programs=Programs()).measurement
+    assert 0 < timed.latency < 1
+    assert reproducible(timed) == reproducible(measurement)
+
+
+def test_the_latency_is_prepared_and_takes_none_of_a_jobs_time(bright_and_dark, job, monkeypatch):
+    prepared = session.Session(bright_and_dark, None)
+    prepared.prepare(job(7, timed=True))
+    wait_for_background(prepared.programs)
+    monkeypatch.setattr("eigen_jax.training.programs._compile", None)  # nothing is left to compile
+
+    def slow_latency(*arguments, **rest):
+        time.sleep(0.5)
+        return latency(*arguments, **rest)
+
+    monkeypatch.setattr(session, "latency", slow_latency)
+    with clock.WorkClock() as working:
+        began, worked = time.monotonic(), working()
+        timed = job(7, timed=True, time_limit=60.0)
+        outcome = run_job(timed, bright_and_dark, clock=working, programs=prepared.programs)
+        assert time.monotonic() - began - (working() - worked) >= 0.5
+    assert outcome.measurement is not None
+    assert (outcome.measurement.latency or 0) > 0
+
+
+def test_a_job_that_is_done_already_is_measured_again(bright_and_dark, trained):
+    outcome, done = trained
+    again = run_job(done, bright_and_dark)
+    assert reproducible(again.measurement) == reproducible(outcome.measurement)
+    assert again.seconds == outcome.seconds
 
 
 class Vast(Fair):
