@@ -8,11 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from eigen_jax.fitness import Measurement
+from eigen_jax.lineage import Individual
 from eigen_jax.report import (
     draw_architecture,
     draw_duplication,
     find_individual,
     is_duplicate,
+    plot_pareto,
     plot_progress,
     read_record,
     read_result,
@@ -52,7 +55,7 @@ def draw_network(genome: Path, stem: Path, *, num_classes: int | None = None) ->
 
 
 def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> list[Path]:
-    """Draws what a finished run found, its progress, and the duplication that its network came by, if it did.
+    """Draws what a finished run found, its progress, what others had for their size, and the duplication it came by.
 
     Raises ReportError where the folder is no finished run's, or is damaged, or a picture cannot be written.
     """
@@ -61,6 +64,9 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
     if result.found is None:
         return paths
     found = find_individual(individuals, result.found)
+    measured = [each for individual in individuals if (each := measurement_of(individual))]
+    front = plot_pareto(measured, found=measurement_of(found), title=folder.resolve().name)
+    paths += save_figure(front, output / "pareto")
     classes = choose_classes(folder / "network" / "genome.json", found.architecture, num_classes)
     title = f"{folder.resolve().name}: individual {found.reference}"
     paths += save_figure(draw_architecture(found.architecture, num_classes=classes, title=title), output / "network")
@@ -70,6 +76,14 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
         figure = draw_duplication(*networks, num_classes=classes, repeats=found.repeats, title=title)
         paths += save_figure(figure, output / "duplication")
     return paths
+
+
+def measurement_of(individual: Individual) -> Measurement | None:
+    """What was measured of an individual at its end."""
+    if individual.t3.fitness is None:
+        return None
+    sizes = {"parameters": individual.parameters, "flops": individual.flops}
+    return Measurement(accuracy=individual.t3.fitness, **sizes)
 
 
 if __name__ == "__main__":
