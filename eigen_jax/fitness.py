@@ -42,11 +42,11 @@ class Measurement:
     memory: Count | None = None  # bytes of a device, at the peak of a training step
 
 
-# What a network can be measured at, by the names of the fields: 1 where more is better, -1 for a cost.
-OBJECTIVES = Registry[int]("measurement")
+# The fields of a measurement, with 1 where more is better and -1 for a cost, of which less is; and the costs alone.
+OBJECTIVES, COSTS = Registry[int]("measurement"), Registry[int]("cost")
 OBJECTIVES.add("accuracy", 1)
-for _cost in ("loss", "parameters", "flops", "latency", "batch_latency", "memory"):
-    OBJECTIVES.add(_cost, -1)
+for _name in ("loss", "parameters", "flops", "latency", "batch_latency", "memory"):
+    OBJECTIVES.add(_name, COSTS.add(_name, -1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Penalised:
     weight: float = 0.01
 
     def __post_init__(self) -> None:
-        _check_cost(self.cost)
+        COSTS.find(self.cost)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -129,7 +129,7 @@ class Limited:
     def __post_init__(self) -> None:
         object.__setattr__(self, "limits", tuple(sorted(dict[str, float](self.limits).items())))
         for name, _ in self.limits:
-            _check_cost(name)
+            COSTS.find(name)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -146,14 +146,10 @@ class Limited:
 
 
 def parse_fitness(text: str, *, weight: float = 0.01, limits: Sequence[str] = ()) -> Fitness:
-    """The fitness that a text names.
+    """The fitness that a text names; raises ConfigError for what names none.
 
-    Args:
-        text: "accuracy" or a cost; "accuracy-COST", which is `Penalised`; several with commas, which are `Pareto`.
-        weight: of the penalty.
-        limits: as of `limit`.
-
-    Raises ConfigError for what names none.
+    It is "accuracy" or a cost, "accuracy-COST", which is `Penalised` by `weight`, or several with commas, which are
+    `Pareto`; `limits` are as of `limit`.
     """
     first, minus, cost = text.partition("-")
     if "," in text:
@@ -189,9 +185,9 @@ def values(fitness: Fitness, measurement: Measurement, *, objectives: int | None
         if any(isinstance(part, str | bytes) for part in parts):
             raise TypeError(f"it gives {given!r}, which is text")
         numbers = tuple(map(float, parts))
-    except FitnessError:  # of a fitness within this one
-        raise
     except Exception as error:
+        if isinstance(error, FitnessError):  # of a fitness within this one
+            raise
         cause = f"{type(error).__name__}: {first_line(error)}"
         raise FitnessError(f"the fitness {name_of(fitness)} fails on {measurement}: {cause}; mend it") from None
     if any(number > _LARGEST for number in numbers):
@@ -226,18 +222,12 @@ def name_of(fitness: Fitness) -> str:
     if isinstance(fitness, functools.partial):
         return f"{name_of(fitness.func)} with {fitness.args} {fitness.keywords}"
     made_of: Any = fitness if hasattr(fitness, "__qualname__") else type(fitness)
-    name = f"{made_of.__module__}:{made_of.__qualname__}"
-    if dataclasses.is_dataclass(fitness):
-        name = f"{made_of.__module__}:{fitness!r}"
-    source = _source(made_of)
-    return name if source is None else f"{name} {sha256([source])[:12]}"
-
-
-def _source(function: Any) -> str | None:
+    name = f"{made_of.__module__}:{fitness if dataclasses.is_dataclass(fitness) else made_of.__qualname__}"
     with contextlib.suppress(OSError, TypeError):
-        module = inspect.getmodule(function)
-        return inspect.getsource(module if module and hasattr(module, "__file__") else function)
-    return None
+        module: Any = inspect.getmodule(made_of)
+        source = inspect.getsource(module if hasattr(module, "__file__") else made_of)
+        return f"{name} {sha256([source])[:12]}"
+    return name
 
 
 def _needs(fitness: Fitness) -> frozenset[str]:
@@ -251,12 +241,6 @@ def _value(measurement: Measurement, name: str) -> float:
     if value is None and name != "loss":
         raise ValueError(f"{name} was not measured")
     return math.nan if value is None else value
-
-
-def _check_cost(name: str) -> None:
-    if OBJECTIVES.find(name) > 0:
-        costs = ", ".join(each for each in OBJECTIVES if OBJECTIVES.find(each) < 0)
-        raise ConfigError(None, "{!r} is no cost; choose from {}", name, costs)
 
 
 _LARGEST = float(np.finfo(np.float32).max)

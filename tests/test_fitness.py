@@ -17,6 +17,7 @@ from refusals import refuses
 
 from eigen_jax.errors import ConfigError
 from eigen_jax.fitness import (
+    COSTS,
     OBJECTIVES,
     FitnessError,
     Limited,
@@ -227,15 +228,15 @@ def test_what_was_not_measured_is_told_and_no_network_is_extinct_for_it():
         (lambda: parse_fitness("acuracy"),
          f"there is no measurement 'acuracy'; did you mean accuracy? choose from {', '.join(OBJECTIVES)}"),
         (lambda: parse_fitness("accuracy-flop"),
-         f"there is no measurement 'flop'; did you mean flops? choose from {', '.join(OBJECTIVES)}"),
+         f"there is no cost 'flop'; did you mean flops? choose from {', '.join(COSTS)}"),
         (lambda: parse_fitness("accuracy-accuracy"),
-         "'accuracy' is no cost; choose from loss, parameters, flops, latency, batch_latency, memory"),
+         "there is no cost 'accuracy'; choose from loss, parameters, flops, latency, batch_latency, memory"),
         (lambda: parse_fitness("batch-latency"),
          "fitness is 'batch-latency'; a penalty is named accuracy-COST, as accuracy-parameters"),
         (lambda: parse_fitness("loss,loss"), f"the objectives are loss, loss; {OBJECTIVES_RULE}"),
         (lambda: Pareto(()), f"the objectives are none; {OBJECTIVES_RULE}"),
         (lambda: Limited(accuracy, (("accuracy", 0.5),)),
-         "'accuracy' is no cost; choose from loss, parameters, flops, latency, batch_latency, memory"),
+         "there is no cost 'accuracy'; choose from loss, parameters, flops, latency, batch_latency, memory"),
         *((lambda text=text: limit(accuracy, ["loss=1", text]),
            f"limits has {text!r}; it must be COST=NUMBER, each cost once, as latency=0.002")
           for text in ("loss", "loss=2", "flops=", "flops=many", "flops=nan", "flops=inf", "=")),
