@@ -167,10 +167,14 @@ def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: 
     return shapes_of(next(draw_batches(key, dataset, 0, config=config, teacher=teacher)))
 
 
-def training_memory(training: Training, state: TrainState, until: int, *, programs: Programs) -> int | None:
-    """Bytes of a device that training until `until` steps holds at its peak; see `peak_bytes`. The state is any."""
+def training_memory(
+    training: Training, state: TrainState, until: int, batch: Batch, *, programs: Programs
+) -> int | None:
+    """Bytes of a device that training until `until` steps holds at its peak; see `peak_bytes`.
+
+    The state is any; the batch is as of `batch_shapes`.
+    """
     how: dict[str, Any] = {"network": training.network, "config": training.config, "programs": programs}
-    batch = batch_shapes(training.key, training.dataset, config=training.config, teacher=training.teacher)
     most = max(steps_of_calls(0, until, steps_per_call=platforms.current().steps_per_call))
     return peak_bytes(compile_call(state, batch, most, **how))
 
