@@ -36,6 +36,6 @@ class ConfigError(EigenError):
         return self.told(lambda _, name: name)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, in one line; the libraries' own may say pages."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip()[:300]

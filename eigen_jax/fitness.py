@@ -1,13 +1,25 @@
 """Fitness: what a network is measured at, and what its users make of it (Section 3).
 
 A fitness maps a `Measurement` to one number, or to several objectives; of each, more is better, and any sign will do.
+NaN stands for no fitness, with which a network is extinct, and -inf for a hard limit that it misses. Fitness by name
+is here; any other is a function of its user, hashable and pure. One that has a set `needs`, of names of fields of a
+`Measurement`, looks at no other, so that the latency of one image is only measured where that names it.
 """
 
+import contextlib
 import dataclasses
+import functools
+import inspect
+import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eigen_jax.errors import EigenError, first_line
+import numpy as np
+
+from eigen_jax.errors import ConfigError, EigenError, first_line
+from eigen_jax.registry import Registry
+from eigen_jax.store.files import sha256
 from eigen_jax.store.records import Count, Fraction, Seconds
 
 Fitness = Callable[["Measurement"], float | Sequence[float]]
@@ -22,46 +34,216 @@ class Measurement:
     """What was measured of a network at a landmark, on the validation images. None: not measured."""
 
     accuracy: Fraction  # of the validation images
-    loss: float | None = None  # their mean cross-entropy, nats
+    loss: float | None = None  # their mean cross-entropy, nats; None as well where it is not finite
     parameters: Count  # trainable values, classifier included
     flops: Count  # of one image's forward pass
     latency: Seconds | None = None  # of one image's forward pass, on the device at hand
     batch_latency: Seconds | None = None  # of that of a batch of `TrainConfig.eval_batch_size`
-    memory: Count | None = None  # bytes, at the peak of a training step
+    memory: Count | None = None  # bytes of a device, at the peak of a training step
 
 
-def accuracy(measurement: Measurement) -> float:
-    """Validation accuracy, a fraction: the fitness of the paper's own searches."""
-    return measurement.accuracy
+# The fields of a measurement, with 1 where more is better and -1 for a cost, of which less is; and the costs alone.
+OBJECTIVES, COSTS = Registry[int]("measurement"), Registry[int]("cost")
+OBJECTIVES.add("accuracy", 1)
+for _name in ("loss", "parameters", "flops", "latency", "batch_latency", "memory"):
+    OBJECTIVES.add(_name, COSTS.add(_name, -1))
 
 
-def values(fitness: Fitness, measurement: Measurement) -> tuple[float, ...]:
-    """The objectives that a fitness makes of a measurement; raises FitnessError where it gives no numbers."""
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """One value of a measurement; of a cost, its negative."""
+
+    name: str  # of the field
+
+    def __post_init__(self) -> None:
+        OBJECTIVES.find(self.name)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({self.name})
+
+    def __call__(self, measurement: Measurement) -> float:
+        return OBJECTIVES.find(self.name) * _value(measurement, self.name)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+accuracy = Objective("accuracy")  # a fraction: the fitness of the paper's own searches
+
+
+@dataclasses.dataclass(frozen=True)
+class Penalised:
+    """Accuracy less `weight` for every power of ten of a cost: accuracy - weight * log10(cost)."""
+
+    cost: str = "parameters"
+    weight: float = 0.01
+
+    def __post_init__(self) -> None:
+        COSTS.find(self.cost)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"accuracy", self.cost})
+
+    def __call__(self, measurement: Measurement) -> float:
+        # A loss can be 0, and is then as good as the smallest number.
+        cost = max(_value(measurement, self.cost), sys.float_info.min)
+        return measurement.accuracy - self.weight * math.log10(cost)
+
+    def __str__(self) -> str:
+        return f"accuracy - {self.weight!r} * log10({self.cost})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pareto:
+    """Several values of a measurement, each as an `Objective`, for strategies that weigh none against another."""
+
+    objectives: tuple[str, ...] = ("accuracy", "parameters")
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(set(self.objectives)) == len(self.objectives):
+            rule = "the objectives are {}; they must be different ones, at least one"
+            raise ConfigError(None, rule, ", ".join(self.objectives) or "none")
+        for name in self.objectives:
+            OBJECTIVES.find(name)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset(self.objectives)
+
+    def __call__(self, measurement: Measurement) -> tuple[float, ...]:
+        return tuple(Objective(name)(measurement) for name in self.objectives)
+
+    def __str__(self) -> str:
+        return ", ".join(self.objectives)
+
+
+@dataclasses.dataclass(frozen=True)
+class Limited:
+    """Another fitness within hard limits: -inf in every objective where a cost is over its own."""
+
+    fitness: Fitness
+    limits: tuple[tuple[str, float], ...]  # cost and limit, sorted; may be given as a dictionary
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "limits", tuple(sorted(dict[str, float](self.limits).items())))
+        for name, _ in self.limits:
+            COSTS.find(name)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return _needs(self.fitness) | dict(self.limits).keys()
+
+    def __call__(self, measurement: Measurement) -> tuple[float, ...]:
+        numbers = values(self.fitness, measurement)
+        keeps = all(_value(measurement, name) <= limit for name, limit in self.limits)
+        return numbers if keeps else (-math.inf,) * len(numbers)
+
+    def __str__(self) -> str:
+        limits = " and ".join(f"{name} <= {limit!r}" for name, limit in self.limits)
+        return f"{name_of(self.fitness)} where {limits}"
+
+
+def parse_fitness(text: str, *, weight: float = 0.01, limits: Sequence[str] = ()) -> Fitness:
+    """The fitness that a text names; raises ConfigError for what names none.
+
+    It is "accuracy" or a cost, "accuracy-COST", which is `Penalised` by `weight`, or several with commas, which are
+    `Pareto`; `limits` are as of `limit`.
+    """
+    first, minus, cost = text.partition("-")
+    if "," in text:
+        return limit(Pareto(tuple(name.strip() for name in text.split(","))), limits)
+    if not minus:
+        return limit(Objective(text), limits)
+    if first != "accuracy":
+        raise ConfigError(None, "{fitness} is {!r}; a penalty is named accuracy-COST, as accuracy-parameters", text)
+    return limit(Penalised(cost, weight), limits)
+
+
+def limit(fitness: Fitness, limits: Sequence[str]) -> Fitness:
+    """A fitness within limits as "latency=0.002", if there are any; raises ConfigError for what is none."""
+    bounds: dict[str, float] = {}
+    for text in limits:
+        name, _, number = text.partition("=")
+        with contextlib.suppress(ValueError):
+            if name not in bounds and math.isfinite(bound := float(number)):
+                bounds[name] = bound
+                continue
+        raise ConfigError(None, "{limits} has {!r}; it must be COST=NUMBER, each cost once, as latency=0.002", text)
+    return Limited(fitness, tuple(bounds.items())) if bounds else fitness
+
+
+def values(fitness: Fitness, measurement: Measurement, *, objectives: int | None = None) -> tuple[float, ...]:
+    """What a fitness makes of a measurement, a number for each of the `objectives`, if it is known how many.
+
+    Raises FitnessError where it fails, or gives anything else than numbers below +inf (of float32), or not as many.
+    """
     try:
-        given = fitness(measurement)
-        numbers = tuple(map(float, given if isinstance(given, Sequence) else [given]))
+        given: Any = fitness(measurement)
+        parts = [given] if np.ndim(given) == 0 else list(given)
+        if any(isinstance(part, str | bytes) for part in parts):
+            raise TypeError(f"it gives {given!r}, which is text")
+        numbers = tuple(map(float, parts))
     except Exception as error:
-        raise FitnessError(f"the fitness {name_of(fitness)} fails on {measurement}: {first_line(error)}") from None
-    return numbers
+        if isinstance(error, FitnessError):  # of a fitness within this one
+            raise
+        cause = f"{type(error).__name__}: {first_line(error)}"
+        raise FitnessError(f"the fitness {name_of(fitness)} fails on {measurement}: {cause}; mend it") from None
+    if any(number > _LARGEST for number in numbers):
+        problem = "there is none above what float32 holds"
+    elif not numbers or len(numbers) != (objectives or len(numbers)):
+        problem = f"it always needs {objectives or 'some'}"
+    else:
+        return numbers
+    raise FitnessError(
+        f"the fitness {name_of(fitness)} gives the numbers {numbers} of {measurement}, and {problem}; mend it"
+    )
 
 
 def num_objectives(fitness: Fitness) -> int:
-    """M: how many numbers a fitness gives; raises FitnessError as `values` does."""
-    return len(values(fitness, _PROBE))
-
-
-def name_of(fitness: Any) -> str:
-    """What a record calls a fitness, or whatever else a user can define."""
-    if fitness is accuracy:
-        return "accuracy"
-    return f"{fitness.__module__}:{fitness.__qualname__}" if hasattr(fitness, "__qualname__") else str(fitness)
+    """M: how many numbers a fitness gives, which it is asked with an example; raises FitnessError as `values` does."""
+    return len(values(fitness, _EXAMPLE))
 
 
 def needs_latency(fitness: Fitness) -> bool:
     """Whether a fitness looks at the latency of one image, which is then measured at every landmark."""
-    return fitness is not accuracy
+    return "latency" in _needs(fitness)
 
 
-_PROBE = Measurement(
+def name_of(fitness: Any) -> str:
+    """What a record calls a fitness: another name is another fitness.
+
+    That of a user's function has the start of the SHA-256 of its file, or of its source where it is in none. What a
+    function closes over is not told: a setting is to be a field of a frozen dataclass that can be called.
+    """
+    if isinstance(fitness, Objective | Penalised | Pareto | Limited):
+        return str(fitness)
+    if isinstance(fitness, functools.partial):
+        return f"{name_of(fitness.func)} with {fitness.args} {fitness.keywords}"
+    made_of: Any = fitness if hasattr(fitness, "__qualname__") else type(fitness)
+    name = f"{made_of.__module__}:{fitness if dataclasses.is_dataclass(fitness) else made_of.__qualname__}"
+    with contextlib.suppress(OSError, TypeError):
+        module: Any = inspect.getmodule(made_of)
+        source = inspect.getsource(module if hasattr(module, "__file__") else made_of)
+        return f"{name} {sha256([source])[:12]}"
+    return name
+
+
+def _needs(fitness: Fitness) -> frozenset[str]:
+    """The names of all that a fitness may look at."""
+    return frozenset(getattr(fitness, "needs", OBJECTIVES))
+
+
+def _value(measurement: Measurement, name: str) -> float:
+    """One value; NaN for a loss that is not finite."""
+    value = getattr(measurement, name)
+    if value is None and name != "loss":
+        raise ValueError(f"{name} was not measured")
+    return math.nan if value is None else value
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+_EXAMPLE = Measurement(
     accuracy=0.5, loss=1.0, parameters=1_000, flops=1_000_000, latency=1e-3, batch_latency=1e-2, memory=1_000_000
 )

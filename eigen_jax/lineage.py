@@ -35,12 +35,8 @@ from eigen_jax.store.run_files import Reference
 SCHEMA_VERSION = 4
 
 _READ = (2, 3, SCHEMA_VERSION)  # schema versions; the first has no checksums
-_TIMES = {
-    "seconds_compiling": 0.0,
-    "seconds_training": 0.0,
-    "latency": None,
-    "batch_latency": None,
-}  # fields at any depth
+# What another run of the same need not measure again, fields at any depth, and what stands for it.
+_TIMES = {"seconds_compiling": 0.0, "seconds_training": 0.0, "latency": None, "batch_latency": None, "memory": None}
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -117,9 +113,14 @@ class Individual:
         return self.landmarks[-1] if self.fate in (Fate.PARENT, Fate.SURVIVED) else None
 
     @property
+    def measurement(self) -> Measurement | None:
+        """What was measured at the end; None where it was not measured so far."""
+        return self.end.measurement if self.end else None
+
+    @property
     def accuracy(self) -> float | None:
-        """Validation accuracy at the end, a fraction; None where it was not measured to the end."""
-        return self.end.measurement.accuracy if self.end and self.end.measurement else None
+        """Validation accuracy at the end, a fraction; None where it was not measured so far."""
+        return self.measurement.accuracy if self.measurement else None
 
     @cached_property
     def fingerprint(self) -> str:

@@ -7,18 +7,22 @@ python -m experiments.draw genome.json --num-classes 100     # beside genome.jso
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from eigen_jax.fitness import OBJECTIVES
 from eigen_jax.report import (
     draw_architecture,
     draw_duplication,
     find_individual,
     is_duplicate,
+    plot_pareto,
     plot_progress,
     read_record,
     read_result,
     save_figure,
 )
 from eigen_jax.search import read_genome
+from eigen_jax.store.run_files import read_settings
 from experiments.command_line import Parser, absolute_path, positive
 from experiments.commands import command, show
 from experiments.networks import choose_classes
@@ -52,7 +56,7 @@ def draw_network(genome: Path, stem: Path, *, num_classes: int | None = None) ->
 
 
 def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> list[Path]:
-    """Draws what a finished run found, its progress, and the duplication that its network came by, if it did.
+    """Draws what a finished run found, its progress, what others had for their size, and the duplication it came by.
 
     Raises ReportError where the folder is no finished run's, or is damaged, or a picture cannot be written.
     """
@@ -61,6 +65,12 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
     if result.found is None:
         return paths
     found = find_individual(individuals, result.found)
+    measured = [each.measurement for each in individuals if each.measurement]
+    objectives: Any = str(read_settings(folder).settings.get("fitness")).split(", ")[:2]
+    if len(objectives) < 2 or not all(name in OBJECTIVES for name in objectives):
+        objectives = "accuracy", "parameters"
+    front = plot_pareto(measured, objectives=objectives, found=found.measurement, title=folder.resolve().name)
+    paths += save_figure(front, output / "pareto")
     classes = choose_classes(folder / "network" / "genome.json", found.architecture, num_classes)
     title = f"{folder.resolve().name}: individual {found.reference}"
     paths += save_figure(draw_architecture(found.architecture, num_classes=classes, title=title), output / "network")

@@ -6,7 +6,6 @@ from eigen_jax.data import load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.resumable import Care
 from eigen_jax.search import BarrenSearchError, SearchResult, check_data, check_run_folder, run_search
-from eigen_jax.strategies import STRATEGIES
 from experiments.command_line import parse
 from experiments.commands import command, held_off, make_console
 from experiments.executors import open_executor
@@ -33,7 +32,6 @@ def search(settings: Settings) -> SearchResult:
     # Before the teacher, which may take days.
     check_data(config, dataset)
     check_run_folder(settings.run_dir, {**settings.outcome(), "data_fingerprint": dataset.fingerprint})
-    strategy = STRATEGIES.find(settings.strategy)(spec=config.genome, config=config.evolution)
     console = make_console()
     with held_off() as should_stop:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
@@ -45,10 +43,11 @@ def search(settings: Settings) -> SearchResult:
                 config,
                 dataset,
                 settings.run_dir,
-                strategy=strategy,
+                strategy=settings.make_strategy(),
                 teacher=teacher,
                 executor=executor,
                 care=Care(save_every=machine.save_every, time_limit=machine.time_limit, should_stop=should_stop),
+                fitness=settings.fitness.load(),
                 settings=settings.outcome(),
                 notes=settings.notes(),
                 observer=observer,

@@ -8,9 +8,12 @@ from typing import Any, Literal
 from eigen_jax.config import Config, is_config, part, setting, settings_of, without_none
 from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError, EigenError
-from eigen_jax.search import SearchConfig
+from eigen_jax.fitness import Fitness, limit, name_of, num_objectives, parse_fitness
+from eigen_jax.search import SearchConfig, name_of_strategy
+from eigen_jax.strategies import STRATEGIES, Strategy
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
+from experiments import own
 
 
 class SettingsError(EigenError):
@@ -57,6 +60,30 @@ class Machine(Config):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FitnessConfig(Config):
+    """What networks are selected by, as the command line says it; a run records what `load` gives, by its name."""
+
+    fitness: str = setting(
+        "accuracy",
+        "what makes a network fit, of the validation images: accuracy; a cost, of which less is better (loss,"
+        " parameters, flops, latency, batch_latency, memory); accuracy-COST: less a penalty; several with commas, for"
+        " strategies that take several; FILE.py:NAME: a function of your own, of a measurement",
+    )
+    penalty_weight: float = setting(
+        0.01, "what accuracy-COST takes from the accuracy, a fraction, for every power of ten of the cost", at_least=0
+    )
+    limits: tuple[str, ...] = setting(
+        (), "hard limits, COST=NUMBER each, in seconds, bytes or nats, as latency=0.002; who is over one is extinct"
+    )
+
+    def load(self) -> Fitness:
+        """The fitness; raises ConfigError or OwnFileError for what is none."""
+        if own.is_own(self.fitness):
+            return limit(own.load(self.fitness, "--fitness"), self.limits)
+        return parse_fitness(self.fitness, weight=self.penalty_weight, limits=self.limits)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(Config):
     """Everything that can be set of an experiment. The defaults are those of Section 4.1 for CIFAR."""
 
@@ -83,11 +110,13 @@ class Settings(Config):
     )
     data: DataConfig = part(DataConfig, "What networks are trained and measured on.")
     search: SearchConfig = part(lambda: SearchConfig(final_steps=25_000), "The course of the search.")
+    fitness: FitnessConfig = part(FitnessConfig, "What networks are selected by.")
     ensemble: TeacherConfig = part(TeacherConfig, "The teacher and its training.", flag="teacher_")
     machine: Machine = part(Machine, "How the machine is used.")
 
     def check(self) -> None:
-        """Raises ConfigError for what can be wrong between configs, and can be told before the data are loaded."""
+        """Raises EigenError for what can be wrong between configs, and can be told before the data are loaded."""
+        self.make_strategy()
         train = self.search_config().train
         if self.teacher != "none" and train.mimicry_weight == 0:
             raise ConfigError(TrainConfig, "{mimicry_weight} is 0, so nobody would be mimicked; use --teacher none")
@@ -109,7 +138,18 @@ class Settings(Config):
 
     def outcome(self) -> dict[str, Any]:
         """The settings that a run's outcome depends on: neither places, which have fingerprints, nor the machine."""
-        return {each.name: each.of(self) for each in FLAGS.values() if each.is_of_outcome}
+        settings = {each.name: each.of(self) for each in FLAGS.values() if each.is_of_outcome}
+        return settings | {"fitness": name_of(self.fitness.load()), "strategy": name_of_strategy(self.strategy_kind())}
+
+    def strategy_kind(self) -> type[Strategy]:
+        """The class that `strategy` names; raises ConfigError or OwnFileError where there is none."""
+        return own.load(self.strategy, "--strategy") if own.is_own(self.strategy) else STRATEGIES.find(self.strategy)
+
+    def make_strategy(self) -> Strategy:
+        """The strategy, for as many objectives as the fitness has; raises EigenError where there cannot be one."""
+        config, kind = self.search_config(), self.strategy_kind()
+        objectives = num_objectives(self.fitness.load())
+        return kind(spec=config.genome, config=config.evolution, objectives=objectives)
 
     def notes(self) -> dict[str, dict[str, Any]]:
         """The settings that it does not depend on: where things lie, and how the machine is used."""
@@ -126,7 +166,7 @@ class Flag:
     name: str  # with underscores
     path: tuple[str, ...]  # the fields that lead to it from `Settings`
     is_place: bool  # whether it is a folder or a file
-    is_of_outcome: bool  # whether the outcome of a run depends on it
+    is_of_outcome: bool  # whether it is told of a run by its own name, since the outcome depends on it
 
     def of(self, settings: Settings) -> Any:
         """Its value."""
@@ -142,7 +182,7 @@ def _flags(config: type[Config], path: tuple[str, ...] = (), prefix: str = "") -
         elif known.flag:
             name = prefix + (field if known.flag is True else known.flag)
             is_place = without_none(kind) is Path
-            flags[config, field] = Flag(name, place, is_place, not is_place and config is not Machine)
+            flags[config, field] = Flag(name, place, is_place, not is_place and config not in (Machine, FitnessConfig))
     return flags
 
 

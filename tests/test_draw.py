@@ -70,7 +70,11 @@ def test_a_genome_is_drawn_where_asked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("best", "names"),
-    [(None, ["progress"]), (RECORD[0], ["network", "progress"]), (RECORD[1], ["duplication", "network", "progress"])],
+    [
+        (None, ["progress"]),
+        (RECORD[0], ["network", "pareto", "progress"]),
+        (RECORD[1], ["duplication", "network", "pareto", "progress"]),
+    ],
     ids=["nothing survived", "by mutation", "by duplication"],
 )
 def test_a_run_is_drawn_into_it(tmp_path: Path, best: Individual | None, names: list[str]) -> None:
@@ -81,13 +85,14 @@ def test_a_run_is_drawn_into_it(tmp_path: Path, best: Individual | None, names: 
     if best:
         # The record alone tells the number of classes.
         assert "7 classes" in (pictures / "network.svg").read_text()
+        assert "Pareto front" in (pictures / "pareto.svg").read_text()
     if "duplication" in names:
         assert f"{tmp_path.name}: individual 1.0" in (pictures / "duplication.svg").read_text()
 
 
 def test_who_repeats_no_block_is_drawn_as_no_duplicate(tmp_path: Path) -> None:
     assert main([str(write_run(tmp_path, SAME, (RECORD[0], SAME)))]) == 0
-    assert {path.stem for path in (tmp_path / "pictures").iterdir()} == {"network", "progress"}
+    assert {path.stem for path in (tmp_path / "pictures").iterdir()} == {"network", "pareto", "progress"}
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,31 @@
 import dataclasses
 import threading
 import time
+from typing import Any
 from unittest import mock
 
 import jax
 import numpy as np
 import pytest
-from executor_data import CONFIG, Fair, after, check_as_inline, elsewhere, leaves_of, make_dataset, make_job, same_bits
+from executor_data import (
+    CONFIG,
+    Fair,
+    after,
+    check_as_inline,
+    elsewhere,
+    leaves_of,
+    make_dataset,
+    make_job,
+    measured,
+    reproducible,
+    same_bits,
+)
 from jax import numpy as jnp
 from training_data import wait_for_background
 
 from eigen_jax import clock, platforms, resumable
+from eigen_jax.architecture import count_flops
+from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import InlineExecutor, Job, Outcome, run_job, session
@@ -21,7 +36,7 @@ from eigen_jax.resumable import Care, Seconds
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import StoppedError, never
-from eigen_jax.training import Programs, loop, programs
+from eigen_jax.training import Programs, latency, loop, programs
 
 WILD = dataclasses.replace(CONFIG, learning_rate=1e30)
 
@@ -47,13 +62,13 @@ def job(tmp_path):
 def test_an_outcome_has_the_validation_accuracy_and_the_state_is_saved_at_the_landmark(bright_and_dark, trained):
     """With the test labels exchanged, what is right on validation images is wrong on all test images."""
     outcome, job = trained
-    assert (outcome.fitness, outcome.test_accuracy, outcome.cause) == (1.0, None, None)
+    assert (accuracy_of(outcome), outcome.test_accuracy, outcome.cause) == (1.0, None, None)
     assert outcome.seconds.compiling > 0
     assert outcome.seconds.training > 0
     assert checkpoint.steps(job.folder) == (40,)
     exchanged = dataclasses.replace(bright_and_dark, test_labels=1 - bright_and_dark.test_labels)
     tested = run_job(dataclasses.replace(job, tested=True), exchanged)
-    assert (tested.fitness, tested.test_accuracy) == (1.0, 0.0)
+    assert (accuracy_of(tested), tested.test_accuracy) == (1.0, 0.0)
 
 
 def test_a_job_finds_what_was_prepared_and_its_outcome_is_the_same(bright_and_dark, job, monkeypatch):
@@ -62,7 +77,8 @@ def test_a_job_finds_what_was_prepared_and_its_outcome_is_the_same(bright_and_da
     prepared.prepare(job(7))
     wait_for_background(prepared.programs)
     monkeypatch.setattr("eigen_jax.training.programs._compile", None)  # nothing is left to compile
-    assert run_job(job(7), bright_and_dark, programs=prepared.programs).fitness == without.fitness
+    ours, theirs = run_job(job(7), bright_and_dark, programs=prepared.programs), without
+    assert reproducible(ours.measurement) == reproducible(theirs.measurement)
     assert same_bits(leaves_of(job(7).folder), leaves_of(elsewhere(job(7)).folder))
 
 
@@ -85,18 +101,71 @@ def test_a_job_trains_in_the_dtype_of_its_config_in_the_way_of_the_platform(
 
     monkeypatch.setattr(loop, "compile_call", watched)
     half = job(40, config=dataclasses.replace(CONFIG, dtype="bfloat16"))
-    assert run_job(half, bright_and_dark, programs=Programs()).fitness == 1.0
-    assert sorted(called) == calls
+    assert accuracy_of(run_job(half, bright_and_dark, programs=Programs())) == 1.0
+    *trained_with, measured_with = called
+    assert sorted(trained_with) == calls
+    assert measured_with == max(calls)  # whose memory counts
     assert checkpoint.latest_step(half.folder) == 40
     assert {leaf.dtype for leaf in leaves_of(half.folder)} == {jnp.dtype("float32"), jnp.dtype("int32")}
     assert not same_bits(leaves_of(half.folder), leaves_of(trained[1].folder))
 
 
+def accuracy_of(outcome: Outcome) -> float | None:
+    return outcome.measurement.accuracy if outcome.measurement else None
+
+
 def check_failed(outcome: Outcome) -> str:
     """Checks that a job failed and says why in one line, which is returned."""
-    assert np.isnan(outcome.fitness)
-    assert (outcome.test_accuracy, len(str(outcome.cause).splitlines())) == (None, 1)
+    assert (outcome.measurement, outcome.test_accuracy, len(str(outcome.cause).splitlines())) == (None, None, 1)
     return str(outcome.cause)
+
+
+def test_a_job_measures_all_that_a_fitness_may_look_at(bright_and_dark, trained, job):
+    """Of one convolution of 4 channels, 3 x 3, with batch norm, on 4 x 4 images of one channel, and a classifier."""
+    outcome, done = trained
+    measurement: Any = outcome.measurement
+    network = build_network(done.architecture, num_classes=2)
+    state = jax.tree.map(jnp.asarray, checkpoint.restore(done.folder, "state"))
+    variables = {"params": state["params"], "batch_stats": state["batch_stats"]}
+    logits = np.asarray(network.apply(variables, bright_and_dark.validation_images, train=False), np.float64)
+    of_labels = logits[np.arange(16), np.asarray(bright_and_dark.validation_labels)]
+    assert measurement.loss == pytest.approx((np.log(np.exp(logits).sum(axis=1)) - of_labels).mean(), rel=1e-4)
+    assert measurement.parameters == 3 * 3 * 4 + 2 * 4 + 4 * 2 + 2
+    assert measurement.flops == count_flops(done.architecture, num_classes=2) > 0
+    assert measurement.latency is None
+    assert 0 < measurement.batch_latency < 1
+    # Parameters and momentum before the step at least, and the images of the batch.
+    assert 4 * (2 * measurement.parameters + 8 * 4 * 4) < measurement.memory < 10**6
+    timed: Any = run_job(job(40, timed=True), bright_and_dark, programs=Programs()).measurement
+    assert 0 < timed.latency < 1
+    assert reproducible(timed) == reproducible(measurement)
+
+
+def test_the_latency_is_prepared_and_takes_none_of_a_jobs_time(bright_and_dark, job, monkeypatch):
+    prepared = session.Session(bright_and_dark, None)
+    prepared.prepare(job(7, timed=True))
+    wait_for_background(prepared.programs)
+    monkeypatch.setattr("eigen_jax.training.programs._compile", None)  # nothing is left to compile
+
+    def slow_latency(*arguments, **rest):
+        time.sleep(0.5)
+        return latency(*arguments, **rest)
+
+    monkeypatch.setattr(session, "latency", slow_latency)
+    with clock.WorkClock() as working:
+        began, worked = time.monotonic(), working()
+        timed = job(7, timed=True, time_limit=60.0)
+        outcome = run_job(timed, bright_and_dark, clock=working, programs=prepared.programs)
+        assert time.monotonic() - began - (working() - worked) >= 0.5
+    assert outcome.measurement is not None
+    assert (outcome.measurement.latency or 0) > 0
+
+
+def test_a_job_that_is_done_already_is_measured_again(bright_and_dark, trained):
+    outcome, done = trained
+    again = run_job(done, bright_and_dark)
+    assert reproducible(again.measurement) == reproducible(outcome.measurement)
+    assert again.seconds == outcome.seconds
 
 
 class Vast(Fair):
@@ -136,10 +205,10 @@ def test_what_xla_cannot_compile_is_an_outcome(bright_and_dark, job, monkeypatch
     [
         (resumable, "train_to", jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9\nmore"), "RESOURCE_EXHAUSTED: 9"),
         (resumable, "train_to", jax.errors.JaxRuntimeError("x" * 100_000), "x" * 300),
-        (session, "evaluate", MemoryError(), "MemoryError"),
+        (session, "predict_timed", MemoryError(), "MemoryError"),
         (
             session,
-            "evaluate",
+            "latency",
             RecursionError("maximum recursion depth exceeded\nat"),
             "maximum recursion depth exceeded",
         ),
@@ -150,7 +219,7 @@ def test_an_error_that_a_network_can_cause_is_an_outcome_of_one_line(
     bright_and_dark, job, monkeypatch, place, function, error, cause
 ):
     monkeypatch.setattr(place, function, mock.Mock(side_effect=error))
-    assert check_failed(run_job(job(3), bright_and_dark)) == cause
+    assert check_failed(run_job(job(3, timed=True), bright_and_dark)) == cause
 
 
 def test_a_mistake_or_bad_setting_is_not_taken_for_a_failed_individual(bright_and_dark, tmp_path, job, monkeypatch):
@@ -176,7 +245,8 @@ def test_the_inline_executor_runs_jobs_in_their_order_and_a_failed_one_costs_the
     check_failed(outcomes[1][1])
     for position in (0, 2):
         alone = elsewhere(some[position])
-        assert outcomes[position][1].fitness == run_job(alone, bright_and_dark).fitness
+        ours, theirs = outcomes[position][1].measurement, run_job(alone, bright_and_dark).measurement
+        assert reproducible(ours) == reproducible(theirs) is not None
         assert same_bits(leaves_of(some[position].folder), leaves_of(alone.folder))
     assert list(executor.run([])) == []
 
@@ -187,7 +257,7 @@ def test_the_inline_executor_prepares_the_next_job_before_it_runs_one(bright_and
 
     def watched(job, *arguments, **rest):
         events.append(("run", job.name))
-        return Outcome(fitness=0.5, seconds=Seconds())
+        return Outcome(measurement=measured(0.5), seconds=Seconds())
 
     monkeypatch.setattr(session, "run_job", watched)
     list(InlineExecutor(bright_and_dark).run([make_job(tmp_path, number) for number in range(3)]))

@@ -205,7 +205,7 @@ def test_a_killed_worker_changes_no_outcome_and_a_job_that_kills_its_process_fai
     assert told[:3] == [1, 2, 3]
     assert told[3] > 1, "it went on from a save"
     failed = outcomes.pop(1)
-    assert np.isnan(failed.fitness)
+    assert failed.measurement is None
     assert failed.cause == "its worker died 2 times at one place: the last one was killed by SIGKILL"
     others = [jobs[position] for position in (0, 2, 3)]
     check_as_inline(others, {each: outcomes[at] for each, at in enumerate((0, 2, 3))}, dataset, Fair())

@@ -20,6 +20,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from executor_data import measured
 from refusals import refuses
 
 from eigen_jax import lineage
@@ -210,12 +211,12 @@ def test_a_record_and_a_run_folder_on_a_full_disk_are_as_they_were(full: Full) -
     with RunFolder.open(folder / "run", {"seed": 1}, {}) as run:
         write_result(run.path, result(test_accuracy=0.5))
         journal = Journal(run.journal, generation=0, phase=Phase.PRIMARY)
-        journal.add(0, 0, Outcome(fitness=0.5))
+        journal.add(0, 0, Outcome(measurement=measured(0.5)))
         before = contents(folder)
         with filling(), refuses(RunFolderError, f"cannot write {folder / 'run' / 'result.json'}: {reason}{FULL}"):
             write_result(run.path, result(test_accuracy=0.75, final_cause="x" * 10_000))
         with filling(), refuses(RunFolderError, line.replace("run:", "run/generation.jsonl:")):
-            journal.add(0, 1, Outcome(fitness=math.nan, cause="x" * 10_000))
+            journal.add(0, 1, Outcome(measurement=None, cause="x" * 10_000))
         assert list(journal.outcomes) == [(0, 0)]
         with filling(), pytest.raises((CheckpointError, RunFolderError), match=reason):
             run.save_network(IMAGE_ONLY, {"params": {"kernel": np.ones(5_000)}})

@@ -34,9 +34,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "resumable": {"training", "store", "clock"},
     "executor": {
         *("training", "store", "builder", "architecture", "resumable", "clock", "platforms", "surroundings"),
+        "fitness",
     },
     "lineage": {"architecture", "store"},
-    "report": {"lineage", "architecture", "store"},
+    "report": {"lineage", "architecture", "store", "fitness"},
 }
 MAY_IMPORT["search"] = set(MAY_IMPORT) - {"report"}
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)

@@ -1,8 +1,10 @@
-"""Plots: the lines hold the means that were computed apart, the dots every individual."""
+"""Plots: the lines hold the means and fronts that were computed apart, the dots every individual."""
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from matplotlib import rcParams
@@ -10,8 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from report_data import individual
 
+from eigen_jax.errors import ConfigError
+from eigen_jax.fitness import Measurement
 from eigen_jax.lineage import Individual
-from eigen_jax.report import ReportError, mean_and_deviation, plot_progress, plot_step_sizes, save_figure
+from eigen_jax.report import (
+    ReportError,
+    mean_and_deviation,
+    pareto_front,
+    plot_pareto,
+    plot_progress,
+    plot_step_sizes,
+    save_figure,
+)
 
 CURVES: dict[int, list[list[float | None]]] = {
     1: [[0.1, 0.2, 0.2], [0.2, 0.4, 0.6]],
@@ -126,6 +138,56 @@ def test_progress_without_test_accuracy_says_so_and_without_record_is_refused() 
     for runs in nothing:
         with pytest.raises(ReportError, match="no record"):
             plot_progress(runs)
+
+
+COORDINATES = st.integers(0, 4).map(float) | st.sampled_from([np.nan, np.inf, -np.inf])
+
+
+@hypothesis.given(st.integers(1, 3).flatmap(lambda m: st.lists(st.lists(COORDINATES, min_size=m, max_size=m))))
+def test_on_the_front_are_those_that_none_dominates(rows: list[list[float]]) -> None:
+    """By the definition, point by point; few values, so that many are equal."""
+    finite = [row for row in rows if np.isfinite(row).all()]
+
+    def is_dominated(row: list[float]) -> bool:
+        return any(all(a >= b for a, b in zip(other, row, strict=True)) and other != row for other in finite)
+
+    front = pareto_front(np.array(rows, float).reshape(len(rows), len(rows[0]) if rows else 2))
+    assert front.tolist() == [row in finite and not is_dominated(row) for row in rows]
+
+
+def size(accuracy: float, parameters: int, **rest: float) -> Measurement:
+    return Measurement(accuracy=accuracy, parameters=parameters, flops=10 * parameters, **rest)  # type: ignore[arg-type]
+
+
+SIZES = [size(0.9, 900), size(0.5, 100), size(0.4, 300), size(0.7, 300), size(0.9, 901)]
+
+
+def test_the_front_is_the_best_up_to_each_cost() -> None:
+    (ax,) = plot_pareto(SIZES, found=SIZES[0], title="digits").axes
+    (front,) = ax.get_lines()
+    assert np.asarray(front.get_xydata()).tolist() == [[100, 50], [300, 70], [900, 90]]
+    assert front.get_drawstyle() == "steps-post"
+    dots, star = (np.asarray(each.get_offsets()).tolist() for each in ax.collections)
+    assert dots == [[each.parameters, 100 * each.accuracy] for each in SIZES]
+    assert star == [[900, 90]]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("parameters", "validation accuracy, %", "digits")
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+
+
+def test_any_two_measurements_have_a_front_of_those_that_have_both() -> None:
+    some = [*SIZES, size(0.5, 1, latency=0.25), size(0.75, 1, latency=0.5), size(0.6, 1, latency=1.0)]
+    (ax,) = plot_pareto(some, objectives=("latency", "accuracy")).axes
+    (front,), (dots,) = ax.get_lines(), ax.collections
+    assert np.asarray(front.get_xydata()).tolist() == [[50, 0.25], [75, 0.5]]
+    assert front.get_drawstyle() == "steps-pre"
+    assert len(np.asarray(dots.get_offsets())) == 3
+    assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "log")
+    with pytest.raises(ReportError, match=r"^no network was measured at accuracy and memory; choose others?"):
+        plot_pareto(some, objectives=("accuracy", "memory"))
+    with pytest.raises(ReportError, match="no network"):
+        plot_pareto([])
+    with pytest.raises(ConfigError, match="there is no measurement 'size'"):
+        plot_pareto(some, objectives=("accuracy", "size"))
 
 
 def test_plots_are_saved_and_leave_matplotlibs_settings_alone(tmp_path: Path) -> None:

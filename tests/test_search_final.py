@@ -300,8 +300,8 @@ def test_without_a_final_training_the_weights_of_the_search_are_kept(noise, sear
         "dataset": noise.name,
         "data_fingerprint": noise.fingerprint,
         "teacher_fingerprint": None,
-        "strategy_fingerprint": "eigen_jax.strategies.eigen:Eigen",
-        "fitness_fingerprint": "accuracy",
+        "strategy": "eigen",
+        "fitness": "accuracy",
     }
 
 

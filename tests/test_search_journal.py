@@ -1,11 +1,11 @@
 """The journal of a generation: what it gives back, and what it drops."""
 
-import math
 from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
 import pytest
+from executor_data import measured
 
 from eigen_jax.executor import Outcome
 from eigen_jax.resumable import Seconds
@@ -14,10 +14,12 @@ from eigen_jax.search.journal import Journal
 from eigen_jax.strategies.eigen import Phase
 
 OUTCOMES: dict[tuple[int, int], Outcome] = {
-    (0, 0): Outcome(fitness=0.1 + 0.2, seconds=Seconds(compiling=1.25, training=1e-7)),
-    (3, 0): Outcome(fitness=math.nan, cause='the mean loss is nan; ä " \\ {', seconds=Seconds()),
-    (0, 1): Outcome(fitness=0.5, seconds=Seconds(compiling=1.25, training=20.0)),
-    (0, 2): Outcome(fitness=1 / 3, test_accuracy=0.7, seconds=Seconds(compiling=1.5, training=123456.789)),
+    (0, 0): Outcome(measurement=measured(0.1 + 0.2), seconds=Seconds(compiling=1.25, training=1e-7)),
+    (3, 0): Outcome(measurement=None, cause='the mean loss is nan; ä " \\ {', seconds=Seconds()),
+    (0, 1): Outcome(measurement=measured(0.5), seconds=Seconds(compiling=1.25, training=20.0)),
+    (0, 2): Outcome(
+        measurement=measured(1 / 3), test_accuracy=0.7, seconds=Seconds(compiling=1.5, training=123456.789)
+    ),
 }
 SECONDS = st.floats(0, allow_infinity=False)
 
@@ -50,16 +52,16 @@ def path(tmp_path, content) -> Path:
 def test_a_journal_gives_back_what_was_noted_to_the_bit_and_goes_on_after_it(path, content):
     journal = open_journal(path)
     assert as_text(journal.outcomes) == as_text(OUTCOMES)
-    assert math.isnan(journal.outcomes[3, 0].fitness)
+    assert journal.outcomes[3, 0].measurement is None
     assert path.read_bytes() == content
     assert content.count(b"\n") == 1 + len(OUTCOMES)
-    journal.add(9, 0, Outcome(fitness=0.25))
+    journal.add(9, 0, Outcome(measurement=measured(0.25)))
     for each in (journal, open_journal(path)):
-        assert as_text(each.outcomes) == [*as_text(OUTCOMES), ((9, 0), repr(Outcome(fitness=0.25)))]
+        assert as_text(each.outcomes) == [*as_text(OUTCOMES), ((9, 0), repr(Outcome(measurement=measured(0.25))))]
 
 
 @hypothesis.given(
-    fitness=st.floats(0, 1) | st.just(math.nan),
+    measurement=st.none() | st.builds(measured, st.floats(0, 1)),
     test_accuracy=st.none() | st.floats(0, 1),
     cause=st.none() | st.text(max_size=20),
     seconds=st.builds(Seconds, compiling=SECONDS, training=SECONDS),
@@ -87,7 +89,7 @@ def test_a_journal_that_was_cut_anywhere_has_the_lines_before_and_goes_on_after_
         journal = open_journal(path)
         assert as_text(journal.outcomes) == as_text(OUTCOMES)[:whole]
         assert path.read_bytes() == content[: ends[whole]]
-        journal.add(7, 0, Outcome(fitness=0.25))
+        journal.add(7, 0, Outcome(measurement=measured(0.25)))
         assert len(open_journal(path).outcomes) == whole + 1
 
 
@@ -110,7 +112,7 @@ def test_a_flipped_bit_drops_its_line_and_what_follows(tmp_path_factory, content
 def test_a_line_that_is_something_else_or_has_a_flipped_bit_in_a_value_drops_what_follows_alone(path, content):
     lines = content.splitlines(keepends=True)
     others = [b"", b"null", b"[]", b"7", b"{}", b'{"checksum": "00000000"}', b"\xff\xfe", b"[" * 100_000]
-    for name in ("fitness", "checksum", "index", "cause", "seconds"):
+    for name in ("accuracy", "checksum", "index", "cause", "seconds"):
         damaged = bytearray(lines[1].rstrip())
         damaged[damaged.index(f'"{name}": '.encode()) + len(name) + 5] ^= 1
         others.append(bytes(damaged))

@@ -16,9 +16,11 @@ from refusals import refuses
 
 from eigen_jax.config import Config, is_config, settings_of
 from eigen_jax.data import DataConfig
-from eigen_jax.errors import ConfigError
+from eigen_jax.errors import ConfigError, EigenError
+from eigen_jax.fitness import Limited, Penalised, accuracy
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.search import SearchConfig
+from eigen_jax.store.run_files import FORMER_SETTINGS
 from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
@@ -29,13 +31,15 @@ from experiments.command_line import parse
 from experiments.commands import BAD_INPUT
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.reproduce import __main__ as reproduce_command
-from experiments.settings import FLAGS, Machine, Settings, SettingsError, flag, flag_of
+from experiments.settings import FLAGS, FitnessConfig, Machine, Settings, SettingsError, flag, flag_of
 
 Options = dict[str, Any]
 
 # Settings that say how the machine is used, but for the number of devices.
 MACHINE: Options = {"executor": "ray", "workers": 27, "worker_cpus": 28.0, "worker_gpus": 0.5, "threads": 29}
 MACHINE |= {"ray_address": "10.0.0.1:6379", "save_every": 30.0, "time_limit": 31.0}
+
+FITNESS: Options = {"fitness": "accuracy-flops", "penalty_weight": 0.5, "limits": ("loss=2", "memory=1e9")}
 
 CHOICES = {
     "plain": Settings(),
@@ -95,7 +99,10 @@ OUTCOMES = "bed2122727fd50a19d5a0e695b05d076543b24854ac4bb670cc250997013063e"
 
 
 def test_the_outcomes_that_name_run_folders_stay():
+    """Settings that came later count where they are not what they were before."""
     outcomes = {name: {preset: each.outcome() for preset, each in own.items()} for name, own in PRESETS.items()}
+    for each in (preset for own in outcomes.values() for preset in own.values()):
+        assert each.pop("fitness") == FORMER_SETTINGS["fitness"] == "accuracy"
     assert hashlib.sha256(json.dumps(outcomes, sort_keys=True).encode()).hexdigest() == OUTCOMES
 
 
@@ -109,14 +116,23 @@ def configs_of(config: type[Config]) -> Iterator[type[Config]]:
 
 def test_every_field_of_every_config_says_what_it_is():
     configs = list(configs_of(Settings))
-    assert {DataConfig, SearchConfig, TrainConfig, EvolutionConfig, GenomeSpec, TeacherConfig, Machine} < set(configs)
+    assert {
+        DataConfig,
+        SearchConfig,
+        TrainConfig,
+        EvolutionConfig,
+        GenomeSpec,
+        TeacherConfig,
+        Machine,
+        FitnessConfig,
+    } < set(configs)
     for config in configs:
         assert [name for name, _, known in settings_of(config) if len(known.help) < 5] == []
 
 
 def test_every_flag_has_a_name_of_its_own():
     names = [each.name for each in FLAGS.values()]
-    assert len(set(names)) == len(names) == 66
+    assert len(set(names)) == len(names) == 72
 
 
 def test_every_setting_reaches_the_library():
@@ -137,7 +153,7 @@ def test_every_setting_reaches_the_library():
     teacher: Options = {"members": 5, "depth": 16, "growth": 23, "stem_stride": 2, "epochs": 24, "batch_size": 25}
     teacher |= {"learning_rate": 0.03125, "dtype": "bfloat16", "seed": 26}
     default = Settings(data=DataConfig(name="cifar100"))
-    values: Options = data | search | genome | evolution | images | train | MACHINE
+    values: Options = data | search | genome | evolution | images | train | MACHINE | FITNESS
     values |= {f"teacher_{name}": value for name, value in teacher.items()}
     values |= {"run_dir": Path("/run"), "population": 11, "p": 4, "q": 3, "teacher": "live", "teacher_views": "center"}
     values |= {"teacher_logits": Path("/logits.npy"), "teacher_dir": Path("/teacher")}
@@ -151,6 +167,7 @@ def test_every_setting_reaches_the_library():
         train=TrainConfig(**train, **images),
     )
     assert changed.teacher_config() == TeacherConfig(**teacher, **images)
+    assert changed.fitness.load() == Limited(Penalised("flops", 0.5), (("loss", 2.0), ("memory", 1e9)))
 
 
 @pytest.mark.parametrize(("name", "shape"), [("digits", (8, 8, 1)), ("cifar10", (32, 32, 3))])
@@ -173,7 +190,38 @@ def test_a_run_does_not_depend_on_where_its_folders_are_or_how_the_machine_is_us
     assert here.notes()["folders"]["teacher_logits"] is None
     assert here.outcome() != with_values(here, {"seed": 1}).outcome()
     assert json.loads(json.dumps(here.outcome()))["t1"] == 5_000
-    assert len(here.outcome()) == len(FLAGS) - len(places) - len(machine)
+    assert len(here.outcome()) == len(FLAGS) - len(places) - len(machine) - len(FITNESS) + 1
+
+
+def test_a_run_is_of_its_fitness_by_the_name_that_says_all_of_it(tmp_path):
+    assert Settings().fitness.load() == accuracy
+    idle = with_values(Settings(), {"penalty_weight": 0.5})
+    assert idle.outcome() == Settings().outcome()
+    penalised = [with_values(Settings(), FITNESS | {"penalty_weight": weight}).outcome() for weight in (0.5, 0.25)]
+    names = [
+        f"accuracy - {weight} * log10(flops) where loss <= 2.0 and memory <= 1000000000.0" for weight in (0.5, 0.25)
+    ]
+    assert [each["fitness"] for each in penalised] == names
+    (tmp_path / "lean.py").write_text("def fitness(measurement):\n    return -measurement.parameters\n")
+    own = with_values(Settings(), {"fitness": f"{tmp_path}/lean.py:fitness", "limits": ("loss=2",)})
+    assert re.fullmatch(r"lean:fitness [0-9a-f]{12} where loss <= 2\.0", own.outcome()["fitness"])
+    own.check()
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        ("--fitness precision", "there is no measurement 'precision'; choose from accuracy, loss, "),
+        ("--fitness loss-flops", "--fitness is 'loss-flops'; a penalty is named accuracy-COST, as accuracy-parameters"),
+        ("--limits latency", "--limits has 'latency'; it must be COST=NUMBER, each cost once, as latency=0.002"),
+        ("--penalty-weight -1", "--penalty-weight is -1.0; it must be at least 0"),
+        ("--fitness nothing.py:f", "--fitness: there is no file "),
+    ],
+)
+def test_a_fitness_that_cannot_be_gets_one_line(argv, line):
+    with pytest.raises(EigenError) as caught:
+        read(*argv.split())
+    assert caught.value.told(flag_of).startswith(line)
 
 
 # What is said of values that cannot be, up to where others say as much.
@@ -431,4 +479,4 @@ def test_the_help_explains_every_setting_with_the_values_of_the_preset(capsys):
     assert "the preset other; --preset NAME starts from another one: plain, other" in help
     # Places of the run, the data, the cache, the teacher and logits, and the use of the machine: the paper has no
     # value for them.
-    assert squeezed.count("(paper:") == len(FLAGS) - 5 - 9
+    assert squeezed.count("(paper:") == len(FLAGS) - 5 - 9 - len(FITNESS)

@@ -17,7 +17,7 @@ import pytest
 from training_data import wait_for_background
 
 from eigen_jax import platforms
-from eigen_jax.training.programs import Programs, compiled, known_options
+from eigen_jax.training.programs import Programs, compiled, known_options, peak_bytes
 
 ARRAY = jnp.arange(3)
 TRACED: list[int] = []
@@ -238,3 +238,19 @@ def test_a_process_ends_at_once_and_silently_while_programs_wait(end):
     script = [sys.executable, "-c", PROGRAMS_THAT_WAIT.replace("END", end)]
     ended = subprocess.run(script, capture_output=True, text=True, timeout=45)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0 if end == "pass" else 130, "", "")
+
+
+def product(left, right, added):
+    return left @ right, added + 1.0
+
+
+def test_the_peak_is_of_arguments_and_results_without_what_one_overwrites(programs):
+    left, right, added = jnp.ones((100, 30)), jnp.ones((30, 50)), jnp.ones((70,))
+    kept, donated = (compiled(product, (left, right, added), programs=programs, donate=d) for d in ((), (2,)))
+    arguments, results = 4 * (100 * 30 + 30 * 50 + 70), 4 * (100 * 50 + 70)
+    index = 2 * 8  # a pointer to each of the two results
+    peak = peak_bytes(kept)
+    assert peak is not None
+    assert arguments + results <= peak <= arguments + results + index
+    assert peak_bytes(donated) == peak - 4 * 70
+    assert peak_bytes(compiled(product, (left, right, added), programs=None)) is None

@@ -30,9 +30,15 @@ from eigen_jax.training import (
     Teacher,
     TrainConfig,
     Training,
+    TrainState,
+    accuracy,
     batch_shapes,
     evaluate,
+    latency,
+    mean_loss,
+    predict_timed,
     prepare_training,
+    training_memory,
 )
 
 # A failure to compile and a lack of the device's memory are runtime errors of JAX; a network can be
@@ -48,10 +54,12 @@ def run_job(
     on_progress: ProgressCallback | None = None,
     clock: WorkClock | None = None,
     programs: Programs | None = None,
+    batch: Batch | None = None,
 ) -> Outcome:
-    """Trains in this process, on its first devices; see `train_resumably`. The validation part gives the fitness.
+    """Trains in this process, on its first devices; see `train_resumably`. The validation part is measured.
 
-    An individual that fails is an outcome. What is raised is no fault of the individual.
+    An individual that fails is an outcome. What is raised is no fault of the individual. Who knows the shapes of a
+    batch, see `batch_shapes`, spares the teacher a question.
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
@@ -59,28 +67,39 @@ def run_job(
         ConfigError: a batch is larger than the training set, or devices are missing.
     """
     training = _training(job, dataset, teacher)
-    clock = clock or WorkClock()
+    clock, programs = clock or WorkClock(), programs or Programs()
     began = clock()
-    parts = [(dataset.validation_images, dataset.validation_labels)]
-    if job.tested:
-        parts.append((dataset.test_images, dataset.test_labels))
+    how: dict[str, Any] = {"network": training.network, "batch_size": job.config.eval_batch_size, "programs": programs}
     try:
         state, seconds = train_resumably(
             training, job.until, job.folder, care=job.care, on_progress=on_progress, clock=clock, programs=programs
         )
-        accuracies = [
-            evaluate(state, *part, network=training.network, batch_size=job.config.eval_batch_size, programs=programs)
-            for part in parts
-        ]
+        batch = batch or batch_shapes(job.key, dataset, config=job.config, teacher=teacher)
+        measurement = _measure(job, training, state, batch, clock, programs)
+        tested = evaluate(state, dataset.test_images, dataset.test_labels, **how) if job.tested else None
     except _FAILURES as error:
         return Outcome.failed(first_line(error), Seconds(training=clock() - began))
-    counts = {"num_classes": dataset.num_classes}
-    measurement = Measurement(
-        accuracy=accuracies[0],
-        parameters=count_parameters(job.architecture, **counts),
-        flops=count_flops(job.architecture, **counts),
+    return Outcome(measurement=measurement, test_accuracy=tested, seconds=seconds)
+
+
+def _measure(
+    job: Job, training: Training, state: TrainState, batch: Batch, clock: WorkClock, programs: Programs
+) -> Measurement:
+    """All that a fitness may look at; latency takes none of the job's time."""
+    dataset, how = training.dataset, dict[str, Any](network=training.network, programs=programs)
+    variables, images, labels = state.variables, dataset.validation_images, dataset.validation_labels
+    logits, batch_latency = predict_timed(variables, images, batch_size=job.config.eval_batch_size, **how)
+    with clock.paused():
+        of_one = latency(variables, images, **how) if job.timed else None
+    return Measurement(
+        accuracy=accuracy(logits, labels),
+        loss=mean_loss(logits, labels),
+        parameters=count_parameters(job.architecture, num_classes=dataset.num_classes),
+        flops=count_flops(job.architecture, num_classes=dataset.num_classes),
+        latency=of_one,
+        batch_latency=batch_latency,
+        memory=training_memory(training, state, job.until, batch, programs=programs),
     )
-    return Outcome(measurement=measurement, test_accuracy=accuracies[1] if job.tested else None, seconds=seconds)
 
 
 def _training(job: Job, dataset: Dataset, teacher: Teacher | None) -> Training:
@@ -103,10 +122,15 @@ class Session:
 
     def prepare(self, job: Job) -> None:
         """Compiles in the background what a job will ask for; changes no outcome."""
+        training, batch = _training(job, self.dataset, self.teacher), self._batch(job)
+        of_one = (1,) if job.timed else ()
+        prepare_training(training, job.until, batch, programs=self.programs, evaluated=of_one)
+
+    def _batch(self, job: Job) -> Batch:
+        """The shapes of a job's batches."""
         if job.config not in self._shapes:
             self._shapes[job.config] = batch_shapes(job.key, self.dataset, config=job.config, teacher=self.teacher)
-        training = _training(job, self.dataset, self.teacher)
-        prepare_training(training, job.until, self._shapes[job.config], programs=self.programs)
+        return self._shapes[job.config]
 
     def run(
         self,
@@ -129,7 +153,7 @@ class Session:
 
         job = dataclasses.replace(job, care=dataclasses.replace(job.care, should_stop=hold_or_stop))
         with WorkClock(is_held=self.is_held, alarm_at=limit + self.grace, alarm=alarm) as clock:
-            kept: dict[str, Any] = {"teacher": self.teacher, "programs": self.programs}
+            kept: dict[str, Any] = {"teacher": self.teacher, "programs": self.programs, "batch": self._batch(job)}
             return run_job(job, self.dataset, on_progress=on_progress, clock=clock, **kept)
 
     def answer(self, job: Job, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]) -> Answer:

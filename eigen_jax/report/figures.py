@@ -1,23 +1,25 @@
-"""Plots of what searches did: Figures 3 and 4 of the paper.
+"""Plots of what searches did: Figures 3 and 4 of the paper, and what accuracy costs.
 
 A generation's best accuracy never falls, as here it is that of the best so far. A search that ended
 before others stays at its last value, so that a mean is over the same seeds at every generation.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
+from eigen_jax.fitness import OBJECTIVES, Measurement
 from eigen_jax.lineage import Individual
 from eigen_jax.report.files import ReportError
-from eigen_jax.report.style import BLUE, GREEN, GREY, LINE_COLOURS, ORANGE, VERMILION, styled
+from eigen_jax.report.style import BLUE, GREEN, GREY, LINE_COLOURS, ORANGE, SKY, VERMILION, styled
 from eigen_jax.report.summary import best_so_far, summarise_phases
-from eigen_jax.report.tables import format_parameters
+from eigen_jax.report.tables import format_flops, format_parameters
 
 Curve = Sequence[float | None]  # by generation; None or a number that is not finite stands for no value
 
@@ -28,6 +30,17 @@ _PHASES = {
     "primary": ("primary succession", ORANGE),
     "secondary": ("secondary succession", GREEN),
     "duplication": ("gene duplication", VERMILION),
+}
+
+# The axis of a measurement: its label, and how its ticks are written where it is logarithmic.
+_AXES: dict[str, tuple[str, Callable[[float], str] | None]] = {
+    "accuracy": ("validation accuracy, %", None),
+    "loss": ("validation loss, nats", None),
+    "parameters": ("parameters", format_parameters),
+    "flops": ("FLOPs", format_flops),
+    "latency": ("latency of an image, s", "{:g}".format),
+    "batch_latency": ("latency of a batch, s", "{:g}".format),
+    "memory": ("memory, bytes", format_flops),
 }
 
 
@@ -104,6 +117,66 @@ def plot_progress(runs: Sequence[Sequence[Individual]], *, title: str = "") -> F
     figure.legend(handles=handles, loc="outside lower center", ncols=2, columnspacing=1.2)
     ax.set_title(title)
     return figure
+
+
+@styled
+def plot_pareto(
+    measurements: Sequence[Measurement],
+    *,
+    objectives: tuple[str, str] = ("accuracy", "parameters"),
+    found: Measurement | None = None,
+    title: str = "",
+) -> Figure:
+    """What a search could have: each network at two measurements, up and across, and those that none dominates.
+
+    The line is the best that is there up to each cost. Networks that lack one of the two are left out; raises
+    ReportError where that leaves none, and ConfigError for what is no measurement.
+    """
+    scales = [100.0 if name == "accuracy" else 1.0 for name in objectives]
+    signs = np.array([OBJECTIVES.find(name) for name in objectives])
+    rows = [[getattr(each, name) for name in objectives] for each in measurements]
+    points = np.array([row for row in rows if None not in row], float).reshape(-1, 2) * scales
+    if not len(points):
+        raise ReportError(f"no network was measured at {' and '.join(objectives)}; choose other measurements")
+    front = points[pareto_front(points * signs)]
+    front = front[np.argsort(front[:, 1], kind="stable")]
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    ax = figure.subplots()
+    ax.scatter(points[:, 1], points[:, 0], s=16, color=SKY, linewidths=0, label="networks, trained to the end")
+    style = "steps-post" if signs[1] < 0 else "steps-pre"
+    ax.plot(front[:, 1], front[:, 0], color=BLUE, drawstyle=style, marker="o", markersize=4, label="Pareto front")
+    if found is not None:
+        y, x = (getattr(found, name) * scale for name, scale in zip(objectives, scales, strict=True))
+        ax.scatter([x], [y], s=110, marker="*", color=VERMILION, zorder=3, label="the network found")
+    _scale(ax.yaxis, ax.set_yscale, objectives[0])
+    _scale(ax.xaxis, ax.set_xscale, objectives[1])
+    figure.legend(loc="outside lower center", ncols=3)
+    ax.set_title(title)
+    return figure
+
+
+def pareto_front(points: np.ndarray) -> np.ndarray:
+    """[N] bool, which of the points [N, M], more of each is better, no other one dominates.
+
+    Another one dominates where it is as good in all and better in one, so equal ones stay. Points that are not
+    finite are not on the front.
+    """
+    finite = np.isfinite(points).all(axis=1)
+    points = np.where(finite[:, None], points, -np.inf)
+    as_good = (points[:, None] >= points).all(axis=-1)  # [i, j]: i is in all as good as j
+    dominates = as_good & ~as_good.T
+    return finite & ~dominates.any(axis=0)
+
+
+def _scale(axis: Axis, set_scale: Callable[[str], None], name: str) -> None:
+    """Makes an axis that of a measurement."""
+    label, written = _AXES[name]
+    axis.set_label_text(label)
+    if written is not None:
+        set_scale("log")
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(lambda value, _: written(value))
+        axis.set_minor_formatter("")
 
 
 def _plot_mean(ax: Axes, curves: Sequence[Curve], *, colour: str, label: str, marker: str | None = None) -> Line2D:

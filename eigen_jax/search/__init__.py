@@ -11,7 +11,7 @@ from eigen_jax.search.final import (
     train_network,
 )
 from eigen_jax.search.folder import RunFolder, check_run_folder, load_network, read_genome
-from eigen_jax.search.loop import BarrenSearchError, check_data, run_search
+from eigen_jax.search.loop import BarrenSearchError, check_data, name_of_strategy, run_search
 from eigen_jax.search.observer import SearchObserver
 from eigen_jax.search.results import SearchResult, describe_training
 from eigen_jax.store.run_files import RunFolderError

@@ -172,7 +172,9 @@ class Generation:
         """What a candidate's measurement at a landmark is worth; none where there is no measurement."""
         outcomes = candidate.outcomes
         measurement = outcomes[landmark].measurement if landmark < len(outcomes) else None
-        return () if measurement is None else values(self.context.fitness, measurement)
+        if measurement is None:
+            return ()
+        return values(self.context.fitness, measurement, objectives=self.context.strategy.objectives)
 
     def _find(self, candidate: Candidate) -> Individual | None:
         spared = self.context.strategy.spares(self.state)

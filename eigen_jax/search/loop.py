@@ -33,7 +33,7 @@ from eigen_jax.search.results import SearchResult, describe_search
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import StoppedError
 from eigen_jax.store.run_files import Reference, RunFolderError, write_result
-from eigen_jax.strategies import Eigen, Strategy
+from eigen_jax.strategies import STRATEGIES, Eigen, Strategy
 from eigen_jax.strategies.strategy import State
 from eigen_jax.training import DivergedError, Programs, Teacher, TrainConfig, TrainState, abstract_state
 from eigen_jax.training.programs import compiled
@@ -115,8 +115,8 @@ def run_search(
         "dataset": dataset.name,
         "data_fingerprint": dataset.fingerprint,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
-        "strategy_fingerprint": name_of(type(strategy)),
-        "fitness_fingerprint": name_of(fitness),
+        "strategy": name_of_strategy(type(strategy)),
+        "fitness": name_of(fitness),
     }
     with contextlib.ExitStack() as owned:
         run = owned.enter_context(RunFolder.open(folder, described, notes or {}))
@@ -155,6 +155,11 @@ def _described(config: SearchConfig) -> dict[str, Any]:
     # Another number of devices rounds otherwise, and goes on with the same checkpoints.
     del content["train"]["devices"]
     return content
+
+
+def name_of_strategy(kind: type[Strategy]) -> str:
+    """What a record calls a strategy: one of a user has a part of the SHA-256 of its file in its name."""
+    return next((name for name in STRATEGIES if STRATEGIES.find(name) is kind), None) or name_of(kind)
 
 
 def _check_together(config: SearchConfig, strategy: Strategy, fitness: Fitness) -> None:

@@ -20,7 +20,7 @@ from eigen_jax.errors import ConfigError
 from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.devices import check_devices, compile_call, spread_batches, spread_state
 from eigen_jax.training.evaluation import compile_evaluation
-from eigen_jax.training.programs import Programs, compiled, shapes_of
+from eigen_jax.training.programs import Programs, compiled, peak_bytes, shapes_of
 from eigen_jax.training.step import (
     INITIAL_OPTIONS,
     Batch,
@@ -167,10 +167,25 @@ def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: 
     return shapes_of(next(draw_batches(key, dataset, 0, config=config, teacher=teacher)))
 
 
-def prepare_training(training: Training, until: int, batch: Batch, *, programs: Programs) -> None:
+def training_memory(
+    training: Training, state: TrainState, until: int, batch: Batch, *, programs: Programs
+) -> int | None:
+    """Bytes of a device that training until `until` steps holds at its peak; see `peak_bytes`.
+
+    The state is any; the batch is as of `batch_shapes`.
+    """
+    how: dict[str, Any] = {"network": training.network, "config": training.config, "programs": programs}
+    most = max(steps_of_calls(0, until, steps_per_call=platforms.current().steps_per_call))
+    return peak_bytes(compile_call(state, batch, most, **how))
+
+
+def prepare_training(
+    training: Training, until: int, batch: Batch, *, programs: Programs, evaluated: Sequence[int] = ()
+) -> None:
     """Compiles in the background what `init_state`, `train_to` and an evaluation on the validation images ask for.
 
-    Changes nothing else. The batch is as of `batch_shapes`.
+    Changes nothing else. The batch is as of `batch_shapes`; `evaluated` are batch sizes of evaluations besides the
+    config's.
     """
     calls = set(steps_of_calls(0, until, steps_per_call=platforms.current().steps_per_call))
     shape, images, size = training.input_shape, training.dataset.validation_images, training.config.eval_batch_size
@@ -185,7 +200,8 @@ def prepare_training(training: Training, until: int, batch: Batch, *, programs: 
         state = initializer.out_info
         for steps in calls:
             compile_call(state, batch, steps, **trained)
-        compile_evaluation(state.variables, images, batch_size=size, **how)
+        for images_each in (size, *evaluated):
+            compile_evaluation(state.variables, images, batch_size=images_each, **how)
 
     programs.in_background(compile_all)
 

@@ -60,12 +60,12 @@ class Programs:
     arguments' shapes, which are the caller's as well and so are left alone. Networks of one search space share most.
     """
 
-    def __init__(self, kept: int = 48) -> None:
+    def __init__(self, kept: int = 60) -> None:
         """Holds so many programs.
 
         A CPU program takes some 300 of a process's 65,530 memory maps, and a search compiles hundreds. The default
-        is enough for a generation, whose networks train in turns: four programs each, to initialise, to take a
-        step and a chunk of steps, and to evaluate.
+        is enough for a generation, whose networks train in turns: five programs each, to initialise, to take a
+        step and a chunk of steps, and to evaluate a batch and an image.
         """
         self._kept = kept
         self._lock = threading.Lock()
@@ -172,6 +172,17 @@ def _compile(
         functools.partial(function, **statics), donate_argnums=donate, compiler_options=known_options(options)
     )
     return functools.partial(_examined, program) if is_examined() else program.lower(*shapes).compile()
+
+
+def peak_bytes(program: Callable) -> int | None:
+    """Bytes that a program holds of a device: arguments, results, temporaries; None where `is_examined`.
+
+    As the compiler planned it: the same whether it compiled the program or JAX's persistent cache had it.
+    """
+    if not isinstance(program, jax.stages.Compiled) or (told := program.memory_analysis()) is None:
+        return None
+    results = told.output_size_in_bytes - told.alias_size_in_bytes
+    return int(told.argument_size_in_bytes + results + told.temp_size_in_bytes)
 
 
 def is_examined() -> bool:
