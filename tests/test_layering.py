@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("training", "store", "builder", "architecture", "resumable", "clock", "platforms", "surroundings"),
         "fitness",
     },
-    "lineage": {"architecture", "store"},
+    "lineage": {"architecture", "fitness", "store"},
     "report": {"lineage", "architecture", "store", "fitness"},
 }
 MAY_IMPORT["search"] = set(MAY_IMPORT) - {"report"}

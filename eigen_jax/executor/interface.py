@@ -38,7 +38,7 @@ class Job:
 class Outcome:
     """What became of a job, and the one place where a measurement stands until it is recorded."""
 
-    measurement: Measurement | None  # None if the job failed
+    measurement: Measurement | None = None  # None if the job failed
     test_accuracy: float | None = None  # a fraction; None if the job failed, or was not to be tested
     cause: str | None = None  # why it failed, in one line; None if it did not
     seconds: Seconds = dataclasses.field(default_factory=Seconds)  # since the start of training, without evaluation
