@@ -111,13 +111,11 @@ def search(
 
     With `told_early`, those who are trained ahead count as measured at random, at some fitness.
     """
-    done, generation = Search(strategy), 0
+    done, first = Search(strategy), 0 if state is None else int(state.generation)
     if state is None:
         state = strategy.genesis()
         state = step(strategy, key_of(seed, 0), state, strategy.unmeasured(state))
-    else:
-        generation = int(state.generation)
-    while True:
+    for generation in range(first, 100):
         done.states.append(jax.device_get(state))
         if strategy.is_done(state):
             return done
@@ -125,12 +123,11 @@ def search(
         fitness = np.array(strategy.unmeasured(state))
         if told_early is not None:
             fitness = np.where(told_early.random(fitness.shape) < 0.5, told_early.normal(size=fitness.shape), fitness)
-        due = [slot for slot, (born, _) in enumerate(places) if born == generation]
-        assert due
-        fitness[due] = -np.inf
-        train(done, state, fitness, {slot: places[slot] for slot in due}, measure)
-        generation += 1
-        state = step(strategy, key_of(seed, generation), state, fitness.astype(np.float32))
+        due = {slot: place for slot, place in enumerate(places) if place[0] == generation}
+        fitness[list(due)] = -np.inf
+        train(done, state, fitness, due, measure)
+        state = step(strategy, key_of(seed, generation + 1), state, fitness.astype(np.float32))
+    raise AssertionError("it does not end")
 
 
 def admit(done: Search, generation: int) -> list[Place]:

@@ -147,4 +147,4 @@ def test_names():
     strategy = nsga2(2)
     state = strategy.genesis()
     assert strategy.phase(state) == "nsga2"
-    assert strategy.title(state) == "NSGA-II: the best 5, up to 2 mutation steps a child"
+    assert strategy.title(state) == "NSGA-II: the better of two of the best 5, up to 2 mutation steps a child"

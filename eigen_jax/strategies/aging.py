@@ -75,11 +75,7 @@ class AgingEvolution(Strategy):
         is_bred = is_empty & (number < self.config.max_children)
         places = jnp.where(is_bred[:, None], jnp.stack([number, jnp.zeros_like(number)], axis=1), NONE)
         children = offspring(key, parents, places, spec=self.spec, config=self.config)
-
-        def fill(old: Array, new: Array) -> Array:
-            return jnp.where(jnp.expand_dims(is_empty, range(1, new.ndim)), new, old)
-
-        return jax.tree.map(fill, moved, children)
+        return jax.tree.map(lambda old, new: jax.vmap(jnp.where)(is_empty, new, old), moved, children)
 
     def phase(self, state: AgingState) -> str:
         # Of the child that is due, which was bred when the `ahead` - 1 before it were not measured.

@@ -1,7 +1,4 @@
-"""How strategies breed whose children have one parent each: by walks of mutation steps.
-
-N individuals may breed; other dimension letters are as in `strategies.strategy`, and G genes.
-"""
+"""How those strategies breed whose children have one parent each: by walks of mutation steps."""
 
 import functools
 
@@ -18,7 +15,7 @@ from eigen_jax.strategies.strategy import NONE, Population
 
 @struct.dataclass
 class Parents:
-    """Those who may breed, the oldest first. Before anybody is measured, they are the global-pooling network."""
+    """The N who may breed, the oldest first. Before anybody is measured, they are the global-pooling network."""
 
     genomes: Genome  # [N, ...]
     places: Array  # [N, 2] int32, generation and index; NONE: the global-pooling network

@@ -104,5 +104,5 @@ class Nsga2(Strategy):
         return "nsga2"
 
     def title(self, state: Nsga2State) -> str:
-        config = self.config
-        return f"NSGA-II: the best {config.population_size}, up to {config.secondary_steps} mutation steps a child"
+        size, most_steps = self.config.population_size, self.config.secondary_steps
+        return f"NSGA-II: the better of two of the best {size}, up to {most_steps} mutation steps a child"
