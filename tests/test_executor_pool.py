@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import dataclasses
-import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 from executor_data import make_job
+from report_data import measured
 
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import ExecutorError, Job, Outcome, PoolExecutor, pool
@@ -49,7 +49,7 @@ def number_of(job: Job) -> int:
 
 
 def outcome_of(job: Job) -> Outcome:
-    return Outcome(fitness=number_of(job) / 100, seconds=Seconds(training=number_of(job) / 100))
+    return Outcome(measurement=measured(number_of(job) / 100), seconds=Seconds(training=number_of(job) / 100))
 
 
 def good(*before: Act) -> Script:
@@ -237,7 +237,7 @@ def test_every_job_has_exactly_one_outcome_and_it_is_its_own(gains, size, retrie
             assert outcome == outcome_of(jobs[position])
         else:
             died = f"its worker died {retries + 1} times at one place: the last one was killed by SIGKILL"
-            assert (math.isnan(outcome.fitness), outcome.cause) == (True, died)
+            assert (outcome.measurement, outcome.cause) == (None, died)
 
 
 def test_outcomes_and_progress_come_with_the_position_of_the_job_as_they_happen():
@@ -334,7 +334,7 @@ def test_a_job_that_does_not_notice_its_time_fails_for_good_and_its_worker_is_re
 
 def test_what_an_overdue_job_took_is_recorded():
     (outcome,) = dict(run(FakeWorkers(1, but(0, Overdue("late", 160.5))), make_jobs(1))).values()
-    assert math.isnan(outcome.fitness)
+    assert outcome.measurement is None
     assert outcome.seconds == Seconds(training=160.5)
 
 
@@ -343,7 +343,7 @@ def test_what_an_overdue_job_took_is_recorded():
     [
         ([Takes(30), Saves(4), Stopped()], 30),  # it is waited for until all have saved
         ([], 120),  # but not for ever
-        ([Outcome(fitness=0.5)], 0),
+        ([Outcome(measurement=measured(0.5))], 0),
         ([KILLED], 0),
         ([Refused("the disk is full")], 0),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_data import individual
+from report_data import individual, reached
 
 from eigen_jax import lineage
 from eigen_jax.errors import EigenError
@@ -28,7 +28,7 @@ RECORD = (
     individual(1, 1, "primary", 0.75, fate=Fate.PARENT),
     individual(2, 0, "secondary", 0.75, fate=Fate.PARENT),
     individual(2, 1, "secondary", 0.5, same_as=Reference(generation=1, index=0), seconds_training=0.0),
-    individual(3, 0, "duplication", None, fate=Fate.EXTINCT_T2),
+    individual(3, 0, "duplication", None, landmarks=reached(0.9, 0.9, thresholds=(0.1, 0.95))),
     individual(3, 1, "duplication", 0.875, fate=Fate.PARENT),
 )
 
