@@ -17,6 +17,7 @@ from eigen_jax.architecture import Architecture, Layer
 from eigen_jax.data import Dataset
 from eigen_jax.executor import InlineExecutor, Job, Outcome, PoolExecutor
 from eigen_jax.executor.processes import python_path
+from eigen_jax.fitness import Measurement
 from eigen_jax.resumable import Care
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import StoppedError, never
@@ -45,6 +46,16 @@ def make_dataset(*, noise: float = 0.1) -> Dataset:
     return Dataset(**arrays, num_classes=2, name="bright_and_dark", fingerprint="none")
 
 
+def measured(accuracy: float) -> Measurement:
+    """What a job that is only pretended measures."""
+    return Measurement(accuracy=accuracy, parameters=20, flops=30)
+
+
+def reproducible(measurement: Measurement | None) -> Measurement | None:
+    """What is measured again to the bit: all but the times."""
+    return measurement and dataclasses.replace(measurement, latency=None, batch_latency=None)
+
+
 def make_job(
     folder: Path,
     number: int = 3,
@@ -53,6 +64,7 @@ def make_job(
     config: TrainConfig = CONFIG,
     architecture: Architecture | None = None,
     tested: bool = False,
+    timed: bool = False,
     **care,
 ) -> Job:
     """A job of the individual of a number, whose training is saved in `folder`/individuals/`number`."""
@@ -64,6 +76,7 @@ def make_job(
         config=config,
         folder=folder.absolute() / "individuals" / str(number),
         tested=tested,
+        timed=timed,
         care=Care(**care),
     )
 
@@ -103,7 +116,7 @@ def check_as_inline(jobs: Sequence[Job], outcomes: dict[int, Outcome], dataset: 
     expected = dict(InlineExecutor(dataset, teacher=teacher).run(alone))
     assert all(outcome.cause is None for outcome in expected.values())
     ours, theirs = (
-        {position: (each.fitness, each.test_accuracy, each.cause) for position, each in some.items()}
+        {position: (reproducible(each.measurement), each.test_accuracy, each.cause) for position, each in some.items()}
         for some in (outcomes, expected)
     )
     assert ours == theirs

@@ -12,8 +12,7 @@ from unittest import mock
 import hypothesis
 import hypothesis.strategies as st
 import pytest
-from executor_data import make_job
-from report_data import measured
+from executor_data import make_job, measured
 
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import ExecutorError, Job, Outcome, PoolExecutor, pool

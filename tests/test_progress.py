@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import jax.numpy as jnp
 import pytest
 import report_data
 from rich.console import Console
@@ -164,7 +164,7 @@ def test_a_phase_has_its_heading_once():
     strategy = Eigen(spec=CONFIG.genome, config=CONFIG.evolution)
     phases = (Phase.PRIMARY, Phase.PRIMARY, Phase.SECONDARY, Phase.SECONDARY, Phase.DUPLICATION, Phase.DUPLICATION)
     for generation, phase in enumerate(phases):
-        state: Any = dataclasses.replace(strategy.genesis(), phase=np.int32(phase))
+        state: Any = dataclasses.replace(strategy.genesis(), phase=jnp.int32(phase))
         start(observer, EMPTY, generation=generation, title=strategy.title(state))
     assert [line for line in text.getvalue().split("\n") if "succession" in line or "duplication" in line] == [
         "Primary succession: up to 20 mutation steps a child",
