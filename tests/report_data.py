@@ -23,7 +23,9 @@ def reached(*accuracies: float | None, thresholds: Sequence[float] = (), **field
             fitness=None if accuracy is None else (accuracy,),
             threshold=threshold,
         )
-        for number, (accuracy, threshold) in enumerate(itertools.zip_longest(accuracies, thresholds), start=1)
+        for number, (accuracy, threshold) in enumerate(
+            zip(accuracies, itertools.chain(thresholds, itertools.repeat(None)), strict=False), start=1
+        )
     )
 
 
