@@ -96,6 +96,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.search_began = self.generation_began = clock()
         self.phase = ""
         self.generation = self.landmark = self.final_until = 0
+        self.steps_ahead = 0  # of this generation's individuals, before it began
         self.landmarks: Sequence[int] = ()
         self.quota: Sequence[int] = ()
         self.standings: dict[Reference, Standing] = {}  # of this generation's individuals, and of those trained ahead
@@ -124,6 +125,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
             for place, architecture in architectures.items()
         }
         self.generation_began = self.clock()
+        self.steps_ahead = sum(standing.steps for standing in self._due())
         children = len(self._due())
         if phase != self.phase:
             self.print(f"\n{title}", "bold")
@@ -270,7 +272,8 @@ class ConsoleObserver(LiveBars, SearchObserver):
         due = self._due()
         done = sum(standing.steps for standing in due)
         left = steps_left(due, self.landmark, landmarks=self.landmarks, quota=self.quota)
-        per_step = (self.clock() - self.generation_began) / done if done else None
+        took, taken = self.clock() - self.generation_began, done - self.steps_ahead
+        per_step = took / taken if taken else None
         time_left = "time left unknown" if per_step is None else f"about {duration(per_step * left)} left"
         best = f"best {self._worth(self.best_fitness)}{self.unit}, " if self.best_fitness is not None else ""
         self.bars.update(self.generation_bar, completed=done, total=done + left, detail=best + time_left)

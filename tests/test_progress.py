@@ -258,6 +258,19 @@ def test_who_was_trained_ahead_keeps_what_it_reached_until_it_is_due():
     ]
 
 
+def test_steps_that_were_trained_ahead_took_none_of_the_time_of_a_generation():
+    observer, text, clock = make_observer()
+    observer.search_started(generation=4, landmarks=[100])
+    start(observer, CONV, quota=(), ahead={at(0, 5): POOL})
+    train(observer, 0, 40, 1.0, 2.0, generation=5)
+    clock.now = 100.0
+    start(observer, POOL, generation=5, quota=())
+    clock.now = 110.0
+    train(observer, 0, 60, 1.0, 2.0, generation=5)
+    # After 10 s for 20 steps there are 40 left.
+    assert text.getvalue().endswith("  5.0 to T1: 60/100, loss 1, 2.0 steps/s; about 20 s left\n")
+
+
 def test_without_a_terminal_progress_is_told_at_most_every_ten_seconds():
     observer, text, clock = make_observer()
     start(observer, CONV, generation=0)
