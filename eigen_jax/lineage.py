@@ -13,7 +13,6 @@ seconds. Lines of schema versions 2, which have no checksum, and 3 are read as w
 import dataclasses
 import enum
 import json
-import math
 import os
 import reprlib
 import zlib
@@ -34,9 +33,10 @@ from eigen_jax.store.run_files import Reference
 
 SCHEMA_VERSION = 4
 
-_READ = (2, 3, SCHEMA_VERSION)  # schema versions; the first has no checksums
-# What another run of the same need not measure again, fields at any depth, and what stands for it.
+_READ = range(2, SCHEMA_VERSION + 1)  # schema versions; the first has no checksums
+# What another run of the same may measure otherwise, and what stands for it.
 _TIMES = {"seconds_compiling": 0.0, "seconds_training": 0.0, "latency": None, "batch_latency": None, "memory": None}
+_WITH_TIMES = ("landmarks", "measurement")  # fields that hold some of them
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -69,7 +69,9 @@ def exact(value: float) -> float | None:
 
     Selection compares float32, so the record shows the order, and the ties, that selection saw.
     """
-    return float(str(np.float32(value))) if math.isfinite(value) else None
+    with np.errstate(over="ignore"):
+        rounded = np.float32(value)
+    return float(str(rounded)) if np.isfinite(rounded) else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,8 @@ class Individual:
             raise LineageError("cause is None; an individual that failed must say why")
         if self.fate is not Fate.FAILED and self.cause is not None:
             raise LineageError(f"cause is {reprlib.repr(self.cause)}; it must be none where the fate is {self.fate}")
+        if self.fate is not Fate.FAILED and not (self.landmarks and self.landmarks[-1].measurement):
+            raise LineageError(f"the last landmark has no measurement; it must have one where the fate is {self.fate}")
 
     @property
     def parent(self) -> Reference | None:
@@ -163,9 +167,12 @@ def _fields(individual: Individual) -> dict[str, Any]:
 
 
 def _without_times(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {name: _TIMES.get(name, _without_times(value)) for name, value in content.items()}
-    return [_without_times(each) for each in content] if isinstance(content, list) else content
+    if isinstance(content, list):
+        return [_without_times(each) for each in content]
+    if not isinstance(content, dict):
+        return content
+    inner = {name: _without_times(value) if name in _WITH_TIMES else value for name, value in content.items()}
+    return {name: _TIMES.get(name, value) for name, value in inner.items()}
 
 
 def _checksum(fields: Mapping[str, Any]) -> str:
@@ -183,8 +190,8 @@ def from_line(line: str | bytes) -> Individual:
         fields = convert(parse_json(line), dict[str, Any])
         version = fields.get("schema_version")
         if type(version) is not int or version not in _READ:
-            known = " and ".join(map(str, _READ))
-            raise LineageError(f"schema version is {reprlib.repr(version)}; this version of eigen_jax reads {known}")
+            shown, known = reprlib.repr(version), f"{_READ[0]} to {SCHEMA_VERSION}"
+            raise LineageError(f"schema version is {shown}; this version of eigen_jax reads {known}")
         content = {name: value for name, value in fields.items() if name != "checksum"}
         individual = _to_individual(content if version == SCHEMA_VERSION else _modernised(content))
     except ArchitectureError as error:
@@ -193,8 +200,9 @@ def from_line(line: str | bytes) -> Individual:
         raise LineageError(f"the line is damaged: {error}") from None
     # The same content can be spelt in other ways, as 1e-05 and 1E-05. The oldest lines say it in any way.
     text = line if isinstance(line, str) else line.decode()
-    is_as_written = version == 2 or (_spelt(fields) == text and fields.get("checksum") == _checksum(content))
-    if not is_as_written or fields.get("fingerprint") != individual.fingerprint:
+    is_sealed = _spelt(fields) == text and fields.get("checksum") == _checksum(content)
+    is_as_written = "checksum" not in fields if version == 2 else is_sealed
+    if not is_as_written or fields["fingerprint"] != individual.fingerprint:
         raise LineageError("the line is damaged: it is not as it was written")
     return individual
 
@@ -209,21 +217,24 @@ def _to_individual(fields: Mapping[str, Any]) -> Individual:
 
 def _modernised(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of schema version 2 or 3 as those of the newest: three landmarks, of accuracy; one parent."""
-    former = {name: fields.get(name) for name in ("parent", "t1", "t2", "t3")}
-    landmarks = []
-    for each in convert([former[name] for name in ("t1", "t2", "t3")], list[_FormerLandmark]):
-        if (each.fitness, each.threshold) != (None, None):
-            counted = {name: fields.get(name) for name in ("parameters", "flops")}
-            measured = None if each.fitness is None else {"accuracy": each.fitness, **counted}
-            fitness = None if each.fitness is None else [each.fitness]
-            landmarks.append({"measurement": measured, "fitness": fitness, "threshold": each.threshold})
-    fate = fields.get("fate")
-    return {
-        **{name: value for name, value in fields.items() if name not in former},
-        "parents": [] if former["parent"] is None else [former["parent"]],
-        "landmarks": landmarks,
-        "fate": Fate.EXTINCT if fate in ("extinct_t1", "extinct_t2") else fate,
-    }
+    names = "parent", "t1", "t2", "t3"
+    if wrong := (set(names) - fields.keys()) | (fields.keys() & {"parents", "landmarks"}):
+        raise JSONError(f"it has or lacks {reprlib.repr(sorted(wrong))}")
+    parent, *former = (fields[name] for name in names)
+    counted = {name: fields.get(name) for name in ("parameters", "flops")}
+    landmarks = [
+        {
+            "measurement": None if each.fitness is None else {"accuracy": each.fitness, **counted},
+            "fitness": None if each.fitness is None else [each.fitness],
+            "threshold": each.threshold,
+        }
+        for each in convert(former, list[_FormerLandmark])
+        if each != _FormerLandmark(fitness=None, threshold=None)
+    ]
+    newer: dict[str, Any] = {"parents": [] if parent is None else [parent], "landmarks": landmarks}
+    if fields.get("fate") in ("extinct_t1", "extinct_t2"):
+        newer["fate"] = Fate.EXTINCT
+    return {name: value for name, value in fields.items() if name not in names} | newer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

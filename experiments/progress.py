@@ -96,11 +96,13 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.search_began = self.generation_began = clock()
         self.phase = ""
         self.generation = self.landmark = self.final_until = 0
+        self.steps_ahead = 0  # of this generation's individuals, before it began
         self.landmarks: Sequence[int] = ()
         self.quota: Sequence[int] = ()
         self.standings: dict[Reference, Standing] = {}  # of this generation's individuals, and of those trained ahead
         self.thresholds: list[float | None] = []
         self.best_fitness: float | None = None
+        self.unit = " %"  # of the first objective, until it turns out to be no accuracy
 
     def search_started(self, *, generation: int, landmarks: Sequence[int]) -> None:
         self.generation, self.landmarks = generation, landmarks
@@ -123,6 +125,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
             for place, architecture in architectures.items()
         }
         self.generation_began = self.clock()
+        self.steps_ahead = sum(standing.steps for standing in self._due())
         children = len(self._due())
         if phase != self.phase:
             self.print(f"\n{title}", "bold")
@@ -165,11 +168,13 @@ class ConsoleObserver(LiveBars, SearchObserver):
         standing = self.standings[individual]
         standing.cells.append(_cell(measurement, fitness))
         standing.cause, standing.same_as = cause, same_as
+        if measurement is not None and fitness not in (None, (measurement.accuracy,)):
+            self.unit = ""
         if individual in self.training_bars:
             self.bars.remove_task(self.training_bars.pop(individual))
         self._show_generation()
         self._show_waiting()
-        self.print_plain(f"{individual} at T{landmark + 1}: {standing.cells[-1]} %")
+        self.print_plain(f"{individual} at T{landmark + 1}: {standing.cells[-1]}{self.unit}")
 
     def individuals_extinct(self, *, landmark: int, individuals: Sequence[Reference], threshold: float | None) -> None:
         self.thresholds.append(threshold)
@@ -185,12 +190,12 @@ class ConsoleObserver(LiveBars, SearchObserver):
         for individual in individuals:
             if self.standings[individual.reference].alive:
                 self._print_individual(individual.reference, individual.fate)
-        levels = [percent(threshold) for threshold in self.thresholds if threshold is not None]
-        needed = f"needed {' and '.join(levels)} %, " if levels else ""
+        levels = [self._worth(threshold) for threshold in self.thresholds if threshold is not None]
+        needed = f"needed {' and '.join(levels)}{self.unit}, " if levels else ""
         took = duration(self.clock() - self.generation_began)
         is_better = best_fitness > (-math.inf if self.best_fitness is None else self.best_fitness)
         self.best_fitness = best_fitness if math.isfinite(best_fitness) else None
-        best = f"best {percent(self.best_fitness)} %"
+        best = f"best {self._worth(self.best_fitness)}{self.unit}"
         if len(individuals) > 1:
             name = str(parent or "global pooling")
             self.print(f"Generation {self.generation} ({took}): {best}, {needed}parent {name}", "bold")
@@ -241,7 +246,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         cells = [*standing.cells, *[""] * (len(self.landmarks) - len(standing.cells))]
         for landmark, threshold in enumerate(self.thresholds):
             if cells[landmark] and threshold is not None:
-                cells[landmark] += f"/{percent(threshold)}"
+                cells[landmark] += f"/{self._worth(threshold)}"
         parameters = count_parameters(standing.architecture, num_classes=self.config.genome.num_classes)
         word, style = _FATES[fate]
         if standing.same_as is not None:
@@ -249,6 +254,10 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.print(_row(str(place), str(len(standing.architecture.layers)), f"{parameters:,}", cells, word), style)
         if standing.cause:
             self.print(f"{'':8}{standing.cause}", style)
+
+    def _worth(self, objective: float | None) -> str:
+        """A value of the first objective, in its unit."""
+        return percent(objective) if self.unit or objective is None else f"{objective:.4g}"
 
     def _due(self) -> list[Standing]:
         """The individuals of this generation."""
@@ -263,9 +272,10 @@ class ConsoleObserver(LiveBars, SearchObserver):
         due = self._due()
         done = sum(standing.steps for standing in due)
         left = steps_left(due, self.landmark, landmarks=self.landmarks, quota=self.quota)
-        per_step = (self.clock() - self.generation_began) / done if done else None
+        took, taken = self.clock() - self.generation_began, done - self.steps_ahead
+        per_step = took / taken if taken else None
         time_left = "time left unknown" if per_step is None else f"about {duration(per_step * left)} left"
-        best = f"best {percent(self.best_fitness)} %, " if self.best_fitness is not None else ""
+        best = f"best {self._worth(self.best_fitness)}{self.unit}, " if self.best_fitness is not None else ""
         self.bars.update(self.generation_bar, completed=done, total=done + left, detail=best + time_left)
         return time_left
 

@@ -13,11 +13,12 @@ import commands_data
 import pytest
 import report_data
 from commands_data import found, leave_process_alone
+from report_data import reached
 
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, Layer, fingerprint
 from eigen_jax.data import DataConfig, Dataset, load_dataset
-from eigen_jax.lineage import Individual, Landmark, Reference
+from eigen_jax.lineage import Individual, Reference
 from eigen_jax.report import NOT_MEASURED
 from eigen_jax.store.records import write_json
 from eigen_jax.teacher import DataRecord, EnsembleRecord, MemberRecord, TeacherConfig, TeacherRecord
@@ -79,12 +80,12 @@ class FakeMakers:
         self._claim(settings)
         individuals = self._individuals(settings)
         lineage.append(settings.run_dir / "lineage.jsonl", individuals)
-        survivors = [each for each in individuals if each.t3.fitness is not None]
-        best = max(survivors, key=lambda each: each.t3.fitness or 0, default=None)
+        survivors = [each for each in individuals if each.accuracy is not None]
+        best = max(survivors, key=lambda each: each.accuracy or 0, default=None)
         plain = settings.teacher == "none"
         self._write_result(
             settings,
-            validation_accuracy=best and best.t3.fitness,
+            validation_accuracy=best and best.accuracy,
             search_test_accuracy=best and best.test_accuracy,
             final_validation_accuracy=best and 0.9,
             test_accuracy=best and 0.70 + settings.search.seed / 100 - 0.05 * plain,
@@ -164,12 +165,12 @@ class FakeMakers:
         if self.without_duplicates:
             return successions
         reached = 0.75 if settings.search.seed == 2 else 0.58
-        parent = Reference(generation=1, index=0)
+        parents = (Reference(generation=1, index=0),)
         return [
             *successions,
-            individual(2, 0, "duplication", DUPLICATE, reached, test_accuracy=reached, repeats=(2, 1), parent=parent),
+            individual(2, 0, "duplication", DUPLICATE, reached, test_accuracy=reached, repeats=(2, 1), parents=parents),
             # Who repeats no block is no duplicate.
-            individual(2, 1, "duplication", PARENT, fitness + 0.10, repeats=(1, 1), parent=parent),
+            individual(2, 1, "duplication", PARENT, fitness + 0.10, repeats=(1, 1), parents=parents),
         ]
 
 
@@ -177,9 +178,10 @@ def individual(
     generation: int, index: int, phase: str, architecture: Architecture, fitness: float | None, **fields: Any
 ) -> Individual:
     """Extinct at T1 where it has no fitness; 1,000 parameters a layer, 1 s of compiling and 2 s of training."""
-    t1 = Landmark(fitness=0.1 if fitness is None else fitness, threshold=0.2)
-    common: dict[str, Any] = {"architecture": architecture, "parameters": 1000 * len(architecture.layers), "t1": t1}
-    common |= {"t2": Landmark(fitness=fitness), "seconds_compiling": 1.0, "seconds_training": 2.0}
+    common: dict[str, Any] = {"architecture": architecture, "parameters": 1000 * len(architecture.layers)}
+    common |= {"seconds_compiling": 1.0, "seconds_training": 2.0}
+    if fitness is not None:
+        common["landmarks"] = reached(*[fitness] * 3, thresholds=(0.2,), parameters=common["parameters"])
     return report_data.individual(generation, index, phase, fitness, **common | fields)
 
 

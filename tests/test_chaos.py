@@ -14,17 +14,24 @@ from typing import Any
 import numpy as np
 import pytest
 from commands_data import SEARCH
-from report_data import individual
+from report_data import individual, reached
 
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, Layer, to_json
-from eigen_jax.lineage import Individual, Landmark
+from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.store import checkpoint
 from experiments.chaos import __main__ as chaos
 from experiments.chaos import campaign
 from experiments.chaos.__main__ import DIFFERENT, digits_command, table
 from experiments.chaos.campaign import Disturbance
-from experiments.chaos.folders import Phase, compare_individuals, first_difference, phase_of, temporary_files
+from experiments.chaos.folders import (
+    Phase,
+    compare_individuals,
+    first_difference,
+    phase_of,
+    phases_of,
+    temporary_files,
+)
 from experiments.chaos.processes import Child, Process, has_proc
 from experiments.commands import BAD_INPUT, INTERRUPTED
 
@@ -32,8 +39,10 @@ needs_proc = pytest.mark.skipif(not has_proc(), reason="this system has no /proc
 
 SMALL = Architecture(input_shape=(8, 8, 1), layers=(Layer(op="conv", inputs=(-1,), channels=4, kernel=3, stride=1),))
 EMPTY = Architecture(input_shape=(8, 8, 1), layers=())
+TIMES = {"latency": 1e-3, "batch_latency": 1e-2}
+LANDMARKS = reached(0.5, 0.75, thresholds=(0.25,), **TIMES)
 INDIVIDUALS = tuple(
-    individual(generation, index, "primary", 0.75, t1=Landmark(fitness=0.5, threshold=0.25), architecture=SMALL)
+    individual(generation, index, "primary", 0.75, landmarks=LANDMARKS, architecture=SMALL)
     for generation in range(4)
     for index in range(2)
 )
@@ -70,18 +79,28 @@ def test_every_phase_is_told_from_the_disk(tmp_path):
         ("teacher/teacher.json", '{"members": [], "ensemble": null}', Phase.TEACHER),
         ("teacher/teacher.json", '{"members": [], "ensemble": {"parameters": 3}}', Phase.LOGITS),
         ("run/settings.json", "", Phase.BETWEEN),
-        ("run/generation.jsonl", '{"generation": 3, "phase": "primary"}\n{"index": 0}\n', Phase.PRIMARY),
-        ("run/generation.jsonl", '{"generation": 3, "phase": "secondary"}\n', Phase.SECONDARY),
-        ("run/generation.jsonl", '{"generation": 3, "phase": "duplication"}\n', Phase.DUPLICATION),
-        ("run/generation.jsonl", "", Phase.BETWEEN),
-        ("run/lineage.jsonl", '{"generation":0}\n', Phase.BETWEEN),
-        ("run/lineage.jsonl", '{"generation":0}\n{"generation":1}', Phase.BETWEEN),  # the line has not ended
-        ("run/lineage.jsonl", '{"generation":0}\n{"generation":1}\n', Phase.FINAL),
+        ("run/individuals/0-0/.lock", "", Phase.PRIMARY),
+        ("run/generation.jsonl", '{"schema_version": 2}\n{"landmark": 0}\n', Phase.PRIMARY),
+        ("run/individuals/1-1/.lock", "", Phase.PRIMARY),
+        ("run/individuals/2-10/.lock", "", Phase.SECONDARY),
+        ("run/individuals/3-0/.lock", "", Phase.DUPLICATION),
+        ("run/individuals", None, Phase.BETWEEN),
+        ("run/lineage.jsonl", '{"generation":2}\n', Phase.BETWEEN),
+        ("run/lineage.jsonl", '{"generation":2}\n{"generation":3}', Phase.BETWEEN),  # the line has not ended
+        ("run/lineage.jsonl", '{"generation":2}\n{"generation":3}\n', Phase.FINAL),
         ("run/result.json", "", Phase.ENDED),
     ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-        assert phase_of(tmp_path, last_generation=1) is phase, (name, text)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        if text is None:
+            shutil.rmtree(tmp_path / name)
+        else:
+            (tmp_path / name).write_text(text)
+        phases = ("primary", "primary", "secondary", "duplication")
+        assert phase_of(tmp_path, phases=phases) is phase, (name, text)
+
+
+def test_the_phases_of_the_generations_are_those_of_the_record(reference):
+    assert phases_of(reference) == ("primary",) * 4
 
 
 def test_a_file_is_being_written_where_it_changed_since(tmp_path):
@@ -93,14 +112,34 @@ def test_a_file_is_being_written_where_it_changed_since(tmp_path):
     assert [path.name for path, _ in temporary_files(tmp_path) - before] == ["new.partial"]
 
 
+OTHERS: dict[str, Any] = {
+    **dict.fromkeys(("generation", "index", "parameters", "flops"), 7),
+    **dict.fromkeys(("phase", "cause"), "another"),
+    **dict.fromkeys(("seconds_compiling", "seconds_training", "test_accuracy"), 0.125),
+    "parents": (Reference(generation=0, index=1),),
+    "operators": {"insert_conv": 1},
+    "repeats": (1, 2),
+    "architecture": EMPTY,
+    "landmarks": reached(0.5, 0.75, thresholds=(0.25,), **TIMES, memory=7),
+    "fate": Fate.PARENT,
+    "same_as": Reference(generation=0, index=1),
+}
+
+
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Individual)])
-def test_a_difference_in_any_field_but_times_is_named(field, monkeypatch):
-    monkeypatch.setattr(Individual, "__post_init__", lambda _: None)  # which would refuse most other values
-    change: dict[str, Any] = {field: "another"}
-    changed = dataclasses.replace(INDIVIDUALS[5], **change)
-    lines = list(compare_individuals(INDIVIDUALS, (*INDIVIDUALS[:5], changed, *INDIVIDUALS[6:])))
+def test_a_difference_in_any_field_but_times_is_named(field):
+    failed: dict[str, Any] = {"fate": Fate.FAILED, "cause": "one"} if field == "cause" else {}
+    expected = (*INDIVIDUALS[:5], dataclasses.replace(INDIVIDUALS[5], **failed), *INDIVIDUALS[6:])
+    changed = dataclasses.replace(expected[5], **{field: OTHERS[field]})
+    lines = list(compare_individuals(expected, (*expected[:5], changed, *expected[6:])))
     named = [] if field in ("seconds_compiling", "seconds_training") else [f"individual 2.1: {field}"]
-    assert [line.partition(" is 'another', and ")[0] for line in lines] == named
+    assert [line.partition(" is ")[0] for line in lines] == named
+
+
+def test_a_difference_in_latencies_is_none():
+    others = [dataclasses.replace(each, landmarks=reached(0.5, 0.75, thresholds=(0.25,))) for each in INDIVIDUALS]
+    assert others[0] != INDIVIDUALS[0]
+    assert not list(compare_individuals(INDIVIDUALS, tuple(others)))
 
 
 def test_an_individual_too_few_or_too_many_is_a_difference():

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 from commands_data import found, refused
+from report_data import reached
 
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, Layer, count_parameters, to_json
-from eigen_jax.lineage import Fate, Individual, Landmark, Reference
+from eigen_jax.lineage import Fate, Individual, Reference
 from experiments.draw import main
 
 CONV = Layer(op="conv", inputs=(-1,), channels=16, kernel=3, stride=1)
@@ -27,18 +28,19 @@ def individual(generation: int, phase: str, architecture: Architecture, fitness:
         architecture=architecture,
         parameters=count_parameters(architecture, num_classes=7),
         flops=1,
-        t3=Landmark(fitness=fitness),
+        landmarks=reached(fitness),
         test_accuracy=fitness,
         fate=Fate.PARENT,
         **fields,
     )
 
 
+FIRST = Reference(generation=0, index=0)
 RECORD = (
-    individual(0, "primary", ONE, 0.5, parent=None),
-    individual(1, "duplication", TWO, 0.75, parent=Reference(generation=0, index=0), repeats=(2, 1, 1, 1)),
+    individual(0, "primary", ONE, 0.5, parents=()),
+    individual(1, "duplication", TWO, 0.75, parents=(FIRST,), repeats=(2, 1, 1, 1)),
 )
-SAME = individual(1, "duplication", ONE, 0.75, parent=Reference(generation=0, index=0), repeats=(1, 1, 1, 1))
+SAME = individual(1, "duplication", ONE, 0.75, parents=(FIRST,), repeats=(1, 1, 1, 1))
 
 
 def write_run(folder: Path, best: Individual | None, record: tuple[Individual, ...] = RECORD) -> Path:
@@ -113,7 +115,7 @@ def test_what_cannot_be_drawn_gets_one_line_and_exit_code_2(tmp_path, capsys, ma
 
 
 def test_a_result_that_names_no_individual_of_the_record_is_refused(tmp_path, capsys):
-    run = write_run(tmp_path, individual(5, "primary", ONE, 0.5, parent=None))
+    run = write_run(tmp_path, individual(5, "primary", ONE, 0.5, parents=()))
     assert "no individual 5.0" in refused(capsys, main, str(run))
 
 

@@ -6,6 +6,7 @@ permissions do not bind, and a matter of permissions for others.
 """
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import math
@@ -20,7 +21,6 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from executor_data import measured
 from refusals import refuses
 
 from eigen_jax import lineage
@@ -31,15 +31,15 @@ from eigen_jax.lineage import Fate, Individual, LineageError
 from eigen_jax.report import ReportError
 from eigen_jax.report.files import write_files as write_report
 from eigen_jax.search import RunFolder, RunFolderError
-from eigen_jax.search.journal import Journal
+from eigen_jax.search.journal import Entry, Journal
 from eigen_jax.store import checkpoint, files
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.records import read_json, write_json
-from eigen_jax.store.run_files import RunResult, RunSeconds, write_result
-from eigen_jax.strategies.eigen import Phase
+from eigen_jax.store.run_files import Reference, RunResult, RunSeconds, write_result
 from experiments.evaluate import _write_logits
 from experiments.settings import SettingsError
 
+FIRST = Reference(generation=0, index=0)
 IMAGE_ONLY = Architecture(input_shape=(8, 8, 1), layers=())
 FULL = "; free some space there, then give the same command again"
 
@@ -125,7 +125,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def individual(generation: int, **fields: Any) -> Individual:
-    made: dict[str, Any] = {"index": 0, "parameters": 1, "flops": 1, "parent": None, "operators": {}, "cause": "x"}
+    made: dict[str, Any] = {"index": 0, "parameters": 1, "flops": 1, "parents": (), "operators": {}, "cause": "x"}
     made |= {"phase": "primary", "architecture": IMAGE_ONLY, "fate": Fate.FAILED}
     return Individual(generation=generation, **made | fields)
 
@@ -196,7 +196,7 @@ def test_digests_are_of_texts_and_of_the_values_of_arrays(tmp_path: Path) -> Non
 def test_a_record_and_a_run_folder_on_a_full_disk_are_as_they_were(full: Full) -> None:
     folder, filling, reason = full
     path = folder / "lineage.jsonl"
-    lineage.append(path, [individual(0, cause="x" * 100)])
+    lineage.append(path, [individual(0, cause="x" * 400)])
     before = contents(folder)
     with filling(), refuses(LineageError, f"cannot write {path}: {reason}{FULL}"):
         lineage.append(path, [individual(1, cause="x" * 10_000)])
@@ -210,14 +210,14 @@ def test_a_record_and_a_run_folder_on_a_full_disk_are_as_they_were(full: Full) -
     line = f"cannot write {folder / 'run'}: {reason}{FULL}"
     with RunFolder.open(folder / "run", {"seed": 1}, {}) as run:
         write_result(run.path, result(test_accuracy=0.5))
-        journal = Journal(run.journal, generation=0, phase=Phase.PRIMARY)
-        journal.add(0, 0, Outcome(measurement=measured(0.5)))
+        journal, entry = Journal(run.journal), Entry(individual=FIRST, fingerprint="f", landmark=0, outcome=Outcome())
+        journal.add(entry)
         before = contents(folder)
         with filling(), refuses(RunFolderError, f"cannot write {folder / 'run' / 'result.json'}: {reason}{FULL}"):
             write_result(run.path, result(test_accuracy=0.75, final_cause="x" * 10_000))
         with filling(), refuses(RunFolderError, line.replace("run:", "run/generation.jsonl:")):
-            journal.add(0, 1, Outcome(measurement=None, cause="x" * 10_000))
-        assert list(journal.outcomes) == [(0, 0)]
+            journal.add(dataclasses.replace(entry, landmark=1, outcome=Outcome(cause="x" * 10_000)))
+        assert journal.entries == [entry]
         with filling(), pytest.raises((CheckpointError, RunFolderError), match=reason):
             run.save_network(IMAGE_ONLY, {"params": {"kernel": np.ones(5_000)}})
         assert contents(folder) == before

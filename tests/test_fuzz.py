@@ -17,12 +17,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from paper_runs import FakeMakers, save_teacher
+from report_data import reached
 
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, ArchitectureError, Layer, from_json, to_json
 from eigen_jax.data import DataConfig
 from eigen_jax.errors import EigenError
-from eigen_jax.lineage import Fate, Individual, Landmark, Reference
+from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.report import read_record, read_result, summarise_phases
 from eigen_jax.search import RunFolder, RunFolderError, check_run_folder, load_network, read_genome
 from eigen_jax.store.checkpoint import CheckpointError
@@ -32,6 +33,7 @@ from experiments import evaluate
 from experiments.reproduce.runs import read_origin
 from experiments.settings import Settings
 
+OLDER = Path(__file__).parent / "older_runs"
 EXAMPLES = max(400, 7 * settings().max_examples)  # of each of settings, genome and lineage; of genomes, few are read
 FEW = max(200, 2 * settings().max_examples)  # of the others, of which fewer are read
 
@@ -178,30 +180,25 @@ def test_genomes(tmp_path: Path) -> None:
 
 def individuals() -> list[Individual]:
     """Of all kinds: mutated, failed, duplicated, extinct, taken over."""
-    common: dict[str, Any] = {"architecture": NETWORK, "parameters": 784, "flops": 12_345, "parent": None}
-    first, t1, failed = Reference(generation=0, index=0), Landmark(fitness=0.5, threshold=0.25), Fate.FAILED
+    common: dict[str, Any] = {"architecture": NETWORK, "parameters": 784, "flops": 12_345, "parents": ()}
+    first, failed = Reference(generation=0, index=0), Fate.FAILED
+    timed = {"loss": 1.5, "latency": 1e-5, "batch_latency": 0.25, "memory": 1_000}
     mutated = common | {"generation": 0, "phase": "primary", "operators": {"insert_conv": 2}}
-    reached: dict[str, Any] = {"t1": t1, "t2": t1, "t3": Landmark(fitness=0.75), "test_accuracy": 0.5}
+    to_end = {"landmarks": reached(0.5, 0.5, 0.75, thresholds=(0.25, 0.25), **timed), "test_accuracy": 0.5}
     duplicate = common | {"generation": 1, "phase": "duplication", "operators": None, "repeats": (1, 2)}
+    duplicate |= {"parents": (first, first)}
     return [
-        Individual(**mutated | reached, index=0, fate=Fate.PARENT, seconds_training=2.5),
+        Individual(**mutated | to_end, index=0, fate=Fate.PARENT, seconds_training=2.5),
         Individual(**mutated | {"architecture": PLAIN}, index=1, fate=failed, cause="out of\nmemory"),
-        Individual(**duplicate | {"parent": first}, index=0, t1=t1, fate=Fate.EXTINCT_T1, same_as=first),
+        Individual(**duplicate, index=0, landmarks=reached(0.5, thresholds=(0.75,)), fate=Fate.EXTINCT, same_as=first),
     ]
-
-
-def without_checksum(line: str) -> str:
-    """The line of the schema before."""
-    content = json.loads(line) | {"schema_version": 2}
-    del content["checksum"]
-    return json.dumps(content, separators=(",", ":"))
 
 
 def test_lineages(tmp_path: Path) -> None:
     path = tmp_path / "lineage.jsonl"
     (tmp_path / "settings.json").touch()
-    lines = [lineage.to_line(each) for each in individuals()]
-    texts = ["".join(f"{line}\n" for line in kind) for kind in (lines, [without_checksum(line) for line in lines])]
+    newest = "".join(f"{lineage.to_line(each)}\n" for each in individuals())
+    texts = [newest, *((OLDER / f"schema-{version}.jsonl").read_text() for version in (2, 3))]
 
     def check(content: bytes) -> None:
         path.write_bytes(content)

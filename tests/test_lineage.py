@@ -1,6 +1,7 @@
 """The record of a run: what is written is what is read, and a damaged file is told from a whole one."""
 
 import binascii
+import dataclasses
 import json
 import math
 import re
@@ -13,9 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
+from report_data import reached
 
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, Layer
+from eigen_jax.fitness import Measurement
 from eigen_jax.lineage import Fate, Individual, Landmark, LineageError, Reference
 
 IMAGE_ONLY = Architecture(input_shape=(8, 8, 1), layers=())
@@ -30,6 +33,11 @@ SMALL = Architecture(
 )
 DAMAGED = "the line is damaged: "
 NOT_AS_WRITTEN = f"{DAMAGED}it is not as it was written"
+OLDER = Path(__file__).parent / "older_runs"
+FIRST = Reference(generation=0, index=0)
+HALF = Measurement(
+    accuracy=0.5, loss=1.25, parameters=784, flops=12_345, latency=1e-05, batch_latency=0.25, memory=4_096
+)
 
 TEXT: Any = "0.5"
 
@@ -37,12 +45,12 @@ TEXT: Any = "0.5"
 def make(generation: int = 0, index: int = 0, **fields: Any) -> Individual:
     defaults: dict[str, Any] = {
         "phase": "primary",
-        "parent": None,
+        "parents": (),
         "operators": {"insert_pool": 1, "insert_conv": 2},
         "architecture": SMALL,
         "parameters": 784,
         "flops": 12_345,
-        "t1": Landmark(fitness=0.5, threshold=0.25),
+        "landmarks": (Landmark(step=60, measurement=HALF, fitness=(0.5, -784.0), threshold=0.25),),
         "fate": Fate.SURVIVED,
         "seconds_compiling": 1.5,
         "seconds_training": 2.25,
@@ -56,27 +64,50 @@ def path(tmp_path: Path) -> Path:
 
 
 counts = st.integers(0, 2**40)
-fractions = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+seconds = st.floats(0, 1e12)
 references = st.builds(Reference, generation=counts, index=counts)
-landmarks = st.builds(Landmark, fitness=fractions, threshold=fractions)
+measurements = st.builds(
+    Measurement,
+    accuracy=st.floats(0, 1),
+    loss=st.none() | numbers,
+    **dict.fromkeys(("parameters", "flops"), counts),
+    memory=st.none() | counts,
+    **dict.fromkeys(("latency", "batch_latency"), st.none() | seconds),
+)
+landmarks = st.builds(
+    Landmark,
+    step=st.none() | counts,
+    measurement=st.none() | measurements,
+    fitness=st.none() | st.lists(numbers).map(tuple),
+    threshold=st.none() | numbers,
+)
+ends = st.builds(Landmark, measurement=measurements, fitness=st.none() | st.lists(numbers).map(tuple))
 makings = st.one_of(  # operators and repeats: by mutation, by duplication, or by neither
     st.tuples(st.none() | st.dictionaries(st.text(), counts), st.none()),
     st.tuples(st.none(), st.lists(st.integers(1, 2**40), min_size=1).map(tuple)),
 )
 individuals = st.builds(
-    lambda fate, cause, making, **fields: Individual(
-        fate=fate, cause=cause if fate is Fate.FAILED else None, operators=making[0], repeats=making[1], **fields
+    lambda fate, cause, making, before, end, **fields: Individual(
+        fate=fate,
+        cause=cause if fate is Fate.FAILED else None,
+        operators=making[0],
+        repeats=making[1],
+        landmarks=tuple(before) if fate is Fate.FAILED else (*before, end),
+        **fields,
     ),
     making=makings,
+    before=st.lists(landmarks, max_size=3),
+    end=ends,
+    parents=st.lists(references, max_size=3).map(tuple),
     phase=st.text(min_size=1),
     architecture=st.sampled_from([IMAGE_ONLY, SMALL]),
     test_accuracy=st.none() | st.floats(0, 1),
     fate=st.sampled_from(Fate),
     cause=st.text(min_size=1),
     **dict.fromkeys(("generation", "index", "parameters", "flops"), counts),
-    **dict.fromkeys(("t1", "t2", "t3"), landmarks),
-    **dict.fromkeys(("parent", "same_as"), st.none() | references),
-    **dict.fromkeys(("seconds_compiling", "seconds_training"), st.floats(0, 1e12)),
+    same_as=st.none() | references,
+    **dict.fromkeys(("seconds_compiling", "seconds_training"), seconds),
 )
 
 
@@ -89,15 +120,18 @@ def test_a_line_gives_its_individual_back(individual: Individual) -> None:
     assert lineage.to_line(lineage.from_line(line)) == line
 
 
-def test_the_line_is_the_documented_one_and_ends_with_the_checksum_of_all_but_the_seconds() -> None:
-    fields = {"t2": Landmark(fitness=0.625), "fate": Fate.FAILED, "cause": "out of\nmemory"}
-    line = lineage.to_line(make(3, 1, parent=Reference(generation=2, index=5), **fields))
+def test_the_line_is_the_documented_one_and_ends_with_the_checksum_of_all_but_the_times() -> None:
+    landmarks = (*make().landmarks, Landmark(step=180))
+    fields = {"landmarks": landmarks, "fate": Fate.FAILED, "cause": "out of\nmemory"}
+    line = lineage.to_line(make(3, 1, parents=(Reference(generation=2, index=5), FIRST), **fields))
     start, architecture = line.split(',"fingerprint":"')
     assert start == (
-        '{"schema_version":3,"generation":3,"phase":"primary","index":1,"parent":{"generation":2,"index":5},'
+        '{"schema_version":4,"generation":3,"phase":"primary","index":1,'
+        '"parents":[{"generation":2,"index":5},{"generation":0,"index":0}],'
         '"operators":{"insert_conv":2,"insert_pool":1},"repeats":null,"parameters":784,"flops":12345,'
-        '"t1":{"fitness":0.5,"threshold":0.25},"t2":{"fitness":0.625,"threshold":null},'
-        '"t3":{"fitness":null,"threshold":null},"test_accuracy":null,"fate":"failed",'
+        '"landmarks":[{"step":60,"measurement":{"accuracy":0.5,"loss":1.25,"parameters":784,"flops":12345,'
+        '"latency":1e-05,"batch_latency":0.25,"memory":4096},"fitness":[0.5,-784.0],"threshold":0.25},'
+        '{"step":180,"measurement":null,"fitness":null,"threshold":null}],"test_accuracy":null,"fate":"failed",'
         '"cause":"out of\\nmemory","same_as":null,'
         '"seconds_compiling":1.5,"seconds_training":2.25'
     )
@@ -105,19 +139,26 @@ def test_the_line_is_the_documented_one_and_ends_with_the_checksum_of_all_but_th
     assert [layer["op"] for layer in json.loads(line)["architecture"]["layers"]] == ["conv", "pool", "conv", "concat"]
     duplicate = lineage.to_line(make(phase="duplication", operators=None, repeats=(1, 3), test_accuracy=0.625))
     assert '"operators":null,"repeats":[1,3],"parameters":784,' in duplicate
-    assert '"t3":{"fitness":null,"threshold":null},"test_accuracy":0.625,"fate":"survived",' in duplicate
+    assert '"threshold":0.25}],"test_accuracy":0.625,"fate":"survived",' in duplicate
     sealed, checksum = line[: -len(',"checksum":"01234567"}')], line[-len('01234567"}') : -len('"}')]
     timeless = sealed.replace('_compiling":1.5,', '_compiling":0.0,').replace('_training":2.25', '_training":0.0')
-    assert len(timeless) == len(sealed) - 1, "2.25 is one longer than 0.0"
+    timeless = timeless.replace('"latency":1e-05,"batch_latency":0.25', '"latency":null,"batch_latency":null')
+    assert len(timeless) == len(sealed) - 2, "2.25 is one longer than 0.0, and 1e-05 than null"
     assert checksum == format(binascii.crc32(timeless.encode() + b"}"), "08x")
     assert line == f'{sealed},"checksum":"{checksum}"}}'
 
 
 @pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
-def test_any_flipped_bit_is_told_but_for_one_that_makes_other_seconds(path: Path, every: int) -> None:
-    record = make(0, 0, architecture=IMAGE_ONLY, t1=Landmark(fitness=1e-05), parent=None)
-    lineage.append(path, [record])
-    whole = path.read_bytes()
+@pytest.mark.parametrize(
+    ("line", "times"),
+    [
+        (lineage.to_line(make(architecture=IMAGE_ONLY)), "1.5 2.25 1e-05 0.25"),
+        ((OLDER / "schema-3.jsonl").read_text().splitlines()[1], "1.5 2.25"),
+    ],
+    ids=["newest", "schema 3"],
+)
+def test_any_flipped_bit_is_told_but_for_one_that_makes_another_time(path, line, times, every) -> None:
+    record, whole = lineage.from_line(line), f"{line}\n".encode()
     undetected = 0
     for position in range(0, 8 * len(whole), every):
         damaged = bytearray(whole)
@@ -130,34 +171,162 @@ def test_any_flipped_bit_is_told_but_for_one_that_makes_other_seconds(path: Path
         assert lineage.without_times(read) == lineage.without_times(record)
         assert read != record
         undetected += 1
-    assert undetected < 8 * len("1.52.25") / every
+    assert 0 < undetected < 8 * len(times.replace(" ", "")) / every
 
 
-def test_a_record_that_began_without_checksums_goes_on_with_them(path: Path) -> None:
-    old, new = [make(0), make(1)], make(1, 0, flops=7)
-    contents = [json.loads(lineage.to_line(individual)) | {"schema_version": 2} for individual in old]
-    assert all(content.pop("checksum") for content in contents), "which that version had not"
-    lines = [json.dumps(content, separators=(",", ":")) + "\n" for content in contents]
-    path.write_text("".join(lines))
-    assert lineage.read(path) == tuple(old)
-    lineage.truncate(path, 1)
-    lineage.append(path, [new])
-    assert lineage.read(path) == (old[0], new)
-    assert path.read_text() == f"{lines[0]}{lineage.to_line(new)}\n"
+def older_record() -> list[Individual]:
+    """What `older_runs/schema-2.jsonl` and `schema-3.jsonl` say, as by hand."""
+    nan = {"fate": Fate.FAILED, "cause": "the loss is nan"}
+    extinct = {"fate": Fate.EXTINCT}
+    taken = {"same_as": Reference(generation=0, index=2), "seconds_compiling": 0.0, "seconds_training": 0.0}
+    duplicate = {"operators": None, "repeats": (1, 2)}
+    small = {"architecture": SMALL, "parameters": 784, "flops": 12_345}
+
+    def was(generation: int, index: int, *accuracies: float | None, thresholds=(), **fields: Any) -> Individual:
+        fields = {"architecture": IMAGE_ONLY, "parameters": 20, "flops": 20} | fields
+        sizes = {name: fields[name] for name in ("parameters", "flops")}
+        landmarks = [dataclasses.replace(e, step=None) for e in reached(*accuracies, thresholds=thresholds, **sizes)]
+        return make(generation, index, landmarks=tuple(landmarks), **fields)
+
+    return [
+        was(0, 0, 0.5, 0.625, 0.75, thresholds=(0.25, 0.5), test_accuracy=0.7, fate=Fate.PARENT, **small),
+        was(0, 1, 0.5, 0.5, 0.625, thresholds=(0.25, 0.5), test_accuracy=0.6),
+        was(0, 2, 0.125, thresholds=(0.25,), **extinct),
+        was(0, 3, 0.25, 0.375, thresholds=(0.25, 0.5), **extinct),
+        was(0, 4, None, thresholds=(0.25,), fate=Fate.FAILED, cause="out of\nmemory"),
+        was(0, 5, 0.25, None, thresholds=(0.25, 0.5), **nan),
+        was(0, 6, 0.25, 0.5, thresholds=(0.25, 0.5), **nan),
+        was(1, 0, phase="secondary", parents=(FIRST,), **nan),
+        was(1, 1, 0.125, thresholds=(0.5,), phase="secondary", parents=(FIRST,), **extinct, **taken),
+        was(2, 0, 0.1, 0.2, 0.3, phase="duplication", parents=(FIRST,), test_accuracy=0.4, **duplicate),
+    ]
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_records_of_earlier_versions_are_read_and_go_on_in_the_newest(path: Path, version: int) -> None:
+    text = (OLDER / f"schema-{version}.jsonl").read_text()
+    path.write_text(text)
+    assert lineage.read(path) == tuple(older_record())
+    lineage.truncate(path, 2)
+    lineage.append(path, [new := make(2, 0)])
+    assert lineage.read(path) == (*older_record()[:-1], new)
+    *lines, last = text.splitlines(keepends=True)
+    assert f'"schema_version":{version},' in last
+    assert path.read_text() == f"{''.join(lines)}{lineage.to_line(new)}\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "old", "new", "message"),
+    [
+        (2, '"t2":{"fitness":0.5,"threshold":0.5},', "", f"{DAMAGED}it has or lacks ['t2']"),
+        (2, '"parent":null,', "", f"{DAMAGED}it has or lacks ['parent']"),
+        (2, '"parent":null,', '"parent":null,"landmarks":[],', f"{DAMAGED}it has or lacks ['landmarks']"),
+        (2, '"parent":null,', '"parent":null,"colour":1,', f"{DAMAGED}it has or lacks ['colour']"),
+        (2, '"repeats":null,', "", f"{DAMAGED}it has or lacks ['repeats']"),
+        (2, '"t2":{"fitness":0.5,', '"t2":{', f"{DAMAGED}Object missing required field `fitness` - at `$[1]`"),
+        (2, '"fitness":0.625', '"fitness":"a"', f"{DAMAGED}Expected `float | null`, got `str` - at `$[2].fitness`"),
+        (2, "af9552fb", "af9552fa", NOT_AS_WRITTEN),
+        (3, '"schema_version":3', '"schema_version":2', NOT_AS_WRITTEN),
+        (3, '"schema_version":3', '"schema_version":4', f"{DAMAGED}it has or lacks ['landmarks', 'parent', "),
+        (3, '"fitness":0.625', '"fitness":0.626', NOT_AS_WRITTEN),
+        (3, '"fitness":0.625', '"fitness":6.25e-1', NOT_AS_WRITTEN),
+        (3, '"phase":"primary"', '"phase":"primari"', NOT_AS_WRITTEN),
+    ],
+)
+def test_a_damaged_line_of_an_earlier_version_is_told(version: int, old: str, new: str, message: str) -> None:
+    line = (OLDER / f"schema-{version}.jsonl").read_text().splitlines()[1]
+    assert line.count(old) == 1
+    with pytest.raises(LineageError, match=rf"\A{re.escape(message)}[^\n]*\Z"):
+        lineage.from_line(line.replace(old, new))
+
+
+def test_the_oldest_lines_may_be_spelt_in_any_way() -> None:
+    line = (OLDER / "schema-2.jsonl").read_text().splitlines()[1]
+    assert lineage.from_line(line.replace('"fitness":0.625', '"fitness": 6.25E-1')) == older_record()[1]
 
 
 @pytest.mark.parametrize(
     ("value", "recorded"),
     [
-        *((value, None) for value in (math.nan, -math.inf, np.float32("nan"), jnp.float32(-jnp.inf), None)),
+        *((value, None) for value in (math.nan, -math.inf, np.float32("nan"), jnp.float32(-jnp.inf))),
         *((value, 0.25) for value in (0.25, np.float32(0.25), np.float64(0.25), jnp.float32(0.25))),
         *((value, 0.1) for value in (0.1, np.float32(0.1))),
+        (-3.0000000001, -3.0),
+        *((value, None) for value in (1e39, -1e300)),  # which no float32 can hold
     ],
 )
-def test_a_scalar_of_any_library_becomes_a_number_and_what_was_not_measured_none(value: Any, recorded: Any) -> None:
-    made = lineage.landmark(value, value)
-    assert made == Landmark(fitness=recorded, threshold=recorded)
-    assert type(made.fitness) is type(recorded)
+def test_a_scalar_of_any_library_becomes_a_number_and_what_is_not_finite_none(value: Any, recorded: Any) -> None:
+    made = lineage.exact(value)
+    assert made == recorded
+    assert type(made) is type(recorded)
+
+
+@given(numbers)
+def test_the_number_recorded_is_the_same_float32(value: float) -> None:
+    with np.errstate(over="ignore"):
+        rounded = np.float32(value)
+    made = lineage.exact(value)
+    assert (made is None) == (not np.isfinite(rounded))
+    assert made is None or np.float32(made).tobytes() == rounded.tobytes()
+
+
+TIMELESS = dataclasses.replace(HALF, latency=None, batch_latency=None)
+
+
+@pytest.mark.parametrize("name", [*(each.name for each in dataclasses.fields(Measurement)), "compiling", "training"])
+def test_times_alone_are_outside_the_checksum_and_are_left_out(name: str) -> None:
+    is_time = name in ("latency", "batch_latency", "compiling", "training")
+    fields: dict[str, Any] = {f"seconds_{name}": 7.0}
+    if name not in ("compiling", "training"):
+        change: dict[str, Any] = {name: 0.75 if isinstance(getattr(HALF, name), float) else 7}
+        other = dataclasses.replace(HALF, **change)
+        fields = {"landmarks": (dataclasses.replace(make().landmarks[0], measurement=other),)}
+    one, two = make(), make(**fields)
+    assert one != two
+    checksums = {lineage.to_line(each)[-len('"checksum":"01234567"}') :] for each in (one, two)}
+    assert len(checksums) == (1 if is_time else 2)
+    assert (lineage.without_times(one) == lineage.without_times(two)) == is_time
+
+
+def test_an_individual_without_times_has_all_else() -> None:
+    operators = {"latency": 3, "seconds_training": 2}  # names that a user's operators may have
+    made = make(2, 3, parents=(FIRST,), operators=operators, test_accuracy=0.5, same_as=FIRST)
+    landmark = dataclasses.replace(made.landmarks[0], measurement=TIMELESS)
+    timeless = dataclasses.replace(made, landmarks=(landmark,), seconds_compiling=0.0, seconds_training=0.0)
+    assert lineage.without_times(made) == timeless
+    assert lineage.from_line(lineage.to_line(made)) == made
+
+
+def test_the_end_of_an_individual_is_the_last_landmark_that_it_survived() -> None:
+    *_, last = landmarks = reached(0.5, 0.25)
+    for fate in (Fate.SURVIVED, Fate.PARENT):
+        survivor = make(landmarks=landmarks, fate=fate, parents=(Reference(generation=3, index=1), FIRST))
+        assert (survivor.end, survivor.accuracy) == (last, 0.25)
+        assert survivor.parent == Reference(generation=3, index=1)
+    for fields in ({"fate": Fate.EXTINCT}, {"fate": Fate.FAILED, "cause": "late"}):
+        lost = make(landmarks=landmarks, **fields)
+        assert (lost.end, lost.accuracy, lost.parent) == (None, None, None)
+
+
+def test_the_fittest_is_who_has_the_highest_first_objective_at_the_end() -> None:
+    def valued(index: int, *fitness: float, **fields: Any) -> Individual:
+        end = Landmark(step=60, measurement=HALF, fitness=fitness or None)
+        return make(0, index, landmarks=(*reached(0.9), end), **fields)
+
+    worst, best, equal = valued(0, -3.0, 9.0), valued(1, -1.5, -1.0), valued(2, -1.5, 2.0)
+    unmeasured, extinct = valued(3), valued(4, 7.0, fate=Fate.EXTINCT)
+    for order in ([worst, best, equal], [None, extinct, best, unmeasured, equal]):
+        assert lineage.fittest(order) is best
+    assert lineage.fittest([equal, best]) is equal
+    for none in ([], [None], [unmeasured, extinct]):
+        assert lineage.fittest(none) is None
+
+
+def landmark(**fields: Any) -> dict[str, Any]:
+    """The landmarks of an individual, one, with some fields of it or of its measurement replaced."""
+    own = {name: fields.pop(name) for name in ("step", "fitness", "threshold") if name in fields}
+    measurement = dataclasses.replace(HALF, **fields)
+    return {"landmarks": (dataclasses.replace(make().landmarks[0], measurement=measurement, **own),)}
 
 
 @pytest.mark.parametrize(
@@ -177,11 +346,17 @@ def test_a_scalar_of_any_library_becomes_a_number_and_what_was_not_measured_none
         ({"seconds_training": -1.0}, "Expected `float` >= 0.0 - at `$.seconds_training`"),
         ({"seconds_training": 1e13}, "Expected `float` <= 1000000000000.0 - at `$.seconds_training`"),
         ({"fate": "lost"}, "Invalid enum value 'lost' - at `$.fate`"),
-        ({"t1": Landmark(fitness=math.nan)}, "Out of range float values are not JSON compliant"),
-        ({"t1": Landmark(threshold=-math.inf)}, "Out of range float values are not JSON compliant"),
-        ({"t2": Landmark(fitness=TEXT)}, "Expected `float | null`, got `str` - at `$.t2.fitness`"),
-        ({"t3": Landmark(fitness=True)}, "Expected `float | null`, got `bool` - at `$.t3.fitness`"),
-        ({"t3": Landmark(fitness=10**400)}, "it holds an integer of 401 digits"),
+        ({"parents": (3,)}, "Expected `object`, got `int` - at `$.parents[0]`"),
+        (landmark(fitness=(0.5, math.nan)), "Out of range float values are not JSON compliant"),
+        (landmark(threshold=-math.inf), "Out of range float values are not JSON compliant"),
+        (landmark(fitness=(TEXT,)), "Expected `float`, got `str` - at `$.landmarks[0].fitness[0]`"),
+        (landmark(fitness=(0.5, True)), "Expected `float`, got `bool` - at `$.landmarks[0].fitness[1]`"),
+        (landmark(fitness=(10**400,)), "it holds an integer of 401 digits"),
+        (landmark(step=-1), "Expected `int` >= 0 - at `$.landmarks[0].step`"),
+        (landmark(accuracy=62.2), "Expected `float` <= 1.0 - at `$.landmarks[0].measurement.accuracy`"),
+        (landmark(latency=-1.0), "Expected `float` >= 0.0 - at `$.landmarks[0].measurement.latency`"),
+        (landmark(memory=0.5), "Expected `int | null`, got `float` - at `$.landmarks[0].measurement.memory`"),
+        (landmark(loss=math.inf), "Out of range float values are not JSON compliant"),
     ],
 )
 def test_an_impossible_individual_is_not_recorded(path: Path, fields: dict[str, Any], message: str) -> None:
@@ -198,6 +373,11 @@ def test_an_impossible_individual_is_not_recorded(path: Path, fields: dict[str, 
         ({"repeats": (1, 2)}, "operators and repeats are both given; an individual is made by one of them"),
         ({"fate": Fate.FAILED}, "cause is None; an individual that failed must say why"),
         ({"cause": "late"}, "cause is 'late'; it must be none where the fate is survived"),
+        ({"landmarks": ()}, "the last landmark has no measurement; it must have one where the fate is survived"),
+        (
+            {"landmarks": reached(0.5, None), "fate": Fate.EXTINCT},
+            "the last landmark has no measurement; it must have one where the fate is extinct",
+        ),
     ],
 )
 def test_an_individual_that_contradicts_itself_is_refused(fields: dict[str, Any], message: str) -> None:
@@ -207,7 +387,7 @@ def test_an_individual_that_contradicts_itself_is_refused(fields: dict[str, Any]
 
 def test_a_record_grows_and_is_cut_by_generations(path: Path) -> None:
     first = [make(0, 0), make(0, 1, fate=Fate.PARENT)]
-    second, third = [make(1, 0, parent=Reference(generation=0, index=1))], [make(2, 0)]
+    second, third = [make(1, 0, parents=(Reference(generation=0, index=1),))], [make(2, 0)]
     for individuals in (first, second, third):
         lineage.append(path, individuals)
     mode = path.stat().st_mode
@@ -259,6 +439,9 @@ def test_what_cannot_be_cut_or_appended_to_is_refused_and_as_it_was(path: Path) 
 NO_ARCHITECTURE = "an architecture lacks {0}; it must have {0}".format("schema_version, input_shape, layers")
 
 
+SIZES = {"parameters": 20, "flops": 20}
+
+
 def changed(**fields: Any) -> str:
     """The line of an individual with some JSON fields replaced; `...` removes one."""
     content = json.loads(lineage.to_line(make())) | fields
@@ -272,18 +455,19 @@ def changed(**fields: Any) -> str:
         ('{"schema_version":1', f"{DAMAGED}Expecting ',' delimiter: line 1 column 20 (char 19)"),
         ("[" * 100_000, f"{DAMAGED}its arrays and objects are too deep in one another"),
         ("[]", f"{DAMAGED}Expected `object`, got `array`"),
-        (changed(schema_version=1), "schema version is 1; this version of eigen_jax reads 2 and 3"),
-        (changed(schema_version=True), "schema version is True; this version of eigen_jax reads 2 and 3"),
-        (changed(schema_version=...), "schema version is None; this version of eigen_jax reads 2 and 3"),
-        (changed(t2=...), NOT_AS_WRITTEN),
-        (changed(colour=1), NOT_AS_WRITTEN),
+        (changed(schema_version=1), "schema version is 1; this version of eigen_jax reads 2 to 4"),
+        (changed(schema_version=True), "schema version is True; this version of eigen_jax reads 2 to 4"),
+        (changed(schema_version=...), "schema version is None; this version of eigen_jax reads 2 to 4"),
+        (changed(landmarks=...), f"{DAMAGED}it has or lacks ['landmarks']"),
+        (changed(colour=1), f"{DAMAGED}it has or lacks ['colour']"),
+        (changed(schema_version=2), f"{DAMAGED}it has or lacks ['landmarks', 'parent', 'parents', 't1', 't2', 't3']"),
         (changed(generation="0"), f"{DAMAGED}Expected `int`, got `str` - at `$.generation`"),
-        (changed(t1=0.5), f"{DAMAGED}Expected `object`, got `float` - at `$.t1`"),
-        (changed(t1={"fitness": 0.5}), NOT_AS_WRITTEN),
-        (changed(t1={"fitness": math.nan, "threshold": None}), f"{DAMAGED}it holds NaN, which is no finite number"),
+        (changed(landmarks=[0.5]), f"{DAMAGED}Expected `object`, got `float` - at `$.landmarks[0]`"),
+        (changed(landmarks=[{"measurement": SIZES | {"accuracy": 0.5}}]), NOT_AS_WRITTEN),
+        (changed(landmarks=[{"fitness": [math.nan]}]), f"{DAMAGED}it holds NaN, which is no finite number"),
         (
-            changed(parent={"generation": 1, "index": {}}),
-            f"{DAMAGED}Expected `int`, got `object` - at `$.parent.index`",
+            changed(parents=[{"generation": 1, "index": {}}]),
+            f"{DAMAGED}Expected `int`, got `object` - at `$.parents[0].index`",
         ),
         (changed(same_as=3), f"{DAMAGED}Expected `object | null`, got `int` - at `$.same_as`"),
         (changed(repeats=2), f"{DAMAGED}Expected `array | null`, got `int` - at `$.repeats`"),
@@ -297,7 +481,6 @@ def changed(**fields: Any) -> str:
         (changed(cause="late"), f"{DAMAGED}cause is 'late'; it must be none where the fate is survived"),
         (changed(checksum=...), NOT_AS_WRITTEN),
         (changed(checksum="0"), NOT_AS_WRITTEN),
-        (changed(schema_version=2), NOT_AS_WRITTEN),
         (changed(seconds_training=2.5), NOT_AS_WRITTEN),
         (changed(fingerprint="0"), NOT_AS_WRITTEN),
         (changed(architecture={}), f"architecture: {NO_ARCHITECTURE}"),

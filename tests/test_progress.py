@@ -2,9 +2,12 @@
 
 import dataclasses
 import io
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import pytest
 import report_data
 from rich.console import Console
@@ -14,7 +17,7 @@ from eigen_jax.architecture import IMAGE, Architecture, Layer, count_flops, coun
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchResult
-from eigen_jax.strategies import EvolutionConfig
+from eigen_jax.strategies import Eigen, EvolutionConfig
 from eigen_jax.strategies.eigen import Phase
 from experiments.networks import describe
 from experiments.progress import ConsoleObserver, Standing, TrainingBar, duration, steps_left
@@ -31,6 +34,9 @@ EMPTY = Architecture(input_shape=(8, 8, 1), layers=())
 CONV = Architecture(input_shape=(8, 8, 1), layers=(Layer(op="conv", inputs=(IMAGE,), channels=16, kernel=3, stride=1),))
 COUNTS = {"parameters": count_parameters, "flops": count_flops}
 POOL = Architecture(input_shape=(8, 8, 1), layers=(Layer(op="pool", inputs=(IMAGE,)),))
+
+
+PRIMARY = "Primary succession: up to 20 mutation steps a child"
 
 
 class Clock:
@@ -52,7 +58,11 @@ def make_console(terminal: bool) -> tuple[Console, io.StringIO, Clock]:
 
 def make_observer(*, terminal: bool = False) -> tuple[ConsoleObserver, io.StringIO, Clock]:
     console, text, clock = make_console(terminal)
-    return ConsoleObserver(CONFIG, folder=Path("runs/x"), console=console, clock=clock), text, clock
+    observer = ConsoleObserver(CONFIG, folder=Path("runs/x"), console=console, clock=clock)
+    observer.search_started(generation=4, landmarks=CONFIG.landmarks)
+    text.seek(0)
+    text.truncate()
+    return observer, text, clock
 
 
 def individual(index: int, architecture: Architecture, fate: Fate, t3: float | None = None, **fields) -> Individual:
@@ -60,34 +70,73 @@ def individual(index: int, architecture: Architecture, fate: Fate, t3: float | N
     return report_data.individual(4, index, "primary", t3, architecture=architecture, fate=fate, **sizes, **fields)
 
 
+def at(index: int, generation: int = 4) -> Reference:
+    return Reference(generation=generation, index=index)
+
+
+def start(
+    observer: ConsoleObserver,
+    *architectures: Architecture,
+    generation: int = 4,
+    title: str = "Primary",
+    quota: Sequence[int] = (2, 1),
+    ahead: Mapping[Reference, Architecture] | None = None,
+) -> None:
+    """A generation starts, in a phase that is called as its title."""
+    children = {at(index, generation): architecture for index, architecture in enumerate(architectures)}
+    known: dict[str, Any] = {"phase": title.lower(), "title": title, "quota": quota}
+    observer.generation_started(generation=generation, architectures=children | dict(ahead or {}), **known)
+
+
+def train(observer: ConsoleObserver, index: int, step: int, loss: float, rate: float, generation: int = 4) -> None:
+    """An individual is on its way to T1."""
+    place = at(index, generation)
+    observer.training_progress(individual=place, landmark=0, step=step, until=100, loss=loss, steps_per_second=rate)
+
+
+def measure(
+    observer: ConsoleObserver,
+    place: Reference,
+    landmark: int,
+    accuracy: float | None,
+    *fitness: float,
+    cause: str | None = None,
+    same_as: Reference | None = None,
+) -> None:
+    """An individual reaches a landmark, or fails; its fitness is its accuracy by default."""
+    objectives = fitness or (None if accuracy is None else (accuracy,))
+    measurement = None if accuracy is None else report_data.measured(accuracy)
+    told: dict[str, Any] = {"measurement": measurement, "fitness": objectives, "cause": cause, "same_as": same_as}
+    observer.individual_measured(individual=place, landmark=landmark, **told)
+
+
 def run_generation(observer: ConsoleObserver, clock: Clock) -> None:
     """A generation of three: one extinct at T1, one at T2 (taken over from another), and the parent."""
-    observer.generation_started(generation=4, phase=Phase.PRIMARY, architectures=[CONV, EMPTY, POOL])
-    measure = observer.individual_measured
-    for index, fitness, same_as in ((0, 0.5, None), (1, 0.25, None), (2, 0.375, Reference(generation=1, index=2))):
+    start(observer, CONV, EMPTY, POOL, title=PRIMARY)
+    for index, accuracy, same_as in ((0, 0.5, None), (1, 0.25, None), (2, 0.375, at(2, 1))):
         if same_as is None:
             clock.now += 20
-            observer.training_progress(index=index, landmark=0, step=50, until=100, loss=2.25, steps_per_second=2.5)
-            observer.training_progress(index=index, landmark=0, step=100, until=100, loss=1.5, steps_per_second=1234.5)
-        measure(index=index, landmark=0, fitness=fitness, cause=None, same_as=same_as)
-    observer.individuals_extinct(landmark=0, indices=[1], threshold=0.375)
-    measure(index=0, landmark=1, fitness=0.625, cause=None, same_as=None)
-    measure(index=2, landmark=1, fitness=0.4375, cause=None, same_as=Reference(generation=1, index=2))
-    observer.individuals_extinct(landmark=1, indices=[2], threshold=0.625)
-    measure(index=0, landmark=2, fitness=0.75, cause=None, same_as=None)
+            train(observer, index, 50, 2.25, 2.5)
+            train(observer, index, 100, 1.5, 1234.5)
+        measure(observer, at(index), 0, accuracy, same_as=same_as)
+    observer.individuals_extinct(landmark=0, individuals=[at(1)], threshold=0.375)
+    measure(observer, at(0), 1, 0.625)
+    measure(observer, at(2), 1, 0.4375, same_as=at(2, 1))
+    observer.individuals_extinct(landmark=1, individuals=[at(2)], threshold=0.625)
+    measure(observer, at(0), 2, 0.75)
     individuals = [
         individual(0, CONV, Fate.PARENT, 0.75),
-        individual(1, EMPTY, Fate.EXTINCT_T1),
-        individual(2, POOL, Fate.EXTINCT_T2, same_as=Reference(generation=1, index=2)),
+        individual(1, EMPTY, Fate.EXTINCT),
+        individual(2, POOL, Fate.EXTINCT, same_as=at(2, 1)),
     ]
     clock.now = 125.0
-    observer.generation_ended(individuals=individuals, best_fitness=0.8125, parent=Reference(generation=4, index=0))
+    observer.generation_ended(individuals=individuals, best_fitness=0.8125, parent=at(0))
 
 
 def test_a_generation_is_told_in_lines():
     observer, text, clock = make_observer()
     with observer:
-        observer.search_started(generation=4)
+        observer.search_started(generation=4, landmarks=CONFIG.landmarks)
         run_generation(observer, clock)
     assert text.getvalue().split("\n") == [
         "Run folder runs/x, going on after 4 generations",
@@ -112,9 +161,11 @@ def test_a_generation_is_told_in_lines():
 
 def test_a_phase_has_its_heading_once():
     observer, text, _ = make_observer()
+    strategy = Eigen(spec=CONFIG.genome, config=CONFIG.evolution)
     phases = (Phase.PRIMARY, Phase.PRIMARY, Phase.SECONDARY, Phase.SECONDARY, Phase.DUPLICATION, Phase.DUPLICATION)
     for generation, phase in enumerate(phases):
-        observer.generation_started(generation=generation, phase=phase, architectures=[EMPTY])
+        state: Any = dataclasses.replace(strategy.genesis(), phase=jnp.int32(phase))
+        start(observer, EMPTY, generation=generation, title=strategy.title(state))
     assert [line for line in text.getvalue().split("\n") if "succession" in line or "duplication" in line] == [
         "Primary succession: up to 20 mutation steps a child",
         "Secondary succession: up to 4 mutation steps a child",
@@ -125,41 +176,107 @@ def test_a_phase_has_its_heading_once():
 def test_a_failure_says_why_and_the_parent_stays_the_first_network():
     observer, text, _ = make_observer()
     cause = "training diverged by step 50: the mean loss is nan; lower the learning rate, and then try it once more"
-    observer.generation_started(generation=4, phase=Phase.SECONDARY, architectures=[CONV])
-    observer.individual_measured(index=0, landmark=0, fitness=None, cause=cause, same_as=None)
-    observer.individuals_extinct(landmark=0, indices=[0], threshold=0.5)
-    observer.individuals_extinct(landmark=1, indices=[], threshold=0.0)
-    failed = individual(0, CONV, Fate.FAILED, cause=cause)
-    observer.generation_ended(individuals=[failed], best_fitness=float("-inf"), parent=None)
+    start(observer, CONV, CONV)
+    for index in (0, 1):
+        measure(observer, at(index), 0, None, cause=cause)
+    observer.individuals_extinct(landmark=0, individuals=[at(0), at(1)], threshold=0.5)
+    observer.individuals_extinct(landmark=1, individuals=[], threshold=0.0)
+    failed = [individual(index, CONV, Fate.FAILED, cause=cause) for index in (0, 1)]
+    observer.generation_ended(individuals=failed, best_fitness=float("-inf"), parent=None)
     *_, row, told, end, _ = text.getvalue().split("\n")
-    assert row == "   4.0       1         346       -/50.0                      failed"
+    assert row == "   4.1       1         346       -/50.0                      failed"
     assert told == f"        {cause}"
     assert end == "Generation 4 (0 s): best - %, needed 50.0 and 0.0 %, parent global pooling"
 
 
 def test_where_no_threshold_applies_none_is_told_and_all_are_expected_to_train_on():
     observer, text, clock = make_observer()
-    observer.generation_started(generation=4, phase=Phase.DUPLICATION, architectures=[CONV, CONV])
+    start(observer, CONV, CONV, quota=(3, 3))
     clock.now = 30.0
     # Half a second a step, and 40 + 100 + 2 * 250 left.
-    observer.training_progress(index=0, landmark=0, step=60, until=100, loss=1.0, steps_per_second=2.0)
+    train(observer, 0, 60, 1.0, 2.0)
     assert text.getvalue().endswith("; about 5 min 20 s left\n")
     for reached in (0, 1):
         for index in (0, 1):
-            observer.individual_measured(index=index, landmark=reached, fitness=0.25, cause=None, same_as=None)
-        observer.individuals_extinct(landmark=reached, indices=[], threshold=None)
-    observer.generation_ended(individuals=[individual(0, CONV, Fate.SURVIVED)], best_fitness=0.25, parent=None)
+            measure(observer, at(index), reached, 0.25)
+        observer.individuals_extinct(landmark=reached, individuals=[], threshold=None)
+    survived = [individual(index, CONV, Fate.SURVIVED, 0.25) for index in (0, 1)]
+    observer.generation_ended(individuals=survived, best_fitness=0.25, parent=None)
     *_, row, end, _ = text.getvalue().split("\n")
-    assert row.split() == ["4.0", "1", "346", "25.0", "25.0", "survived"]
+    assert row.split() == ["4.1", "1", "346", "25.0", "25.0", "survived"]
     assert end == "Generation 4 (30 s): best 25.0 %, parent global pooling"
+
+
+def test_another_fitness_than_accuracy_stands_beside_it_and_has_no_percent():
+    observer, text, clock = make_observer()
+    start(observer, CONV, CONV)
+    measure(observer, at(0), 0, 0.5, -12.5, 3.0)
+    clock.now = 10.0
+    measure(observer, at(1), 0, 0.25, -13.25, 4.0)
+    observer.individuals_extinct(landmark=0, individuals=[at(1)], threshold=-12.75)
+    lost, survived = individual(1, CONV, Fate.EXTINCT), individual(0, CONV, Fate.SURVIVED, 0.5)
+    observer.generation_ended(individuals=[survived, lost], best_fitness=-12.5, parent=None)
+    *_, measured, extinct, row, end, _ = text.getvalue().split("\n")
+    assert measured == "  4.1 at T1: 25.0 (-13.25, 4)"
+    assert extinct.split() == ["4.1", "1", "346", "25.0", "(-13.25,", "4)/-12.75", "extinct"]
+    assert row.split() == ["4.0", "1", "346", "50.0", "(-12.5,", "3)/-12.75", "survived"]
+    assert end == "Generation 4 (10 s): best -12.5, needed -12.75, parent global pooling"
+
+
+def test_a_fitness_that_is_accuracy_is_told_in_percent_alone():
+    observer, text, clock = make_observer()
+    start(observer, CONV, CONV)
+    clock.now = 10.0
+    measure(observer, at(0), 0, 0.5)
+    assert text.getvalue().split("\n")[-2] == "  4.0 at T1: 50.0 %"
+
+
+def test_who_was_trained_ahead_keeps_what_it_reached_until_it_is_due():
+    observer, text, _ = make_observer()
+    observer.search_started(generation=4, landmarks=[100])
+    place = at(0, 5)
+    start(observer, CONV, quota=(), ahead={place: POOL})
+    train(observer, 0, 60, 1.0, 2.0, generation=5)
+    measure(observer, at(0), 0, 0.25)
+    measure(observer, place, 0, 0.75)
+    ends = (4, 0.25, CONV), (5, 0.75, POOL), (6, 0.5, EMPTY)
+    for generation, accuracy, architecture in ends:
+        if generation > 4:
+            start(observer, architecture, generation=generation, quota=())
+        if generation == 6:
+            measure(observer, at(0, 6), 0, accuracy)
+        parts: dict[str, Any] = {"architecture": architecture, "parameters": 1, "flops": 1}
+        ended = report_data.individual(generation, 0, "primary", accuracy, **parts)
+        observer.generation_ended(individuals=[ended], best_fitness=min(accuracy, 0.5) + 0.25, parent=None)
+    told = text.getvalue().split("\n")
+    assert [line.split() for line in told[-6:-1]] == [
+        ["4.0", "1", "346", "25.0", "survived"],
+        ["best", "50.0", "%"],
+        ["5.0", "1", "20", "75.0", "survived"],
+        ["best", "75.0", "%"],
+        ["6.0", "0", "20", "50.0", "survived"],  # no better than the best
+    ]
+
+
+def test_steps_that_were_trained_ahead_took_none_of_the_time_of_a_generation():
+    observer, text, clock = make_observer()
+    observer.search_started(generation=4, landmarks=[100])
+    start(observer, CONV, quota=(), ahead={at(0, 5): POOL})
+    train(observer, 0, 40, 1.0, 2.0, generation=5)
+    clock.now = 100.0
+    start(observer, POOL, generation=5, quota=())
+    clock.now = 110.0
+    train(observer, 0, 60, 1.0, 2.0, generation=5)
+    # After 10 s for 20 steps there are 40 left.
+    assert text.getvalue().endswith("  5.0 to T1: 60/100, loss 1, 2.0 steps/s; about 20 s left\n")
 
 
 def test_without_a_terminal_progress_is_told_at_most_every_ten_seconds():
     observer, text, clock = make_observer()
-    observer.generation_started(generation=0, phase=Phase.PRIMARY, architectures=[CONV])
+    start(observer, CONV, generation=0)
     for second in range(1, 41):
         clock.now = float(second)
-        observer.training_progress(index=0, landmark=0, step=second, until=100, loss=1.0, steps_per_second=1.0)
+        train(observer, 0, second, 1.0, 1.0, generation=0)
     told = [line.split(",")[0] for line in text.getvalue().split("\n") if " to T1" in line]
     assert told == [f"  0.0 to T1: {step}/100" for step in (10, 20, 30, 40)]
 
@@ -167,10 +284,9 @@ def test_without_a_terminal_progress_is_told_at_most_every_ten_seconds():
 def test_on_a_terminal_there_are_bars_that_go_away_and_one_for_the_final_training():
     observer, text, clock = make_observer(terminal=True)
     with observer:
-        observer.search_started(generation=0)
-        observer.generation_started(generation=4, phase=Phase.PRIMARY, architectures=[CONV])
+        start(observer, CONV)
         clock.now = 60.0
-        observer.training_progress(index=0, landmark=0, step=50, until=100, loss=2.25, steps_per_second=2.5)
+        train(observer, 0, 50, 2.25, 2.5)
         observer.bars.refresh()
         shown = text.getvalue()
     assert "4.0 to T1" in shown
@@ -272,7 +388,7 @@ def test_the_training_of_one_network_is_shown(terminal):
 
 def test_steps_left_counts_the_living_and_at_most_the_ranks():
     standings = [Standing(architecture=EMPTY, steps=steps) for steps in (30, 0, 0)]
-    left = partial(steps_left, landmarks=CONFIG.landmarks, ranks=(2, 1))
+    left = partial(steps_left, landmarks=CONFIG.landmarks, quota=(2, 1))
     assert left(standings, 0) == 70 + 100 + 100 + 2 * 200 + 50
     standings[0].cells = ["50.0"]
     standings[0].steps = 100

@@ -1,15 +1,16 @@
 """Summaries of runs: against records whose numbers were counted by hand; and folders that are none."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report_data import individual
+from report_data import individual, reached
 
 from eigen_jax import lineage
 from eigen_jax.errors import EigenError
-from eigen_jax.lineage import Fate, Reference
+from eigen_jax.lineage import Fate, Landmark, Reference
 from eigen_jax.report import (
     ReportError,
     best_so_far,
@@ -28,7 +29,7 @@ RECORD = (
     individual(1, 1, "primary", 0.75, fate=Fate.PARENT),
     individual(2, 0, "secondary", 0.75, fate=Fate.PARENT),
     individual(2, 1, "secondary", 0.5, same_as=Reference(generation=1, index=0), seconds_training=0.0),
-    individual(3, 0, "duplication", None, fate=Fate.EXTINCT_T2),
+    individual(3, 0, "duplication", None, landmarks=reached(0.9, 0.9, thresholds=(0.1, 0.95))),
     individual(3, 1, "duplication", 0.875, fate=Fate.PARENT),
 )
 
@@ -59,6 +60,22 @@ def test_individuals_are_found() -> None:
 def test_the_best_so_far_never_gets_worse() -> None:
     assert best_so_far(RECORD) == (None, RECORD[3], RECORD[3], RECORD[7])
     assert fittest(reversed(RECORD[:6])) == RECORD[4]
+
+
+def test_the_best_is_the_fittest_not_the_most_accurate() -> None:
+    accurate, fit = (
+        individual(1, index, "primary", None, landmarks=valued(accuracy, fitness), fate=Fate.SURVIVED)
+        for index, (accuracy, fitness) in enumerate([(0.9, (-3.0, 5.0)), (0.5, (-2.0, -5.0))])
+    )
+    record = (RECORD[0], accurate, fit)
+    assert best_so_far(record) == (None, fit)
+    assert [phase.best for phase in summarise_phases(record)] == [fit]
+    assert fit.accuracy == 0.5
+
+
+def valued(accuracy: float, fitness: tuple[float, ...]) -> tuple[Landmark, ...]:
+    (landmark,) = reached(accuracy)
+    return (dataclasses.replace(landmark, fitness=fitness),)
 
 
 RESULT: dict[str, Any] = {

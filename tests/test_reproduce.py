@@ -1,6 +1,7 @@
 """The experiments of the paper: the runs that they share, what they tell, and one clear line for bad input."""
 
 import dataclasses
+import functools
 import re
 import shlex
 import shutil
@@ -12,12 +13,14 @@ from typing import Any
 import pytest
 from commands_data import contents
 from paper_runs import (
+    CAUSE,
     FIGURE3,
     LOGITS_SECONDS,
     PARENT,
     SEEDS,
     TEACHER_SECONDS,
     FakeMakers,
+    individual,
     leave_paper_alone,
     lines_of,
     places,
@@ -26,9 +29,11 @@ from paper_runs import (
     study_of,
     values,
 )
+from report_data import reached
 
 from eigen_jax.data import DataConfig
 from eigen_jax.data.types import DatasetName
+from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.report import NOT_COMPARABLE, NOTHING, Quoted, Unit
 from experiments.commands import INTERRUPTED
 from experiments.presets import PRESETS
@@ -36,7 +41,7 @@ from experiments.reproduce import __main__ as command
 from experiments.reproduce import tables
 from experiments.reproduce.__main__ import EXPERIMENTS, RunMaker, read_names
 from experiments.reproduce.request import digest, read_request
-from experiments.reproduce.runs import Choice, Run, Study
+from experiments.reproduce.runs import Choice, Run, Search, Study
 from experiments.reproduce.tables import published
 from experiments.settings import Settings
 
@@ -272,6 +277,25 @@ def test_tables_tell_of_the_teacher_once_what_cannot_be_compared_and_how_duplica
     page = (results / "table4.md").read_text()
     assert "Seed 0: 1 duplicate, 1 trained to the end; the best, 2.0, repeats its parent's blocks 2-1 times" in page
     assert page.count("is not the network found") == 2
+
+
+def test_the_best_duplicate_is_who_came_furthest_then_the_fittest():
+    def duplicate(index: int, *accuracies: float, **fields: Any) -> Individual:
+        common: dict[str, Any] = {"repeats": (2, 1), "fate": Fate.EXTINCT, "landmarks": reached(*accuracies)}
+        return individual(2, index, "duplication", PARENT, None, **common | fields)
+
+    early, worse, best = duplicate(0, 0.9), duplicate(1, 0.8, 0.5), duplicate(2, 0.7, 0.6)
+    equal = duplicate(3, 0.9, 0.6)
+    failed = duplicate(4, 0.9, 0.9, 0.9, fate=Fate.FAILED, cause=CAUSE)
+    search: Any = SimpleNamespace(seed=0, result=SimpleNamespace(found=Reference(generation=1, index=0)))
+    search.chosen = functools.partial(Search.chosen, search)
+    for search.duplicates, expected in (((early, worse, best, equal, failed), best), ((early, failed), early)):
+        assert search.chosen(Choice.BEST_DUPLICATE) is expected
+        told = f"0 trained to the end; the best, {expected.reference}, repeats its parent's blocks 2-1 times"
+        at = len(expected.landmarks)
+        assert f"{told} and is not the network found: it went extinct at T{at}." in tables._describe_duplicates(search)
+    search.duplicates = (failed,)
+    assert search.chosen(Choice.BEST_DUPLICATE) is None
 
 
 def test_figure_3(results):

@@ -36,7 +36,7 @@ class Journal:
     """The journal of a run."""
 
     def __init__(self, path: Path) -> None:
-        """Begins a journal, or goes on with one; raises RunFolderError where it cannot be read."""
+        """Begins a journal, or goes on with one, without damage; raises RunFolderError where that cannot be."""
         self.path = path
         self.entries: list[Entry] = []
         with told_as(RunFolderError, path):
@@ -46,6 +46,7 @@ class Journal:
             if (entry := _parse(line)) is None:
                 break
             self.entries.append(entry)
+        self.keep(lambda _: True)
 
     def find(self, individual: Reference, fingerprint: str, landmark: int) -> Outcome | None:
         """The outcome of an individual at a landmark; None where it has none yet."""
@@ -61,7 +62,7 @@ class Journal:
         self.entries.append(entry)
 
     def keep(self, is_wanted: Callable[[Entry], bool]) -> None:
-        """Drops what is not wanted any more, and damage; raises a RunFolderError where that cannot be.
+        """Drops what is not wanted any more; raises a RunFolderError where that cannot be.
 
         Without an entry there is no file.
         """

@@ -55,7 +55,7 @@ class _Reference(NamedTuple):
     start_seconds: float  # until it began to work
     seconds: float
     patience: float  # seconds after which a run that does nothing is taken to hang
-    last_generation: int | None
+    phases: tuple[str, ...]  # of its generations
 
 
 class _Moments:
@@ -125,7 +125,7 @@ class Campaign:
         _check_ended_well(child, folder, f"the uninterrupted run ({name})")
         _tell(f"uninterrupted run ({name}): {seconds:.1f} s, {start_seconds:.1f} s of them until the teacher")
         patience = max(_LEAST_PATIENCE, _PATIENCE * seconds)
-        return _Reference(folder, start_seconds, seconds, patience, folders.recorded_generation(folder))
+        return _Reference(folder, start_seconds, seconds, patience, folders.phases_of(folder))
 
     @property
     def cache(self) -> Path:
@@ -253,7 +253,7 @@ class _DisturbedRun:
         return folders.temporary_files(self.folder, self.campaign.cache)
 
     def _phase(self) -> Phase:
-        return folders.phase_of(self.folder, last_generation=self.reference.last_generation)
+        return folders.phase_of(self.folder, phases=self.reference.phases)
 
 
 def _check_ended_well(child: Child, folder: Path, name: str) -> None:

@@ -6,7 +6,7 @@ import enum
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,11 @@ class Phase(enum.StrEnum):
     ENDED = "after the result"
 
 
-def phase_of(folder: Path, *, last_generation: int | None = None) -> Phase:
-    """The phase that a run is in, told by what lies on disk; its process may be at work meanwhile."""
+def phase_of(folder: Path, *, phases: Sequence[str] = ()) -> Phase:
+    """The phase that a run is in, told by what lies on disk; its process may be at work meanwhile.
+
+    `phases` are those of the generations, as the record of an equal run has them, which has ended.
+    """
     run, teacher = folder / RUN, folder / TEACHER / "teacher.json"
     if not (run / "settings.json").exists():
         if not teacher.exists():
@@ -47,17 +50,24 @@ def phase_of(folder: Path, *, last_generation: int | None = None) -> Phase:
         return Phase.TEACHER if _read_object(teacher).get("ensemble") is None else Phase.LOGITS
     if (run / "result.json").exists():
         return Phase.ENDED
-    name = _read_object(run / "generation.jsonl", line=0).get("phase")
-    if name in (Phase.PRIMARY, Phase.SECONDARY, Phase.DUPLICATION):
-        return Phase(name)
+    under_way = _generation_under_way(run)
+    if under_way is not None and under_way < len(phases):
+        return Phase(phases[under_way])
     # Where the last generation is not known, final training is told from its checkpoints alone.
-    is_last = last_generation is not None and recorded_generation(folder) == last_generation
+    is_last = _read_object(run / "lineage.jsonl", line=-1).get("generation") == len(phases) - 1
     return Phase.FINAL if is_last or (run / "final").exists() else Phase.BETWEEN
 
 
-def recorded_generation(folder: Path) -> int | None:
-    """The newest generation in a run's record; None where there is none yet."""
-    return _read_object(folder / RUN / "lineage.jsonl", line=-1).get("generation")
+def _generation_under_way(run: Path) -> int | None:
+    """The newest generation of which individuals are in training."""
+    with contextlib.suppress(FileNotFoundError):
+        return max((int(name.partition("-")[0]) for name in os.listdir(run / "individuals")), default=None)
+    return None
+
+
+def phases_of(folder: Path) -> tuple[str, ...]:
+    """The phase of every generation of a run that has ended."""
+    return tuple({each.generation: each.phase for each in lineage.read(folder / RUN / "lineage.jsonl")}.values())
 
 
 def _read_object(path: Path, *, line: int | None = None) -> dict[str, Any]:

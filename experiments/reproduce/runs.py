@@ -132,7 +132,7 @@ class Search:
     def chosen(self, choice: Choice) -> Individual | None:
         """The individual whose network a choice means; None where the search has none.
 
-        The best duplicate is the one that came furthest, the most accurate of those, the earliest of equals.
+        The best duplicate is the one that came furthest, the fittest of those, the earliest of equals.
         """
         if choice is Choice.FOUND:
             reference = self.result.found
