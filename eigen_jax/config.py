@@ -94,7 +94,32 @@ def is_config(kind: Any) -> TypeGuard[type[Config]]:
 
 def without_none(kind: Any) -> Any:
     """The X of X | None; any other type as it is."""
-    return get_args(kind)[0] if get_origin(kind) in (Union, types.UnionType) else kind
+    return get_args(kind)[0] if _is_union(kind) and types.NoneType in get_args(kind) else kind
+
+
+def takes_function(kind: Any) -> bool:
+    """Whether a type is that of a setting which is a name, or a function of the user's own: str | Callable."""
+    return _is_union(kind) and any(get_origin(each) is Callable for each in get_args(kind))
+
+
+def name_of(value: Any) -> Any:
+    """What a record calls a function of the user's own, "module:name", or a callable object; other values as they are.
+
+    It is the same in every process that finds the function under this name.
+    """
+    if not callable(value):
+        return value
+    return f"{value.__module__}:{getattr(value, '__qualname__', None) or repr(value)}"
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """The values of a config by their fields, parts as dictionaries of theirs, functions by `name_of`."""
+    values = {name: getattr(config, name) for name, _, _ in settings_of(type(config))}
+    return {name: describe(v) if isinstance(v, Config) else name_of(v) for name, v in values.items()}
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, types.UnionType)
 
 
 def _problem(value: Any, kind: Any, known: Setting) -> str | None:
@@ -102,6 +127,8 @@ def _problem(value: Any, kind: Any, known: Setting) -> str | None:
     if value is None and kind is not without_none(kind):
         return None
     kind = without_none(kind)
+    if takes_function(kind):
+        return None if isinstance(value, str) or callable(value) else "it must be a name or a function"
     if get_origin(kind) is Literal:
         return None if value in get_args(kind) else f"it must be one of {', '.join(get_args(kind))}"
     if get_origin(kind) is tuple:

@@ -5,7 +5,7 @@ import functools
 from pathlib import Path
 from typing import Any, Literal
 
-from eigen_jax.config import Config, is_config, part, setting, settings_of, without_none
+from eigen_jax.config import Config, is_config, name_of, part, setting, settings_of, without_none
 from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.search import SearchConfig
@@ -106,7 +106,7 @@ class Settings(Config):
 
     def outcome(self) -> dict[str, Any]:
         """The settings that a run's outcome depends on: neither places, which have fingerprints, nor the machine."""
-        return {each.name: each.of(self) for each in FLAGS.values() if each.is_of_outcome}
+        return {each.name: name_of(each.of(self)) for each in FLAGS.values() if each.is_of_outcome}
 
     def notes(self) -> dict[str, dict[str, Any]]:
         """The settings that it does not depend on: where things lie, and how the machine is used."""

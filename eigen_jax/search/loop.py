@@ -17,6 +17,7 @@ from jax import Array
 from eigen_jax import lineage, platforms
 from eigen_jax.architecture import Architecture, decode
 from eigen_jax.builder import Network, build_network
+from eigen_jax.config import describe
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.executor import Executor, InlineExecutor
@@ -114,7 +115,7 @@ def run_search(
 
 def _described(config: SearchConfig) -> dict[str, Any]:
     """All of a config that the outcome depends on."""
-    content = dataclasses.asdict(config)
+    content = describe(config)
     # Another number of devices rounds otherwise, and goes on with the same checkpoints.
     del content["train"]["devices"]
     return content

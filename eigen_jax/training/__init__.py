@@ -17,6 +17,7 @@ from eigen_jax.data import Dataset
 from eigen_jax.training.config import ComputeDtype, DivergedError, TrainConfig
 from eigen_jax.training.evaluation import accuracy, evaluate, predict
 from eigen_jax.training.loop import CHECK_EVERY, ProgressCallback, TrainReport, batch_shapes, prepare_training, train_to
+from eigen_jax.training.optimizers import OPTIMIZERS, OptimizerFactory, make_optimizer, make_schedule
 from eigen_jax.training.programs import Programs
 from eigen_jax.training.step import (
     Batch,
