@@ -14,7 +14,18 @@ import numpy as np
 from eigen_jax.builder import build_network
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import ConfigError, first_line
-from eigen_jax.executor.interface import Answer, Job, JobProgress, Outcome, Overdue, Progress, Refused, Stopped
+from eigen_jax.executor.interface import (
+    Answer,
+    ExecutorError,
+    Job,
+    JobProgress,
+    Outcome,
+    Overdue,
+    Progress,
+    Refused,
+    Stopped,
+)
+from eigen_jax.executor.pickling import unpack
 from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import Seconds, TimeLimitError, train_resumably
 from eigen_jax.store.checkpoint import CheckpointError
@@ -124,9 +135,13 @@ class Session:
             kept: dict[str, Any] = {"teacher": self.teacher, "programs": self.programs}
             return run_job(job, self.dataset, on_progress=on_progress, clock=clock, **kept)
 
-    def answer(self, job: Job, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]) -> Answer:
-        """Runs a job as `run` does, and tells what a worker tells of it; on the way, from any thread, with `tell`."""
+    def answer(self, packed: bytes, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]) -> Answer:
+        """Runs a job that was packed for a worker as `run` does, and tells what a worker tells of it.
+
+        On the way, it tells with `tell`, from any thread.
+        """
         try:
+            job = unpack(packed)
             self.prepare(job)
             return self.run(
                 job, should_stop=should_stop, on_progress=lambda *told: tell(Progress(*told)), on_overdue=tell
@@ -138,6 +153,8 @@ class Session:
             return Refused(f"{job.name}: {error}; the traceback in the worker's output says where")
         except ConfigError as error:
             return Refused(str(error), error)
+        except ExecutorError as error:  # it could not be unpacked
+            return Refused(str(error))
         except (OSError, CheckpointError) as error:  # the disk is full or was taken away
             return Refused(first_line(error))
         except Exception as error:
