@@ -6,6 +6,7 @@ two or eight, and the tests look at what it wrote.
 """
 
 import dataclasses
+import itertools
 import os
 import pickle
 import subprocess
@@ -31,7 +32,8 @@ from eigen_jax.errors import ConfigError
 from eigen_jax.store import checkpoint
 from eigen_jax.training import Programs, Training, batch_shapes, evaluate, loop, prepare_training, train_to
 from eigen_jax.training.config import DivergedError, TrainConfig
-from eigen_jax.training.step import TrainState, abstract_state, epoch_order, init_state
+from eigen_jax.training.loop import draw_batches
+from eigen_jax.training.step import TrainState, abstract_state, epoch_order, init_state, train_step
 
 STEPS, HALF, CHUNK = 20, 10, 6
 KINDS = {2: ("mimicry",), 8: ("mimicry", "plain", "linear")}  # of training, by the number of devices
@@ -73,6 +75,21 @@ def train(
     return state, {"losses": losses, "accuracies": shares, "homes": homes}
 
 
+def train_by_pmap(devices: int) -> tuple[TrainState, list[float]]:
+    """What a user of `jax.pmap` writes: the states of all devices, [devices, ...] each, and the loss of each step."""
+    config = CONFIG  # of one device: pmap divides the batches
+    module = build_network(NETWORK.architecture, num_classes=3, axis_name="batch")
+    step = partial(train_step, network=module, config=config, axis_name="batch")
+    run, losses = jax.pmap(step, axis_name="batch"), []
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * devices), new_state(module))
+    batches = draw_batches(KEY, DATASET, 0, config=config, teacher=TEACHER)
+    for batch in itertools.islice(batches, STEPS):
+        shares = jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), batch)
+        states, metrics = run(states, shares)
+        losses.append(float(metrics.loss[0]))
+    return states, losses
+
+
 def halves_dataset() -> Dataset:
     """One batch of 16 images, drawn bright for the first half of the devices and dark for the others."""
     images = np.random.default_rng(5).normal(size=(16, *SHAPE))
@@ -100,6 +117,7 @@ def main(folder: Path, devices: int) -> None:
             state = new_state(Linear() if kind == "linear" else NETWORK)
             run(f"{kind} on {name}", state, STEPS, devices=count, kind=kind)
 
+    states["pmap"], results["pmap"] = train_by_pmap(devices)
     before = new_state()
     half, results["half"] = train(before, HALF, devices=devices)
     checkpoint.save(folder / "checkpoints", HALF, {"state": half})
@@ -189,6 +207,16 @@ def test_several_devices_train_as_one_does_in_steps_and_in_chunks_of_them(outcom
     assert chunks["accuracies"] == one["accuracies"]
     state = outcome.states["chunks on all"]
     chex.assert_trees_all_close(state, outcome.states["mimicry on one"], **STATE_TOLERANCE)
+
+
+def test_pmap_trains_as_one_device_and_as_the_searchs_own_path_do(outcome):
+    first = jax.tree.map(lambda leaf: leaf[0], outcome.states["pmap"])
+    for name in ("mimicry on one", "mimicry on all"):
+        np.testing.assert_allclose(outcome.results["pmap"], outcome.results[name]["losses"], rtol=LOSS_TOLERANCE)
+        chex.assert_trees_all_close(first, outcome.states[name], **STATE_TOLERANCE)
+    replicas = jax.tree.map(lambda leaf: np.broadcast_to(leaf[:1], leaf.shape), outcome.states["pmap"])
+    chex.assert_trees_all_equal(outcome.states["pmap"], replicas)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(replicas)} == {outcome.devices}
 
 
 def test_a_checkpoint_from_several_devices_goes_on_on_fewer_and_in_a_process_that_has_one(outcome):

@@ -50,11 +50,6 @@ class _Work:
         # How often a job's worker has died, by its position and the newest step that was saved.
         self.deaths: collections.Counter[tuple[int, int | None]] = collections.Counter()
 
-    def take_on(self) -> None:
-        """Queues the jobs that have come since."""
-        self.queue.extend(range(self.known, len(self.jobs)))
-        self.known = len(self.jobs)
-
 
 class PoolExecutor:
     """An `Executor` with workers in other processes, on this machine or on others.
@@ -109,7 +104,8 @@ class PoolExecutor:
 
     def _assign(self, work: _Work) -> None:
         """Gives jobs to idle workers, and tells each which one it may be given next."""
-        work.take_on()
+        work.queue.extend(range(work.known, len(work.jobs)))
+        work.known = len(work.jobs)
         for number, slot in enumerate(self._slots):
             if slot.position is not None or not work.queue:
                 continue

@@ -13,22 +13,11 @@ import numpy as np
 
 from eigen_jax.builder import build_network
 from eigen_jax.clock import WorkClock
-from eigen_jax.errors import ConfigError, first_line
-from eigen_jax.executor.interface import (
-    Answer,
-    ExecutorError,
-    Job,
-    JobProgress,
-    Outcome,
-    Overdue,
-    Progress,
-    Refused,
-    Stopped,
-)
+from eigen_jax.errors import ConfigError, EigenError, first_line
+from eigen_jax.executor.interface import Answer, Job, JobProgress, Outcome, Overdue, Progress, Refused, Stopped
 from eigen_jax.executor.pickling import unpack
 from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import Seconds, TimeLimitError, train_resumably
-from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import ShouldStop, StoppedError, never
 from eigen_jax.training import (
     Batch,
@@ -153,9 +142,7 @@ class Session:
             return Refused(f"{job.name}: {error}; the traceback in the worker's output says where")
         except ConfigError as error:
             return Refused(str(error), error)
-        except ExecutorError as error:  # it could not be unpacked
-            return Refused(str(error))
-        except (OSError, CheckpointError) as error:  # the disk is full or was taken away
+        except (OSError, EigenError) as error:  # it cannot be unpacked; the disk is full or was taken away
             return Refused(first_line(error))
         except Exception as error:
             # A mistake of the program, not of the individual: it must be seen, and must not be bred around.

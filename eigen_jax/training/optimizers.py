@@ -78,10 +78,7 @@ def _linear(learning_rate: float, factors: Mapping[int, float]) -> optax.Schedul
     return rate
 
 
-SCHEDULES: Mapping[str, Callable[[float, Mapping[int, float]], optax.Schedule]] = {
-    "constant": _constant,
-    "linear": _linear,
-}
+SCHEDULES = {"constant": _constant, "linear": _linear}
 
 
 def sgd(config: "TrainConfig") -> optax.GradientTransformation:
