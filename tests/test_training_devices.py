@@ -21,6 +21,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from layer_data import concat, conv, network, pool
 from training_data import KEY, SHAPE, Convolutional, Linear, cached_teacher, make_dataset, wait_for_background
@@ -54,6 +55,15 @@ def on_devices(devices: int, **changes: Any) -> TrainConfig:
     return dataclasses.replace(CONFIG, devices=devices, **changes)
 
 
+def own_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """The user's, with a state of its own kind."""
+    rate = optax.linear_schedule(-config.learning_rate, 0.0, STEPS)
+    return optax.chain(optax.trace(0.5), optax.scale_by_schedule(lambda count: rate(jnp.float32(count))))
+
+
+OPTIMIZERS = {"linear": own_optimizer}  # by the kind of training
+
+
 def new_state(network=NETWORK, config: TrainConfig = CONFIG, programs: Programs | None = None) -> TrainState:
     return init_state(jax.random.key(3), network=network, config=config, input_shape=SHAPE, programs=programs)
 
@@ -68,7 +78,8 @@ def train(
     options: dict[str, Any] = {"network": module, "programs": programs}
     with mock.patch.object(loop, "CHECK_EVERY", 1):
         told: dict[str, Any] = {"on_progress": lambda step, loss, rate: losses.append(loss), "teacher": teacher}
-        state, report = train_to(KEY, state, DATASET, until, config=on_devices(devices), **told, **options)
+        config = on_devices(devices, optimizer=OPTIMIZERS.get(kind, "sgd"))
+        state, report = train_to(KEY, state, DATASET, until, config=config, **told, **options)
     images, labels = DATASET.validation_images, DATASET.validation_labels
     shares = [report.accuracy, evaluate(state, images, labels, batch_size=10, **options)]
     homes = sorted({str(leaf.sharding) for leaf in jax.tree.leaves(state)})
@@ -114,7 +125,8 @@ def main(folder: Path, devices: int) -> None:
     run("mimicry on one", new_state(), STEPS, devices=1)
     for kind in KINDS[devices][1:]:
         for name, count in {"one": 1, "all": devices}.items():
-            state = new_state(Linear() if kind == "linear" else NETWORK)
+            config = on_devices(1, optimizer=OPTIMIZERS.get(kind, "sgd"))
+            state = new_state(Linear() if kind == "linear" else NETWORK, config)
             run(f"{kind} on {name}", state, STEPS, devices=count, kind=kind)
 
     states["pmap"], results["pmap"] = train_by_pmap(devices)
