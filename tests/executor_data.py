@@ -161,12 +161,9 @@ of_main.__module__ = "__main__"
 UNFINDABLE: list[tuple[Callable[[], bool], str]] = [
     (
         lambda: False,
-        "executor_data.<lambda> has no name that a worker finds it by; put it into a module, with def",
+        "no worker can import executor_data.<lambda>; define it by a name of its own in a module",
     ),
-    (
-        of_main,
-        "__main__.of_main is of the script or notebook that was started, which no worker imports; put it into a module",
-    ),
+    (of_main, "no worker can import __main__.of_main; define it by a name of its own in a module"),
     (
         threading.Lock().locked,
         "cannot pickle '_thread.lock' object, so no worker can have it; use the executor 'inline'",

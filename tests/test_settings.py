@@ -1,6 +1,7 @@
 """Settings, presets, and the command line made from them."""
 
 import copy
+import dataclasses
 import functools
 import hashlib
 import json
@@ -17,6 +18,7 @@ from commands_data import leave_process_alone, places, refused, with_values
 from refusals import refuses
 
 from eigen_jax.config import Config, is_config, settings_of
+from eigen_jax.config import describe as describe_config
 from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError
 from eigen_jax.genome import GenomeSpec
@@ -340,6 +342,14 @@ def test_an_optimizer_is_named_or_loaded_from_a_file_and_told_by_a_name_that_sta
         assert read().search.train.optimizer is plain_sgd
     with refuses(ConfigError, "there is no optimizer 'sdg'; did you mean sgd? choose from sgd"):
         read("--optimizer", "sdg")
+
+
+def test_a_config_is_described_by_all_its_fields_and_functions_by_their_names():
+    plain = SearchConfig(seed=3)
+    assert describe_config(plain) == dataclasses.asdict(plain)
+    own = dataclasses.replace(plain, train=TrainConfig(optimizer=plain_sgd))
+    train = describe_config(plain)["train"] | {"optimizer": "test_settings:plain_sgd"}
+    assert describe_config(own) == describe_config(plain) | {"train": train}
 
 
 def test_paths_are_absolute_from_where_they_are_read_and_their_home_is_the_users(tmp_path, monkeypatch):

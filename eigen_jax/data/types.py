@@ -130,13 +130,13 @@ class Dataset:
         """A data set of arrays at hand.
 
         Each part is a pair of images [N, H, W, C], of any real dtype, and labels [N], integers from 0 on. Images become
-        float32 as they are: whoever has pixels from 0 to 255 standardises them first. K is `num_classes`, by default
-        one more than the largest label of all.
+        float32 and are not normalised, uint8 ones neither: whoever has pixels from 0 to 255 standardises them first.
+        K is `num_classes`, by default one more than the largest label of all.
 
         Raises DataError where a part is not as told, or the parts do not belong together.
         """
-        parts = {"train": _checked("train", train), "validation": _checked("validation", validation)}
-        parts["test"] = _checked("test", test)
+        given = {"train": train, "validation": validation, "test": test}
+        parts = {part: _checked(part, pair) for part, pair in given.items()}
         shapes = {part: images.shape[1:] for part, (images, _) in parts.items()}
         if len(set(shapes.values())) > 1:
             told = ", ".join(f"{part} {shape}" for part, shape in shapes.items())

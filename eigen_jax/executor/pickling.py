@@ -33,16 +33,10 @@ def unpack(packed: bytes) -> Any:
 
 
 class _ByReference(ForkingPickler):
-    """Refuses functions and classes that have no name in a module, or that of a script or notebook."""
+    """Refuses functions and classes of the script or notebook that was started, lambdas, and what functions define."""
 
     def reducer_override(self, part: Any) -> Any:
-        if isinstance(part, FunctionType | type):
+        if isinstance(part, FunctionType | type) and (part.__module__ == "__main__" or "<" in part.__qualname__):
             name = f"{part.__module__}.{part.__qualname__}"
-            if part.__module__ == "__main__":
-                raise ExecutorError(
-                    f"{name} is of the script or notebook that was started, which no worker imports; put it into a"
-                    " module"
-                )
-            if "<" in name:  # of a lambda, or of what is made in a function
-                raise ExecutorError(f"{name} has no name that a worker finds it by; put it into a module, with def")
+            raise ExecutorError(f"no worker can import {name}; define it by a name of its own in a module")
         return NotImplemented
