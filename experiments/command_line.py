@@ -16,9 +16,9 @@ from tyro import constructors
 from eigen_jax.config import Config, is_config, name_of, settings_of, takes_function, without_none
 from eigen_jax.data.types import DatasetName
 from experiments.commands import show
-from experiments.own import load
+from experiments.own import is_own, load
 from experiments.presets import DEFAULT_PRESET, PRESETS
-from experiments.settings import FLAGS, Settings, SettingsError
+from experiments.settings import FLAGS, Settings, SettingsError, flag_of
 
 C = TypeVar("C", bound=Config)
 
@@ -213,8 +213,8 @@ def _changed(config: C, values: Mapping[str, Any]) -> C:
     parts = {name: _changed(getattr(config, name), value) for name, value in values.items() if isinstance(value, dict)}
     kinds = {name: kind for name, kind, _ in settings_of(type(config))}
     own = {
-        name: load(value, name)
+        name: load(value, flag_of(type(config), name))
         for name, value in values.items()
-        if takes_function(kinds[name]) and isinstance(value, str) and ":" in value
+        if takes_function(kinds[name]) and isinstance(value, str) and is_own(value)
     }
     return dataclasses.replace(config, **{**values, **parts, **own})

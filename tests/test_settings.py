@@ -20,7 +20,7 @@ from refusals import refuses
 from eigen_jax.config import Config, is_config, settings_of
 from eigen_jax.config import describe as describe_config
 from eigen_jax.data import DataConfig
-from eigen_jax.errors import ConfigError
+from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.search import SearchConfig
 from eigen_jax.store.records import as_json
@@ -330,7 +330,8 @@ def test_values_of_every_type_are_read():
 
 
 def test_an_optimizer_is_named_or_loaded_from_a_file_and_told_by_a_name_that_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", sys.path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", "")
     (tmp_path / "own_optimizer.py").write_text("import optax\n\n\ndef plain(config):\n    return optax.sgd(0.5)\n")
     settings = read("--optimizer", f"{tmp_path / 'own_optimizer.py'}:plain", "--decay-rates", "10", "0")
     assert settings.search.train.optimizer is sys.modules["own_optimizer"].plain
@@ -342,6 +343,8 @@ def test_an_optimizer_is_named_or_loaded_from_a_file_and_told_by_a_name_that_sta
         assert read().search.train.optimizer is plain_sgd
     with refuses(ConfigError, "there is no optimizer 'sdg'; did you mean sgd? choose from sgd"):
         read("--optimizer", "sdg")
+    with pytest.raises(EigenError, match=r"^--optimizer: .*own_optimizer.py has no 'other'; it has "):
+        read("--optimizer", f"{tmp_path / 'own_optimizer.py'}:other")
 
 
 def test_a_config_is_described_by_all_its_fields_and_functions_by_their_names():
