@@ -73,10 +73,14 @@ class ConvLayer(nn.Module):
         return self.norm(name="norm")(y)
 
 
-def build_network(architecture: Architecture, *, num_classes: int, dtype: DTypeLike = jnp.float32) -> Network:
+def build_network(
+    architecture: Architecture, *, num_classes: int, dtype: DTypeLike = jnp.float32, axis_name: str | None = None
+) -> Network:
     """The Flax module of an architecture, with K = `num_classes`, whose maps have this dtype.
+
+    Batch statistics are averaged over the mapped axis `axis_name`, where there is one, as under `jax.pmap`.
 
     Kernels of convolutions are initialised as by He et al. (2015): normal, truncated at two standard
     deviations, variance 2 / fan-in (`nn.initializers.he_normal`).
     """
-    return Network(architecture=architecture, num_classes=num_classes, dtype=jnp.dtype(dtype))
+    return Network(architecture=architecture, num_classes=num_classes, dtype=jnp.dtype(dtype), axis_name=axis_name)

@@ -4,7 +4,11 @@ A config is a dataclass that derives from `Config`. Each of its fields is a `set
 config. It checks its values when it is made; the command line is made of the same fields.
 """
 
+import contextlib
 import dataclasses
+import functools
+import hashlib
+import inspect
 import math
 import numbers
 import operator
@@ -94,7 +98,45 @@ def is_config(kind: Any) -> TypeGuard[type[Config]]:
 
 def without_none(kind: Any) -> Any:
     """The X of X | None; any other type as it is."""
-    return get_args(kind)[0] if get_origin(kind) in (Union, types.UnionType) else kind
+    return get_args(kind)[0] if _is_union(kind) and types.NoneType in get_args(kind) else kind
+
+
+def takes_function(kind: Any) -> bool:
+    """Whether a type is that of a setting which is a name, or a function of the user's own: str | Callable."""
+    return _is_union(kind) and any(get_origin(each) is Callable for each in get_args(kind))
+
+
+def name_of(value: Any) -> Any:
+    """What a record calls a function, a class or a callable object: another name is another one. Other values stay.
+
+    That of a user's has the start of the SHA-256 of its file, or of its source where it is in none, unless its class
+    has a `__str__` that says it all. What a function closes over is not told: a setting is to be a field of a frozen
+    dataclass that can be called.
+    """
+    if not callable(value):
+        return value
+    if isinstance(value, functools.partial):
+        return f"{name_of(value.func)} with {value.args} {value.keywords}"
+    made_of: Any = value if hasattr(value, "__qualname__") else type(value)
+    if made_of.__str__ is not object.__str__ and made_of is not value:
+        return str(value)
+    is_instance = dataclasses.is_dataclass(value) and made_of is not value
+    name = f"{made_of.__module__}:{value if is_instance else made_of.__qualname__}"
+    with contextlib.suppress(OSError, TypeError):
+        module: Any = inspect.getmodule(made_of)
+        source = inspect.getsource(module if hasattr(module, "__file__") else made_of)
+        return f"{name} {hashlib.sha256(source.encode()).hexdigest()[:12]}"
+    return name
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """The values of a config by their fields, parts as dictionaries of theirs, functions by `name_of`."""
+    values = {name: getattr(config, name) for name, _, _ in settings_of(type(config))}
+    return {name: describe(v) if isinstance(v, Config) else name_of(v) for name, v in values.items()}
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, types.UnionType)
 
 
 def _problem(value: Any, kind: Any, known: Setting) -> str | None:
@@ -102,6 +144,8 @@ def _problem(value: Any, kind: Any, known: Setting) -> str | None:
     if value is None and kind is not without_none(kind):
         return None
     kind = without_none(kind)
+    if takes_function(kind):
+        return None if isinstance(value, str) or callable(value) else "it must be a name or a function"
     if get_origin(kind) is Literal:
         return None if value in get_args(kind) else f"it must be one of {', '.join(get_args(kind))}"
     if get_origin(kind) is tuple:

@@ -8,8 +8,6 @@ is here; any other is a function of its user, hashable and pure. One that has a 
 
 import contextlib
 import dataclasses
-import functools
-import inspect
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -17,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from eigen_jax.config import name_of
 from eigen_jax.errors import ConfigError, EigenError, first_line
 from eigen_jax.registry import Registry
-from eigen_jax.store.files import sha256
 from eigen_jax.store.records import Count, Fraction, Seconds
 
 Fitness = Callable[["Measurement"], float | Sequence[float]]
@@ -209,25 +207,6 @@ def num_objectives(fitness: Fitness) -> int:
 def needs_latency(fitness: Fitness) -> bool:
     """Whether a fitness looks at the latency of one image, which is then measured at every landmark."""
     return "latency" in _needs(fitness)
-
-
-def name_of(fitness: Any) -> str:
-    """What a record calls a fitness: another name is another fitness.
-
-    That of a user's function has the start of the SHA-256 of its file, or of its source where it is in none. What a
-    function closes over is not told: a setting is to be a field of a frozen dataclass that can be called.
-    """
-    if isinstance(fitness, Objective | Penalised | Pareto | Limited):
-        return str(fitness)
-    if isinstance(fitness, functools.partial):
-        return f"{name_of(fitness.func)} with {fitness.args} {fitness.keywords}"
-    made_of: Any = fitness if hasattr(fitness, "__qualname__") else type(fitness)
-    name = f"{made_of.__module__}:{fitness if dataclasses.is_dataclass(fitness) else made_of.__qualname__}"
-    with contextlib.suppress(OSError, TypeError):
-        module: Any = inspect.getmodule(made_of)
-        source = inspect.getsource(module if hasattr(module, "__file__") else made_of)
-        return f"{name} {sha256([source])[:12]}"
-    return name
 
 
 def _needs(fitness: Fitness) -> frozenset[str]:

@@ -13,11 +13,12 @@ from typing import Annotated, Any, NoReturn, TypeVar, cast, get_args, get_origin
 import tyro
 from tyro import constructors
 
-from eigen_jax.config import Config, is_config, settings_of, without_none
+from eigen_jax.config import Config, is_config, name_of, settings_of, takes_function, without_none
 from eigen_jax.data.types import DatasetName
 from experiments.commands import show
+from experiments.own import is_own, load
 from experiments.presets import DEFAULT_PRESET, PRESETS
-from experiments.settings import FLAGS, Settings, SettingsError
+from experiments.settings import FLAGS, Settings, SettingsError, flag_of
 
 C = TypeVar("C", bound=Config)
 
@@ -174,6 +175,16 @@ def _value(info: constructors.PrimitiveTypeInfo) -> constructors.PrimitiveConstr
     )
 
 
+# How tyro reads the name of a function, which `_changed` loads where it is the user's own.
+_FUNCTION: constructors.PrimitiveConstructorSpec[Any] = constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="NAME|FILE.py:NAME",
+    instance_from_str=lambda texts: texts[0],
+    is_instance=lambda value: True,
+    str_from_instance=lambda value: [name_of(value)],
+)
+
+
 @_REGISTRY.struct_rule
 def _config(info: constructors.StructTypeInfo) -> constructors.StructConstructorSpec | None:
     """How tyro reads a config: as a dictionary of what has a flag, from which `_changed` makes the config.
@@ -192,12 +203,18 @@ def _config(info: constructors.StructTypeInfo) -> constructors.StructConstructor
             help += f" (paper: {known.paper})" if flag.is_of_outcome else ""
         else:
             continue
-        annotated: Any = Annotated[kind, argument]
+        annotated: Any = Annotated[(Any, _FUNCTION, argument) if takes_function(kind) else (kind, argument)]
         fields.append(constructors.StructFieldSpec(name, annotated, getattr(info.default, name), help))
     return constructors.StructConstructorSpec(dict, tuple(fields))
 
 
 def _changed(config: C, values: Mapping[str, Any]) -> C:
-    """A config with other values; those of its parts are dictionaries again."""
+    """A config with other values; those of its parts are dictionaries again, functions are loaded from their files."""
     parts = {name: _changed(getattr(config, name), value) for name, value in values.items() if isinstance(value, dict)}
-    return dataclasses.replace(config, **{**values, **parts})
+    kinds = {name: kind for name, kind, _ in settings_of(type(config))}
+    own = {
+        name: load(value, flag_of(type(config), name))
+        for name, value in values.items()
+        if takes_function(kinds[name]) and isinstance(value, str) and is_own(value)
+    }
+    return dataclasses.replace(config, **{**values, **parts, **own})

@@ -5,10 +5,10 @@ import functools
 from pathlib import Path
 from typing import Any, Literal
 
-from eigen_jax.config import Config, is_config, part, setting, settings_of, without_none
+from eigen_jax.config import Config, is_config, name_of, part, setting, settings_of, without_none
 from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError, EigenError
-from eigen_jax.fitness import Fitness, limit, name_of, num_objectives, parse_fitness
+from eigen_jax.fitness import Fitness, limit, num_objectives, parse_fitness
 from eigen_jax.search import SearchConfig, name_of_strategy
 from eigen_jax.strategies import STRATEGIES, Strategy
 from eigen_jax.teacher import TeacherConfig
@@ -138,7 +138,7 @@ class Settings(Config):
 
     def outcome(self) -> dict[str, Any]:
         """The settings that a run's outcome depends on: neither places, which have fingerprints, nor the machine."""
-        settings = {each.name: each.of(self) for each in FLAGS.values() if each.is_of_outcome}
+        settings = {each.name: name_of(each.of(self)) for each in FLAGS.values() if each.is_of_outcome}
         return settings | {"fitness": name_of(self.fitness.load()), "strategy": name_of_strategy(self.strategy_kind())}
 
     def strategy_kind(self) -> type[Strategy]:

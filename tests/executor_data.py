@@ -1,9 +1,11 @@
 """A small problem for the tests of executors, with teachers that worker processes can import."""
 
 import dataclasses
+import importlib
 import itertools
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,12 +13,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from refusals import refuses
 
 from eigen_jax.architecture import Architecture, Layer
 from eigen_jax.data import Dataset
-from eigen_jax.executor import InlineExecutor, Job, Outcome, PoolExecutor
-from eigen_jax.executor.processes import python_path
+from eigen_jax.executor import ExecutorError, InlineExecutor, Job, Outcome, PoolExecutor
 from eigen_jax.fitness import Measurement
 from eigen_jax.resumable import Care
 from eigen_jax.store import checkpoint
@@ -25,8 +28,6 @@ from eigen_jax.training import TrainConfig
 
 CONFIG = TrainConfig(batch_size=8, learning_rate=0.05, decay_steps=(), pad=0, flip=False, eval_batch_size=16)
 SHAPE = (4, 4, 1)
-# So that workers find the teachers of these tests.
-ENVIRONMENT = {"PYTHONPATH": os.pathsep.join([python_path()["PYTHONPATH"], str(Path(__file__).resolve().parent)])}
 
 
 def network(channels: int = 4) -> Architecture:
@@ -145,6 +146,59 @@ def forget_jobs(executor: PoolExecutor) -> None:
     """Lets an executor be used again whose workers are idle, after an error that ends a search."""
     for slot in executor._slots:
         slot.position = None
+
+
+def plain_sgd(config: TrainConfig) -> optax.GradientTransformation:
+    """An optimizer of the user's own, which workers find where the tests are."""
+    return optax.sgd(config.learning_rate)
+
+
+class Lost:
+    """What no worker finds again."""
+
+    def __call__(self) -> bool:
+        return False
+
+    def __reduce__(self):
+        return importlib.import_module, ("nowhere_to_be_found",)
+
+
+def of_main() -> bool:
+    """Seems to be of the script that was started."""
+    return False
+
+
+of_main.__module__ = "__main__"
+
+# What cannot be in a job, with the line that says why.
+UNFINDABLE: list[tuple[Callable[[], bool], str]] = [
+    (
+        lambda: False,
+        "no worker can import executor_data.<lambda>; define it by a name of its own in a module",
+    ),
+    (of_main, "no worker can import __main__.of_main; define it by a name of its own in a module"),
+    (
+        threading.Lock().locked,
+        "cannot pickle '_thread.lock' object, so no worker can have it; use the executor 'inline'",
+    ),
+    (
+        Lost(),
+        "a worker cannot read what it was sent (ModuleNotFoundError: No module named 'nowhere_to_be_found'); put what"
+        " is missing where all workers find it, such as into a module in a folder of sys.path",
+    ),
+]
+
+
+def check_own_code(executor: PoolExecutor, dataset: Dataset, folder: Path) -> None:
+    """Checks that workers find what is the user's own, and that one line says what they could not."""
+    jobs = make_jobs(folder, 1, config=dataclasses.replace(CONFIG, optimizer=plain_sgd))
+    check_as_inline(jobs, dict(executor.run(jobs)), dataset)
+    for should_stop, line in UNFINDABLE:
+        with refuses(ExecutorError, line):
+            list(executor.run([make_job(folder, 9, should_stop=should_stop)]))
+        forget_jobs(executor)
+    jobs = make_jobs(folder, 2, config=dataclasses.replace(CONFIG, optimizer=plain_sgd), until=9)
+    check_as_inline(jobs, dict(executor.run(jobs)), dataset)  # nobody is harmed
 
 
 class Fair:

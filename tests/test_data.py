@@ -324,3 +324,76 @@ def test_settings_that_cannot_be(settings, message):
 def test_a_validation_part_larger_than_the_data(tmp_path):
     with pytest.raises(ConfigError, match=r"validation_size is 5000 of 1437 training images; .* from 11 to 1426"):
         load_dataset(digits_config(tmp_path, validation_size=5000))
+
+
+PAIR = np.zeros((3, 2, 2, 1)), np.array([0, 1, 1])
+
+
+def arrays(seed: int = 0, dtype: type = np.uint8) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Three parts of images of 4 x 5 x 3 from 0 to 255, in three classes, of which the second has but test images."""
+    draw = np.random.default_rng(seed)
+    labels = (np.array([2, 0, 0, 2]), np.array([0, 2]), np.array([1, 0, 2], np.uint8))
+    return [(draw.integers(0, 256, (len(each), 4, 5, 3)).astype(dtype), each) for each in labels]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.float64, np.float16, jax.numpy.bfloat16])
+def test_a_dataset_of_arrays_holds_them_as_they_are(dtype):
+    parts = arrays(dtype=dtype)
+    dataset = Dataset.from_arrays(*parts)
+    assert [leaf.dtype.name for leaf in jax.tree.leaves(dataset)] == ["float32", "int32"] * 3
+    for name, (images, labels) in zip(("train", "validation", "test"), parts, strict=True):
+        np.testing.assert_array_equal(getattr(dataset, f"{name}_images"), images.astype(np.float64))
+        np.testing.assert_array_equal(getattr(dataset, f"{name}_labels"), labels)
+    assert (dataset.num_classes, dataset.name) == (3, "arrays")
+
+
+def test_a_dataset_of_arrays_is_named_and_told_by_its_content():
+    parts = arrays()
+    dataset = Dataset.from_arrays(*parts, num_classes=7, name="mine")
+    assert (dataset.num_classes, dataset.name) == (7, "mine")
+    again = Dataset.from_arrays(*[(jax.numpy.asarray(images), labels.tolist()) for images, labels in parts])
+    assert again.fingerprint == Dataset.from_arrays(*parts).fingerprint
+    train, validation, test = parts
+    others = [
+        Dataset.from_arrays(*arrays(seed=1)),
+        Dataset.from_arrays(validation, train, test),
+        Dataset.from_arrays((train[0], np.roll(train[1], 1)), validation, test),
+        Dataset.from_arrays(*[(images.reshape(-1, 5, 4, 3), labels) for images, labels in parts]),
+        dataset,
+    ]
+    assert len({each.fingerprint for each in (again, *others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        (PAIR[0], "train is no pair of arrays (too many values to unpack (expected 2)); give images and labels"),
+        (None, "train is no pair of arrays ('NoneType' object is not iterable); give images and labels"),
+        (
+            (PAIR[0][..., 0], PAIR[1]),
+            "the train images have shape (3, 2, 2); they must be [N, H, W, C], each at least 1",
+        ),
+        ((PAIR[0][:0], []), "the train images have shape (0, 2, 2, 1); they must be [N, H, W, C], each at least 1"),
+        ((PAIR[0] * 1j, PAIR[1]), "the train images are of dtype complex128; they must be real numbers"),
+        ((PAIR[0].astype(str), PAIR[1]), "the train images are of dtype <U32; they must be real numbers"),
+        ((PAIR[0] + np.nan, PAIR[1]), "the train images hold NaN or infinity; they must be finite in float32"),
+        ((PAIR[0] + 1e300, PAIR[1]), "the train images hold NaN or infinity; they must be finite in float32"),
+        ((PAIR[0], PAIR[1][:2]), "the train labels have shape (2,); they must be (3,), one an image"),
+        ((PAIR[0], np.eye(3, dtype=int)), "the train labels have shape (3, 3); they must be (3,), one an image"),
+        ((PAIR[0], PAIR[1] / 2), "the train labels are of dtype float64; they must be integers"),
+        ((PAIR[0], PAIR[1] - 1), "the train labels are from -1 to 0; they must be counted from 0 on"),
+        ((PAIR[0], PAIR[1] << 40), "the train labels are from 0 to 1099511627776; they must be counted from 0 on"),
+        ((PAIR[0], PAIR[1] + 4), "the largest label is 5; with num_classes 5, labels are below that"),
+        (
+            (np.zeros((3, 2, 3, 1)), PAIR[1]),
+            "the images of the parts differ in shape: train (2, 3, 1), validation (2, 2, 1), test (2, 2, 1); give all"
+            " the same H, W, C",
+        ),
+    ],
+)
+def test_arrays_that_are_no_dataset_get_one_line(part, line):
+    with refuses(DataError, line):
+        Dataset.from_arrays(part, PAIR, PAIR, num_classes=5)
+    if line.startswith("the train"):
+        with refuses(DataError, line.replace("train", "test")):
+            Dataset.from_arrays(PAIR, PAIR, part, num_classes=5)

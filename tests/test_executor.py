@@ -32,6 +32,7 @@ from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import InlineExecutor, Job, Outcome, run_job, session
 from eigen_jax.executor.interface import Overdue, Progress
+from eigen_jax.executor.pickling import pack
 from eigen_jax.resumable import Care, Seconds
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
@@ -251,6 +252,17 @@ def test_the_inline_executor_runs_jobs_in_their_order_and_a_failed_one_costs_the
     assert list(executor.run([])) == []
 
 
+def test_the_inline_executor_takes_on_jobs_that_come_while_others_run(bright_and_dark, tmp_path, monkeypatch):
+    monkeypatch.setattr(session.Session, "prepare", lambda _, job: None)
+    monkeypatch.setattr(session, "run_job", lambda job, *_, **__: Outcome.failed(job.name, Seconds()))
+    jobs, causes = [make_job(tmp_path, 0)], []
+    for position, outcome in InlineExecutor(bright_and_dark).run(jobs):
+        causes.append((position, outcome.cause))
+        if position < 4:
+            jobs += [make_job(tmp_path, position + 1)]
+    assert causes == [(number, f"0.{number}") for number in range(5)]
+
+
 def test_the_inline_executor_prepares_the_next_job_before_it_runs_one(bright_and_dark, tmp_path, monkeypatch):
     events: list[tuple[str, str]] = []
     monkeypatch.setattr(session.Session, "prepare", lambda _, job: events.append(("prepare", job.name)))
@@ -310,7 +322,7 @@ def test_a_job_that_does_not_notice_its_time_is_told_of_after_a_grace_while_it_g
             ended.set()
 
     late = job(5, time_limit=1_000.0)
-    answer = busy.answer(late, should_stop=never, tell=note)
+    answer = busy.answer(pack(late), should_stop=never, tell=note)
     assert isinstance(answer, Outcome)  # its driver has replaced it by then
     (overdue,) = told
     assert overdue.cause == "training took more than 1000 s, and did not end by itself -999.5 s later"

@@ -252,6 +252,22 @@ def test_outcomes_and_progress_come_with_the_position_of_the_job_as_they_happen(
     assert told[3:] == [(each, 2, each, 3.0) for each in (2, 1, 0)]
 
 
+def test_jobs_that_come_while_others_run_are_taken_on_as_soon_as_there_is_room():
+    """Whoever iterates adds a job for each of the first five outcomes; the last is on its way all the time."""
+    workers = FakeWorkers(2, but(0, Takes(100), outcome_of(make_jobs(1)[0]), others=good(Takes(10))))
+    coming, ended = make_jobs(8), []
+    jobs = coming[:3]
+    with opened(workers) as executor:
+        for position, outcome in executor.run(jobs):
+            assert outcome == outcome_of(jobs[position])
+            ended.append((position, workers.now // 10 * 10))
+            if len(ended) <= 5:
+                jobs.append(coming[len(jobs)])
+    assert [when for _, when in ended] == [10, 20, 30, 40, 50, 60, 70, 100]
+    assert sorted(position for position, _ in ended[:7]) == [1, 2, 3, 4, 5, 6, 7]
+    assert len(workers.started) == 2
+
+
 @pytest.mark.parametrize("seed", [2, 5, 35])
 def test_a_job_goes_to_the_worker_that_has_its_programs(seed):
     workers, jobs = FakeWorkers(3, random=Random(seed)), make_jobs(9)

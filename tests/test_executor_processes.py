@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from executor_data import (
     CONFIG,
-    ENVIRONMENT,
     Fair,
     Killer,
+    Lost,
     Mistaken,
     check_as_inline,
+    check_own_code,
     check_stop,
     elsewhere,
     forget_jobs,
@@ -29,11 +30,12 @@ from executor_data import (
     make_job,
     make_jobs,
 )
+from refusals import refuses
 
 from eigen_jax.data import Dataset
 from eigen_jax.executor import ExecutorError, InlineExecutor, PoolExecutor, ProcessWorkers
 from eigen_jax.executor.interface import Died, Ready
-from eigen_jax.executor.processes import ProcessWorker
+from eigen_jax.executor.processes import ProcessWorker, python_path
 from eigen_jax.store import checkpoint
 from eigen_jax.teacher import LogitsLayout, read_logits
 from eigen_jax.teacher.logits import MappedLogits
@@ -50,7 +52,7 @@ class Recorded(ProcessWorkers):
     """Worker processes, all of which are remembered."""
 
     def __init__(self, dataset, size: int = 2, *, teacher=None, **environment: str) -> None:
-        super().__init__(dataset, teacher=teacher, environments=[ENVIRONMENT | environment] * size)
+        super().__init__(dataset, teacher=teacher, environments=[environment] * size)
         self.started: list[ProcessWorker] = []
 
     def start(self, slot: int) -> ProcessWorker:
@@ -97,6 +99,30 @@ def test_an_individual_that_fails_is_an_outcome_and_its_worker_lives(dataset, pa
 def test_a_stop_saves_what_is_under_way_and_others_go_on_from_there(dataset, pair, tmp_path):
     check_stop(pair, dataset, tmp_path)
     assert all(slot.worker.process.poll() is None for slot in pair._slots)
+
+
+def test_workers_find_what_is_the_users_own_and_one_line_says_what_they_cannot(dataset, pair, tmp_path):
+    check_own_code(pair, dataset, tmp_path)
+
+
+class Unsendable(Fair):
+    """A teacher that cannot leave its process."""
+
+    def __reduce__(self):
+        raise TypeError("it holds a connection")
+
+
+def test_a_teacher_that_no_worker_can_have_gets_one_line(dataset, tmp_path, capfd):
+    with refuses(ExecutorError, "it holds a connection, so no worker can have it; use the executor 'inline'"):
+        Recorded(dataset, 1, teacher=Unsendable()).start(0)
+    lost = Fair()
+    lost.lost = Lost()  # type: ignore[attr-defined]
+    with (
+        PoolExecutor(Recorded(dataset, 1, teacher=lost)) as executor,
+        pytest.raises(ExecutorError, match=r"^a worker cannot read what it was sent \(ModuleNotFoundError: [^\n]*$"),
+    ):
+        list(executor.run(make_jobs(tmp_path, 1)))
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="this system cannot limit another process's files")
@@ -244,7 +270,7 @@ DRIVER = """
 @needs_proc
 def test_workers_leave_stdin_and_stdout_alone_and_end_when_their_driver_is_killed(dataset, tmp_path):
     argv, pipe = [sys.executable, "-c", textwrap.dedent(DRIVER), str(tmp_path)], subprocess.PIPE
-    process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=os.environ | ENVIRONMENT)
+    process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=os.environ | python_path())
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -287,7 +313,7 @@ def test_workers_stop_with_their_driver_and_go_on_with_it(tmp_path):
         stdin=pipe,
         stdout=pipe,
         text=True,
-        env=os.environ | ENVIRONMENT,
+        env=os.environ | python_path(),
         process_group=0,
     )
     to_driver, from_driver = process.stdin, process.stdout

@@ -1,6 +1,7 @@
 """Jobs on two Ray workers: of a real cluster of this machine, and of one of threads that stands for it."""
 
 import concurrent.futures
+import pickle
 import sys
 import threading
 import types
@@ -8,7 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from executor_data import ENVIRONMENT, Fair, Killer, check_as_inline, check_stop, forget_jobs, make_dataset, make_jobs
+from executor_data import (
+    Fair,
+    Killer,
+    check_as_inline,
+    check_own_code,
+    check_stop,
+    forget_jobs,
+    make_dataset,
+    make_jobs,
+)
 
 from eigen_jax.data import Dataset
 from eigen_jax.executor import ExecutorError, PoolExecutor, ray_cluster
@@ -93,7 +103,7 @@ def dataset() -> Dataset:
 @pytest.fixture(scope="module")
 def pair(dataset, ray) -> Iterator[PoolExecutor]:
     """Two workers of a cluster that is started for these tests, and ended after them."""
-    workers = RayWorkers(dataset, size=2, address="local", environment=ENVIRONMENT, cpus=CPUS)
+    workers = RayWorkers(dataset, size=2, address="local", cpus=CPUS)
     assert ray.is_initialized()
     with PoolExecutor(workers) as executor:
         yield executor
@@ -108,6 +118,20 @@ def test_two_workers_give_what_one_process_gives(dataset, pair, tmp_path):
 
 def test_a_stop_saves_what_is_under_way_and_is_forgotten_by_the_next_job(dataset, pair, tmp_path):
     check_stop(pair, dataset, tmp_path)
+
+
+def test_workers_find_what_is_the_users_own_and_one_line_says_what_they_cannot(dataset, pair, tmp_path):
+    check_own_code(pair, dataset, tmp_path)
+
+
+def test_a_teacher_that_cannot_be_sent_gets_one_line(dataset, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", fake := threaded_ray())
+    fake.put = lambda payload: pickle.dumps(payload)
+    with pytest.raises(
+        ExecutorError, match=r"^cannot pickle '_thread.lock' object, so no worker can have the teacher$"
+    ):
+        RayWorkers(dataset, teacher=Fair(threading.Lock()), environment={})  # type: ignore[arg-type]
+    assert not fake.is_initialized()
 
 
 def test_a_run_folder_that_workers_do_not_see_is_told_in_one_line(pair, tmp_path):
@@ -125,7 +149,7 @@ def test_a_worker_killed_in_the_middle_of_a_job_changes_no_outcome(dataset, ray,
             slot.worker = None
     jobs = make_jobs(tmp_path, 3, save_every=0.0)
     killer = (Killer if isinstance(ray, types.ModuleType) else Leaver)(jobs[1].folder, once=True, after=4)
-    workers = RayWorkers(dataset, teacher=killer, size=2, environment=ENVIRONMENT, cpus=CPUS)
+    workers = RayWorkers(dataset, teacher=killer, size=2, cpus=CPUS)
     with PoolExecutor(workers, retries=1) as executor:
         outcomes = dict(executor.run(jobs))
     assert killer.killed.exists()

@@ -98,6 +98,11 @@ def test_the_learning_rate_falls_at_the_same_shares_of_the_final_training(final_
     config = SearchConfig(final_steps=final_steps, train=train)  # 25,000 steps in the search
     assert config.final_until == final_steps
     assert config.final_train == dataclasses.replace(train, decay_steps=stretched)
+    # With a rate for each, those of steps that become one are multiplied.
+    rates = (10.0, 0.25)[: len(decay_steps)]
+    config = dataclasses.replace(config, train=dataclasses.replace(train, decay_rates=rates))
+    assert config.final_train.decay_rates == (rates if len(stretched) != 1 else (2.5,))
+    assert config.final_train.decay_steps == stretched
 
 
 @pytest.fixture(scope="module")

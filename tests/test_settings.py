@@ -1,25 +1,30 @@
 """Settings, presets, and the command line made from them."""
 
 import copy
+import dataclasses
 import functools
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import optax
 import pytest
 from commands_data import leave_process_alone, places, refused, with_values
 from refusals import refuses
 
 from eigen_jax.config import Config, is_config, settings_of
+from eigen_jax.config import describe as describe_config
 from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.fitness import Limited, Penalised, accuracy
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.search import SearchConfig
+from eigen_jax.store.records import as_json
 from eigen_jax.store.run_files import FORMER_SETTINGS
 from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.teacher import TeacherConfig
@@ -61,6 +66,11 @@ def in_place(settings: Settings) -> Settings:
     return with_values(settings, {name: place.absolute() for name, place in places.items() if place})
 
 
+def plain_sgd(config: TrainConfig) -> optax.GradientTransformation:
+    """An optimizer of the user's own."""
+    return optax.sgd(config.learning_rate)
+
+
 def refused_box(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     """The words of the box in which tyro tells a mistake."""
     with pytest.raises(SystemExit) as caught:
@@ -94,15 +104,19 @@ def test_the_paper_preset_is_section_4_1(name):
     assert settings.search == SearchConfig(final_steps=25_000)
 
 
-# SHA-256 of the outcomes of all presets: run folders record them, are compared with them and named by them.
+# What has been added since, with the values that it had before.
+LATER: Options = {"optimizer": "sgd", "decay_rates": (), "schedule": "constant"}
+LATER |= {"max_children": 500, "sample_size": 3, "ahead": 4, "strategy": "eigen", "fitness": "accuracy"}
+# SHA-256 of the outcomes of all presets, but for those: run folders record them, are compared with them and named by
+# them.
 OUTCOMES = "bed2122727fd50a19d5a0e695b05d076543b24854ac4bb670cc250997013063e"
 
 
 def test_the_outcomes_that_name_run_folders_stay():
-    """Settings that came later count where they are not what they were before."""
     outcomes = {name: {preset: each.outcome() for preset, each in own.items()} for name, own in PRESETS.items()}
-    for each in (preset for own in outcomes.values() for preset in own.values()):
-        assert each.pop("fitness") == FORMER_SETTINGS["fitness"] == "accuracy"
+    for outcome in (outcome for own in outcomes.values() for outcome in own.values()):
+        assert {name: outcome.pop(name) for name in LATER} == LATER
+    assert as_json(LATER).items() <= FORMER_SETTINGS.items()
     assert hashlib.sha256(json.dumps(outcomes, sort_keys=True).encode()).hexdigest() == OUTCOMES
 
 
@@ -146,10 +160,17 @@ def test_every_setting_reaches_the_library():
     evolution: Options = {"primary_steps": 12, "secondary_steps": 13, "elitism": True, "saturation_gain": 0.0625}
     evolution |= {"saturation_window": 14, "max_primary_generations": 15, "max_secondary_generations": 16}
     evolution |= {"max_duplication_generations": 2, "max_repeats": 4, "extinguish_duplicates": True}
+    evolution |= {"max_children": 30, "sample_size": 31, "ahead": 32}
     images: Options = {"pad": 1, "flip": False, "eval_batch_size": 10}
     train: Options = {"batch_size": 7, "learning_rate": 0.25, "decay_steps": (8, 9), "decay_rate": 0.5}
     train |= {"momentum": 0.75, "weight_decay": 0.125, "mimicry_weight": 0.375, "temperature": 2.5}
-    train |= {"dtype": "bfloat16", "devices": 7}
+    train |= {
+        "dtype": "bfloat16",
+        "devices": 7,
+        "decay_rates": (10.0, 0.0),
+        "schedule": "linear",
+        "optimizer": plain_sgd,
+    }
     teacher: Options = {"members": 5, "depth": 16, "growth": 23, "stem_stride": 2, "epochs": 24, "batch_size": 25}
     teacher |= {"learning_rate": 0.03125, "dtype": "bfloat16", "seed": 26}
     default = Settings(data=DataConfig(name="cifar100"))
@@ -274,6 +295,9 @@ def test_a_value_that_cannot_be_is_named_as_on_the_command_line(setting, value, 
         (TrainConfig, "momentum", float("nan"), "momentum is nan; it must be a finite number"),
         (TrainConfig, "batch_size", True, "batch_size is True; it must be a whole number"),
         (TrainConfig, "flip", 1, "flip is 1; it must be True or False"),
+        (TrainConfig, "optimizer", 5, "optimizer is 5; it must be a name or a function"),
+        (TrainConfig, "optimizer", "sdg", "there is no optimizer 'sdg'; did you mean sgd? choose from sgd"),
+        (TrainConfig, "schedule", "cosine", "schedule is 'cosine'; it must be one of constant, linear"),
         (GenomeSpec, "channels", [8], "channels is [8]; it must be a tuple"),
         (GenomeSpec, "channels", (8, 0), "channels is (8, 0); it must be from 1 to 4,096, each"),
     ],
@@ -347,6 +371,32 @@ def test_values_of_every_type_are_read():
     assert (train.flip, settings.search.evolution.elitism, settings.data.preprocessing) == (False, True, "standardize")
     assert (train.weight_decay, settings.search.genome.max_flops) == (0.0, 3_000)
     assert isinstance(train.weight_decay, float)
+
+
+def test_an_optimizer_is_named_or_loaded_from_a_file_and_told_by_a_name_that_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", "")
+    (tmp_path / "own_optimizer.py").write_text("import optax\n\n\ndef plain(config):\n    return optax.sgd(0.5)\n")
+    settings = read("--optimizer", f"{tmp_path / 'own_optimizer.py'}:plain", "--decay-rates", "10", "0")
+    assert settings.search.train.optimizer is sys.modules["own_optimizer"].plain
+    assert settings.search.train.decay_rates == (10.0, 0.0)
+    assert json.loads(json.dumps(settings.outcome()))["optimizer"] == "own_optimizer:plain"
+    assert read("--optimizer", "sgd").outcome()["optimizer"] == "sgd"
+    with mock.patch.dict(CHOICES, plain=with_values(CHOICES["plain"], {"optimizer": plain_sgd})):
+        assert read().outcome()["optimizer"] == "test_settings:plain_sgd"
+        assert read().search.train.optimizer is plain_sgd
+    with refuses(ConfigError, "there is no optimizer 'sdg'; did you mean sgd? choose from sgd"):
+        read("--optimizer", "sdg")
+    with pytest.raises(EigenError, match=r"^--optimizer: .*own_optimizer.py has no 'other'; it has "):
+        read("--optimizer", f"{tmp_path / 'own_optimizer.py'}:other")
+
+
+def test_a_config_is_described_by_all_its_fields_and_functions_by_their_names():
+    plain = SearchConfig(seed=3)
+    assert describe_config(plain) == dataclasses.asdict(plain)
+    own = dataclasses.replace(plain, train=TrainConfig(optimizer=plain_sgd))
+    train = describe_config(plain)["train"] | {"optimizer": "test_settings:plain_sgd"}
+    assert describe_config(own) == describe_config(plain) | {"train": train}
 
 
 def test_paths_are_absolute_from_where_they_are_read_and_their_home_is_the_users(tmp_path, monkeypatch):

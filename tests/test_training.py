@@ -10,11 +10,13 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from reference_layers import log_softmax
 from refusals import refuses
 from training_data import KEY, SHAPE, SMALL, TRACES, Convolutional, Linear, LiveTeacher, make_dataset, new_state
 
+from eigen_jax.config import name_of
 from eigen_jax.data import apply_views
 from eigen_jax.errors import ConfigError
 from eigen_jax.store import checkpoint
@@ -22,7 +24,8 @@ from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.evaluation import accuracy, evaluate, predict
 from eigen_jax.training.loop import CHECK_EVERY, batch_shapes, train_to
-from eigen_jax.training.step import Batch, abstract_state, draw_batch, epoch_order, make_schedule, train_step
+from eigen_jax.training.optimizers import make_optimizer, make_schedule
+from eigen_jax.training.step import Batch, abstract_state, draw_batch, epoch_order, train_step
 
 BOTH = [TrainConfig, TeacherConfig]
 
@@ -40,6 +43,67 @@ def test_learning_rate_falls_tenfold_at_15000_and_at_20000_steps_and_is_constant
     rates = [make_schedule(TrainConfig())(jnp.int32(step)) for step in steps]
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
     np.testing.assert_allclose(make_schedule(TrainConfig(decay_steps=()))(jnp.int32(90_000)), 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "rates", "expected"),
+    [
+        ("constant", (100, 500), (10.0, 0.5), {0: 0.02, 99: 0.02, 100: 0.2, 499: 0.2, 500: 0.1, 900: 0.1}),
+        ("linear", (100, 500), (10.0, 0.0), {0: 0.02, 25: 0.065, 100: 0.2, 300: 0.1, 500: 0.0, 900: 0.0}),
+        ("linear", (4, 8), (), {0: 0.02, 2: 0.011, 4: 0.002, 6: 0.0011, 8: 0.0002, 9: 0.0002}),  # a tenth at each
+        ("linear", (), (), {0: 0.02, 7: 0.02}),
+    ],
+)
+def test_a_schedule_jumps_or_goes_straight_from_step_to_step(schedule, steps, rates, expected):
+    config = TrainConfig(learning_rate=0.02, decay_steps=steps, decay_rates=rates, schedule=schedule)
+    given = [make_schedule(config)(jnp.int32(step)) for step in expected]
+    assert {rate.dtype for rate in given} == {jnp.float32.dtype}
+    np.testing.assert_allclose(given, list(expected.values()), rtol=1e-5, atol=1e-8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lion:
+    """An optimizer of the user's own, with a setting."""
+
+    decay: float = 0.0
+
+    def __call__(self, config):
+        return optax.chain(optax.lion(config.learning_rate), optax.add_decayed_weights(self.decay))
+
+
+def broken(config):
+    raise KeyError("rate")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "problem"),
+    [
+        (broken, "which fails with KeyError: 'rate'; mend it"),
+        (make_schedule, "which gives function; it must give an optax.GradientTransformation"),
+        (
+            partial(Lion, 0.1),
+            "which is not equal to its own copy; make it a function or a frozen dataclass",
+        ),
+    ],
+)
+def test_an_optimizer_that_cannot_be_gets_one_line_when_the_config_is_made(optimizer, problem):
+    with refuses(ConfigError, f"optimizer is {name_of(optimizer)}, {problem}"):
+        TrainConfig(optimizer=optimizer)
+
+
+def test_an_optimizer_of_the_users_own_trains_and_its_state_is_saved_and_gone_on_from(tmp_path):
+    config = dataclasses.replace(SMALL, optimizer=Lion(decay=0.1), learning_rate=0.01)
+    assert config == dataclasses.replace(SMALL, optimizer=Lion(decay=0.1), learning_rate=0.01)
+    assert name_of(config.optimizer) == "test_training:Lion(decay=0.1)"
+    whole, _ = train(new_state(config=config), 4, config=config)
+    half, _ = train(new_state(config=config), 2, config=config)
+    checkpoint.save(tmp_path, 2, {"network": half})
+    abstract = abstract_state(network=Convolutional(), config=config, input_shape=SHAPE)
+    resumed, _ = train(checkpoint.restore(tmp_path, "network", abstract=abstract), 4, config=config)
+    chex.assert_trees_all_equal(resumed, whole)
+    chex.assert_trees_all_equal_structs(whole.opt_state, make_optimizer(config).init(whole.params))
+    by_sgd, _ = train(new_state(), 4)
+    assert (whole.params["Dense_0"]["kernel"] != by_sgd.params["Dense_0"]["kernel"]).any()
 
 
 @pytest.mark.parametrize(
@@ -240,6 +304,7 @@ def test_equal_networks_are_traced_once_for_training_and_once_for_evaluation():
         (BOTH[:1], ["mimicry_weight"], [-0.1, 1.5], "from 0 to 1"),
         (BOTH[:1], ["decay_steps"], [(20, 10), (10, 10)], "in ascending order"),
         (BOTH[:1], ["decay_steps"], [(0,)], "at least 1, each"),
+        (BOTH[:1], ["decay_rates"], [(-0.1,)], "at least 0, each"),
         (BOTH[1:], ["members", "growth", "epochs"], [0], "at least 1"),
         (BOTH[1:], ["depth"], [39], "6 n + 4 for an n of at least 1"),
         (BOTH[1:], ["depth"], [4], "at least 10"),
@@ -257,6 +322,8 @@ def test_settings_of_training_and_of_teachers_that_cannot_be_get_one_line(kinds,
 def test_batches_that_cannot_be_get_one_line():
     with refuses(ConfigError, "batch_size is 16; it must be a multiple of devices, which is 3"):
         TrainConfig(devices=3, batch_size=16)
+    with refuses(ConfigError, "decay_rates is (1.0,); it must have a rate for each of decay_steps, which is (1, 2)"):
+        TrainConfig(decay_steps=(1, 2), decay_rates=(1.0,))
     for kind in BOTH:
         with refuses(ConfigError, "dtype is 'float16'; it must be one of float32, bfloat16"):
             kind(dtype="float16")

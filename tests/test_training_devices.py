@@ -6,6 +6,7 @@ two or eight, and the tests look at what it wrote.
 """
 
 import dataclasses
+import itertools
 import os
 import pickle
 import subprocess
@@ -20,6 +21,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from layer_data import concat, conv, network, pool
 from training_data import KEY, SHAPE, Convolutional, Linear, cached_teacher, make_dataset, wait_for_background
@@ -31,7 +33,8 @@ from eigen_jax.errors import ConfigError
 from eigen_jax.store import checkpoint
 from eigen_jax.training import Programs, Training, batch_shapes, evaluate, loop, prepare_training, train_to
 from eigen_jax.training.config import DivergedError, TrainConfig
-from eigen_jax.training.step import TrainState, abstract_state, epoch_order, init_state
+from eigen_jax.training.loop import draw_batches
+from eigen_jax.training.step import TrainState, abstract_state, epoch_order, init_state, train_step
 
 STEPS, HALF, CHUNK = 20, 10, 6
 KINDS = {2: ("mimicry",), 8: ("mimicry", "plain", "linear")}  # of training, by the number of devices
@@ -52,6 +55,15 @@ def on_devices(devices: int, **changes: Any) -> TrainConfig:
     return dataclasses.replace(CONFIG, devices=devices, **changes)
 
 
+def own_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """The user's, with a state of its own kind."""
+    rate = optax.linear_schedule(-config.learning_rate, 0.0, STEPS)
+    return optax.chain(optax.trace(0.5), optax.scale_by_schedule(lambda count: rate(jnp.float32(count))))
+
+
+OPTIMIZERS = {"linear": own_optimizer}  # by the kind of training
+
+
 def new_state(network=NETWORK, config: TrainConfig = CONFIG, programs: Programs | None = None) -> TrainState:
     return init_state(jax.random.key(3), network=network, config=config, input_shape=SHAPE, programs=programs)
 
@@ -66,11 +78,27 @@ def train(
     options: dict[str, Any] = {"network": module, "programs": programs}
     with mock.patch.object(loop, "CHECK_EVERY", 1):
         told: dict[str, Any] = {"on_progress": lambda step, loss, rate: losses.append(loss), "teacher": teacher}
-        state, report = train_to(KEY, state, DATASET, until, config=on_devices(devices), **told, **options)
+        config = on_devices(devices, optimizer=OPTIMIZERS.get(kind, "sgd"))
+        state, report = train_to(KEY, state, DATASET, until, config=config, **told, **options)
     images, labels = DATASET.validation_images, DATASET.validation_labels
     shares = [report.accuracy, evaluate(state, images, labels, batch_size=10, **options)]
     homes = sorted({str(leaf.sharding) for leaf in jax.tree.leaves(state)})
     return state, {"losses": losses, "accuracies": shares, "homes": homes}
+
+
+def train_by_pmap(devices: int) -> tuple[TrainState, list[float]]:
+    """What a user of `jax.pmap` writes: the states of all devices, [devices, ...] each, and the loss of each step."""
+    config = CONFIG  # of one device: pmap divides the batches
+    module = build_network(NETWORK.architecture, num_classes=3, axis_name="batch")
+    step = partial(train_step, network=module, config=config, axis_name="batch")
+    run, losses = jax.pmap(step, axis_name="batch"), []
+    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * devices), new_state(module))
+    batches = draw_batches(KEY, DATASET, 0, config=config, teacher=TEACHER)
+    for batch in itertools.islice(batches, STEPS):
+        shares = jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), batch)
+        states, metrics = run(states, shares)
+        losses.append(float(metrics.loss[0]))
+    return states, losses
 
 
 def halves_dataset() -> Dataset:
@@ -97,9 +125,11 @@ def main(folder: Path, devices: int) -> None:
     run("mimicry on one", new_state(), STEPS, devices=1)
     for kind in KINDS[devices][1:]:
         for name, count in {"one": 1, "all": devices}.items():
-            state = new_state(Linear() if kind == "linear" else NETWORK)
+            config = on_devices(1, optimizer=OPTIMIZERS.get(kind, "sgd"))
+            state = new_state(Linear() if kind == "linear" else NETWORK, config)
             run(f"{kind} on {name}", state, STEPS, devices=count, kind=kind)
 
+    states["pmap"], results["pmap"] = train_by_pmap(devices)
     before = new_state()
     half, results["half"] = train(before, HALF, devices=devices)
     checkpoint.save(folder / "checkpoints", HALF, {"state": half})
@@ -189,6 +219,16 @@ def test_several_devices_train_as_one_does_in_steps_and_in_chunks_of_them(outcom
     assert chunks["accuracies"] == one["accuracies"]
     state = outcome.states["chunks on all"]
     chex.assert_trees_all_close(state, outcome.states["mimicry on one"], **STATE_TOLERANCE)
+
+
+def test_pmap_trains_as_one_device_and_as_the_searchs_own_path_do(outcome):
+    first = jax.tree.map(lambda leaf: leaf[0], outcome.states["pmap"])
+    for name in ("mimicry on one", "mimicry on all"):
+        np.testing.assert_allclose(outcome.results["pmap"], outcome.results[name]["losses"], rtol=LOSS_TOLERANCE)
+        chex.assert_trees_all_close(first, outcome.states[name], **STATE_TOLERANCE)
+    replicas = jax.tree.map(lambda leaf: np.broadcast_to(leaf[:1], leaf.shape), outcome.states["pmap"])
+    chex.assert_trees_all_equal(outcome.states["pmap"], replicas)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(replicas)} == {outcome.devices}
 
 
 def test_a_checkpoint_from_several_devices_goes_on_on_fewer_and_in_a_process_that_has_one(outcome):

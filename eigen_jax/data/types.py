@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
+from numpy.typing import ArrayLike
 
 from eigen_jax.config import SEED_MAX, Config, setting
-from eigen_jax.errors import ConfigError, EigenError
+from eigen_jax.errors import ConfigError, EigenError, first_line
 from eigen_jax.store.files import sha256
 
 DatasetName = Literal["cifar10", "cifar100", "digits"]
@@ -105,6 +106,9 @@ class RawDataset:
         return sha256(part for array in arrays for part in (f"{array.dtype.str}{array.shape}", array))
 
 
+Part = tuple[ArrayLike, ArrayLike]  # images [N, H, W, C] and labels [N]
+
+
 @struct.dataclass
 class Dataset:
     """A data set, split and preprocessed, as arrays on the default device."""
@@ -118,6 +122,61 @@ class Dataset:
     num_classes: int = struct.field(pytree_node=False)  # K
     name: str = struct.field(pytree_node=False)
     fingerprint: str = struct.field(pytree_node=False)  # SHA-256, hexadecimal, of all that the arrays depend on
+
+    @classmethod
+    def from_arrays(
+        cls, train: Part, validation: Part, test: Part, *, num_classes: int | None = None, name: str = "arrays"
+    ) -> "Dataset":
+        """A data set of arrays at hand.
+
+        Each part is a pair of images [N, H, W, C], of any real dtype, and labels [N], integers from 0 on. Images become
+        float32 and are not normalised, uint8 ones neither: whoever has pixels from 0 to 255 standardises them first.
+        K is `num_classes`, by default one more than the largest label of all.
+
+        Raises DataError where a part is not as told, or the parts do not belong together.
+        """
+        given = {"train": train, "validation": validation, "test": test}
+        parts = {part: _checked(part, pair) for part, pair in given.items()}
+        shapes = {part: images.shape[1:] for part, (images, _) in parts.items()}
+        if len(set(shapes.values())) > 1:
+            told = ", ".join(f"{part} {shape}" for part, shape in shapes.items())
+            raise DataError(f"the images of the parts differ in shape: {told}; give all the same H, W, C")
+        largest = max(int(labels.max()) for _, labels in parts.values())
+        if num_classes is not None and largest >= num_classes:
+            raise DataError(f"the largest label is {largest}; with num_classes {num_classes}, labels are below that")
+        num_classes = largest + 1 if num_classes is None else num_classes
+        arrays = {f"{part}_images": images for part, (images, _) in parts.items()}
+        arrays |= {f"{part}_labels": labels for part, (_, labels) in parts.items()}
+        content = (each for name, array in arrays.items() for each in (f"{name}{array.shape}", array))
+        return cls(
+            **{name: jnp.asarray(array) for name, array in arrays.items()},
+            num_classes=num_classes,
+            name=name,
+            fingerprint=sha256([f"{num_classes}", *content]),
+        )
+
+
+def _checked(part: str, pair: Part) -> tuple[np.ndarray, np.ndarray]:
+    """The images, float32, and the labels, int32, of a part of a data set; raises DataError."""
+    try:
+        images, labels = map(np.asarray, pair)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{part} is no pair of arrays ({first_line(error)}); give images and labels") from None
+    if not (jnp.issubdtype(images.dtype, np.floating) or images.dtype.kind in "biu"):
+        raise DataError(f"the {part} images are of dtype {images.dtype}; they must be real numbers")
+    if images.ndim != 4 or 0 in images.shape:
+        raise DataError(f"the {part} images have shape {images.shape}; they must be [N, H, W, C], each at least 1")
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"the {part} labels are of dtype {labels.dtype}; they must be integers")
+    if labels.shape != images.shape[:1]:
+        raise DataError(f"the {part} labels have shape {labels.shape}; they must be {images.shape[:1]}, one an image")
+    if labels.min() < 0 or labels.max() > np.iinfo(np.int32).max - 1:
+        raise DataError(f"the {part} labels are from {labels.min()} to {labels.max()}; they must be counted from 0 on")
+    with np.errstate(over="ignore"):
+        images = images.astype(np.float32)
+    if not np.isfinite(images).all():
+        raise DataError(f"the {part} images hold NaN or infinity; they must be finite in float32")
+    return images, labels.astype(np.int32)
 
 
 def join_validation(dataset: Dataset) -> Dataset:

@@ -59,7 +59,8 @@ class Executor(Protocol):
     def run(self, jobs: Sequence[Job], *, on_progress: JobProgress | None = None) -> Iterator[tuple[int, Outcome]]:
         """Yields the position and the outcome of every job, all of different individuals, as they end.
 
-        `on_progress` is called from the thread that iterates.
+        Whoever iterates may append to a list of jobs meanwhile: each is taken on as soon as there is room for it, and
+        the iteration ends when all have ended and none has come. `on_progress` is called from the thread that iterates.
 
         Raises:
             StoppedError: it was asked to stop; all that was under way is saved.

@@ -40,11 +40,13 @@ class _Slot:
 
 
 class _Work:
-    """The jobs of one call of `run`."""
+    """The jobs of one call of `run`, which may become more."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
-        self.queue = collections.deque(range(len(jobs)))  # positions of those that wait for a worker
+        self.known = 0  # of them
+        self.ended = 0
+        self.queue: collections.deque[int] = collections.deque()  # positions of those that wait for a worker
         # How often a job's worker has died, by its position and the newest step that was saved.
         self.deaths: collections.Counter[tuple[int, int | None]] = collections.Counter()
 
@@ -85,8 +87,8 @@ class PoolExecutor:
 
     def run(self, jobs: Sequence[Job], *, on_progress: JobProgress | None = None) -> Iterator[tuple[int, Outcome]]:
         """See `Executor`."""
-        work, left = _Work(jobs), len(jobs)
-        while left:
+        work = _Work(jobs)
+        while work.ended < len(jobs):
             if self.should_stop():
                 self._stop_all()
                 raise StoppedError("jobs were stopped")
@@ -97,11 +99,13 @@ class PoolExecutor:
                     on_progress(position, message.step, message.loss, message.steps_per_second)
                 outcome = self._take(slot, message, work)
                 if outcome is not None and position is not None:
-                    left -= 1
+                    work.ended += 1
                     yield position, outcome
 
     def _assign(self, work: _Work) -> None:
         """Gives jobs to idle workers, and tells each which one it may be given next."""
+        work.queue.extend(range(work.known, len(work.jobs)))
+        work.known = len(work.jobs)
         for number, slot in enumerate(self._slots):
             if slot.position is not None or not work.queue:
                 continue

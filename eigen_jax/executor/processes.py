@@ -6,6 +6,7 @@ import queue
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Mapping, Sequence
 from multiprocessing import Pipe
@@ -15,6 +16,7 @@ from typing import Any
 
 from eigen_jax import surroundings
 from eigen_jax.executor.interface import Died, Job, Message
+from eigen_jax.executor.pickling import pack
 from eigen_jax.executor.session import to_host
 from eigen_jax.training import Dataset, Teacher
 
@@ -28,8 +30,10 @@ _SOURCE = Path(__file__).resolve().parents[2]
 
 
 def python_path() -> dict[str, str]:
-    """The variable with which another Python finds this very package."""
-    return {"PYTHONPATH": os.pathsep.join([str(_SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    """The variable with which another Python finds this very package, and the modules that this process finds now."""
+    # Its standard library, another Python has itself.
+    own = [path for path in map(os.path.abspath, sys.path) if not path.startswith(sysconfig.get_path("stdlib"))]
+    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys([str(_SOURCE), *own]))}
 
 
 class ProcessWorkers:
@@ -63,7 +67,11 @@ class ProcessWorker:
     """A `Worker` that is a process, as its driver sees it."""
 
     def __init__(self, payload: Any, environment: Mapping[str, str]) -> None:
-        """Starts it, with data set and teacher, on the host, and variables besides this process's own."""
+        """Starts it, with data set and teacher, on the host, and variables besides this process's own.
+
+        Raises ExecutorError where the teacher cannot be sent, here as in `submit` what a job holds.
+        """
+        packed = pack(payload)
         self.connection, theirs = Pipe()
         # The worker is of the driver's process group, so that Ctrl-Z stops it, too. It is born with the driver's
         # signals blocked, because it takes it seconds to come to ignoring them.
@@ -78,19 +86,20 @@ class ProcessWorker:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
-        self._outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._outbox.put(payload)
+        # Packed here and not by the thread that sends, where an error would be nobody's.
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._outbox.put(packed)
         # Sending data waits until the worker reads them, which takes it seconds to come to.
         threading.Thread(target=_send_all, args=(self.connection, self._outbox), daemon=True).start()
 
     def submit(self, job: Job) -> None:
-        self._outbox.put((RUN, job))
+        self._outbox.put(pack((RUN, pack(job))))
 
     def prepare(self, job: Job) -> None:
-        self._outbox.put((PREPARE, job))
+        self._outbox.put(pack((PREPARE, pack(job))))
 
     def stop(self) -> None:
-        self._outbox.put((STOP, None))
+        self._outbox.put(pack((STOP, b"")))
 
     def kill(self) -> None:
         self.process.kill()
@@ -107,11 +116,11 @@ class ProcessWorker:
         return message
 
 
-def _send_all(connection: Connection, outbox: "queue.SimpleQueue[Any]") -> None:
+def _send_all(connection: Connection, outbox: "queue.SimpleQueue[bytes | None]") -> None:
     # A worker that has died is told of by the other direction.
     with contextlib.suppress(OSError):
         while (message := outbox.get()) is not None:
-            connection.send(message)
+            connection.send_bytes(message)
 
 
 def _how_it_ended(code: int) -> str:

@@ -1,7 +1,9 @@
 """Workers as actors of a Ray cluster; needs the extra `ray`.
 
 Ray's object store places data set and teacher once on each node. What goes to and fro after that are
-some kilobytes: the states of networks are in the run folder, which all nodes must see under one path.
+some kilobytes: the states of networks are in the run folder, which all nodes must see under one path. Jobs are pickled
+by reference, not by value as Ray would: a function that came as a copy would be another one for every job, and compiled
+for again.
 """
 
 import os
@@ -9,11 +11,13 @@ import socket
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from eigen_jax import surroundings
 from eigen_jax.errors import first_line
 from eigen_jax.executor.interface import Answer, Died, ExecutorError, Job, Message, Overdue, Progress, Ready, Refused
+from eigen_jax.executor.pickling import pack, unpack
 from eigen_jax.executor.processes import python_path
 from eigen_jax.executor.session import open_session, to_host
 from eigen_jax.training import Dataset, Teacher
@@ -46,7 +50,8 @@ class RayWorkers:
             cpus, gpus: that are set aside for a worker; GPUs, where the cluster has any.
 
         Raises:
-            ExecutorError: Ray is not installed, there is no such cluster, or it has no room.
+            ExecutorError: Ray is not installed, there is no such cluster, it has no room, or the teacher cannot be
+                sent.
         """
         try:
             import ray
@@ -66,7 +71,11 @@ class RayWorkers:
                 f"the cluster has {present_cpus:g} CPUs and {present_gpus:g} GPUs, too few for"
                 f" {size or 1} workers of {cpus:g} CPUs and {gpus:g} GPUs; ask for fewer or smaller workers"
             )
-        self._payload = ray.put(to_host((dataset, teacher)))
+        try:
+            self._payload = ray.put(to_host((dataset, teacher)))
+        except Exception as error:  # whatever the user's own classes raise
+            self.close()
+            raise ExecutorError(f"{first_line(error)}, so no worker can have the teacher") from None
         self._actor = ray.remote(_Actor).options(
             num_cpus=cpus,
             num_gpus=gpus,
@@ -126,10 +135,10 @@ class RayWorker:
 
     def submit(self, job: Job) -> None:
         self._jobs += 1
-        self._calls["run"] = self._actor.run.remote(job, self._jobs)
+        self._calls["run"] = self._actor.run.remote(pack(job), job.folder.parent.parent, self._jobs)
 
     def prepare(self, job: Job) -> None:
-        self._actor.prepare.remote(job)
+        self._actor.prepare.remote(pack(job))
 
     def stop(self) -> None:
         self._actor.stop.remote(self._jobs)
@@ -150,7 +159,6 @@ class RayWorker:
         try:
             message: Message | None = self._ray.get(call)
         except self._ray.exceptions.RayTaskError as error:
-            # Such as a job that cannot be unpickled there.
             return Refused(f"a worker failed with {first_line(error.cause)}; report it")
         except self._ray.exceptions.RayError as error:
             self._calls.clear()
@@ -173,16 +181,15 @@ class _Actor:
     def ready(self) -> Ready | Refused:
         return self.session if isinstance(self.session, Refused) else Ready()
 
-    def run(self, job: Job, number: int) -> Answer:
+    def run(self, packed: bytes, run_folder: Path, number: int) -> Answer:
         if isinstance(self.session, Refused):
             return self.session
-        run_folder = job.folder.parent.parent
         if not run_folder.is_dir():
             return Refused(
                 f"a worker does not see the run folder {run_folder}; choose one on storage that all nodes share"
             )
         try:
-            return self.session.answer(job, should_stop=lambda: self.stopped >= number, tell=self._note)
+            return self.session.answer(packed, should_stop=lambda: self.stopped >= number, tell=self._note)
         finally:
             self.told = None  # a question that overtakes the next job must not be answered with this one's
 
@@ -190,9 +197,9 @@ class _Actor:
         told, self.told = self.told, None
         return told
 
-    def prepare(self, job: Job) -> None:
+    def prepare(self, packed: bytes) -> None:
         if not isinstance(self.session, Refused):
-            self.session.prepare(job)
+            self.session.prepare(unpack(packed))
 
     def stop(self, number: int) -> None:
         self.stopped = number

@@ -14,12 +14,12 @@ import numpy as np
 from eigen_jax.architecture import count_flops, count_parameters
 from eigen_jax.builder import build_network
 from eigen_jax.clock import WorkClock
-from eigen_jax.errors import ConfigError, first_line
+from eigen_jax.errors import ConfigError, EigenError, first_line
 from eigen_jax.executor.interface import Answer, Job, JobProgress, Outcome, Overdue, Progress, Refused, Stopped
+from eigen_jax.executor.pickling import unpack
 from eigen_jax.fitness import Measurement
 from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import Seconds, TimeLimitError, train_resumably
-from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import ShouldStop, StoppedError, never
 from eigen_jax.training import (
     Batch,
@@ -156,9 +156,13 @@ class Session:
             kept: dict[str, Any] = {"teacher": self.teacher, "programs": self.programs, "batch": self._batch(job)}
             return run_job(job, self.dataset, on_progress=on_progress, clock=clock, **kept)
 
-    def answer(self, job: Job, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]) -> Answer:
-        """Runs a job as `run` does, and tells what a worker tells of it; on the way, from any thread, with `tell`."""
+    def answer(self, packed: bytes, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]) -> Answer:
+        """Runs a job that was packed for a worker as `run` does, and tells what a worker tells of it.
+
+        On the way, it tells with `tell`, from any thread.
+        """
         try:
+            job = unpack(packed)
             self.prepare(job)
             return self.run(
                 job, should_stop=should_stop, on_progress=lambda *told: tell(Progress(*told)), on_overdue=tell
@@ -170,7 +174,7 @@ class Session:
             return Refused(f"{job.name}: {error}; the traceback in the worker's output says where")
         except ConfigError as error:
             return Refused(str(error), error)
-        except (OSError, CheckpointError) as error:  # the disk is full or was taken away
+        except (OSError, EigenError) as error:  # it cannot be unpacked; the disk is full or was taken away
             return Refused(first_line(error))
         except Exception as error:
             # A mistake of the program, not of the individual: it must be seen, and must not be bred around.

@@ -17,7 +17,8 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from eigen_jax.executor.interface import Job, Message, Ready, Refused
+from eigen_jax.executor.interface import ExecutorError, Message, Ready, Refused
+from eigen_jax.executor.pickling import unpack
 from eigen_jax.executor.processes import DRIVERS_SIGNALS, PREPARE, RUN, STOP
 from eigen_jax.executor.session import Session, open_session
 
@@ -29,17 +30,20 @@ def main(descriptor: int) -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     _stand_back()
     connection = Connection(descriptor)
+    send = functools.partial(_send, connection, threading.Lock())
     try:
-        payload = connection.recv()
+        payload = unpack(connection.recv_bytes())
     except (EOFError, OSError):
         return
-    send = functools.partial(_send, connection, threading.Lock())
+    except ExecutorError as error:
+        send(Refused(str(error)))
+        return
     driver = os.getppid()
     session = open_session(payload, is_held=lambda: _is_stopped(driver))
     if isinstance(session, Refused):
         send(session)
         return
-    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, session, jobs, stop), daemon=True).start()
     send(Ready())
@@ -57,21 +61,21 @@ def _stand_back() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
-def _listen(connection: Connection, session: Session, jobs: "queue.SimpleQueue[Job]", stop: threading.Event) -> None:
+def _listen(connection: Connection, session: Session, jobs: "queue.SimpleQueue[bytes]", stop: threading.Event) -> None:
     """Takes what the driver sends; ends the process when it hangs up."""
     while True:
         try:
-            what, job = connection.recv()
+            what, packed = connection.recv()
         except (EOFError, OSError):
             _leave()
         if what == RUN:
             # Here, so that no request that follows is overlooked, and none outlives its job.
             stop.clear()
-            jobs.put(job)
+            jobs.put(packed)
         elif what == PREPARE:
             # Whatever is wrong with it is told when it is run.
             with contextlib.suppress(Exception):
-                session.prepare(job)
+                session.prepare(unpack(packed))
         elif what == STOP:
             stop.set()
 

@@ -43,9 +43,14 @@ class SearchConfig(Config):
     @property
     def final_train(self) -> TrainConfig:
         """How the network found is trained at the end: the schedule of the search, stretched to `final_until`."""
-        stretch = self.final_until / self.landmarks[-1]
-        steps = (max(1, round(step * stretch)) for step in self.train.decay_steps)
-        return dataclasses.replace(self.train, decay_steps=tuple(sorted(set(steps))))
+        stretch, train = self.final_until / self.landmarks[-1], self.train
+        steps = [max(1, round(step * stretch)) for step in train.decay_steps]
+        if not train.decay_rates:
+            return dataclasses.replace(train, decay_steps=tuple(sorted(set(steps))))
+        rates = dict.fromkeys(steps, 1.0)
+        for step, rate in zip(steps, train.decay_rates, strict=True):
+            rates[step] *= rate
+        return dataclasses.replace(train, decay_steps=tuple(rates), decay_rates=tuple(rates.values()))
 
     @property
     def landmarks(self) -> tuple[int, int, int]:

@@ -15,10 +15,11 @@ from jax import Array
 from eigen_jax import lineage, platforms
 from eigen_jax.architecture import Architecture
 from eigen_jax.builder import Network, build_network
+from eigen_jax.config import describe, name_of
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.executor import Executor, InlineExecutor
-from eigen_jax.fitness import Fitness, accuracy, name_of, num_objectives
+from eigen_jax.fitness import Fitness, accuracy, num_objectives
 from eigen_jax.lineage import Fate, Individual, fittest
 from eigen_jax.resumable import Care
 from eigen_jax.search.candidates import Candidate, Measured, candidates_of, reference
@@ -151,7 +152,7 @@ def run_search(
 
 def _described(config: SearchConfig) -> dict[str, Any]:
     """All of a config that the outcome depends on."""
-    content = dataclasses.asdict(config)
+    content = describe(config)
     # Another number of devices rounds otherwise, and goes on with the same checkpoints.
     del content["train"]["devices"]
     return content

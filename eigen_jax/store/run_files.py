@@ -10,13 +10,16 @@ from msgspec import UNSET, UnsetType
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.store.records import Count, RecordFile, Text, changes
 
-# Settings that older runs do not name, because they came later, and what they were in those runs.
+# Settings that older runs do not name, because they came later, and what they were in those runs, as JSON has it.
 FORMER_SETTINGS: Mapping[str, Any] = {
     "dtype": "float32",
     "teacher_dtype": "float32",
     "extinguish_duplicates": True,
     "strategy": "eigen",
     "fitness": "accuracy",
+    "optimizer": "sgd",
+    "decay_rates": [],
+    "schedule": "constant",
     "max_children": 500,
     "sample_size": 3,
     "ahead": 4,

@@ -25,6 +25,7 @@ from eigen_jax.training.loop import (
     train_to,
     training_memory,
 )
+from eigen_jax.training.optimizers import OPTIMIZERS, OptimizerFactory, make_optimizer, make_schedule
 from eigen_jax.training.programs import Programs
 from eigen_jax.training.step import (
     Batch,

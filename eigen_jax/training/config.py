@@ -6,8 +6,10 @@ from typing import Literal
 
 from eigen_jax.config import Config, setting
 from eigen_jax.errors import ConfigError, EigenError
+from eigen_jax.training.optimizers import OptimizerFactory, make_optimizer
 
 ComputeDtype = Literal["float32", "bfloat16"]
+Schedule = Literal["constant", "linear"]
 
 
 class DivergedError(EigenError):
@@ -27,14 +29,28 @@ class TrainConfig(Config):
     """How networks are trained. The defaults are those of Section 4.1, as far as it states them."""
 
     batch_size: int = setting(128, "images a training step", paper="128", at_least=1)
+    optimizer: str | OptimizerFactory = setting(
+        "sgd",
+        "what makes the optimizer: sgd, or NAME of a FILE.py of your own, a function of the TrainConfig that gives an"
+        " optax.GradientTransformation",
+        paper="sgd",
+    )
     learning_rate: float = setting(0.1, "learning rate at the start", paper="0.1", above=0)
     decay_steps: tuple[int, ...] = setting(
         (15_000, 20_000),
-        "training steps, counted from the start, from which the rate is lower, in ascending order",
+        "training steps, counted from the start, from which the rate is another, in ascending order",
         paper="15,000 and 20,000",
         at_least=1,
     )
     decay_rate: float = setting(0.1, "what the rate is multiplied by at each of them", paper="0.1", above=0)
+    decay_rates: tuple[float, ...] = setting(
+        (), "what it is multiplied by at each in turn, in place of one rate for all; 10 0: up and down", at_least=0
+    )
+    schedule: Schedule = setting(
+        "constant",
+        "the rate between those steps; constant: as it became at the last; linear: on a straight line to the next",
+        paper="constant",
+    )
     momentum: float = setting(0.9, "momentum of SGD", paper="0.9", at_least=0, below=1)
     nesterov: bool = setting(False, "look ahead along the momentum", flag=False)
     weight_decay: float = setting(
@@ -63,3 +79,7 @@ class TrainConfig(Config):
             raise ConfigError(TrainConfig, rule, self.batch_size, self.devices)
         if any(later <= step for step, later in itertools.pairwise(self.decay_steps)):
             raise ConfigError(TrainConfig, "{decay_steps} is {}; it must be in ascending order", self.decay_steps)
+        if self.decay_rates and len(self.decay_rates) != len(self.decay_steps):
+            rule = "{decay_rates} is {}; it must have a rate for each of {decay_steps}, which is {}"
+            raise ConfigError(TrainConfig, rule, self.decay_rates, self.decay_steps)
+        make_optimizer(self)  # so that whatever is wrong with it is told here, not by a worker

@@ -14,6 +14,7 @@ from jax import Array, lax
 from eigen_jax.data import Dataset, apply_views, sample_views
 from eigen_jax.losses import cross_entropy, mimicry_loss
 from eigen_jax.training.config import TrainConfig
+from eigen_jax.training.optimizers import make_optimizer
 from eigen_jax.training.programs import Programs, compiled
 
 PyTree = Any
@@ -91,23 +92,6 @@ class StepMetrics:
     norm: Array  # [] float32, L2 norm of parameters and batch statistics after the update; not finite iff they diverged
 
 
-def make_schedule(config: TrainConfig) -> optax.Schedule:
-    """The learning rate at each step: constant, times `decay_rate` from each of `decay_steps` on (Section 4.1)."""
-    piecewise = optax.piecewise_constant_schedule(
-        config.learning_rate, dict.fromkeys(config.decay_steps, config.decay_rate)
-    )
-    # Optax mixes the count with floats, which strict promotion refuses; float32 is exact to 2**24 steps.
-    return lambda count: piecewise(jnp.asarray(count, jnp.float32))
-
-
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """SGD with plain momentum; weight decay joins the gradient before the momentum does (Section 4.1)."""
-    return optax.chain(
-        optax.add_decayed_weights(config.weight_decay),
-        optax.sgd(make_schedule(config), momentum=config.momentum, nesterov=config.nesterov),
-    )
-
-
 def init_state(
     key: Array,
     *,
@@ -166,7 +150,7 @@ def draw_batch(
 def train_step(
     state: TrainState, batch: Batch, *, network: nn.Module, config: TrainConfig, axis_name: str | None = None
 ) -> tuple[TrainState, StepMetrics]:
-    """One step of SGD on the mean of the per-example losses; pure, for the caller to compile.
+    """One step of the optimizer on the mean of the per-example losses; pure, for the caller to compile.
 
     The loss is `mimicry_loss` where the batch has a teacher's logits, else `cross_entropy`.
 

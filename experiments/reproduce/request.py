@@ -11,6 +11,7 @@ from typing import Any, get_args
 from eigen_jax.data import DataConfig
 from eigen_jax.data.types import DatasetName
 from eigen_jax.store.files import sha256
+from eigen_jax.store.records import as_json
 from eigen_jax.store.run_files import FORMER_SETTINGS
 from eigen_jax.teacher import TeacherConfig
 from experiments.command_line import Parser, absolute_path, parse, positive
@@ -102,8 +103,8 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
 def digest(values: Mapping[str, Any]) -> str:
     """Eight characters that tell one set of settings from another."""
     # A setting that older runs do not name counts where it is not what it was in them: their folders keep their names.
-    named = {name: value for name, value in values.items() if (name, value) not in FORMER_SETTINGS.items()}
-    return sha256([json.dumps(named, sort_keys=True, default=str)])[:8]
+    named = {name: value for name, value in as_json(values).items() if (name, value) not in FORMER_SETTINGS.items()}
+    return sha256([json.dumps(named, sort_keys=True)])[:8]
 
 
 def _build_parser(about: str) -> argparse.ArgumentParser:
