@@ -1,6 +1,5 @@
 """The examples in docs/examples: each a diff that adds one file to a fresh clone, and that runs."""
 
-import inspect
 import json
 import os
 import re
@@ -18,14 +17,10 @@ import optax
 import pytest
 
 from eigen_jax.fitness import Measurement
-from eigen_jax.search import run_search
 from eigen_jax.training import TrainConfig, make_optimizer
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.diff"), key=lambda diff: diff.name)
-# Those that need what is still to come.
-EARLY = set() if "fitness" in inspect.signature(run_search).parameters else {"accuracy_minus_parameters"}
-
 # Runs each file as a script does, and tells what it printed or raised.
 RUN_ALL = """
     import contextlib, io, json, runpy, sys, traceback
@@ -78,10 +73,10 @@ def test_an_example_adds_one_short_file_that_says_how_it_is_run(diff, tmp_path):
 
 @pytest.mark.slow
 def test_every_example_runs(tmp_path):
-    files = [applied(diff, tmp_path) for diff in EXAMPLES if diff.stem not in EARLY]
+    files = [applied(diff, tmp_path) for diff in EXAMPLES]
     told = run_all(files, tmp_path)
     assert {name: text for name, text in told.items() if not re.search(r"accuracy \d+\.\d%\n\Z", text)} == {}
-    assert len(told) == len(EXAMPLES) - len(EARLY) >= 3
+    assert len(told) == len(EXAMPLES) >= 5
 
 
 def test_the_fitness_of_the_example_is_less_the_logarithm_of_the_parameters(tmp_path):

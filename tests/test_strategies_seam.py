@@ -30,7 +30,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> type[Strategy]:
     """The class in the file that the example's diff makes."""
     folder = tmp_path_factory.mktemp("clone")
     subprocess.run(["git", "apply", str(EXAMPLE)], cwd=folder, check=True)
-    spec = importlib.util.spec_from_file_location("tournament", folder / "tournament.py")
+    spec = importlib.util.spec_from_file_location("tournament_selection", folder / "tournament_selection.py")
     assert spec is not None and spec.loader is not None  # noqa: PT018
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

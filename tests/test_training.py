@@ -94,7 +94,7 @@ def test_an_optimizer_that_cannot_be_gets_one_line_when_the_config_is_made(optim
 def test_an_optimizer_of_the_users_own_trains_and_its_state_is_saved_and_gone_on_from(tmp_path):
     config = dataclasses.replace(SMALL, optimizer=Lion(decay=0.1), learning_rate=0.01)
     assert config == dataclasses.replace(SMALL, optimizer=Lion(decay=0.1), learning_rate=0.01)
-    assert name_of(config.optimizer) == "test_training:Lion(decay=0.1)"
+    assert name_of(config.optimizer).startswith("test_training:Lion(decay=0.1) ")
     whole, _ = train(new_state(config=config), 4, config=config)
     half, _ = train(new_state(config=config), 2, config=config)
     checkpoint.save(tmp_path, 2, {"network": half})
