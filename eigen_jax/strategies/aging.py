@@ -32,7 +32,8 @@ class AgingEvolution(Strategy):
     `primary_steps` and then `secondary_steps`; the paper's mutates once.
 
     Child n is bred when those up to n - `ahead` are measured, whichever later ones may be done: so `ahead` workers have
-    work, and yet the outcome depends on the configuration alone. With `ahead` 1 the order is that of the paper's text.
+    work, the first `population_size` + `ahead` - 1 children descend from global pooling, and the outcome depends on the
+    configuration alone. With `ahead` 1 this is the paper's algorithm, one child after another.
 
     Raises:
         ConfigError: a sample larger than the population, or several objectives.
