@@ -290,7 +290,7 @@ def test_a_value_that_cannot_be_is_named_as_on_the_command_line(setting, value, 
     ("config", "field", "value", "line"),
     [
         (SearchConfig, "t1", 0, "t1 is 0; it must be at least 1"),
-        (EvolutionConfig, "first_rank", 11, "first_rank is 11; it must be at most population_size, which is 10"),
+        (EvolutionConfig, "first_rank", 0, "first_rank is 0; it must be at least 1"),
         (TrainConfig, "dtype", "float16", "dtype is 'float16'; it must be one of float32, bfloat16"),
         (TrainConfig, "momentum", float("nan"), "momentum is nan; it must be a finite number"),
         (TrainConfig, "batch_size", True, "batch_size is True; it must be a whole number"),

@@ -22,7 +22,7 @@ from eigen_jax.duplication import find_blocks, repeat_blocks
 from eigen_jax.errors import ConfigError
 from eigen_jax.genome import Genome, GenomeSpec
 from eigen_jax.mutation import Operator
-from eigen_jax.strategies import eigen
+from eigen_jax.strategies import Eigen, eigen
 from eigen_jax.strategies.eigen import EvolutionConfig, EvolutionState, Phase, evolution_step, initial_state
 
 NAN, NONE = math.nan, -math.inf
@@ -492,7 +492,7 @@ MOST = {"population_size": 10_000, "saturation_window": 10_000, "max_repeats": 1
 )
 def test_a_setting_that_cannot_be_is_refused_in_one_line(name, value, rule):
     with pytest.raises(ConfigError) as raised:
-        EvolutionConfig(**{name: value})
+        Eigen(spec=SPEC, config=EvolutionConfig(**{name: value}))
     assert str(raised.value) == f"{name} is {value}; it must be {rule}"
 
 

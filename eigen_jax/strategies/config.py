@@ -3,7 +3,6 @@
 import dataclasses
 
 from eigen_jax.config import Config, setting
-from eigen_jax.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,12 +56,9 @@ class EvolutionConfig(Config):
     )
     # Not the number of workers, on which the outcome would then depend.
     ahead: int = setting(
-        4, "children of aging evolution that are in training at a time, at most", paper="no other", at_least=1
+        4,
+        "children of aging evolution that are in training at a time, at most",
+        paper="no other",
+        at_least=1,
+        at_most=10_000,
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("first_rank", "second_rank"):
-            if (rank := getattr(self, name)) > self.population_size:
-                rule = "it must be at most {population_size}, which is {}"
-                raise ConfigError(EvolutionConfig, f"{{{name}}} is {{}}; {rule}", rank, self.population_size)

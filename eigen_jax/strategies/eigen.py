@@ -18,6 +18,7 @@ from flax import struct
 from jax import Array, lax
 
 from eigen_jax.duplication import duplicates
+from eigen_jax.errors import ConfigError
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
 from eigen_jax.mutation import operator_names
 from eigen_jax.strategies.breeding import walk
@@ -298,9 +299,19 @@ def is_saturated(history: Array, best_fitness: Array, *, gain: float) -> Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eigen(Strategy):
-    """The paper's search: primary and secondary succession with extinction, then gene duplication."""
+    """The paper's search: primary and secondary succession with extinction, then gene duplication.
+
+    Raises a ConfigError where p or q is more than the population.
+    """
 
     num_landmarks: ClassVar[int] = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("first_rank", "second_rank"):
+            if (rank := getattr(self.config, name)) > self.config.population_size:
+                rule = "it must be at most {population_size}, which is {}"
+                raise ConfigError(EvolutionConfig, f"{{{name}}} is {{}}; {rule}", rank, self.config.population_size)
 
     def genesis(self) -> EvolutionState:
         return genesis(spec=self.spec, config=self.config)
