@@ -475,7 +475,7 @@ LEAST: dict = {field.name: 1 for field in dataclasses.fields(EvolutionConfig) if
     "max_duplication_generations": 0,
     "max_repeats": 2,
 }
-MOST = {"population_size": 10_000, "saturation_window": 10_000, "max_repeats": 16}
+MOST = {"population_size": 10_000, "saturation_window": 10_000, "max_repeats": 16, "ahead": 10_000}
 
 
 @pytest.mark.parametrize(
