@@ -113,7 +113,8 @@ def test_a_search_records_each_individual_once_in_order_and_its_network_is_the_f
     assert all(parent in known for each in individuals for parent in each.parents)
     failed = [each for each in individuals if each.fate is Fate.FAILED]
     assert failed
-    assert not any(each.reference in {parent for child in individuals for parent in child.parents} for each in failed)
+    if name != "aging":  # whose sample can hold nobody else
+        assert not {each.reference for each in failed} & {parent for each in individuals for parent in each.parents}
     assert {len(each.architecture.layers) % 3 for each in failed} == {2}
     fitness, told = make(name)["fitness"], {}
     for each in individuals:
@@ -153,7 +154,7 @@ def test_a_search_that_is_killed_again_and_again_measures_nothing_twice(whole, d
             break
         except _Killed:
             continue
-    assert len(lost) > 2
+    assert len(lost) >= 2
     assert len(pretended.trained) - len(lost) == sum(each.same_as is None for each in record(folder)) or name == "eigen"
     assert record(tmp_path / "run") == record(folder)
     assert not {"individuals", "generation.jsonl"} & {path.name for path in (tmp_path / "run").iterdir()}
