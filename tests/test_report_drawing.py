@@ -131,7 +131,7 @@ def test_a_small_network_is_placed_as_by_hand() -> None:
         ("8 \N{MULTIPLICATION SIGN} 8", 2, (6,)),
     ]
     assert [grid.boxes[node].column for node in range(-1, 9)] == list(range(10))
-    assert [grid.boxes[node].label.split("\n") for node in (-1, 0, 2, 3, 6, 7, 8)] == [
+    assert [grid.boxes[node].look.label.split("\n") for node in (-1, 0, 2, 3, 6, 7, 8)] == [
         ["image", "32 \N{MULTIPLICATION SIGN} 32 \N{MULTIPLICATION SIGN} 3"],
         ["3\N{MULTIPLICATION SIGN}3, 48"],
         ["concat", "80"],

@@ -17,7 +17,7 @@ from eigen_jax.architecture import Architecture, count_flops, count_parameters, 
 from eigen_jax.data import Dataset
 from eigen_jax.executor import Executor, Job, Outcome
 from eigen_jax.lineage import Fate, Individual, Reference
-from eigen_jax.mutation import Operator
+from eigen_jax.mutation import operator_names
 from eigen_jax.resumable import Care, Seconds
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.folder import RunFolder
@@ -177,7 +177,8 @@ class Generation:
         duplicated, sizes = self.phase == Phase.DUPLICATION, {"num_classes": self.config.genome.num_classes}
         for index, candidate in enumerate(self.candidates):
             past_first, past_second = bool(survival.survives_first[index]), bool(survival.survives_second[index])
-            counts = {op.name.lower(): int(n) for op, n in zip(Operator, population.operators[index], strict=True)}
+            names = operator_names(self.config.genome)
+            counts = {name: int(n) for name, n in zip(names, population.operators[index], strict=True)}
             is_parent = parent == Reference(generation=self.number, index=index)
             individuals.append(
                 Individual(

@@ -11,7 +11,13 @@ from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.store.records import Count, RecordFile, Text, changes
 
 # Settings that older runs do not name, because they came later, and what they were in those runs.
-FORMER_SETTINGS: Mapping[str, Any] = {"dtype": "float32", "teacher_dtype": "float32", "extinguish_duplicates": True}
+FORMER_SETTINGS: Mapping[str, Any] = {
+    "dtype": "float32",
+    "teacher_dtype": "float32",
+    "extinguish_duplicates": True,
+    "kinds": ["conv", "concat", "pool"],
+    "operators": [],
+}
 
 
 class RunFolderError(EigenError):

@@ -1,0 +1,20 @@
+"""2 x 2 average pooling with stride 2; at the edge of an odd side, of the pixels that there are."""
+
+from eigen_jax.layer_kinds.kind import LayerKind, Look, register
+
+
+def _layer(inputs, values, *, norm, name):
+    from flax import linen as nn
+
+    del values, norm, name
+    (x,) = inputs
+    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding="SAME", count_include_pad=False)
+
+
+def _look(values, width):
+    del values, width
+    label = "avg pool\n2\N{MULTIPLICATION SIGN}2"
+    return Look(text="average pooling 2 x 2", label=label, legend="average pooling", face="#F9E9C4", edge="#D55E00")
+
+
+AVERAGE_POOL = register(LayerKind(name="average_pool", halves=True, layer=_layer, look=_look))
