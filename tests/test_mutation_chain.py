@@ -1,5 +1,6 @@
 """Chains of mutations: what comes out is valid, whatever the batch, and drawn as plain Python draws it."""
 
+import hashlib
 from collections import Counter
 from fractions import Fraction
 from functools import partial
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from mutation_checks import CHAINS, SPEC, as_genome, assert_equal, jit, p_value, pick, stack, tally
 from reference_mutation import Network, concat, conv, networks, pool
 
+from eigen_jax.architecture import decode, fingerprint
 from eigen_jax.genome import Genome, GenomeSpec, Shapes
 from eigen_jax.mutation import MutationTrace, mutate
 
@@ -186,3 +188,14 @@ def test_chains_that_find_nothing_to_apply_end_each_on_its_own():
     children, trace = run(keys, stack([stuck, removable]), np.full(2, 5, np.int32), spec=spec)
     np.testing.assert_array_equal(trace.counts, [[0] * 9, [0, 0, 0, 1, 0, 0, 0, 0, 0]])
     assert_equal(children, stack([stuck, stuck]))
+
+
+def test_children_of_the_papers_space_are_those_of_before_there_was_a_table_of_kinds():
+    """SHA-256 of 64 children and what made them, by the version whose nine operators were written out."""
+    keys, steps = jax.random.split(jax.random.key(7), 64), np.resize(np.array([100, 30], np.int32), 64)
+    bred = jax.device_get(run(keys, stack([as_genome(())] * 64), steps, spec=SPEC))
+    arrays = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(bred))
+    assert hashlib.sha256(arrays).hexdigest() == "1df3bff8868c3e3fa76aea3f1ecb447788def6081fcf608bac03d340c037cf91"
+    fingerprints = "".join(fingerprint(decode(pick(bred[0], index), spec=SPEC)) for index in range(50))
+    expected = "ef19c8d2a4593d15c10337010cc589523441d1ee0f2a18b8891b9c6d265c3a27"
+    assert hashlib.sha256(fingerprints.encode()).hexdigest() == expected

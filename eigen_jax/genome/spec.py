@@ -92,9 +92,10 @@ class GenomeSpec(Config):
         self._check_operators()
 
     def _check_kinds(self) -> None:
-        for kind in map(KINDS.find, self.kinds):
+        for name in self.kinds:
+            kind = KINDS.find(name)
             # Tests hold the modules of the built-in kinds against their records; traced here, they look for devices.
-            check_kind(kind, self._options(kind), builds=kind.name not in BUILT_IN)
+            check_kind(name, kind, self._options(kind), builds=name not in BUILT_IN)
         if all(kind.inputs == 2 for kind in self.ops):
             raise ConfigError(GenomeSpec, "{kinds} is {}; one kind at least must read the image", self.kinds)
 

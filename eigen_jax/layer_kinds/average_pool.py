@@ -1,5 +1,7 @@
 """2 x 2 average pooling with stride 2; at the edge of an odd side, of the pixels that there are."""
 
+import jax.numpy as jnp
+
 from eigen_jax.layer_kinds.kind import LayerKind, Look, register
 
 
@@ -8,7 +10,8 @@ def _layer(inputs, values, *, norm, name):
 
     del values, norm, name
     (x,) = inputs
-    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding="SAME", count_include_pad=False)
+    means = nn.avg_pool(x.astype(jnp.float32), (2, 2), strides=(2, 2), padding="SAME", count_include_pad=False)
+    return means.astype(x.dtype)
 
 
 def _look(values, width):

@@ -4,7 +4,7 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,67 +19,61 @@ _SIZE, _WIDTHS = (5, 4), (3, 5)  # of the maps that modules are tried on
 _WIDEST = 1 << 20  # of the maps of any network
 
 
-def check_kind(kind: Any, options: Mapping[str, tuple[Any, ...]], *, builds: bool) -> None:
+def check_kind(name: str, kind: Any, options: Mapping[str, Any], *, builds: bool) -> None:
     """Raises ConfigError, in one line, for a record that lacks something or contradicts itself.
 
     `options` are the values of its choices in the search space, by name. With `builds`, its module is traced, once a
     process for each record and values, for the shape of its output and the number of its parameters.
     """
-    problem = next(_of_form(kind, options), None)
+    problem = next(_of_form(name, kind, options), None)
     if problem is None:
         values = tuple(sorted(options.items()))
         problem = _of_functions(kind, values) or (_of_module(kind, values) if builds else None)
     if problem is not None:
-        name = getattr(kind, "name", kind)
         raise ConfigError(None, "the layer kind {!r} {}; mend its record", name, problem)
 
 
-def _of_form(kind: Any, options: Mapping[str, tuple[Any, ...]]) -> Iterator[str]:
-    """What is wrong with the fields by themselves; each may be checked only where those before are right."""
+def _of_form(name: str, kind: Any, options: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the fields by themselves; what is asked for last takes the rest to be right."""
     if not isinstance(kind, LayerKind):
         yield f"is {kind!r}, no LayerKind"
-    if not isinstance(kind.name, str) or not kind.name.isidentifier():
-        yield "has no name of letters, digits and underscores"
-    if missing := [name for name in ("layer", "look") if getattr(kind, name) in (lacking, None)]:
+    if kind.name != name or not _is_name(name):
+        yield f"has name {kind.name!r}; it must be that of its entry, of letters, digits and underscores"
+    if missing := [part for part in ("layer", "look") if getattr(kind, part) in (lacking, None)]:
         yield f"lacks {' and '.join(missing)}"
-    for name in ("width", "parameters", "flops", "taps", "layer", "look"):
-        function = getattr(kind, name)
-        if not callable(function) and (name == "width" or function is not None):
-            yield f"has {name} {function!r}, which cannot be called"
-    if kind.inputs not in (1, 2) or type(kind.inputs) is not int:
-        yield f"has inputs {kind.inputs!r}; they must be 1 or 2"
-    if kind.inputs == 1 and kind.agree is not None:
-        yield f"has one input and agree {kind.agree!r}; leave agree out"
-    if kind.inputs == 2 and kind.agree not in ("size", "shape"):
-        yield f"has two inputs and agree {kind.agree!r}; it must be 'size' or 'shape'"
-    yield from _of_choices(kind, options)
-    if isinstance(kind.halves, str):
-        values = options.get(kind.halves)
-        if values is None or not all(type(value) is int and value in (1, 2) for value in values):
-            yield f"has halves {kind.halves!r}; it must be a choice of its own with no values but 1 and 2"
-    elif not isinstance(kind.halves, bool):
-        yield f"has halves {kind.halves!r}; it must be True, False or the name of a choice"
-
-
-def _of_choices(kind: LayerKind, options: Mapping[str, tuple[Any, ...]]) -> Iterator[str]:
+    for part in ("width", "parameters", "flops", "taps", "layer", "look"):
+        if not callable(function := getattr(kind, part)) and (part == "width" or function is not None):
+            yield f"has {part} {function!r}, which cannot be called"
+    if (kind.inputs, kind.agree) not in ((1, None), (2, "size"), (2, "shape")) or kind.inputs is True:
+        rule = "they must be 1 and None, or 2 and 'size' or 'shape'"
+        yield f"has inputs {kind.inputs!r} and agree {kind.agree!r}; {rule}"
     if not isinstance(kind.choices, tuple) or not all(isinstance(choice, Choice) for choice in kind.choices):
         yield f"has choices {kind.choices!r}; they must be a tuple of Choice"
-    names = [choice.name for choice in kind.choices]
-    if len(set(names)) < len(names):
-        yield f"has two choices of one name: {', '.join(names)}"
     for choice in kind.choices:
-        name = choice.name
-        if not isinstance(name, str) or not name.isidentifier() or name.startswith("_") or name in _RESERVED:
-            yield f"has a choice {name!r}; choose another name, of letters, digits and underscores"
-        values = options.get(name)
-        if not isinstance(values, tuple) or not all(_is_scalar(value) for value in values):
-            yield f"has {name} {values!r}; the values must be a tuple of numbers or strings, or a field of GenomeSpec"
-        if not 1 <= len(set(values)) == len(values) <= _MOST_VALUES:
-            yield f"has {name} {values!r}; it must be 1 to {_MOST_VALUES} different values"
-        if not isinstance(choice.values, str) and choice.default is not None and choice.default not in values:
-            yield f"has {name} {values!r}, and the default {choice.default!r} is not among them"
-        if wrong := [value for value in values if choice.refusal(value)]:
-            yield f"has {name} {wrong[0]!r}; it must be {choice.refusal(wrong[0])}"
+        yield from _of_choice(choice, options.get(choice.name))
+    if len(options) < len(kind.choices):
+        yield "has two choices of one name"
+    halves, own = kind.halves, options.get(kind.halves, (None,)) if isinstance(kind.halves, str) else ()
+    if not isinstance(halves, bool) and not (own and set(map(repr, own)) <= {"1", "2"}):
+        yield f"has halves {halves!r}; it must be True, False, or a choice of its own of the values 1 and 2 alone"
+
+
+def _of_choice(choice: Choice, values: Any) -> Iterator[str]:
+    if not _is_name(choice.name) or choice.name in _RESERVED:
+        yield f"has a choice {choice.name!r}; choose another name, of letters, digits and underscores"
+    what = f"has {choice.name} {values!r}"
+    if not isinstance(values, tuple) or not all(map(_is_scalar, values)):
+        yield f"{what}; it must be a tuple of numbers or strings, or name one of GenomeSpec"
+    if not 1 <= len(set(values)) == len(values) <= _MOST_VALUES:
+        yield f"{what}; it must be 1 to {_MOST_VALUES} different values"
+    if not isinstance(choice.values, str) and choice.default is not None and choice.default not in values:
+        yield f"{what}, and the default {choice.default!r} is not among them"
+    if wrong := [(value, rule) for value in values if (rule := choice.refusal(value))]:
+        yield f"has {choice.name} {wrong[0][0]!r}; it must be {wrong[0][1]}"
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and name.isidentifier() and not name.startswith("_")
 
 
 def _is_scalar(value: Any) -> bool:
@@ -118,20 +112,17 @@ def _of_functions(kind: LayerKind, options: Options) -> str | None:
 
 def _of_tracing(kind: LayerKind, values: Values) -> str | None:
     """What is wrong with the functions as array code, in which numbers are scalars of one dtype."""
-    numbers = {name: value for name, value in vars(values).items() if is_numeric(value)}
-    rest = {name: value for name, value in vars(values).items() if name not in numbers}
 
-    def trace(function: Callable[..., Any], *arguments: Any) -> Any:
-        *sizes, own = arguments
-        return jnp.asarray(function(*sizes, as_values({**rest, **own})))
+    def trace(function: Callable[..., Any], numbers: Mapping[str, Any], *sizes: Any) -> Any:
+        return jnp.asarray(function(*sizes, as_values({**vars(values), **numbers})))
 
     for name, dtype in (("width", jnp.int32), ("parameters", jnp.float32), ("flops", jnp.float32)):
-        number = jax.ShapeDtypeStruct((), dtype)
-        of_float = jax.ShapeDtypeStruct((), jnp.float32)
-        own = {each: of_float if isinstance(value, float) else number for each, value in numbers.items()}
-        sizes = ([number] if name == "flops" else []) + [(number,) * kind.inputs]
+        number, real = jax.ShapeDtypeStruct((), dtype), jax.ShapeDtypeStruct((), jnp.float32)
+        known = {each: value for each, value in vars(values).items() if is_numeric(value)}
+        numbers = {each: real if isinstance(value, float) else number for each, value in known.items()}
+        sizes = (number,) * (name == "flops"), (number,) * kind.inputs
         if function := getattr(kind, name):
-            told, error = _tried(jax.eval_shape, functools.partial(trace, function), *sizes, own)
+            told, error = _tried(jax.eval_shape, functools.partial(trace, function), numbers, *sizes[0], sizes[1])
             if error or told.shape != ():
                 return f"{name} that {f'raises {error}' if error else f'gives the shape {told.shape}'}"
     return None
@@ -154,17 +145,16 @@ def _of_module(kind: LayerKind, options: Options) -> str | None:
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     widths = {"size": _WIDTHS, "shape": _WIDTHS[:1] * 2}.get(kind.agree or "", _WIDTHS[:1])
-    maps = [jax.ShapeDtypeStruct((1, *_SIZE, width), jnp.float32) for width in widths]
+    maps = [jax.ShapeDtypeStruct((1, *_SIZE, width), jnp.bfloat16) for width in widths]
     for values, shown in _extremes(options):
         built, error = _tried(jax.eval_shape, Alone().init_with_output, key, maps)
         if error:
             return f"has a layer that raises {error}, for {shown}"
         output, variables = built
         shape = (1, *kind.output_size(_SIZE, values), kind.width(widths, values))
-        if getattr(output, "shape", None) != shape:
-            return (
-                f"has a layer that gives {getattr(output, 'shape', output)} where its record says {shape}, for {shown}"
-            )
+        ought = jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+        if (given := jax.tree.map(str, output)) != str(ought):
+            return f"has a layer that gives {given} where its record says {ought}, for {shown}"
         count = sum(leaf.size for leaf in jax.tree.leaves(variables.get("params", {})))
         told = 0 if kind.parameters is None else kind.parameters(widths, values)
         if count != told:
@@ -174,16 +164,11 @@ def _of_module(kind: LayerKind, options: Options) -> str | None:
 
 def _extremes(options: Options) -> Iterator[tuple[Values, str]]:
     """The smallest and the largest value of each choice, and every one that is no number, in all combinations."""
-    names = [name for name, _ in options]
-    ends = [tuple(dict.fromkeys((min(each), max(each)))) if _are_numbers(each) else each for _, each in options]
+    ends = [tuple(dict.fromkeys((min(each), max(each)))) if all(map(is_numeric, each)) else each for _, each in options]
     for combination in itertools.product(*ends):
-        values = dict(zip(names, combination, strict=True))
+        values = dict(zip(dict(options), combination, strict=True))
         shown = ", ".join(f"{name} {json.dumps(value)}" for name, value in values.items())
         yield as_values(values), shown or "no choices"
-
-
-def _are_numbers(values: Sequence[Any]) -> bool:
-    return all(map(is_numeric, values))
 
 
 def is_numeric(value: Any) -> bool:

@@ -38,7 +38,7 @@ def _look(values, width):
 DEPTHWISE = register(
     LayerKind(
         name="depthwise",
-        choices=(Choice(name="kernel", values=(3, 5)),),
+        choices=(Choice("kernel", (3, 5)),),
         parameters=_parameters,
         flops=_flops,
         taps=_taps,

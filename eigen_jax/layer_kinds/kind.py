@@ -17,12 +17,13 @@ Values = Any  # the values of a layer's choices, as attributes: `values.kernel`
 Size = tuple[int, int]  # H, W of a map
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class Choice:
     """Something that a layer of a kind can have in several values. Kinds may share its name with other values."""
 
     name: str
     values: tuple[Any, ...] | str  # JSON scalars; or the field of `GenomeSpec` that holds them
+    _: dataclasses.KW_ONLY
     default: Any = None  # of an inserted layer; None, or what a field lacks: the first value
     accepted: Sequence[Any] = ()  # what any search space may have; empty: the values
     rule: str = ""  # the accepted values in words

@@ -1,5 +1,7 @@
 """The three kinds of layers of Section 3.1: convolution with batch normalisation and ReLU, pooling, concatenation."""
 
+import jax.numpy as jnp
+
 from eigen_jax.layer_kinds.kind import Choice, LayerKind, Look, register, valid_taps
 
 _BLUE, _YELLOW, _GREEN = "#0072B2", "#B37A00", "#009E73"
@@ -31,34 +33,23 @@ def _conv_layer(inputs, values, *, norm, name):
 
 
 def _conv_look(values, width):
-    del width
-    side, label = values.kernel, f"{values.kernel}{_TIMES}{values.kernel}, {values.channels}"
-    text, legend, stride = f"convolution {side} x {side}", "convolution", f"stride {values.stride}"
-    if values.stride == 1:
-        return Look(text=text, label=label, legend=legend, face="#D6E8F5", edge=_BLUE)
-    text, label, legend = f"{text}, {stride}", f"{label}\n{stride}", f"{legend}, {stride}"
-    return Look(text=text, label=label, legend=legend, face="#8FC3E6", edge=_BLUE)
+    side, strided, of_stride = values.kernel, values.stride > 1, f"stride {values.stride}"
+    return Look(
+        text=f"convolution {side} x {side}" + f", {of_stride}" * strided,
+        label=f"{side}{_TIMES}{side}, {width}" + f"\n{of_stride}" * strided,
+        legend="convolution" + f", {of_stride}" * strided,
+        face="#8FC3E6" if strided else "#D6E8F5",
+        edge=_BLUE,
+    )
 
 
 CONV = register(
     LayerKind(
         name="conv",
         choices=(
-            Choice(
-                name="channels",
-                values="channels",
-                default=32,
-                accepted=range(1, 4097),
-                rule="an integer from 1 to 4096",
-            ),
-            Choice(name="stride", values="strides", default=1, accepted=range(1, 3), rule="1 or 2"),
-            Choice(
-                name="kernel",
-                values="kernels",
-                default=3,
-                accepted=range(1, 32, 2),
-                rule="an odd integer from 1 to 31",
-            ),
+            Choice("channels", "channels", default=32, accepted=range(1, 4097), rule="an integer from 1 to 4096"),
+            Choice("stride", "strides", default=1, accepted=range(1, 3), rule="1 or 2"),
+            Choice("kernel", "kernels", default=3, accepted=range(1, 32, 2), rule="an odd integer from 1 to 31"),
         ),
         halves="stride",
         width=_conv_width,
@@ -93,8 +84,6 @@ def _concat_width(widths, values):
 
 
 def _concat_layer(inputs, values, *, norm, name):
-    import jax.numpy as jnp
-
     del values, norm, name
     return jnp.concatenate(inputs, axis=-1)
 
