@@ -7,7 +7,7 @@ into an `Architecture`, which the training arm builds, compiles, caches and reco
 import dataclasses
 import graphlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from reprlib import repr as shown
 from typing import Any
 
@@ -125,10 +125,11 @@ def layer_shapes(architecture: Architecture) -> tuple[Shape, ...]:
 
 def count_parameters(architecture: Architecture, *, num_classes: int) -> int:
     """Trainable numbers: kernels, scales and offsets of batch normalisation, and the classifier."""
-    layers, features = _layers_with_maps(architecture)
-    total = (features + 1) * num_classes
-    for kind, layer, (_, widths) in layers:
-        total += kind.parameters(widths, layer) if kind.parameters else 0
+    maps = _infer_maps(architecture.input_shape, architecture.layers)
+    total = (maps[len(architecture.layers) - 1][2] + 1) * num_classes
+    for layer in architecture.layers:
+        if parameters := KINDS.find(layer.op).parameters:
+            total += parameters(_widths(layer, maps), layer)
     return total
 
 
@@ -139,30 +140,24 @@ def count_flops(architecture: Architecture, *, num_classes: int) -> int:
     bias are left out, as is usual. Kernel positions that fall on the padding are not counted: the
     number is the one that XLA's cost analysis gives for the same convolutions and matrix product.
     """
-    layers, features = _layers_with_maps(architecture)
-    total = 2 * features * num_classes
-    for kind, layer, (size, widths) in layers:
-        total += kind.flops(kind.count_taps(size, layer), widths, layer) if kind.flops else 0
+    maps = _infer_maps(architecture.input_shape, architecture.layers)
+    total = 2 * maps[len(architecture.layers) - 1][2] * num_classes
+    for layer in architecture.layers:
+        kind, (height, width, _) = KINDS.find(layer.op), maps[layer.inputs[0]]
+        if kind.flops:
+            total += kind.flops(kind.count_taps((height, width), layer), _widths(layer, maps), layer)
     return total
 
 
-def _layers_with_maps(
-    architecture: Architecture,
-) -> tuple[Iterator[tuple[LayerKind, Layer, tuple[tuple[int, int], tuple[int, ...]]]], int]:
-    """Every layer with its kind, and the H x W and the widths that it reads; and the features of the classifier."""
-    maps = _infer_maps(architecture.input_shape, architecture.layers)
-    layers = (
-        (KINDS.find(layer.op), layer, (maps[layer.inputs[0]][:2], tuple(maps[read][2] for read in layer.inputs)))
-        for layer in architecture.layers
-    )
-    return layers, maps[len(architecture.layers) - 1][2]
+def _widths(layer: Layer, maps: Mapping[int, Shape]) -> tuple[int, ...]:
+    return tuple(maps[read][2] for read in layer.inputs)
 
 
 def _infer_maps(input_shape: Shape, layers: tuple[Layer, ...]) -> dict[int, Shape]:
     """(H, W, C) of the image and of each layer's output, by position."""
     maps = {IMAGE: input_shape}
     for position, layer in enumerate(layers):
-        kind, (*size, _) = KINDS.find(layer.op), maps[layer.inputs[0]]
+        kind, (height, width, _) = KINDS.find(layer.op), maps[layer.inputs[0]]
         if kind.agree is not None:
             first, second = (maps[read] if kind.agree == "shape" else maps[read][:2] for read in layer.inputs)
             if first != second:
@@ -170,10 +165,9 @@ def _infer_maps(input_shape: Shape, layers: tuple[Layer, ...]) -> dict[int, Shap
                     f"layer {position} ({layer.op}) joins layer {layer.inputs[0]} of {_times(first)} with "
                     f"layer {layer.inputs[1]} of {_times(second)}; {kind.agree}s must be equal"
                 )
-        if size == [1, 1] and kind.does_halve(layer):
+        if height == width == 1 and kind.does_halve(layer):
             raise ArchitectureError(f"layer {position} ({layer.op}) halves a 1 x 1 map; it cannot be halved")
-        height, width = kind.output_size((size[0], size[1]), layer)
-        maps[position] = height, width, kind.width([maps[read][2] for read in layer.inputs], layer)
+        maps[position] = *kind.output_size((height, width), layer), kind.width(_widths(layer, maps), layer)
     return maps
 
 
@@ -315,11 +309,10 @@ def encode(architecture: Architecture, *, spec: GenomeSpec) -> Genome:
 
 def fingerprint(architecture: Architecture) -> str:
     """SHA-256, in hexadecimal, of the canonical content: equal exactly for equal architectures, on every machine."""
-    # Of at least three values, as when a convolution's were all that there was.
-    values = ([value for _, value in layer.values] for layer in architecture.layers)
+    # Padded to a convolution's three values, which were all that there was.
     layers = [
-        [layer.op, layer.inputs, *own, *[0] * (3 - len(own))]
-        for layer, own in zip(architecture.layers, values, strict=True)
+        [layer.op, layer.inputs, *(value for _, value in layer.values), *[0] * (3 - len(layer.values))]
+        for layer in architecture.layers
     ]
     return sha256([json.dumps([architecture.input_shape, layers], separators=(",", ":"))])
 

@@ -8,7 +8,6 @@ Dimension letters: G genes, L halvings of the image, from 0 (full size) to 1 x 1
 
 import functools
 import itertools
-from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -56,17 +55,16 @@ def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None
         op, live = genome.op[gene], gene < genome.length
         level, width, joinable = level_in, widths[0], jnp.ones((), bool)
         for code, kind in enumerate(spec.ops, start=1):
-            told = functools.partial(_told, kind, genome, gene, spec)
-            is_kind, reads = op == code, slice(kind.inputs)
+            of_kind, is_kind, reads = _Gene(kind, genome, gene, spec), op == code, slice(kind.inputs)
             if kind.halves is not False:
-                level += jnp.where(is_kind, _halvings(kind, genome, gene, spec), 0)
+                level += jnp.where(is_kind, of_kind.halvings(), 0)
             if kind.width is not first_width:
-                width = jnp.where(is_kind, told(kind.width, widths[reads], dtype=jnp.int32), width)
+                width = jnp.where(is_kind, of_kind.told(kind.width, widths[reads], dtype=jnp.int32), width)
             if kind.parameters is not None:
-                parameters += jnp.where(is_kind, told(kind.parameters, fans[reads]), 0)
+                parameters += jnp.where(is_kind, of_kind.told(kind.parameters, fans[reads]), 0)
             if kind.flops is not None:
-                taps = _taps(kind, genome, gene, jnp.minimum(level_in, spec.max_level), spec)
-                flops += jnp.where(is_kind, told(kind.flops, taps, fans[reads]), 0)
+                taps = of_kind.taps(jnp.minimum(level_in, spec.max_level))
+                flops += jnp.where(is_kind, of_kind.told(kind.flops, taps, fans[reads]), 0)
             if kind.agree is not None:
                 agree = first == second if kind.agree == "shape" else level_in == second & _LEVEL_MASK
                 joinable &= ~is_kind | agree
@@ -89,60 +87,42 @@ def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None
     )
 
 
-class _Values:
-    """The values of a gene's choices, each looked up where a function of its kind asks for it."""
+class _Gene:
+    """A gene, as one of a kind, whose functions it is put to."""
 
-    def __init__(self, genome: Genome, gene: Array, options: Mapping[str, tuple[Any, ...]], dtype: Any) -> None:
-        self._of = genome, gene, options, dtype
+    def __init__(self, kind: LayerKind, genome: Genome, gene: Array, spec: GenomeSpec) -> None:
+        self.kind, self.options, self.sizes = kind, spec.options[kind.name], spec.sizes
+        self.indices = {name: genome.choices[name][gene] for name in self.options}
 
-    def __getattr__(self, name: str) -> Any:
-        genome, gene, options, dtype = self._of
-        if name not in options:
-            raise AttributeError(name)
-        if not is_numeric(options[name][0]):
-            (value,) = options[name]
-            return value
-        is_float = any(isinstance(value, float) for value in options[name])
-        values = jnp.asarray(options[name], jnp.float32 if is_float else jnp.int32)[genome.choices[name][gene]]
+    def told(self, function: Any, *arguments: Any, dtype: Any = jnp.float32) -> Array:
+        """What a function of the kind gives for the gene; it is asked for each of the values that are no numbers."""
+        words = [name for name, values in self.options.items() if not all(map(is_numeric, values))]
+        numbers = {name: self._number(name, dtype) for name in self.options if name not in words}
+        told: Any = None
+        for places in itertools.product(*(range(len(self.options[name])) for name in words)):
+            chosen = dict(zip(words, places, strict=True))
+            fixed = {name: self.options[name][place] for name, place in chosen.items()}
+            new = jnp.asarray(function(*arguments, as_values({**numbers, **fixed})), dtype)
+            flags = (self.indices[name] == place for name, place in chosen.items())
+            told = new if told is None else jnp.where(functools.reduce(jnp.logical_and, flags), new, told)
+        return told
+
+    def _number(self, name: str, dtype: Any) -> Array:
+        is_float = any(isinstance(value, float) for value in self.options[name])
+        values = jnp.asarray(self.options[name], jnp.float32 if is_float else jnp.int32)[self.indices[name]]
         return values if is_float else values.astype(dtype)
 
+    def halvings(self) -> Array | int:
+        """By how many levels it is past its input; 0 or 1."""
+        if not isinstance(self.kind.halves, str):
+            return int(self.kind.halves)
+        halvings = [int(value == 2) for value in self.options[self.kind.halves]]
+        return jnp.asarray(halvings, jnp.int32)[self.indices[self.kind.halves]]
 
-def _told(
-    kind: LayerKind,
-    genome: Genome,
-    gene: Array,
-    spec: GenomeSpec,
-    function: Any,
-    *arguments: Any,
-    dtype: Any = jnp.float32,
-) -> Array:
-    """What a function of a kind gives for a gene; of values that are no numbers, it is asked for each."""
-    options = spec.options[kind.name]
-    words = [name for name, values in options.items() if not all(map(is_numeric, values))]
-    told = None
-    for places in itertools.product(*(range(len(options[name])) for name in words)):
-        fixed = {name: (options[name][place],) for name, place in zip(words, places, strict=True)}
-        new = jnp.asarray(function(*arguments, _Values(genome, gene, {**options, **fixed}, dtype)), dtype)
-        is_this = jnp.ones((), bool)
-        for name, place in zip(words, places, strict=True):
-            is_this &= genome.choices[name][gene] == place
-        told = new if told is None else jnp.where(is_this, new, told)
-    assert told is not None  # a choice has a value at least
-    return told
-
-
-def _halvings(kind: LayerKind, genome: Genome, gene: Array, spec: GenomeSpec) -> Array | int:
-    """By how many levels a gene of a kind is past its input; 0 or 1."""
-    if not isinstance(kind.halves, str):
-        return int(kind.halves)
-    halvings = [int(value == 2) for value in spec.options[kind.name][kind.halves]]
-    return jnp.asarray(halvings, jnp.int32)[genome.choices[kind.halves][gene]]
-
-
-def _taps(kind: LayerKind, genome: Genome, gene: Array, level: Array, spec: GenomeSpec) -> Array:
-    """The taps of a gene of a kind on inputs of a level; [] float32."""
-    table, names = _tabulated_taps(kind, spec.sizes, tuple(spec.options[kind.name].items()))
-    return jnp.asarray(table)[(level, *(genome.choices[name][gene] for name in names))]
+    def taps(self, level: Array) -> Array:
+        """Its taps on inputs of a level; [] float32."""
+        table, names = _tabulated_taps(self.kind, self.sizes, tuple(self.options.items()))
+        return jnp.asarray(table)[(level, *(self.indices[name] for name in names))]
 
 
 @functools.lru_cache(maxsize=256)
@@ -150,12 +130,9 @@ def _tabulated_taps(
     kind: LayerKind, sizes: tuple[tuple[int, int], ...], options: tuple[tuple[str, tuple[Any, ...]], ...]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Taps, float32, by the level of the input and by the choices that they depend on, and the names of those."""
-    names = [name for name, _ in options]
-    lists = [values for _, values in options]
-    taps = [
-        kind.count_taps(size, as_values(dict(zip(names, values, strict=True))))
-        for size, *values in itertools.product(sizes, *lists)
-    ]
+    names, lists = [*dict(options)], [values for _, values in options]
+    combinations = itertools.product(sizes, *lists)
+    taps = [kind.count_taps(size, as_values(dict(zip(names, own, strict=True)))) for size, *own in combinations]
     table: Any = np.array(taps, np.float32).reshape(len(sizes), *map(len, lists))
     for axis in reversed(range(1, table.ndim)):
         if (table == table.take([0], axis)).all():

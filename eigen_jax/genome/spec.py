@@ -5,11 +5,9 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from jax import Array
-
 from eigen_jax.config import INT64_MAX, Config, setting
 from eigen_jax.errors import ConfigError
-from eigen_jax.layer_kinds import BUILT_IN, KINDS, Choice, LayerKind, check_kind
+from eigen_jax.layer_kinds import BUILT_IN, KINDS, Choice, LayerKind, check_kind, lacking
 from eigen_jax.registry import Registry
 
 
@@ -18,16 +16,14 @@ class Operator:
     """A mutation operator. Those that follow from the layer kinds have a name alone; a fork's one has all.
 
     The functions are array code, of one genome. Its capacity may be less than the search space's, and an application
-    adds one layer at most. `shapes` are the genome's. What comes out is checked, and dead branches are pruned: a
-    genome that breaks a rule of the search space is drawn again, and does not count.
+    adds one layer at most. `shapes` are the genome's; `words` are random. What comes out is checked, and dead branches
+    are pruned: a genome that breaks a rule of the search space is drawn again, and does not count.
     """
 
     name: str
-    applicable: Callable[..., Array] | None = None  # (genome, shapes, *, spec) -> [] bool, whether it has a site
-    propose: Callable[..., Any] | None = (
-        None  # (words [2] uint32, random; genome, shapes, *, spec) -> pytree of scalars
-    )
-    apply: Callable[..., Any] | None = None  # (proposal, genome, *, spec) -> the mutant, a Genome
+    applicable: Callable[..., Any] = lacking  # (genome, shapes, *, spec) -> [] bool, whether it has a site
+    propose: Callable[..., Any] = lacking  # (words [2] uint32, genome, shapes, *, spec) -> pytree of scalars
+    apply: Callable[..., Any] = lacking  # (proposal, genome, *, spec) -> the mutant, a Genome
 
 
 OPERATORS: Registry[Operator] = Registry("mutation operator")
@@ -46,7 +42,6 @@ class GenomeSpec(Config):
         ("conv", "concat", "pool"), "kinds of layers, in the order of their operators", paper="these", choices=127
     )
     operators: tuple[str, ...] = setting((), "mutation operators besides those of the layer kinds", paper="none")
-
     capacity: int = setting(  # G
         256, "the most layers of a network", paper="no limit stated", at_least=1, at_most=16_384
     )
@@ -103,8 +98,8 @@ class GenomeSpec(Config):
         names = [*derived_names(self), *self.operators]
         for name in self.operators:
             operator = OPERATORS.find(name)
-            parts = {part: getattr(operator, part, None) for part in ("applicable", "propose", "apply")}
-            if missing := [part for part, function in parts.items() if not callable(function)]:
+            parts = ("applicable", "propose", "apply")
+            if missing := [part for part in parts if getattr(operator, part, lacking) in (lacking, None)]:
                 rule = "the mutation operator {!r} lacks {}; mend its record"
                 raise ConfigError(None, rule, name, " and ".join(missing))
             if names.count(name) > 1:

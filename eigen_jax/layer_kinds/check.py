@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -45,8 +44,8 @@ def _of_form(name: str, kind: Any, options: Mapping[str, Any]) -> Iterator[str]:
         if not callable(function := getattr(kind, part)) and (part == "width" or function is not None):
             yield f"has {part} {function!r}, which cannot be called"
     if (kind.inputs, kind.agree) not in ((1, None), (2, "size"), (2, "shape")) or kind.inputs is True:
-        rule = "they must be 1 and None, or 2 and 'size' or 'shape'"
-        yield f"has inputs {kind.inputs!r} and agree {kind.agree!r}; {rule}"
+        given = f"inputs {kind.inputs!r} and agree {kind.agree!r}"
+        yield f"has {given}; they must be 1 and None, or 2 and 'size' or 'shape'"
     if not isinstance(kind.choices, tuple) or not all(isinstance(choice, Choice) for choice in kind.choices):
         yield f"has choices {kind.choices!r}; they must be a tuple of Choice"
     for choice in kind.choices:
@@ -167,8 +166,7 @@ def _extremes(options: Options) -> Iterator[tuple[Values, str]]:
     ends = [tuple(dict.fromkeys((min(each), max(each)))) if all(map(is_numeric, each)) else each for _, each in options]
     for combination in itertools.product(*ends):
         values = dict(zip(dict(options), combination, strict=True))
-        shown = ", ".join(f"{name} {json.dumps(value)}" for name, value in values.items())
-        yield as_values(values), shown or "no choices"
+        yield as_values(values), ", ".join(f"{name} {value!r}" for name, value in values.items()) or "no choices"
 
 
 def is_numeric(value: Any) -> bool:

@@ -117,11 +117,10 @@ def applicable(genome: Genome, shapes: Shapes, census: _Census, spec: GenomeSpec
         joinable = room & (genome.length > distinct_levels)
         inserts = [joinable if kind.inputs == 2 else room for kind in derived.kinds]
     found = dict(zip(derived.sets, (count > 0 for count in census.counts), strict=True))
-    others = (OPERATORS.find(name).applicable for name in spec.operators)
     return [
         *inserts,
         *(found[codes] for codes in derived.sites[len(inserts) :]),
-        *(function(genome, shapes, spec=spec) for function in others if function),
+        *(OPERATORS.find(name).applicable(genome, shapes, spec=spec) for name in spec.operators),
     ]
 
 
@@ -160,13 +159,11 @@ def propose(
     operator: Array, words: Array, genome: Genome, shapes: Shapes, census: _Census, spec: GenomeSpec
 ) -> Proposal:
     """Draws where and what for an operator that has a site."""
-    derived, level = _derived(spec), shapes.level
+    derived, level, length = _derived(spec), shapes.level, genome.length
     kinds = derived.kinds
     gene = jnp.arange(genome.capacity, dtype=jnp.int32)
-    length = genome.length
     insert = operator < len(kinds)
     remove = ~insert & (operator < 2 * len(kinds))
-    is_derived = operator < len(derived.sites)
 
     # Edges in order: every layer's first input, the edge into global pooling, the second inputs.
     set_of = _by_operator([derived.sets.index(codes) for codes in derived.sites], operator)
@@ -199,15 +196,13 @@ def propose(
         partner=jnp.where(join, partner, Genome.UNUSED),
         second=second,
         value=value,
-        sound=sound | ~is_derived if spec.operators else sound,
-        others=tuple(_proposed(name, words[1:], genome, shapes, spec) for name in spec.operators),
+        sound=sound | (operator >= len(derived.sites)) if spec.operators else sound,
+        others=_propose_others(words[1:], genome, shapes, spec),
     )
 
 
-def _proposed(name: str, words: Array, genome: Genome, shapes: Shapes, spec: GenomeSpec) -> Any:
-    function = OPERATORS.find(name).propose
-    assert function is not None  # which the search space checks
-    return function(words, genome, shapes, spec=spec)
+def _propose_others(words: Array, genome: Genome, shapes: Shapes, spec: GenomeSpec) -> tuple[Any, ...]:
+    return tuple(OPERATORS.find(name).propose(words, genome, shapes, spec=spec) for name in spec.operators)
 
 
 def _draw_value(
@@ -252,7 +247,7 @@ def propose_pruning(site: Array) -> Proposal:
 def propose_nothing(genome: Genome, shapes: Shapes, *, spec: GenomeSpec) -> Proposal:
     """One that is not sound, in the form of those that are drawn for this genome."""
     words, zero = jnp.zeros(WORDS_A_DRAW - 1, jnp.uint32), jnp.zeros((), jnp.int32)
-    others = tuple(_proposed(name, words, genome, shapes, spec) for name in spec.operators)
+    others = _propose_others(words, genome, shapes, spec)
     return jax.tree.map(jnp.zeros_like, dataclasses.replace(propose_pruning(zero), others=others))
 
 
@@ -268,11 +263,11 @@ def apply(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Genome:
     """The genome with the proposed mutation; nothing is checked."""
     mutant, first = _apply_derived(proposal, genome, spec), len(_derived(spec).sites)
     for place, (name, proposed) in enumerate(zip(spec.operators, proposal.others, strict=True), start=first):
-        function = OPERATORS.find(name).apply
-        assert function is not None  # which the search space checks
-        other = function(proposed, genome, spec=spec)
+        other = jax.tree.map(
+            lambda new, old: new.astype(old.dtype), OPERATORS.find(name).apply(proposed, genome, spec=spec), mutant
+        )
         is_drawn = (proposal.operator == place) & ~proposal.prune
-        mutant = jax.tree.map(lambda new, old: jnp.where(is_drawn, new.astype(old.dtype), old), other, mutant)  # noqa: B023
+        mutant = jax.tree.map(functools.partial(jnp.where, is_drawn), other, mutant)
     return mutant
 
 
