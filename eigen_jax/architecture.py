@@ -56,11 +56,9 @@ class Layer:
         self.__dict__.update(op=op, inputs=inputs, values=tuple(sorted(told.items())))
 
     def __getattr__(self, name: str) -> Any:
-        for known, value in self.__dict__.get("values", ()):
-            if known == name:
-                return value
-        if any(name in kind.choice_names for kind in map(KINDS.find, KINDS)):
-            return 0
+        values = dict(self.__dict__.get("values", ()))
+        if name in values or any(name in KINDS.find(kind).choice_names for kind in KINDS):
+            return values.get(name, 0)
         raise AttributeError(f"no kind of layer has a choice {name!r}")
 
 

@@ -89,18 +89,15 @@ def _of_functions(kind: LayerKind, options: Options) -> str | None:
     for values, shown in _extremes(options):
         for width in (1, _WIDEST):
             widths = (width,) * kind.inputs
-            told: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
-                ("width", kind.width, (widths, values)),
-                ("taps", kind.count_taps, (_SIZE, values)),
-            ]
-            told += [("parameters", kind.parameters, (widths, values))] if kind.parameters else []
-            told += [("flops", kind.flops, (1, widths, values))] if kind.flops else []
-            for name, function, arguments in told:
+            told = {"width": (widths, values), "parameters": (widths, values), "flops": (1, widths, values)}
+            for name, arguments in {**told, "count_taps": (_SIZE, values)}.items():
+                if (function := getattr(kind, name)) is None:
+                    continue
                 number, error = _tried(function, *arguments)
                 least, most = (1, 1 << 30) if name == "width" else (0, 1 << 60)
                 if error or type(number) is not int or not least <= number <= most:
                     what = f"raises {error}" if error else f"gives {number!r}, no whole number from {least} to {most:,}"
-                    return f"has a function {name} that {what}, for inputs of {width:,} channels and {shown}"
+                    return f"has a function {name.removeprefix('count_')} that {what}, for inputs of {width:,} channels and {shown}"
         if problem := _of_tracing(kind, values):
             return f"has a function {problem} as array code, for {shown}"
         look, error = _tried(kind.look, values, 1)

@@ -113,14 +113,10 @@ def _draw_stacked(drawings: Sequence[_Drawing], *, title: str = "") -> Figure:
 
 def _legend(drawings: Sequence[_Drawing]) -> dict[str, Look | None]:
     """What stands for boxes in the legend, in the order of the table of kinds."""
-    boxes = [box for drawing in drawings for box in drawing.geometry.grid.boxes.values() if box.look.legend]
     places = {kind: place for place, kind in enumerate(KINDS)}
-    return {
-        legend: look
-        for _, legend, look in sorted(
-            ((places[box.kind], box.look.legend or "", box.look) for box in boxes), key=lambda entry: entry[:2]
-        )
-    }
+    boxes = [box for drawing in drawings for box in drawing.geometry.grid.boxes.values()]
+    looks = {(places[box.kind], box.look.legend): box.look for box in boxes if box.look.legend}
+    return {legend: looks[place, legend] for place, legend in sorted(looks)}
 
 
 def _add_axes(figure: Figure, *, top: float, height: float) -> Axes:
