@@ -93,11 +93,15 @@ class _Gene:
     def __init__(self, kind: LayerKind, genome: Genome, gene: Array, spec: GenomeSpec) -> None:
         self.kind, self.options, self.sizes = kind, spec.options[kind.name], spec.sizes
         self.indices = {name: genome.choices[name][gene] for name in self.options}
+        self._number = functools.cache(self._look_up)
 
     def told(self, function: Any, *arguments: Any, dtype: Any = jnp.float32) -> Array:
         """What a function of the kind gives for the gene; it is asked for each of the values that are no numbers."""
         words = [name for name, values in self.options.items() if not all(map(is_numeric, values))]
-        numbers = {name: self._number(name, dtype) for name in self.options if name not in words}
+        numbers = {name: self._number(name) for name in self.options if name not in words}
+        numbers = {
+            name: number if number.dtype == jnp.float32 else number.astype(dtype) for name, number in numbers.items()
+        }
         told: Any = None
         for places in itertools.product(*(range(len(self.options[name])) for name in words)):
             chosen = dict(zip(words, places, strict=True))
@@ -107,10 +111,9 @@ class _Gene:
             told = new if told is None else jnp.where(functools.reduce(jnp.logical_and, flags), new, told)
         return told
 
-    def _number(self, name: str, dtype: Any) -> Array:
+    def _look_up(self, name: str) -> Array:
         is_float = any(isinstance(value, float) for value in self.options[name])
-        values = jnp.asarray(self.options[name], jnp.float32 if is_float else jnp.int32)[self.indices[name]]
-        return values if is_float else values.astype(dtype)
+        return jnp.asarray(self.options[name], jnp.float32 if is_float else jnp.int32)[self.indices[name]]
 
     def halvings(self) -> Array | int:
         """By how many levels it is past its input; 0 or 1."""

@@ -97,7 +97,8 @@ def _of_functions(kind: LayerKind, options: Options) -> str | None:
                 least, most = (1, 1 << 30) if name == "width" else (0, 1 << 60)
                 if error or type(number) is not int or not least <= number <= most:
                     what = f"raises {error}" if error else f"gives {number!r}, no whole number from {least} to {most:,}"
-                    return f"has a function {name.removeprefix('count_')} that {what}, for inputs of {width:,} channels and {shown}"
+                    name = name.removeprefix("count_")
+                    return f"has a function {name} that {what}, for inputs of {width:,} channels and {shown}"
         if problem := _of_tracing(kind, values):
             return f"has a function {problem} as array code, for {shown}"
         look, error = _tried(kind.look, values, 1)

@@ -103,7 +103,8 @@ def take_census(genome: Genome, spec: GenomeSpec) -> _Census:
 
 
 def _is_among(op: Array, codes: frozenset[int]) -> Array:
-    return functools.reduce(jnp.logical_or, (op == code for code in sorted(codes)), jnp.zeros(op.shape, bool))
+    flags = [op == code for code in sorted(codes)]
+    return functools.reduce(jnp.logical_or, flags) if flags else jnp.zeros(op.shape, bool)
 
 
 def applicable(genome: Genome, shapes: Shapes, census: _Census, spec: GenomeSpec) -> list[Array]:
