@@ -37,7 +37,7 @@ from experiments.commands import command, held_off, make_console
 from experiments.networks import check_takes
 from experiments.presets import PRESETS
 from experiments.process import configure
-from experiments.progress import TrainingBar, percent
+from experiments.progress import LiveBars, percent
 from experiments.settings import Settings, SettingsError
 from experiments.teacher import prepare_teacher
 
@@ -89,7 +89,7 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
         describe = functools.partial(describe_training, architecture, config=config, teacher=teacher)
         with (
             RunFolder.open(settings.run_dir, described, settings.notes()) as run,
-            TrainingBar(console, until=config.final_until) as bar,
+            LiveBars(console) as bars,
         ):
             began = time.perf_counter()
             try:
@@ -101,7 +101,7 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
                     config=config,
                     teacher=teacher,
                     care=Care(save_every=settings.machine.save_every, should_stop=should_stop),
-                    on_progress=bar.show,
+                    on_progress=functools.partial(bars.show_training, "training", config.final_until),
                 )
             except DivergedError as error:
                 write_result(run.path, describe(None, cause=str(error), seconds=time.perf_counter() - began))
