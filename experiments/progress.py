@@ -160,16 +160,17 @@ class ConsoleObserver(LiveBars, SearchObserver):
     ) -> None:
         if individual.generation == self.generation:
             self.landmark = landmark
+        cell = percent(measurement.accuracy if measurement else None)
+        if measurement and fitness and fitness != (measurement.accuracy,):
+            cell, self.unit = f"{cell} ({', '.join(f'{each:.4g}' for each in fitness)})", ""
         standing = self.standings[individual]
-        standing.cells.append(_cell(measurement, fitness))
+        standing.cells.append(cell)
         standing.cause, standing.same_as = cause, same_as
-        if measurement is not None and fitness not in (None, (measurement.accuracy,)):
-            self.unit = ""
         if individual in self.training_bars:
             self.bars.remove_task(self.training_bars.pop(individual))
         self._show_generation()
         self.bars.update(self.next_bar, visible=not self.training_bars)
-        self.print_plain(f"{individual} at T{landmark + 1}: {standing.cells[-1]}{self.unit}")
+        self.print_plain(f"{individual} at T{landmark + 1}: {cell}{self.unit}")
 
     def individuals_extinct(self, *, landmark: int, individuals: Sequence[Reference], threshold: float | None) -> None:
         self.thresholds.append(threshold)
@@ -190,9 +191,8 @@ class ConsoleObserver(LiveBars, SearchObserver):
         is_better, self.best_fitness = best_fitness > self.best_fitness, best_fitness
         best = f"best {self._worth(self.best_fitness)}{self.unit}"
         if len(individuals) > 1:
-            self.print(
-                f"Generation {self.generation} ({took}): {best}, {needed}parent {parent or 'global pooling'}", "bold"
-            )
+            name = parent or "global pooling"
+            self.print(f"Generation {self.generation} ({took}): {best}, {needed}parent {name}", "bold")
         elif is_better:
             self.print(best, "bold")
         for bar in (self.bar, self.next_bar):
@@ -275,16 +275,6 @@ def steps_left(standings: Sequence[Standing], landmark: int, *, landmarks: Seque
         most = min(most, going_on)
         steps += most * (until - start)
     return steps
-
-
-def _cell(measurement: Measurement | None, fitness: tuple[float, ...] | None) -> str:
-    """Accuracy in %, and the fitness behind it where that is something else."""
-    if measurement is None:
-        return percent(None)
-    shown = percent(measurement.accuracy)
-    if fitness is not None and fitness != (measurement.accuracy,):
-        shown += f" ({', '.join(f'{each:.4g}' for each in fitness)})"
-    return shown
 
 
 def _row(name: str, layers: str, parameters: str, accuracies: Sequence[str], fate: str) -> str:

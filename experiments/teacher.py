@@ -118,8 +118,9 @@ def describe_cost(questions: Questions, rate: float) -> str:
 class TeacherConsole(LiveBars, TeacherObserver):
     """Prints the training of a teacher and the caching of its logits."""
 
-    caching_began = 0.0
-    members = steps = 0
+    members: int  # of the teacher, and the steps of each, which its start tells
+    steps: int
+    caching_began: float
 
     def teacher_started(self, *, config: TeacherConfig, steps: int) -> None:
         self.members, self.steps = config.members, steps

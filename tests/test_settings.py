@@ -36,7 +36,7 @@ from experiments.command_line import parse
 from experiments.commands import BAD_INPUT
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.reproduce import __main__ as reproduce_command
-from experiments.settings import FLAGS, FitnessConfig, Machine, Settings, SettingsError, flag, flag_of
+from experiments.settings import FLAGS, FitnessConfig, Machine, Settings, flag, flag_of
 
 Options = dict[str, Any]
 
@@ -473,7 +473,7 @@ def test_a_user_without_a_home_folder_gets_the_help_and_is_asked_for_a_cache_fol
     ],
 )
 def test_a_preset_that_there_is_not_gets_one_line(argv, message):
-    with refuses(SettingsError, message):
+    with refuses(EigenError, message):
         read(*argv)
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from eigen_jax.data import load_dataset
+from eigen_jax.registry import check_there_is
 from eigen_jax.report import ReportError, Table, to_markdown
 from eigen_jax.store.run_files import RunFolderError
 from experiments import reproduce
-from experiments.command_line import check_there_is
 from experiments.commands import command
 from experiments.process import configure
 from experiments.progress import duration
@@ -64,7 +64,7 @@ def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """The names of the experiments that a command line asks for, in the order of `EXPERIMENTS`, and its options.
 
     Names stand before the options, or among them where they cannot be the value of one. Without any, all are meant.
-    Raises SettingsError for a name that there is not.
+    Raises ConfigError for a name that there is not.
     """
     first = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
     for name in first:
