@@ -35,8 +35,6 @@ class Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message.removeprefix('argument ')}; --help explains every setting")
 
     def print_help(self, file: Any = None) -> None:
-        if file is not None:
-            return super().print_help(file)
         # argparse's own says nothing where it cannot be written.
         show(self.format_help().removesuffix("\n"))
 
@@ -47,11 +45,7 @@ def parse(
     """The settings that a command line asks for: those of its preset, but for what it sets itself.
 
     Without `argv` it is that of this process; without a data set, it names one with --dataset. Shows the help, or
-    a box that says what is wrong, and raises SystemExit, as argparse does.
-
-    Raises:
-        SettingsError: a data set, a preset or a setting that there is not.
-        ConfigError: a value that cannot be.
+    a box that says what is wrong, and raises SystemExit, as argparse does; raises EigenError for what cannot be.
     """
     parser = Parser(add_help=False)
     parser.add_argument("--preset")
@@ -69,8 +63,9 @@ def parse(
             raise SettingsError(f"there is no setting {option!r}; did you mean {option.replace('_', '-')}?")
     presets, name = PRESETS[dataset], given.preset or DEFAULT_PRESET[dataset]
     check_there_is("preset", name, presets)
-    about += f" The defaults are those of the preset {name}; --preset NAME starts from another one: "
-    about += f"{', '.join(presets)}."
+    about += (
+        f" The defaults are those of the preset {name}; --preset NAME starts from another one: {', '.join(presets)}."
+    )
     help = io.StringIO()
     try:
         with contextlib.redirect_stdout(help):
@@ -105,21 +100,10 @@ def absolute_path(text: str) -> Path:
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError:
-        raise _WrongValueError(
-            f"is {text!r}, and that home folder is not known; write the path out, or ./~ for a name that begins so"
-        ) from None
+        why = "that home folder is not known; write the path out, or ./~ for a name that begins so"
     except FileNotFoundError:
-        raise _WrongValueError(
-            f"is {text!r}, and the folder that it starts from, where you are, is gone; go to another one"
-        ) from None
-
-
-def read_path(name: str, text: str) -> Path:
-    """What `absolute_path` makes of an argument; raises SettingsError, which names it, where it cannot be a path."""
-    try:
-        return absolute_path(text)
-    except _WrongValueError as error:
-        raise SettingsError(f"{name} {error}") from None
+        why = "the folder that it starts from, where you are, is gone; go to another one"
+    raise _WrongValueError(f"is {text!r}, and {why}")
 
 
 def _whole(text: str) -> int:
@@ -189,11 +173,10 @@ def _config(info: constructors.StructTypeInfo) -> constructors.StructConstructor
 
 def _changed(config: C, values: Mapping[str, Any]) -> C:
     """A config with other values; those of its parts are dictionaries again, functions are loaded from their files."""
-    parts = {name: _changed(getattr(config, name), value) for name, value in values.items() if isinstance(value, dict)}
-    kinds = {name: kind for name, kind, _ in settings_of(type(config))}
-    own = {
-        name: load(value, flag_of(type(config), name))
-        for name, value in values.items()
-        if takes_function(kinds[name]) and isinstance(value, str) and is_own(value)
-    }
-    return dataclasses.replace(config, **{**values, **parts, **own})
+    changes = dict(values)
+    for name, kind, _ in settings_of(type(config)):
+        if isinstance(value := values.get(name), dict):
+            changes[name] = _changed(getattr(config, name), value)
+        elif takes_function(kind) and isinstance(value, str) and is_own(value):
+            changes[name] = load(value, flag_of(type(config), name))
+    return dataclasses.replace(config, **changes)

@@ -32,7 +32,7 @@ from eigen_jax.search import (
 )
 from eigen_jax.store.run_files import write_result
 from eigen_jax.training import DivergedError
-from experiments.command_line import parse, read_path
+from experiments.command_line import Parser, absolute_path, parse
 from experiments.commands import command, held_off, make_console
 from experiments.networks import check_takes
 from experiments.presets import PRESETS
@@ -41,7 +41,6 @@ from experiments.progress import LiveBars, percent
 from experiments.settings import Settings, SettingsError
 from experiments.teacher import prepare_teacher
 
-_ABOUT = (__doc__ or "").partition("\n")[0]
 _PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
 
 
@@ -49,13 +48,14 @@ _PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains the network that the command line names."""
     argv = sys.argv[1:] if argv is None else argv
-    # First, because argparse would take the value of an option that it does not know for it.
-    named = [] if not argv or argv[0].startswith("-") else [read_path("GENOME", argv[0])]
-    settings = parse(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
-    if not named:
+    parser = Parser(add_help=False)
+    parser.add_argument("GENOME", type=absolute_path, nargs="?")
+    # Of the first word alone, because argparse would take the value of an option that it does not know for it.
+    given, options = parser.parse_known_args(argv[:1])
+    settings = parse([*options, *argv[1:]], program=_PROGRAM, about=(__doc__ or "").partition("\n")[0])
+    if given.GENOME is None:
         raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
-    settings = configure(settings)
-    architecture = read_genome(named[0])
+    settings, architecture = configure(settings), read_genome(given.GENOME)
     if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[settings.data.name].values()]:
         # The preset's folder is that of the search, which often is where the network comes from.
         folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
