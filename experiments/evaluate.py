@@ -48,27 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--data-dir", metavar="PATH", help="where the data are, if not where they were")
     add("--cache-dir", metavar="PATH", help="folder of what is kept between runs")
     add("--logits", metavar="PATH", help="write the test images' logits there, as .npy")
-    _evaluate(parser.parse_args(argv))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Evaluated:
-    """What settings.json says of a run's data, and of how its network is asked."""
-
-    data_dir: Text | None
-    cache_dir: Text | None
-    data_fingerprint: str
-    dataset: DatasetName
-    validation_size: int
-    split_seed: int
-    preprocessing: Preprocessing
-    eval_batch_size: int
-    dtype: ComputeDtype
-    final_on: FinalOn
-    final_steps: int
-
-
-def _evaluate(arguments: argparse.Namespace) -> None:
+    arguments = parser.parse_args(argv)
     run_dir = arguments.run_dir
     check_devices_are_there()  # before the weights are put there
     architecture, variables = load_network(run_dir)
@@ -105,6 +85,23 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     note = ", which it was trained on" if is_final and run.final_on != "train" else ""
     show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
     show(f"logits               {_compare(result, logits)}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Evaluated:
+    """What settings.json says of a run's data, and of how its network is asked."""
+
+    data_dir: Text | None
+    cache_dir: Text | None
+    data_fingerprint: str
+    dataset: DatasetName
+    validation_size: int
+    split_seed: int
+    preprocessing: Preprocessing
+    eval_batch_size: int
+    dtype: ComputeDtype
+    final_on: FinalOn
+    final_steps: int
 
 
 def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evaluated, DataConfig]:

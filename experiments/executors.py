@@ -7,7 +7,6 @@ import jax
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import InlineExecutor, PoolExecutor, ProcessWorkers
-from eigen_jax.executor.interface import Workers
 from eigen_jax.store.locks import ShouldStop
 from eigen_jax.training import Teacher
 from experiments.machine import cores
@@ -30,22 +29,21 @@ def open_executor(
     machine = settings.machine
     if machine.executor == "inline":
         return InlineExecutor(dataset, teacher=teacher, should_stop=should_stop)
-    workers: Workers
-    if machine.executor == "ray":
-        # An extra, imported where it is asked for.
-        from eigen_jax.executor.ray_cluster import RayWorkers
+    if machine.executor == "processes":
+        processes = ProcessWorkers(dataset, teacher=teacher, environments=worker_environments(settings))
+        return PoolExecutor(processes, should_stop=should_stop)
+    # An extra, imported where it is asked for.
+    from eigen_jax.executor.ray_cluster import RayWorkers
 
-        workers = RayWorkers(
-            dataset,
-            teacher=teacher,
-            size=machine.workers,
-            address=machine.ray_address,
-            environment=environment(settings),
-            cpus=machine.worker_cpus,
-            gpus=machine.worker_gpus,
-        )
-    else:
-        workers = ProcessWorkers(dataset, teacher=teacher, environments=worker_environments(settings))
+    workers = RayWorkers(
+        dataset,
+        teacher=teacher,
+        size=machine.workers,
+        address=machine.ray_address,
+        environment=environment(settings),
+        cpus=machine.worker_cpus,
+        gpus=machine.worker_gpus,
+    )
     return PoolExecutor(workers, should_stop=should_stop)
 
 
@@ -55,11 +53,13 @@ def worker_environments(settings: Settings) -> list[dict[str, str]]:
     On GPUs, each worker sees its own; where several share one, each has its fraction of the memory. Raises
     ConfigError where more GPUs are asked for than there are.
     """
-    common = environment(settings)
+    common, share = environment(settings), settings.machine.worker_gpus
     if jax.default_backend() == "cpu":
         return [common] * (settings.machine.workers or min(_CPU_WORKERS, cores()))
-    share = settings.machine.worker_gpus
-    places = _gpu_places(_visible_gpus(), share)
+    present, named = jax.local_device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    # CUDA sees none from the first on that is not there; a worker with that one would compute on the CPU, unsaid.
+    visible = named.split(",")[:present] if named else [str(number) for number in range(present)]
+    places = _gpu_places(visible, share)
     count = settings.machine.workers or len(places)
     if count > len(places):
         rule = "{workers} is {}; with {worker_gpus} {:g}, the GPUs of this machine hold {}"
@@ -77,11 +77,3 @@ def _gpu_places(visible: list[str], share: float) -> list[dict[str, str]]:
     width = int(share)
     groups = [visible[start : start + width] for start in range(0, len(visible) - width + 1, width)]
     return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
-
-
-def _visible_gpus() -> list[str]:
-    """The GPUs of this process, as CUDA_VISIBLE_DEVICES names them."""
-    present = jax.local_device_count()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    # CUDA sees none from the first on that is not there; a worker with that one would compute on the CPU, unsaid.
-    return named.split(",")[:present] if named else [str(number) for number in range(present)]

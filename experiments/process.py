@@ -1,10 +1,10 @@
 """How a process that trains is set up: logging, memory, threads, JAX, and the programs that it keeps on disk.
 
-Compiled programs are kept between landmarks, generations, processes and runs. A search compiles one for
-each network, and the networks are small: many compile in less than the second below which JAX keeps
-nothing by default.
+Compiled programs are kept between processes and runs. A search compiles one for each network, many in less than the
+second below which JAX keeps nothing by default.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import grp
@@ -90,29 +90,23 @@ def configure_logging() -> None:
 
 def _threads(settings: Settings) -> int:
     """The threads that are asked for, else those of the run, else all cores: the last bits depend on them."""
-    try:
+    asked, before = settings.machine.threads, None
+    with contextlib.suppress(RunFolderError):  # there is none, or a damaged one
         machine = read_settings(settings.run_dir).machine
-    except RunFolderError:  # there is none, or a damaged one
-        machine = None
-    before = machine.get("threads") if isinstance(machine, dict) else None
-    asked = settings.machine.threads
+        before = machine.get("threads") if isinstance(machine, dict) else None
     if not isinstance(before, int) or before < 1:
         return asked or cores()
     if asked not in (None, before):
-        _logger.warning(
-            "the run was started with %d threads, and goes on with %d; what follows may differ from what it would be",
-            before,
-            asked,
-        )
+        told = "the run was started with %d threads, and goes on with %d; what follows may differ from what it would be"
+        _logger.warning(told, before, asked)
     return asked or before
 
 
 def keep_freed_memory() -> bool:
     """Lets the process reuse memory that it freed; gives whether it could: without glibc, nothing changes.
 
-    A training step on a CPU takes its working memory anew each time. By default, glibc maps blocks
-    that large for each call and unmaps them afterwards, and the kernel clears every page again: a
-    fifth of the time of a step. It keeps them in one arena here.
+    By default, glibc maps the working memory of each training step on a CPU anew and the kernel clears every page of
+    it, a fifth of the time of the step. It keeps it in one arena here.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(mallopt(*option) == 1 for option in _MALLOC.values())
@@ -149,10 +143,8 @@ def _cache_options(folder: Path) -> dict[str, str | int | float]:
 
 
 def _remove_partial(folder: Path) -> None:
-    """Removes what a killed process left half-written; JAX would warn of it for ever, and keep nothing more.
-
-    JAX writes a program, and then when it was last used, in a file of its own beside it, both under its lock.
-    """
+    """Removes what a killed process left half-written; JAX would warn of it for ever, and keep nothing more."""
+    # JAX writes a program, and then when it was last used, in a file of its own beside it, both under its lock.
     with held(folder / ".lockfile", patience=_PATIENCE):
         for program in folder.glob("*-cache"):
             used = program.with_name(f"{program.name.removesuffix('-cache')}-atime")

@@ -20,9 +20,8 @@ def main(name: DatasetName, argv: Sequence[str] | None = None) -> None:
     """Runs the search on a data set."""
     settings = configure(parse(argv, program=f"python -m experiments.{name}", dataset=name))
     if search(settings).best is None:
-        raise BarrenSearchError(
-            "no network survived all landmarks; train longer or lower the learning rate, in a new run folder"
-        )
+        advice = "train longer or lower the learning rate, in a new run folder"
+        raise BarrenSearchError(f"no network survived all landmarks; {advice}")
 
 
 def search(settings: Settings) -> SearchResult:
