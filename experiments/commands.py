@@ -23,8 +23,6 @@ BAD_INPUT = 2  # exit codes
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _NO_READER = 141  # 128 + SIGPIPE
 
-_HANGUP = getattr(signal, "SIGHUP", None)  # which Windows has not
-
 
 class Interrupted(Exception):
     """A command was asked to stop by a signal, its one argument, and has saved what it did."""
@@ -73,7 +71,7 @@ def held_off() -> Iterator[ShouldStop]:
 
     def note(number: int, frame: FrameType | None) -> None:
         # A terminal that closes sends it as often as its shell and the system like; nobody there insists.
-        if received and number == _HANGUP:
+        if received and number == signal.SIGHUP:
             return
         received.append(signal.Signals(number))
         if len(received) > 1:
@@ -83,8 +81,8 @@ def held_off() -> Iterator[ShouldStop]:
             os.write(2, f"{received[0].name}: saving what is under way; once more to leave without\n".encode())
 
     signals = [signal.SIGINT, signal.SIGTERM]
-    if _HANGUP is not None and signal.getsignal(_HANGUP) != signal.SIG_IGN:
-        signals.append(_HANGUP)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in signals}
     try:
         yield lambda: bool(received)

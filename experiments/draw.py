@@ -36,13 +36,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--num-classes", type=positive, metavar="N", help="classes to tell apart [the run's; else 10]")
     help = "of a network: the pictures' path without ending [beside it]; of a run: their folder [RUN/pictures]"
     parser.add_argument("--output", type=absolute_path, metavar="PATH", help=help)
-
-    arguments = parser.parse_args(argv)
-    source, output, num_classes = arguments.source, arguments.output, arguments.num_classes
-    if source.is_dir():
-        paths = draw_run(source, output or source / "pictures", num_classes=num_classes)
+    given = parser.parse_args(argv)
+    if given.source.is_dir():
+        paths = draw_run(given.source, given.output or given.source / "pictures", num_classes=given.num_classes)
     else:
-        paths = draw_network(source, output or source.with_suffix(""), num_classes=num_classes)
+        paths = draw_network(given.source, given.output or given.source.with_suffix(""), num_classes=given.num_classes)
     for path in paths:
         show(path)
 

@@ -56,19 +56,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     configure(Settings(run_dir=run_dir, data=config))
     dataset = load_dataset(config)
     if dataset.fingerprint != run.data_fingerprint:
-        raise RunFolderError(
-            f"{run_dir} was made with other data than those in {config.data_dir or 'the cache'}; name the right ones"
-            " with --data-dir"
-        )
+        where, advice = config.data_dir or "the cache", "name the right ones with --data-dir"
+        raise RunFolderError(f"{run_dir} was made with other data than those in {where}; {advice}")
     check_takes(architecture, dataset)
     network = build_network(architecture, num_classes=dataset.num_classes, dtype=run.dtype)
     initialize = functools.partial(network.init, train=False)
     wanted = {"batch_stats": {}, **jax.eval_shape(initialize, jax.random.key(0), dataset.test_images[:1])}
     if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, wanted):
-        raise RunFolderError(
-            f"{run_dir / 'network'} holds the weights of another network than its genome.json; put the run's own"
-            " files back"
-        )
+        what = f"{run_dir / 'network'} holds the weights of another network than its genome.json"
+        raise RunFolderError(f"{what}; put the run's own files back")
     result = None
     with contextlib.suppress(RunFolderError):  # there is none that can be read
         result = read_result(run_dir)
@@ -109,10 +105,9 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evalu
     recorded, path = read_settings(run_dir), run_dir / "settings.json"
     settings = with_former_settings(recorded.settings, {"dtype": None})
     if "data_fingerprint" in settings and not settings.keys() & {"validation_size", "split_seed", "preprocessing"}:
-        raise RunFolderError(
-            f"{path} does not say how the data were prepared, for its search was started from Python; evaluate its"
-            " network there, with the weights that eigen_jax.load_network gives"
-        )
+        what = f"{path} does not say how the data were prepared, for its search was started from Python"
+        advice = "evaluate its network there, with the weights that eigen_jax.load_network gives"
+        raise RunFolderError(f"{what}; {advice}")
     try:
         run = convert(settings | recorded.folders, _Evaluated)
     except JSONError as error:

@@ -100,6 +100,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.landmarks: Sequence[int] = ()
         self.quota: Sequence[int] = ()
         self.standings: dict[Reference, Standing] = {}  # of this generation's individuals, and of those trained ahead
+        self.due: list[Standing] = []  # of this generation's alone
         self.thresholds: list[float | None] = []
         self.best_fitness = -math.inf
         self.unit = " %"  # of the first objective, until it turns out to be no accuracy
@@ -122,9 +123,9 @@ class ConsoleObserver(LiveBars, SearchObserver):
         known, self.standings = self.standings, {}
         for place, architecture in architectures.items():
             self.standings[place] = known.get(place) or Standing(architecture=architecture)
-        self.generation_began = self.clock()
-        self.steps_ahead = sum(standing.steps for standing in self._due())
-        children = len(self._due())
+        self.due = [self.standings[place] for place in architectures if place.generation == generation]
+        self.generation_began, children = self.clock(), len(self.due)
+        self.steps_ahead = sum(standing.steps for standing in self.due)
         if phase != self.phase:
             self.print(f"\n{title}", "bold")
         if children > 1:
@@ -247,15 +248,10 @@ class ConsoleObserver(LiveBars, SearchObserver):
         """A value of the first objective, in its unit; a dash where there is none."""
         return percent(objective) if self.unit or not math.isfinite(objective) else f"{objective:.4g}"
 
-    def _due(self) -> list[Standing]:
-        """The individuals of this generation."""
-        return [standing for place, standing in self.standings.items() if place.generation == self.generation]
-
     def _show_generation(self) -> str:
         """Shows how far the generation is, and gives the time that it has before it, in words."""
-        due = self._due()
-        done = sum(standing.steps for standing in due)
-        left = steps_left(due, self.landmark, landmarks=self.landmarks, quota=self.quota)
+        done = sum(standing.steps for standing in self.due)
+        left = steps_left(self.due, self.landmark, landmarks=self.landmarks, quota=self.quota)
         took, taken = self.clock() - self.generation_began, done - self.steps_ahead
         time_left = f"about {duration(took / taken * left)} left" if taken else "time left unknown"
         best = f"best {self._worth(self.best_fitness)}{self.unit}, " if math.isfinite(self.best_fitness) else ""

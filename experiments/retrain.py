@@ -3,10 +3,8 @@
     python -m experiments.retrain runs/digits-small/network/genome.json --dataset digits
     python -m experiments.retrain genome.json --dataset cifar10 --preset small --teacher none --seed 1
 
-The settings are those of a search: --final-steps says how long, --teacher whom the network mimics,
---final-on which images it is trained on. The run folder, by default that of the preset with the
-network's fingerprint behind it, then holds genome.json and the weights, as a search's does, for
-`experiments.evaluate`.
+The settings are those of a search. The run folder, by default that of the preset with the network's
+fingerprint behind it, then holds genome.json and the weights, as a search's does.
 """
 
 import dataclasses

@@ -4,8 +4,7 @@
     python -m experiments.teacher --dataset digits                      # minutes on two cores
     python -m experiments.teacher --dataset cifar10 --preset small --data-dir PATH
 
-A search trains the teacher of its settings in the same way where it is not there yet. The settings
-are those of a search; --teacher-dir says where the teacher lies.
+A search, whose settings these are, trains its teacher in the same way where --teacher-dir has none yet.
 """
 
 import dataclasses
@@ -55,8 +54,7 @@ def prepare_teacher(
 ) -> Teacher | None:
     """Whom networks mimic, ready to be asked, trained where it is not there yet; None where nobody is mimicked.
 
-    Where the final training is on validation images too, the teacher knows them, as examples that
-    follow the training images. Raises as `train_teacher`.
+    Where the final training is on validation images too, it knows them, as examples that follow the training images.
     """
     if settings.teacher == "none":
         return None
@@ -86,10 +84,7 @@ def prepare_teacher(
 
 
 def train_teacher(settings: Settings, dataset: Dataset, console: Console, should_stop: ShouldStop = never) -> Ensemble:
-    """Trains the teacher, or finds it, with progress on the screen.
-
-    Raises StoppedError where it was asked to stop, and is saved; ConfigError or TeacherError where it cannot be made.
-    """
+    """Trains the teacher, or finds it, with progress on the screen; raises as `train_ensemble`."""
     with TeacherConsole(console) as observer:
         return train_ensemble(
             settings.teacher_config(),
@@ -107,12 +102,9 @@ def _step_cost(batch_size: int, rate: float) -> str:
 
 def describe_cost(questions: Questions, rate: float) -> str:
     """What a cache of logits takes, for people; `rate` is in images a second."""
-    took = duration(max(1.0, questions.forward_passes / rate))
-    count, views, _ = questions.shape
-    return (
-        f"{views} {'views' if views > 1 else 'view'} of {count:,} images, {questions.forward_passes:,} forward passes,"
-        f" about {took}, {decimal(questions.bytes)}"
-    )
+    (count, views, _), passes = questions.shape, questions.forward_passes
+    what = f"{views} {'views' if views > 1 else 'view'} of {count:,} images, {passes:,} forward passes"
+    return f"{what}, about {duration(max(1.0, passes / rate))}, {decimal(questions.bytes)}"
 
 
 class TeacherConsole(LiveBars, TeacherObserver):
