@@ -105,18 +105,15 @@ class _Stream:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        with self._going_on():
-            self.stream.write(text)
+        self._try(self.stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        with self._going_on():
-            self.stream.flush()
+        self._try(self.stream.flush)
 
-    @contextlib.contextmanager
-    def _going_on(self) -> Iterator[None]:
+    def _try(self, write: Callable[..., object], *texts: str) -> None:
         try:
-            yield
+            write(*texts)
         except OSError as error:
             _abandon(self.stream)
             warn, self._warn = self._warn, None

@@ -1,4 +1,4 @@
-"""How a process that trains is set up: logging, memory, threads, JAX, and the programs that it keeps on disk.
+"""How processes that train are set up, this one and its workers: logging, memory, threads, JAX, programs on disk.
 
 Compiled programs are kept between processes and runs. A search compiles one for each network, many in less than the
 second below which JAX keeps nothing by default.
@@ -15,11 +15,12 @@ from pathlib import Path
 
 import jax
 
+from eigen_jax.errors import ConfigError
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.store.locks import InUseError, held
 from eigen_jax.store.run_files import RunFolderError, read_settings
 from experiments.machine import cores
-from experiments.settings import Settings
+from experiments.settings import Machine, Settings
 
 # What JAX draws and computes in, as it is by itself: a run must not depend on who started it.
 _FIXED = {
@@ -39,6 +40,10 @@ _MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": (-3, _KEPT_BYTES),
     "MALLOC_TRIM_THRESHOLD_": (-1, _KEPT_BYTES),
 }
+
+_CPU_WORKERS = 2  # the most that are started where nobody said how many
+_DRIVER_SHARE = 0.1  # of a device's memory, which workers that share it leave to the driver
+_MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # of which one may be set
 
 _CACHE_BYTES = 1 << 30  # what compiled programs may take on disk
 _TIME_BYTES = 8  # of the file that says when a program was last used
@@ -77,6 +82,38 @@ def environment(settings: Settings) -> dict[str, str]:
     if folder.is_dir() and _has_named_owners(folder):
         variables |= {name.upper(): str(value) for name, value in _cache_options(folder).items()}
     return variables
+
+
+def worker_environments(settings: Settings) -> list[dict[str, str]]:
+    """The variables of each worker process of this machine: as many as are asked for, or as fit.
+
+    On GPUs, each worker sees its own; where several share one, each has its fraction of the memory. Raises
+    ConfigError where more GPUs are asked for than there are.
+    """
+    common, share = environment(settings), settings.machine.worker_gpus
+    if jax.default_backend() == "cpu":
+        return [common] * (settings.machine.workers or min(_CPU_WORKERS, cores()))
+    present, named = jax.local_device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    # CUDA sees none from the first on that is not there; a worker with that one would compute on the CPU, unsaid.
+    visible = named.split(",")[:present] if named else [str(number) for number in range(present)]
+    places = _gpu_places(visible, share)
+    count = settings.machine.workers or len(places)
+    if count > len(places):
+        rule = "{workers} is {}; with {worker_gpus} {:g}, the GPUs of this machine hold {}"
+        raise ConfigError(Machine, rule, count, share, len(places))
+    return [common | place for place in places[:count]]
+
+
+def _gpu_places(visible: list[str], share: float) -> list[dict[str, str]]:
+    if share < 1:
+        each = int(1 / share)
+        fraction = f"{(1 - _DRIVER_SHARE) / each:.3f}"
+        memory = {} if any(name in os.environ for name in _MEMORY_FRACTIONS) else {_MEMORY_FRACTIONS[0]: fraction}
+        # One after the other, so that few workers spread over all GPUs.
+        return [{"CUDA_VISIBLE_DEVICES": gpu, **memory} for _ in range(each) for gpu in visible]
+    width = int(share)
+    groups = [visible[start : start + width] for start in range(0, len(visible) - width + 1, width)]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
 
 
 def configure_logging() -> None:

@@ -15,19 +15,11 @@ from collections.abc import Sequence
 
 import jax
 
+from eigen_jax import search
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import load_dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.resumable import Care
-from eigen_jax.search import (
-    RunFolder,
-    SearchConfig,
-    check_data,
-    check_run_folder,
-    describe_training,
-    read_genome,
-    train_network,
-)
 from eigen_jax.store.run_files import write_result
 from eigen_jax.training import DivergedError
 from experiments.command_line import Parser, absolute_path, parse
@@ -53,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = parse([*options, *argv[1:]], program=_PROGRAM, about=(__doc__ or "").partition("\n")[0])
     if given.GENOME is None:
         raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
-    settings, architecture = configure(settings), read_genome(given.GENOME)
+    settings, architecture = configure(settings), search.read_genome(given.GENOME)
     if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[settings.data.name].values()]:
         # The preset's folder is that of the search, which often is where the network comes from.
         folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
@@ -68,30 +60,26 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
     Gives why the training diverged, which result.json then says as well; None if it did not.
     """
     dataset, config = load_dataset(settings.data), settings.search_config()
-    described = {
-        **settings.outcome(),
-        "dataset": dataset.name,
-        "data_fingerprint": dataset.fingerprint,
-        "retrained": fingerprint(architecture),
-    }
+    described = settings.outcome() | {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
+    described["retrained"] = fingerprint(architecture)
     # Before the teacher, which may take days.
     check_takes(architecture, dataset)
-    check_data(config, dataset)
+    search.check_data(config, dataset)
     if not config.final_until:
-        raise ConfigError(SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
-    check_run_folder(settings.run_dir, described)
+        raise ConfigError(search.SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
+    search.check_run_folder(settings.run_dir, described)
     console = make_console()
     with held_off() as should_stop:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
         described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
-        describe = functools.partial(describe_training, architecture, config=config, teacher=teacher)
+        describe = functools.partial(search.describe_training, architecture, config=config, teacher=teacher)
         with (
-            RunFolder.open(settings.run_dir, described, settings.notes()) as run,
+            search.RunFolder.open(settings.run_dir, described, settings.notes()) as run,
             LiveBars(console) as bars,
         ):
             began = time.perf_counter()
             try:
-                trained = train_network(
+                trained = search.train_network(
                     jax.random.key(config.seed),
                     architecture,
                     dataset,

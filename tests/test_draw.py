@@ -47,7 +47,7 @@ def write_run(folder: Path, best: Individual | None, record: tuple[Individual, .
     result: dict[str, Any] = dict.fromkeys(("validation_accuracy", "search_test_accuracy", "test_accuracy", "mimicry"))
     result |= {"schema_version": 2, "generations": 2, "trained": 2, "network": best and found(best)}
     result |= {"seconds": {"search": 1.0, "final": 1.0}}
-    (folder / "settings.json").write_text("{}")
+    (folder / "settings.json").write_text('{"schema_version": 2, "settings": {}}')
     lineage.append(folder / "lineage.jsonl", record)
     (folder / "result.json").write_text(json.dumps(result))
     return folder

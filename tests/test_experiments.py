@@ -42,8 +42,7 @@ from eigen_jax.training import DivergedError
 from experiments import describe, evaluate, process, retrain, runner, teacher
 from experiments.benchmark import __main__ as benchmark
 from experiments.commands import BAD_INPUT, INTERRUPTED, command
-from experiments.executors import worker_environments
-from experiments.process import configure, environment, keep_compiled
+from experiments.process import configure, environment, keep_compiled, worker_environments
 from experiments.reproduce import __main__ as reproduce_command
 from experiments.runner import main
 from experiments.settings import Machine, Settings, flag_of
