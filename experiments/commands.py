@@ -21,7 +21,6 @@ P = ParamSpec("P")
 
 BAD_INPUT = 2  # exit codes
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-_NO_READER = 141  # 128 + SIGPIPE
 
 
 class Interrupted(Exception):
@@ -145,7 +144,7 @@ def show(text: object) -> None:
     except OSError as error:
         _abandon(stream)
         if isinstance(error, BrokenPipeError):
-            raise SystemExit(_NO_READER) from None
+            raise SystemExit(128 + signal.SIGPIPE) from None
         raise EigenError(f"stdout cannot be written ({error.strerror}); redirect it to where there is room") from None
 
 

@@ -112,7 +112,7 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evalu
         run = convert(settings | recorded.folders, _Evaluated)
     except JSONError as error:
         raise RunFolderError(f"{path} is of no experiment ({error}); name the folder of a finished run") from None
-    config = DataConfig(
+    return run, DataConfig(
         name=run.dataset,
         data_dir=arguments.data_dir or (Path(run.data_dir) if run.data_dir else None),
         cache_dir=arguments.cache_dir or (Path(run.cache_dir) if run.cache_dir else None),
@@ -120,7 +120,6 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evalu
         split_seed=run.split_seed,
         preprocessing=run.preprocessing,
     )
-    return run, config
 
 
 def _compare(result: RunResult | None, logits: np.ndarray) -> str:

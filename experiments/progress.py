@@ -124,8 +124,8 @@ class ConsoleObserver(LiveBars, SearchObserver):
         for place, architecture in architectures.items():
             self.standings[place] = known.get(place) or Standing(architecture=architecture)
         self.due = [self.standings[place] for place in architectures if place.generation == generation]
-        self.generation_began, children = self.clock(), len(self.due)
-        self.steps_ahead = sum(standing.steps for standing in self.due)
+        self.generation_began, self.steps_ahead = self.clock(), sum(standing.steps for standing in self.due)
+        children = len(self.due)
         if phase != self.phase:
             self.print(f"\n{title}", "bold")
         if children > 1:

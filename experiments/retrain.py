@@ -73,10 +73,7 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
         described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
         describe = functools.partial(search.describe_training, architecture, config=config, teacher=teacher)
-        with (
-            search.RunFolder.open(settings.run_dir, described, settings.notes()) as run,
-            LiveBars(console) as bars,
-        ):
+        with search.RunFolder.open(settings.run_dir, described, settings.notes()) as run, LiveBars(console) as bars:
             began = time.perf_counter()
             try:
                 trained = search.train_network(
