@@ -40,4 +40,5 @@ def check_there_is(what: str, name: str, known: Iterable[str]) -> None:
     """Raises ConfigError, with the name that was meant or all that are known, for one that is not among them."""
     if name not in known:
         hint = "".join(f"did you mean {close}? " for close in difflib.get_close_matches(str(name), known, n=1))
-        raise ConfigError(None, f"there is no {what} {{!r}}; {{}}choose from {{}}", name, hint, ", ".join(known))
+        choose = f"choose from {', '.join(known)}" if list(known) else "import the file that registers it"
+        raise ConfigError(None, f"there is no {what} {{!r}}; {{}}{{}}", name, hint, choose)

@@ -39,6 +39,20 @@ class Parser(argparse.ArgumentParser):
         show(self.format_help().removesuffix("\n"))
 
 
+class _LoadKinds(argparse.Action):
+    """Imports files of layer kinds, which register them."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        for text in values:
+            load(text, "--kinds")
+
+
+# The option of commands that read a network, for `add_argument`.
+KINDS: Mapping[str, Any] = {
+    "nargs": "+", "action": _LoadKinds, "metavar": "FILE.py:NAME", "help": "kinds of layers of your own that it has"
+}  # fmt: skip
+
+
 def parse(
     argv: Sequence[str] | None, *, program: str, about: str = _ABOUT, dataset: DatasetName | None = None
 ) -> Settings:
@@ -179,4 +193,9 @@ def _changed(config: C, values: Mapping[str, Any]) -> C:
             changes[name] = _changed(getattr(config, name), value)
         elif takes_function(kind) and isinstance(value, str) and is_own(value):
             changes[name] = load(value, flag_of(type(config), name))
+        elif kind == tuple[str, ...] and isinstance(
+            value, tuple
+        ):  # of which some can be records of the user's own, registered by their files
+            loaded = (load(each, flag_of(type(config), name)).name if is_own(each) else each for each in value)
+            changes[name] = tuple(loaded)
     return dataclasses.replace(config, **changes)

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -534,3 +535,19 @@ def test_the_help_explains_every_setting_with_the_values_of_the_preset(capsys):
     # Places of the run, the data, the cache, the teacher and logits, and the use of the machine: the paper has no
     # value for them.
     assert squeezed.count("(paper:") == len(FLAGS) - 5 - 9 - len(FITNESS)
+
+
+def test_kinds_and_operators_of_the_users_own_are_loaded_from_their_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", "")
+    examples = Path(__file__).resolve().parents[1] / "docs" / "examples"
+    for name in ("new_layer_kind", "new_operator"):
+        subprocess.run(["git", "apply", str(examples / f"{name}.diff")], cwd=tmp_path, check=True)
+    settings = read(
+        *("--kinds", "conv", "concat", "pool", f"{tmp_path / 'new_layer_kind.py'}:GATE"),
+        *("--operators", f"{tmp_path / 'new_operator.py'}:SWAP"),
+    )
+    assert settings.search.genome.kinds == ("conv", "concat", "pool", "gate")
+    assert settings.search.genome.operators == ("swap_neighbours",)
+    with pytest.raises(EigenError, match=r"^--kinds: .*new_operator.py has no 'GATE'; it has "):
+        read("--kinds", "conv", f"{tmp_path / 'new_operator.py'}:GATE")
