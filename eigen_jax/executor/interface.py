@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jax import Array
 
@@ -45,8 +45,7 @@ class Outcome:
 
     @classmethod
     def failed(cls, cause: str, seconds: Seconds) -> "Outcome":
-        """Of a job that failed."""
-        return cls(measurement=None, cause=cause, seconds=seconds)
+        return cls(cause=cause, seconds=seconds)
 
 
 class ExecutorError(EigenError):
@@ -64,9 +63,8 @@ class Executor(Protocol):
 
         Raises:
             StoppedError: it was asked to stop; all that was under way is saved.
-            ExecutorError: jobs cannot be run.
-            CheckpointError, ConfigError: see `run_job`; an executor with workers may raise an
-                ExecutorError that says the same.
+            ExecutorError: jobs cannot be run; with workers, also for what `run_job` raises a CheckpointError.
+            CheckpointError, ConfigError: see `run_job`.
         """
 
 
@@ -75,8 +73,7 @@ class Ready:
     """A worker has its data, and begins with what it was given to do."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """A worker's job is on its way."""
 
     step: int
@@ -84,8 +81,7 @@ class Progress:
     steps_per_second: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Overdue:
+class Overdue(NamedTuple):
     """A worker's job is far over its time and does not notice, as in a compilation, which nothing can interrupt."""
 
     cause: str  # one line
@@ -97,16 +93,14 @@ class Stopped:
     """A worker has saved its job and left it, as it was asked to."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Refused:
+class Refused(NamedTuple):
     """A worker cannot do a job, for a reason that lies outside of the individual, such as a full disk."""
 
     reason: str  # one line for the user
     error: ConfigError | None = None  # where the reason is a setting
 
 
-@dataclasses.dataclass(frozen=True)
-class Died:
+class Died(NamedTuple):
     """A worker is no more."""
 
     reason: str  # how it ended, to follow on "its worker "
@@ -119,17 +113,13 @@ Message = Ready | Progress | Overdue | Answer | Died
 class Worker(Protocol):
     """One that runs a job at a time, somewhere else. None of its methods waits."""
 
-    def submit(self, job: Job) -> None:
-        """Gives it a job."""
+    def submit(self, job: Job) -> None: ...
 
-    def prepare(self, job: Job) -> None:
-        """Tells it which job it may be given next."""
+    def prepare(self, job: Job) -> None: ...  # tells it which job it may be given next
 
-    def stop(self) -> None:
-        """Asks it to save its job and to leave it."""
+    def stop(self) -> None: ...  # asks it to save its job and to leave it
 
-    def kill(self) -> None:
-        """Ends it at once. It sends no message any more."""
+    def kill(self) -> None: ...  # ends it at once; it sends no message any more
 
 
 class Workers(Protocol):

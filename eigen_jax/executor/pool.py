@@ -1,26 +1,13 @@
 """Jobs among several workers: who gets which, and what happens when one dies or takes too long."""
 
-import collections
 import dataclasses
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from eigen_jax.executor.interface import (
-    Answer,
-    Died,
-    ExecutorError,
-    Job,
-    JobProgress,
-    Message,
-    Outcome,
-    Overdue,
-    Progress,
-    Ready,
-    Refused,
-    Worker,
-    Workers,
-)
+from eigen_jax.executor import interface as told
+from eigen_jax.executor.interface import ExecutorError, Job, JobProgress, Outcome, Worker, Workers
 from eigen_jax.resumable import Seconds
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import ShouldStop, StoppedError, never
@@ -39,16 +26,16 @@ class _Slot:
     position: int | None = None  # of the job that it runs
 
 
+@dataclasses.dataclass
 class _Work:
     """The jobs of one call of `run`, which may become more."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = jobs
-        self.known = 0  # of them
-        self.ended = 0
-        self.queue: collections.deque[int] = collections.deque()  # positions of those that wait for a worker
-        # How often a job's worker has died, by its position and the newest step that was saved.
-        self.deaths: collections.Counter[tuple[int, int | None]] = collections.Counter()
+    jobs: Sequence[Job]
+    known: int = 0  # of them
+    ended: int = 0
+    queue: deque[int] = dataclasses.field(default_factory=deque)  # positions of those that wait for a worker
+    # How often a job's worker has died, by its position and the newest step that was saved.
+    deaths: Counter[tuple[int, int | None]] = dataclasses.field(default_factory=Counter)
 
 
 class PoolExecutor:
@@ -95,7 +82,7 @@ class PoolExecutor:
             self._assign(work)
             for slot, message in self._messages():
                 position = slot.position
-                if isinstance(message, Progress) and on_progress is not None and position is not None:
+                if isinstance(message, told.Progress) and on_progress is not None and position is not None:
                     on_progress(position, message.step, message.loss, message.steps_per_second)
                 outcome = self._take(slot, message, work)
                 if outcome is not None and position is not None:
@@ -125,27 +112,27 @@ class PoolExecutor:
         wanted = next((home for home in (slot, None) if home in homes), homes[0])
         return work.queue[homes.index(wanted)]
 
-    def _messages(self) -> list[tuple[_Slot, Message]]:
+    def _messages(self) -> list[tuple[_Slot, told.Message]]:
         slots = {id(slot.worker): slot for slot in self._slots}
         workers = [slot.worker for slot in self._slots if slot.worker is not None]
         return [(slots[id(worker)], message) for worker, message in self.workers.messages(workers, _POLL)]
 
-    def _take(self, slot: _Slot, message: Message, work: _Work) -> Outcome | None:
+    def _take(self, slot: _Slot, message: told.Message, work: _Work) -> Outcome | None:
         """Takes note of a message; gives the outcome that it brings, if any."""
         position = slot.position
-        if isinstance(message, Ready):
+        if isinstance(message, told.Ready):
             slot.ready, self._failed_starts = True, 0
-        elif isinstance(message, Refused):
+        elif isinstance(message, told.Refused):
             raise message.error or ExecutorError(message.reason)
         elif isinstance(message, Outcome) and position is not None:
             slot.position = None
             self._home[work.jobs[position].folder] = self._slots.index(slot)
             return message
-        elif isinstance(message, Overdue) and position is not None and slot.worker is not None:
+        elif isinstance(message, told.Overdue) and position is not None and slot.worker is not None:
             slot.worker.kill()
             slot.worker = slot.position = None
             return Outcome.failed(message.cause, Seconds(training=message.seconds))
-        elif isinstance(message, Died):
+        elif isinstance(message, told.Died):
             slot.worker = slot.position = None
             if not slot.ready:
                 self._count_failed_start(message.reason)
@@ -183,7 +170,7 @@ class PoolExecutor:
             messages = self._messages()
             silent_looks += not messages
             for slot, message in messages:
-                if isinstance(message, Answer | Died):
+                if isinstance(message, told.Answer | told.Died):
                     slot.position = None
-                if isinstance(message, Died):
+                if isinstance(message, told.Died):
                     slot.worker = None

@@ -42,10 +42,10 @@ class ProcessWorkers:
     def __init__(
         self, dataset: Dataset, *, teacher: Teacher | None = None, environments: Sequence[Mapping[str, str]] = ({}, {})
     ) -> None:
-        """Makes it; nothing is started. The teacher is anything that can be pickled.
+        """Starts nothing. The teacher is anything that can be pickled.
 
-        `environments` are, of each worker, the variables that it has besides this process's own: which
-        devices it sees, which share of their memory it takes, with how many threads.
+        `environments` are, of each worker, the variables that it has besides this process's own, such as
+        which devices it sees, and which share of their memory it takes.
         """
         self._payload = to_host((dataset, teacher))
         self._environments = environments
@@ -67,10 +67,7 @@ class ProcessWorker:
     """A `Worker` that is a process, as its driver sees it."""
 
     def __init__(self, payload: Any, environment: Mapping[str, str]) -> None:
-        """Starts it, with data set and teacher, on the host, and variables besides this process's own.
-
-        Raises ExecutorError where the teacher cannot be sent, here as in `submit` what a job holds.
-        """
+        """Starts it; raises ExecutorError where the teacher cannot be sent, here as in `submit` what a job holds."""
         packed = pack(payload)
         self.connection, theirs = Pipe()
         # The worker is of the driver's process group, so that Ctrl-Z stops it, too. It is born with the driver's

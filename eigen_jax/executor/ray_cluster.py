@@ -1,9 +1,8 @@
 """Workers as actors of a Ray cluster; needs the extra `ray`.
 
-Ray's object store places data set and teacher once on each node. What goes to and fro after that are
-some kilobytes: the states of networks are in the run folder, which all nodes must see under one path. Jobs are pickled
-by reference, not by value as Ray would: a function that came as a copy would be another one for every job, and compiled
-for again.
+Ray's object store places data set and teacher once on each node; the states of networks are in the run folder, which
+all nodes must see under one path. Jobs are pickled by reference, not by value as Ray would: a function that came as a
+copy would be another one for every job, and compiled for again.
 """
 
 import os
@@ -44,14 +43,12 @@ class RayWorkers:
 
         Args:
             size: how many workers; by default as many as the cluster has room for now.
-            address: of the cluster; by default that of `RAY_ADDRESS` or of a cluster on this machine, else a
-                new one.
+            address: of the cluster; by default that of `RAY_ADDRESS` or of one on this machine, else a new one.
             environment: variables of all workers, besides this process's switches of JAX.
             cpus, gpus: that are set aside for a worker; GPUs, where the cluster has any.
 
-        Raises:
-            ExecutorError: Ray is not installed, there is no such cluster, it has no room, or the teacher cannot be
-                sent.
+        Raises ExecutorError where Ray is not installed, there is no such cluster or room, or the teacher cannot be
+        sent.
         """
         try:
             import ray

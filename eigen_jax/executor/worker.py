@@ -31,15 +31,13 @@ def main(descriptor: int) -> None:
     _stand_back()
     connection = Connection(descriptor)
     send = functools.partial(_send, connection, threading.Lock())
+    driver = os.getppid()
     try:
-        payload = unpack(connection.recv_bytes())
+        session = open_session(unpack(connection.recv_bytes()), is_held=lambda: _is_stopped(driver))
     except (EOFError, OSError):
         return
     except ExecutorError as error:
-        send(Refused(str(error)))
-        return
-    driver = os.getppid()
-    session = open_session(payload, is_held=lambda: _is_stopped(driver))
+        session = Refused(str(error))
     if isinstance(session, Refused):
         send(session)
         return
