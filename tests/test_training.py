@@ -160,7 +160,7 @@ def test_a_teacher_is_asked_about_the_views_that_the_student_sees(monkeypatch):
         seen.append(draw_batch(*arguments, **options))
         return seen[-1]
 
-    monkeypatch.setattr("eigen_jax.training.loop.draw_batch", watched)
+    monkeypatch.setattr("eigen_jax.training.step.draw_batch", watched)
     train(new_state(), 5, dataset=dataset, teacher=teacher)
     assert len(teacher.asked) == 5
     for (examples, views, images), batch in zip(teacher.asked, seen, strict=True):

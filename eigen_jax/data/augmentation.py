@@ -1,9 +1,8 @@
 """Pad-crop-flip augmentation on the device.
 
-A random crop of an image padded by p pixels, flipped or not, has (2p + 1)^2 * 2 outcomes, the
-*views* of the image. A view is one integer, so whatever depends on an augmented image (a teacher's
-logits, say) can be looked up by image and view. For offsets dy, dx in [0, 2p] into the padded
-image and flip in {0, 1}:
+A random crop of an image padded by p pixels, flipped or not, has (2p + 1)^2 * 2 outcomes, the *views* of the image.
+A view is one integer, so whatever depends on an augmented image (a teacher's logits, say) can be looked up by image
+and view. For offsets dy, dx in [0, 2p] into the padded image and flip in {0, 1}:
 
     view = (dy * (2p + 1) + dx) * 2 + flip
 """
@@ -49,7 +48,6 @@ def apply_views(images: Array, views: Array, *, pad: int = 4) -> Array:
     columns = jnp.where(flips[:, None] == 1, width - 1 - columns, columns)
     columns = (offsets % (2 * pad + 1))[:, None] + columns  # [B, W]
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    # Rows, then columns: on a CPU each gather copies whole runs of memory, and the two together
-    # take a fortieth of the time of selecting among static slices.
+    # Rows, then columns: on a CPU each copies whole runs of memory, in a fortieth of the time of selecting slices.
     cropped = jnp.take_along_axis(padded, rows[:, :, None, None], axis=1)
     return jnp.take_along_axis(cropped, columns[:, None, :, None], axis=2)

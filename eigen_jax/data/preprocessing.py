@@ -21,8 +21,7 @@ def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: i
 
     `labels` are [N] integers in [0, num_classes). Gives the positions kept, [N - size], and held out, [size], each
     int64 and ascending. Quotas are rounded by largest remainder, so classes of equal size differ by one image at
-    most. The drawing uses NumPy's legacy generator, whose stream is frozen: the split of a seed (from 0 to
-    2**32 - 1) is the same with every version of NumPy.
+    most. The stream of NumPy's legacy generator is frozen: a seed's split is the same with every version of NumPy.
 
     Raises:
         DataError: a class has one image alone.

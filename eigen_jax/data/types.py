@@ -1,7 +1,6 @@
 """What the data modules pass to one another, and the error that they raise.
 
-Dimension letters, here and in every module of this package: N images; H, W, C height, width and channels
-of an image; D its pixels, H * W * C; K classes; B images of a batch.
+Dimension letters of this package: N images, H x W x C each, of D = H W C pixels; K classes; B images of a batch.
 """
 
 import dataclasses
@@ -81,11 +80,8 @@ class DataConfig(Config):
             try:
                 root = Path.home() / ".cache"
             except RuntimeError:
-                raise ConfigError(
-                    DataConfig,
-                    "{cache_dir} is not given, and there is no home folder to make one in; name a folder that can be"
-                    " written, or set XDG_CACHE_HOME to one",
-                ) from None
+                rule = "{cache_dir} is not given, and there is no home folder to make one in; name a folder"
+                raise ConfigError(DataConfig, f"{rule} that can be written, or set XDG_CACHE_HOME to one") from None
         return root / "eigen_jax"
 
 
@@ -180,10 +176,7 @@ def _checked(part: str, pair: Part) -> tuple[np.ndarray, np.ndarray]:
 
 
 def join_validation(dataset: Dataset) -> Dataset:
-    """The data set with its validation images trained on as well; they follow the training images.
-
-    The validation part stays as it was, and says nothing of what is trained on the result.
-    """
+    """The data set with its validation images, which stay as they are, trained on as well, after the others."""
     return dataclasses.replace(
         dataset,
         train_images=jnp.concatenate([dataset.train_images, dataset.validation_images]),

@@ -2,10 +2,9 @@
 
 Dimension letters: B images, H x W x C their maps, K classes.
 
-"B" is for the bottleneck, a 1 x 1 convolution to 4 k maps before each 3 x 3 one; "C" for the
-compression of the maps between blocks (Section 3). Initial values and pooling are those of the
-authors' Torch code. Variables are float32; maps are computed in the module's dtype; batch
-normalisation, global pooling and the classifier in float32.
+"B" is for the bottleneck, a 1 x 1 convolution to 4 k maps before each 3 x 3 one; "C" for the compression of the maps
+between blocks (Section 3). Initial values and pooling are those of the authors' Torch code. Variables, batch
+normalisation, global pooling and the classifier are float32; maps are of the module's dtype.
 """
 
 import math
@@ -19,8 +18,6 @@ from eigen_jax.layers import BatchNormRelu, Conv
 from eigen_jax.teacher.config import TeacherError
 
 _BLOCKS = 3
-
-# Normal, with variance 2 / fan-out.
 _initial_kernel = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -44,10 +41,7 @@ class DenseNet(nn.Module):
         """[B, K] float32 logits of images [B, H, W, C], any real dtype, with at least 4 pixels a side after the stem.
 
         With `train`, normalises with the batch's statistics and updates the running ones, which needs
-        `mutable=["batch_stats"]`; otherwise normalises with the running ones.
-
-        Raises:
-            TeacherError: a depth or a compression that no network has, or images that are too small.
+        `mutable=["batch_stats"]`. Raises TeacherError for a depth or a compression that no network has, or such images.
         """
         self._check(images.shape)
         x = _conv(2 * self.growth, 3, stride=self.stem_stride, name="stem")(images.astype(self.dtype))
