@@ -102,9 +102,10 @@ def restore(folder: str | Path, name: str, *, step: int | None = None, abstract:
     Raises CheckpointError: no such checkpoint or item, damage, or another structure or shape than `abstract`.
     """
     folder = Path(folder).absolute()
-    if step is None and (step := latest_step(folder)) is None:
-        raise CheckpointError(f"{folder} holds no intact checkpoint; start the run anew, or name another folder")
-    if not _is_intact(folder / str(step)):
+    if step is None:
+        if (step := latest_step(folder)) is None:
+            raise CheckpointError(f"{folder} holds no intact checkpoint; start the run anew, or name another folder")
+    elif not _is_intact(folder / str(step)):
         present = ", ".join(map(str, steps(folder))) or "none"
         raise CheckpointError(f"step {step} in {folder} is missing or damaged; the intact steps are: {present}")
     path = folder / str(step)
@@ -218,6 +219,6 @@ def _reason(error: Exception) -> str:
     # TensorStore tells what the system said in the text of a ValueError.
     if code := _SYSTEM_ERROR.search(str(error)):
         error = OSError(int(code[1]), os.strerror(int(code[1])))
-    return (
-        files.explain(error, "choose a folder that can be written") if isinstance(error, OSError) else first_line(error)
-    )
+    if isinstance(error, OSError):
+        return files.explain(error, "choose a folder that can be written")
+    return first_line(error)
