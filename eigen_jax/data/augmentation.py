@@ -25,8 +25,7 @@ def identity_view(pad: int) -> int:
 def sample_views(key: Array, example_ids: Array, *, pad: int = 4, flip: bool = True) -> Array:
     """Draws a view for each example, uniformly; [B] int32, in [0, num_views(pad)); without `flip` of the unflipped.
 
-    `example_ids`, [B] integer, are positions in the data set. An example's view depends on the key and on its
-    own id only, so it is the same in any batch and on any number of devices.
+    It depends on the key and on the example's own id, [B] integer, so it is the same in any batch, on any devices.
     """
     stride = 1 if flip else 2
 

@@ -48,10 +48,7 @@ def read_raw(config: DataConfig) -> RawDataset:
 
 
 def _read_digits() -> RawDataset:
-    """scikit-learn's digits as 1,437 training and 360 test images, [N, 8, 8, 1] uint8.
-
-    The published set has no test part, so a fixed stratified one is held out here, for good.
-    """
+    """scikit-learn's digits, [N, 8, 8, 1] uint8, of which 360 are held out here, for good, as there is no test part."""
     # Here and below, slow imports wait until the data set that needs them is asked for.
     from sklearn.datasets import load_digits
 

@@ -80,20 +80,14 @@ def fit_zca(images: np.ndarray, *, bias: float = 0.1) -> Transform:
 
 
 def gcn_zca(train: np.ndarray, *others: np.ndarray, scale: float = 55.0, bias: float = 0.1) -> list[np.ndarray]:
-    """Contrast-normalizes every image, then whitens it with the ZCA of `train`.
-
-    Takes parts of one data set, each [N, H, W, C] uint8; gives them in order, each [N, H, W, C] float32.
-    """
+    """Contrast-normalizes all parts, [N, H, W, C] uint8, then whitens them with the ZCA of `train`; float32."""
     normalize = functools.partial(global_contrast_normalize, scale=scale)
     whiten = fit_zca(normalize(train), bias=bias)
     return [_in_chunks(lambda images: whiten(normalize(images)), part) for part in (train, *others)]
 
 
 def standardize(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
-    """Gives each channel of `train` mean 0 and standard deviation 1, and maps the other parts alike.
-
-    Arguments and result are those of `gcn_zca`. A channel that is constant in `train` is only centred.
-    """
+    """Gives each channel of `train` mean 0 and standard deviation 1, if not constant; maps as `gcn_zca` does."""
     mean = train.mean(axis=(0, 1, 2), dtype=np.float64)
     deviation = train.std(axis=(0, 1, 2), dtype=np.float64)
     deviation = np.where(deviation == 0.0, 1.0, deviation)

@@ -18,17 +18,14 @@ JobProgress = Callable[[int, int, float, float], None]  # position of the job, s
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """Training of one network up to a landmark, and its evaluation there: all that the outcome depends on.
-
-    It goes on from what its folder holds, which changes when it ends, not what comes out.
-    """
+    """Training of one network up to a landmark, and its evaluation there: all that the outcome depends on."""
 
     name: str  # of the individual, in messages
     key: Array  # of the individual, the same at all its landmarks
     architecture: Architecture
     until: int  # the landmark, in steps since the start of training
     config: TrainConfig
-    folder: Path  # absolute; where the individual's training is saved, the same at all its landmarks
+    folder: Path  # absolute; where its training is saved and goes on from, the same at all its landmarks
     tested: bool = False  # whether the test images are looked at as well
     timed: bool = False  # whether the latency of one image is measured as well
     care: Care = dataclasses.field(default_factory=Care)  # where it is run, an executor lets it ask its own should_stop
@@ -42,10 +39,6 @@ class Outcome:
     test_accuracy: float | None = None  # a fraction; None if the job failed, or was not to be tested
     cause: str | None = None  # why it failed, in one line; None if it did not
     seconds: Seconds = dataclasses.field(default_factory=Seconds)  # since the start of training, without evaluation
-
-    @classmethod
-    def failed(cls, cause: str, seconds: Seconds) -> "Outcome":
-        return cls(cause=cause, seconds=seconds)
 
 
 class ExecutorError(EigenError):

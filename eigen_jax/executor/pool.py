@@ -131,7 +131,7 @@ class PoolExecutor:
         elif isinstance(message, told.Overdue) and position is not None and slot.worker is not None:
             slot.worker.kill()
             slot.worker = slot.position = None
-            return Outcome.failed(message.cause, Seconds(training=message.seconds))
+            return Outcome(cause=message.cause, seconds=Seconds(training=message.seconds))
         elif isinstance(message, told.Died):
             slot.worker = slot.position = None
             if not slot.ready:
@@ -157,7 +157,7 @@ class PoolExecutor:
         if work.deaths[place] <= self.retries:
             return None
         cause = f"its worker died {work.deaths[place]} times at one place: the last one {reason}"
-        return Outcome.failed(cause, Seconds())
+        return Outcome(cause=cause)
 
     def _stop_all(self) -> None:
         """Lets every worker save; what they still finish is found again when the same jobs are run."""

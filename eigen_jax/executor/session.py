@@ -67,7 +67,7 @@ def run_job(
         if job.tested:
             tested = evaluate(state, dataset.test_images, dataset.test_labels, batch_size=size, **how)
     except _FAILURES as error:
-        return Outcome.failed(first_line(error), Seconds(training=clock() - began))
+        return Outcome(cause=first_line(error), seconds=Seconds(training=clock() - began))
     measurement = Measurement(
         accuracy=accuracy(logits, labels),
         loss=mean_loss(logits, labels),
@@ -190,14 +190,10 @@ def open_session(payload: Any, **options: Any) -> Session | Refused:
         check_devices_are_there()
     except PlatformError as error:
         return Refused(f"a worker cannot start: {error}")
-    return Session(*_to_device(payload), **options)
+    arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, payload)
+    return Session(*arrays, **options)
 
 
 def to_host(tree: Any) -> Any:
     """A pytree with NumPy arrays in place of JAX's, to be sent to another process."""
     return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
-
-
-def _to_device(tree: Any) -> Any:
-    """A pytree with JAX's arrays, on the default device, in place of NumPy's."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, tree)

@@ -131,10 +131,7 @@ def _shown(value: Any) -> str:
 
 
 def convert(content: Any, kind: type[T]) -> T:
-    """What a JSON value describes, as a dataclass or another type with annotations; integers are floats as well.
-
-    JSONError says where something is of another type, or what the dataclass refuses.
-    """
+    """What a JSON value describes, as a type with annotations, of which integers are floats as well; else JSONError."""
     try:
         return msgspec.convert(content, kind)
     except (msgspec.ValidationError, ValueError, OverflowError) as error:

@@ -48,10 +48,7 @@ class RunSettings:
     def check_same(
         self, now: Mapping[str, Any], *, path: Path, partly: bool = False, advice: str = "choose another folder"
     ) -> None:
-        """Raises an OtherRunError that names what differs, unless the run in the folder `path` can go on with `now`.
-
-        Those are its settings, or some of them where `partly`, as JSON has them; see `with_former_settings`.
-        """
+        """Raises an OtherRunError that names what differs, unless these, or where `partly` some of them, are equal."""
         then = with_former_settings(self.settings, now)
         text, values = changes(then, now, sorted(now if partly else then.keys() | now.keys()))
         if values:

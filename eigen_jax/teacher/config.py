@@ -20,9 +20,8 @@ class OtherTeacherError(TeacherError, ConfigError):
 class TeacherConfig(Config):
     """An ensemble of Wide-DenseNet-BC and its training.
 
-    The defaults are the paper's four members (Section 4.1), each of 4.3 million parameters in the BC form, trained
-    as in Huang et al., "Densely Connected Convolutional Networks" (2017), Section 4.2, for CIFAR; of their training
-    the paper says nothing.
+    The defaults are the paper's four members (Section 4.1), trained, as the paper does not say how, as in Huang et al.,
+    "Densely Connected Convolutional Networks" (2017), Section 4.2, for CIFAR.
     """
 
     members: int = setting(4, "networks whose logits are averaged", paper="4", at_least=1)

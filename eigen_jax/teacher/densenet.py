@@ -24,8 +24,7 @@ _initial_kernel = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 class DenseNet(nn.Module):
     """Three dense blocks of (depth - 4) / 6 bottlenecks each, global average pooling, linear classifier.
 
-    With depth 40, growth 60 and compression 0.5, it has 4,261,690 parameters for ten classes and
-    4,321,180 for a hundred, on colour images.
+    By default it has 4,261,690 parameters for ten classes and 4,321,180 for a hundred, on colour images.
     """
 
     num_classes: int  # K

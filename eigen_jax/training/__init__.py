@@ -13,9 +13,8 @@ network while one trains, if `prepare_training` was told.
 """
 
 from eigen_jax.data import Dataset
-from eigen_jax.training.config import ComputeDtype, DivergedError, TrainConfig
+from eigen_jax.training.config import OPTIMIZERS, ComputeDtype, DivergedError, TrainConfig, make_optimizer
 from eigen_jax.training.evaluation import accuracy, evaluate, latency, mean_loss, predict, predict_timed
 from eigen_jax.training.loop import CHECK_EVERY, ProgressCallback, TrainReport, batch_shapes, prepare_training, train_to
-from eigen_jax.training.optimizers import OPTIMIZERS, OptimizerFactory, make_optimizer, make_schedule
 from eigen_jax.training.programs import Programs
 from eigen_jax.training.step import Batch, Teacher, Training, TrainState, abstract_state, init_state, train_step

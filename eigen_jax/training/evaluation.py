@@ -33,7 +33,7 @@ def evaluate(
     batch_size: int,
     programs: Programs | None = None,
 ) -> float:
-    """The share of images, in [0, 1], whose largest logit is at the label [N]; exact. See `predict`."""
+    """The `accuracy` of what `predict` gives."""
     logits = predict(state.variables, images, network=network, batch_size=batch_size, programs=programs)
     return accuracy(logits, labels)
 

@@ -71,8 +71,7 @@ def train_to(
         programs: of whoever trains many networks; by default, JAX remembers what it compiled.
 
     Raises:
-        ConfigError: a batch is larger than the training set, there are fewer devices than
-            `config.devices`, or the module cannot be trained on several.
+        ConfigError: a batch is larger than the training set, devices are missing, or the module needs just one.
         DivergedError: the loss, a parameter or a batch statistic is not finite.
     """
     start = step = int(state.step)

@@ -161,10 +161,7 @@ def _compile(
 
 
 def peak_bytes(program: Callable) -> int | None:
-    """Bytes that a program holds of a device: arguments, results, temporaries; None where `is_examined`.
-
-    As the compiler planned it: the same whether it compiled the program or JAX's persistent cache had it.
-    """
+    """Bytes of a device that a program holds, as its compiler planned it, cached or not; None where `is_examined`."""
     if not isinstance(program, jax.stages.Compiled) or (told := program.memory_analysis()) is None:
         return None
     results = told.output_size_in_bytes - told.alias_size_in_bytes

@@ -16,8 +16,7 @@ from jax import Array, lax
 from eigen_jax.data import Dataset, apply_views, sample_views
 from eigen_jax.errors import ConfigError
 from eigen_jax.losses import cross_entropy, mimicry_loss
-from eigen_jax.training.config import TrainConfig
-from eigen_jax.training.optimizers import make_optimizer
+from eigen_jax.training.config import TrainConfig, make_optimizer
 from eigen_jax.training.programs import Programs, compiled
 
 PyTree = Any
