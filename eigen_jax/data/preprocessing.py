@@ -36,11 +36,8 @@ def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: i
     quotas[np.argsort(-remainders, kind="stable")[: size - int(quotas.sum())]] += 1
     if (quotas < 1).any() or (quotas >= counts).any():
         least = -(-total // smallest)
-        raise ConfigError(
-            DataConfig,
-            "{validation_size} is {} of {} training images; with {} classes on both sides it must be from {} to {}",
-            *(size, total, num_classes, least, total - least),
-        )
+        rule = "{validation_size} is {} of {} training images; with {} classes on both sides it must be from {} to {}"
+        raise ConfigError(DataConfig, rule, size, total, num_classes, least, total - least)
     generator = np.random.RandomState(seed)
     held_out = np.zeros(total, bool)
     for label, quota in enumerate(quotas):

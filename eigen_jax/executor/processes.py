@@ -26,14 +26,12 @@ PREPARE, RUN, STOP = "prepare", "run", "stop"  # what a worker is told to do
 # not all of them.
 DRIVERS_SIGNALS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-_SOURCE = Path(__file__).resolve().parents[2]
-
 
 def python_path() -> dict[str, str]:
     """The variable with which another Python finds this very package, and the modules that this process finds now."""
     # Its standard library, another Python has itself.
     own = [path for path in map(os.path.abspath, sys.path) if not path.startswith(sysconfig.get_path("stdlib"))]
-    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys([str(_SOURCE), *own]))}
+    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys([str(Path(__file__).resolve().parents[2]), *own]))}
 
 
 class ProcessWorkers:

@@ -64,10 +64,8 @@ class RayWorkers:
         self.size = int(min(room, default=1)) if size is None else size
         if self.size < 1 or (room and self.size > min(room)):
             self.close()
-            raise ExecutorError(
-                f"the cluster has {present_cpus:g} CPUs and {present_gpus:g} GPUs, too few for"
-                f" {size or 1} workers of {cpus:g} CPUs and {gpus:g} GPUs; ask for fewer or smaller workers"
-            )
+            asked = f"{size or 1} workers of {cpus:g} CPUs and {gpus:g} GPUs; ask for fewer or smaller workers"
+            raise ExecutorError(f"the cluster has {present_cpus:g} CPUs and {present_gpus:g} GPUs, too few for {asked}")
         try:
             self._payload = ray.put(to_host((dataset, teacher)))
         except Exception as error:  # whatever the user's own classes raise
@@ -182,9 +180,8 @@ class _Actor:
         if isinstance(self.session, Refused):
             return self.session
         if not run_folder.is_dir():
-            return Refused(
-                f"a worker does not see the run folder {run_folder}; choose one on storage that all nodes share"
-            )
+            problem = f"a worker does not see the run folder {run_folder}"
+            return Refused(f"{problem}; choose one on storage that all nodes share")
         try:
             return self.session.answer(packed, should_stop=lambda: self.stopped >= number, tell=self._note)
         finally:

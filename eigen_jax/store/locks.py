@@ -55,9 +55,8 @@ def held(
             if should_stop():
                 raise StoppedError(f"another process holds {path}") from None
             if time.monotonic() >= deadline:
-                raise InUseError(
-                    f"{path.parent} is in use by another process; wait for it or end it, or choose another folder"
-                ) from None
+                advice = "wait for it or end it, or choose another folder"
+                raise InUseError(f"{path.parent} is in use by another process; {advice}") from None
             timeout = _POLL
     try:
         yield

@@ -4,8 +4,7 @@
     teacher-logits/<key>.json    checksum of it, seconds that it took; written last, so what has none is unfinished
     teacher-logits/<key>.lock    held while the two are read or written
 
-The key is a hash of all that the logits depend on. Dimension letters are those of
-`eigen_jax.teacher.logits`.
+The key is a hash of all that the logits depend on. Dimension letters are those of `eigen_jax.teacher.logits`.
 """
 
 import contextlib
@@ -80,10 +79,8 @@ class Questions:
                 coming = self._ask(start + self.batch_size)
             batch = np.asarray(logits)[: total - start]
             if not np.isfinite(batch).all():
-                raise TeacherError(
-                    "the teacher's logits are not finite in float16, which holds up to 65,504; ask the teacher live,"
-                    " or train it anew at a lower learning rate"
-                )
+                problem = "the teacher's logits are not finite in float16, which holds up to 65,504"
+                raise TeacherError(f"{problem}; ask the teacher live, or train it anew at a lower learning rate")
             yield batch
 
     def _ask(self, start: int) -> Array:
@@ -148,15 +145,11 @@ def cache_logits(
     try:
         logits = _from_disk(place, questions.shape, compute, should_stop)
     except OSError as error:
-        reason = error.strerror or str(error)
+        place, reason = place.parent, error.strerror or str(error)
         if questions.bytes > device_bytes:
-            raise TeacherError(
-                f"cache folder {place.parent} cannot hold the teacher's {questions.bytes:,} bytes of logits ({reason});"
-                " choose another folder, fewer views, or a live teacher"
-            ) from None
-        _logger.warning(
-            "cache folder %s cannot hold the teacher's logits (%s); going on without it", place.parent, reason
-        )
+            problem = f"cache folder {place} cannot hold the teacher's {questions.bytes:,} bytes of logits ({reason})"
+            raise TeacherError(f"{problem}; choose another folder, fewer views, or a live teacher") from None
+        _logger.warning("cache folder %s cannot hold the teacher's logits (%s); going on without it", place, reason)
         logits = np.concatenate(list(compute())).reshape(questions.shape)
     return from_array(logits, questions.layout.view_slots, key, device_bytes=device_bytes)
 

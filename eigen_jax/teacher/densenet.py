@@ -79,9 +79,8 @@ class DenseNet(nn.Module):
         after_stem = 2 ** (_BLOCKS - 1)  # pixels a side, which the transitions halve to one
         smallest = self.stem_stride * (after_stem - 1) + 1
         if len(shape) != 4 or min(shape[1:3]) < smallest:
-            raise TeacherError(
-                f"images have shape {shape}; the network takes [B, H, W, C] of at least {smallest} pixels a side"
-            )
+            rule = f"the network takes [B, H, W, C] of at least {smallest} pixels a side"
+            raise TeacherError(f"images have shape {shape}; {rule}")
 
 
 def _conv(channels: int, kernel: int, *, name: str, stride: int = 1) -> Conv:

@@ -82,7 +82,5 @@ def check_fits(teacher: Ensemble, *, image_shape: tuple[int, ...], num_classes: 
         shown = " x ".join(map(str, image_shape))
         raise TeacherError(f"the teacher does not take images of {shown}: {first_line(error)}") from None
     if logits.shape != (2, num_classes):
-        raise TeacherError(
-            f"the teacher gives {logits.shape[-1]} logits an image; the data have {num_classes} classes:"
-            " choose a teacher of these data"
-        )
+        problem = f"the teacher gives {logits.shape[-1]} logits an image; the data have {num_classes} classes"
+        raise TeacherError(f"{problem}: choose a teacher of these data")

@@ -106,10 +106,8 @@ def load_ensemble(folder: str | Path, dataset: Dataset) -> Ensemble:
     record = read_teacher(folder)
     record.check_is_of(DataRecord.of(dataset), folder=folder)
     if record.ensemble is None:
-        raise TeacherError(
-            f"the teacher in {folder} is unfinished: {len(record.members)} of its {record.config.members}"
-            " members are trained; go on with its training"
-        )
+        trained = f"{len(record.members)} of its {record.config.members} members are trained"
+        raise TeacherError(f"the teacher in {folder} is unfinished: {trained}; go on with its training")
     return _load(folder, record)
 
 
@@ -204,9 +202,8 @@ def _load(folder: Path, record: TeacherRecord) -> Ensemble:
         raise TeacherError(f"the teacher in {folder} is damaged: {error}") from None
     ensemble = make_ensemble([network] * config.members, variables)
     if record.ensemble is not None and record.ensemble.fingerprint != ensemble.fingerprint:
-        raise TeacherError(
-            f"the weights in {folder} are not those that teacher.json tells of; put the teacher's own files back"
-        )
+        problem = f"the weights in {folder} are not those that teacher.json tells of"
+        raise TeacherError(f"{problem}; put the teacher's own files back")
     return ensemble
 
 

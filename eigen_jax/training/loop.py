@@ -182,11 +182,7 @@ def prepare_training(
 
 
 def steps_of_calls(start: int, until: int, *, steps_per_call: int) -> list[int]:
-    """How many steps each call takes from `start` to `until`: `steps_per_call` or 1.
-
-    Where a chunk begins depends on the number of the step alone, so training that stops between chunks and goes on
-    calls the same programs as training that never stopped.
-    """
+    """How many steps each call takes from `start` to `until`: `steps_per_call` or 1; chunks begin at its multiples."""
     calls, step = [], start
     while step < until:
         whole = step % steps_per_call == 0 and step + steps_per_call <= until
