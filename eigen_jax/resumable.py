@@ -90,7 +90,7 @@ def train_resumably(
         CheckpointError: a checkpoint cannot be written, or is of another network, or the folder another process's.
     """
     care, clock = care or Care(), clock or WorkClock()
-    trained: dict[str, Any] = {name: getattr(training, name) for name in ("network", "config", "teacher")}
+    trained: dict[str, Any] = {"network": training.network, "config": training.config, "teacher": training.teacher}
     told: dict[str, Any] = {"on_progress": on_progress, "clock": clock, "programs": programs}
     with contextlib.ExitStack() as owned:
         with told_as(checkpoint.CheckpointError, folder), clock.paused():

@@ -1,6 +1,6 @@
 """What the data modules pass to one another, and the error that they raise.
 
-Dimension letters of this package: N images, H x W x C each, of D = H W C pixels; K classes; B images of a batch.
+Dimension letters of this package: N images of H x W x C, D = H W C pixels; K classes; B images of a batch.
 """
 
 import dataclasses

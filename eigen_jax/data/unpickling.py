@@ -55,7 +55,8 @@ def _text(value: object) -> str:
 
 
 def _frombuffer(content: object, dtype: object, shape: tuple, order: str) -> _ArrayState:
-    (array := _ArrayState()).__setstate__((None, shape, dtype, order == "F", content))
+    array = _ArrayState()
+    array.__setstate__((None, shape, dtype, order == "F", content))
     return array
 
 

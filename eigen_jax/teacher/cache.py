@@ -32,6 +32,7 @@ from eigen_jax.teacher.ensemble import Ensemble, average_logits, check_fits
 from eigen_jax.teacher.logits import DEVICE_BYTES, CachedLogits, LogitsLayout, MappedLogits, from_array
 
 _FOLDER = "teacher-logits"
+_MOST = 2**31 - 1  # views of images; their positions are int32 on the device
 
 _logger = logging.getLogger(__name__)
 
@@ -125,8 +126,8 @@ def cache_logits(
     """
     count, views, num_classes = questions.shape
     check_fits(questions.teacher, image_shape=questions.images.shape[1:], num_classes=num_classes)
-    if not 1 <= questions.forward_passes <= (most := 2**31 - 1):  # positions are int32 on the device
-        raise TeacherError(f"{views} views of {count} images cannot be stored; there must be 1 to {most} in all")
+    if not 1 <= questions.forward_passes <= _MOST:
+        raise TeacherError(f"{views} views of {count} images cannot be stored; there must be 1 to {_MOST} in all")
 
     def compute() -> Iterator[np.ndarray]:
         if on_start is not None:

@@ -68,7 +68,7 @@ class TeacherConfig(Config):
         return self.epochs * (num_examples // self.batch_size)
 
     def train_config(self, num_examples: int) -> TrainConfig:
-        """How each member is trained; raises as `steps`."""
+        """How each member is trained, with the settings that both have; raises as `steps`."""
         steps = self.steps(num_examples)
         decay_steps = tuple(sorted({steps // 2, steps * 3 // 4} - {0}))
         shared = {field.name for field in dataclasses.fields(TrainConfig)} & vars(self).keys()
