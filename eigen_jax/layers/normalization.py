@@ -39,7 +39,7 @@ class BatchNormRelu(nn.Module):
 
 
 def batch_statistics(x: Array, *, axis_name: str | None = None) -> tuple[Array, Array]:
-    """The mean and the variance of each channel, both [C] float32, over all devices of a mapped axis if there is one."""
+    """The mean and variance of each channel, both [C] float32, over all devices of a mapped axis if there is one."""
     x = x.astype(jnp.float32)
     count = x.size // x.shape[-1]
     mean, square = channel_sums(x) / count, channel_sums(jnp.square(x)) / count
