@@ -30,13 +30,15 @@ def main(descriptor: int) -> None:
     _stand_back()
     connection = Connection(descriptor)
     send = functools.partial(_send, connection, threading.Lock())
-    driver = os.getppid()
     try:
-        session = open_session(unpack(connection.recv_bytes()), is_held=lambda: _is_stopped(driver))
+        payload = unpack(connection.recv_bytes())
     except (EOFError, OSError):
         return
     except ExecutorError as error:
-        session = Refused(str(error))
+        send(Refused(str(error)))
+        return
+    driver = os.getppid()
+    session = open_session(payload, is_held=lambda: _is_stopped(driver))
     if isinstance(session, Refused):
         send(session)
         return
