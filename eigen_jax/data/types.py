@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -144,12 +145,8 @@ class Dataset:
         arrays = {f"{part}_images": images for part, (images, _) in parts.items()}
         arrays |= {f"{part}_labels": labels for part, (_, labels) in parts.items()}
         content = (each for name, array in arrays.items() for each in (f"{name}{array.shape}", array))
-        return cls(
-            **{name: jnp.asarray(array) for name, array in arrays.items()},
-            num_classes=num_classes,
-            name=name,
-            fingerprint=sha256([f"{num_classes}", *content]),
-        )
+        fingerprint = sha256([f"{num_classes}", *content])
+        return cls(**jax.tree.map(jnp.asarray, arrays), num_classes=num_classes, name=name, fingerprint=fingerprint)
 
 
 def _checked(part: str, pair: Part) -> tuple[np.ndarray, np.ndarray]:
