@@ -16,9 +16,8 @@ _GAP = 1.0  # the longest time between two looks that is taken for work; a proce
 class WorkClock:
     """Seconds of work, counted from its making on; called, it says how many.
 
-    Used as a context manager, it watches: a thread looks at it ten times a second, so that neither the time
-    counts in which the whole process did not run (it was stopped, or the machine slept or was frozen), nor
-    that in which it was to hold still.
+    As a context manager, it watches: a thread looks at it ten times a second, so that no time counts in which the whole
+    process did not run (it was stopped, or the machine slept or was frozen) or was to hold still.
     """
 
     is_held: Callable[[], bool] = lambda: False  # whether the process is to hold still; asked at each look

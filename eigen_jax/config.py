@@ -1,7 +1,6 @@
 """Settings, said once: the fields of frozen dataclasses, with default, bounds, help and the paper's value.
 
-A config is a dataclass that derives from `Config`. Each of its fields is a `setting`, or a `part`: another
-config. It checks its values when it is made; the command line is made of the same fields.
+Each field of a config is a `setting`, or a `part`: another config. The command line is made of the same fields.
 """
 
 import contextlib
@@ -48,10 +47,8 @@ class Setting:
     def range_without(self, value: Any) -> str | None:
         """The bounds in words, where a number is out of them."""
         bounds: list[tuple[str, Callable[[Any, Any], bool], float | None]] = [
-            ("at least", operator.ge, self.at_least),
-            ("more than", operator.gt, self.above),
-            ("at most", operator.le, self.at_most),
-            ("less than", operator.lt, self.below),
+            *(("at least", operator.ge, self.at_least), ("more than", operator.gt, self.above)),
+            *(("at most", operator.le, self.at_most), ("less than", operator.lt, self.below)),
         ]
         if all(bound is None or holds(value, bound) for _, holds, bound in bounds):
             return None
@@ -72,11 +69,7 @@ def part(make: Callable[[], T], help: str, **known: Any) -> T:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Base of all configs; static and hashable.
-
-    Raises:
-        ConfigError: a value of another type than its field, or out of its bounds.
-    """
+    """Base of all configs, static and hashable; ConfigError: a value is of another type or out of its bounds."""
 
     def __post_init__(self) -> None:
         for name, kind, known in settings_of(type(self)):
@@ -110,9 +103,8 @@ def takes_function(kind: Any) -> bool:
 def name_of(value: Any) -> Any:
     """What a record calls a function, a class or a callable object: another name is another one. Other values stay.
 
-    That of a user's has the start of the SHA-256 of its file, or of its source where it is in none, unless its class
-    has a `__str__` that says it all. What a function closes over is not told: a setting is to be a field of a frozen
-    dataclass that can be called.
+    It has the start of the SHA-256 of its file, or of its source where it is in none, unless its class has a `__str__`
+    that says it all. What a function closes over is not told.
     """
     if not callable(value):
         return value

@@ -10,28 +10,20 @@ from jax import Array
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
-    """[B] float32: the cross-entropy of the softmax of `logits` with the true class, in nats.
-
-    `logits` are [B, K], of any floating dtype, computed in float32; `labels` are [B] integers in [0, K).
-    """
+    """[B] float32, nats, of logits [B, K], any floating dtype, computed in float32, and labels [B] in [0, K)."""
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
 def mimicry_loss(logits: Array, labels: Array, teacher_logits: Array, *, weight: float, temperature: float) -> Array:
     """[B] float32: cross-entropy with the true class, mixed with that of a teacher's softened prediction (Eq. 3 and 4).
 
-    (1 - alpha) H(y, softmax(z)) + alpha T^2 H(softmax(v / T), softmax(z / T)), for logits z of the
-    student, v of the teacher and H(p, q) = -sum p log q, in nats. The teacher is the target of the second
-    cross-entropy, as in Hinton et al., "Distilling the Knowledge in a Neural Network" (2015), Section 2;
-    Eq. 3 has the two the other way round. Its gradient shrinks as 1 / T^2, so the factor T^2 of Eq. 3
-    keeps the shares of both at any temperature.
+    (1 - alpha) H(y, softmax(z)) + alpha T^2 H(softmax(v / T), softmax(z / T)), for logits z of the student, v of the
+    teacher and H(p, q) = -sum p log q. Arguments are those of `cross_entropy`; the teacher's logits, [B, K], get no
+    gradient; `weight` is alpha, from 0 to 1, `temperature` T, more than 0.
 
-    Args:
-        logits: [B, K] of the student, any floating dtype; computed in float32.
-        labels: [B] integers in [0, K).
-        teacher_logits: [B, K], any floating dtype; no gradient flows into them.
-        weight: alpha, from 0 to 1; at 0, the loss is `cross_entropy` exactly.
-        temperature: T, more than 0.
+    The teacher is the target of the second cross-entropy, as in Hinton et al., "Distilling the Knowledge in a Neural
+    Network" (2015), Section 2; Eq. 3 has the two the other way round. Its gradient shrinks as 1 / T^2, so the factor
+    T^2 of Eq. 3 keeps the shares of both at any temperature.
     """
     targets = jax.nn.softmax(jax.lax.stop_gradient(teacher_logits).astype(jnp.float32) / temperature)
     softened = optax.softmax_cross_entropy(logits.astype(jnp.float32) / temperature, targets)

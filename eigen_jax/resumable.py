@@ -1,8 +1,7 @@
 """Training that outlives its process: saved on the way to a folder, and gone on with from there.
 
-A process that is killed at any moment loses what it did since its last save. Whoever asks for the
-same training again gets the bits of a training that nobody disturbed, where the device computes
-deterministically.
+A process that is killed at any moment loses what it did since its last save. Whoever asks for the same training again
+gets the bits of one that nobody disturbed, where the device computes deterministically.
 """
 
 import contextlib
@@ -81,18 +80,18 @@ def train_resumably(
 ) -> tuple[TrainState, Seconds]:
     """Trains from scratch until `until` steps were taken in all, or from what a folder holds of this training.
 
-    The folder, this training's own, is made where it is missing. It gets the state and the seconds at
-    `until`, and on the way; where its newest save is past `until` it is cleared: no way leads back. The
-    clock, of the process's work, is paused while the disk is waited for. For the rest see `train_to`.
+    The folder, this training's own, is made where it is missing. It gets the state and the seconds at `until`, and on
+    the way; where its newest save is past `until` it is cleared: no way leads back. The clock, of the process's work,
+    is paused while the disk is waited for. For the rest see `train_to`.
 
     Raises:
-        StoppedError: it was asked to stop, and is saved.
-        TimeLimitError: it takes longer than it may.
+        StoppedError, TimeLimitError: see `Care.check`.
         DivergedError, ConfigError: see `train_to`.
-        CheckpointError: a checkpoint cannot be written, or is of another network, or the folder is
-            another process's.
+        CheckpointError: a checkpoint cannot be written, or is of another network, or the folder another process's.
     """
     care, clock = care or Care(), clock or WorkClock()
+    trained: dict[str, Any] = {"network": training.network, "config": training.config, "teacher": training.teacher}
+    told: dict[str, Any] = {"on_progress": on_progress, "clock": clock, "programs": programs}
     with contextlib.ExitStack() as owned:
         with told_as(checkpoint.CheckpointError, folder), clock.paused():
             # From others, such as the process of a killed driver that has not noticed yet.
@@ -100,19 +99,8 @@ def train_resumably(
         state, seconds = _resume(training, until, folder, clock, programs)
         while (step := int(state.step)) < until:
             care.check(step, seconds)
-            state, report = train_to(
-                training.key,
-                state,
-                training.dataset,
-                until,
-                network=training.network,
-                config=training.config,
-                teacher=training.teacher,
-                on_progress=on_progress,
-                pause=care.saves(clock, seconds),
-                clock=clock,
-                programs=programs,
-            )
+            pause = care.saves(clock, seconds)
+            state, report = train_to(training.key, state, training.dataset, until, pause=pause, **trained, **told)
             seconds += Seconds(compiling=report.compile_seconds, training=report.train_seconds)
             with clock.paused():
                 checkpoint.save(folder, int(state.step), {"state": state, "seconds": dataclasses.asdict(seconds)})

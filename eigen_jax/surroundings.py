@@ -22,7 +22,6 @@ _OPTIONS = (
 )
 _TF32 = "NVIDIA_TF32_OVERRIDE"
 _XLA_FLAGS = "XLA_FLAGS"
-_SIMULATED_DEVICES = "--xla_force_host_platform_device_count"  # a flag that no number depends on
 
 _logger = logging.getLogger(__name__)
 
@@ -32,7 +31,8 @@ def describe() -> dict[str, dict[str, str]]:
     versions = {"eigen_jax": __version__, "python": platform.python_version(), "platform": platform.platform()}
     versions |= {name: importlib.metadata.version(name) for name in _VERSIONED}
     versions["device"] = jax.devices()[0].device_kind
-    flags = (flag for flag in os.environ.get(_XLA_FLAGS, "").split() if not flag.startswith(_SIMULATED_DEVICES))
+    simulated = "--xla_force_host_platform_device_count"  # which no number depends on
+    flags = (flag for flag in os.environ.get(_XLA_FLAGS, "").split() if not flag.startswith(simulated))
     options = {name.upper(): "" if value is None else str(value) for name, value in _options(*_OPTIONS).items()}
     switches = {**options, _XLA_FLAGS: " ".join(flags), _TF32: os.environ.get(_TF32, "")}
     return {"versions": versions, "switches": switches}

@@ -21,10 +21,9 @@ from eigen_jax.data import apply_views
 from eigen_jax.errors import ConfigError
 from eigen_jax.store import checkpoint
 from eigen_jax.teacher import TeacherConfig
-from eigen_jax.training.config import DivergedError, TrainConfig
+from eigen_jax.training.config import DivergedError, TrainConfig, make_optimizer, make_schedule
 from eigen_jax.training.evaluation import accuracy, evaluate, predict
 from eigen_jax.training.loop import CHECK_EVERY, batch_shapes, train_to
-from eigen_jax.training.optimizers import make_optimizer, make_schedule
 from eigen_jax.training.step import Batch, abstract_state, draw_batch, epoch_order, train_step
 
 BOTH = [TrainConfig, TeacherConfig]
@@ -160,7 +159,7 @@ def test_a_teacher_is_asked_about_the_views_that_the_student_sees(monkeypatch):
         seen.append(draw_batch(*arguments, **options))
         return seen[-1]
 
-    monkeypatch.setattr("eigen_jax.training.loop.draw_batch", watched)
+    monkeypatch.setattr("eigen_jax.training.step.draw_batch", watched)
     train(new_state(), 5, dataset=dataset, teacher=teacher)
     assert len(teacher.asked) == 5
     for (examples, views, images), batch in zip(teacher.asked, seen, strict=True):

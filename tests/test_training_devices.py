@@ -33,8 +33,7 @@ from eigen_jax.errors import ConfigError
 from eigen_jax.store import checkpoint
 from eigen_jax.training import Programs, Training, batch_shapes, evaluate, loop, prepare_training, train_to
 from eigen_jax.training.config import DivergedError, TrainConfig
-from eigen_jax.training.loop import draw_batches
-from eigen_jax.training.step import TrainState, abstract_state, epoch_order, init_state, train_step
+from eigen_jax.training.step import TrainState, abstract_state, draw_batches, epoch_order, init_state, train_step
 
 STEPS, HALF, CHUNK = 20, 10, 6
 KINDS = {2: ("mimicry",), 8: ("mimicry", "plain", "linear")}  # of training, by the number of devices

@@ -1,8 +1,7 @@
 """Data sets: where they come from, how they are split and preprocessed, and their augmentation.
 
-`load_dataset` is the way in. Images come from tensorflow-datasets, from the official CIFAR
-archives, or from scikit-learn, and end as float32 arrays on the device; `sample_views` and
-`apply_views` augment a batch there.
+`load_dataset` is the way in. Images come from tensorflow-datasets, from the official CIFAR archives, or from
+scikit-learn, and end as float32 arrays on the device; `sample_views` and `apply_views` augment a batch there.
 """
 
 from eigen_jax.data.augmentation import apply_views, identity_view, num_views, sample_views

@@ -1,28 +1,24 @@
 """CIFAR-10 and CIFAR-100 in the official "python version" layout, as a folder or as the archive.
 
-https://www.cs.toronto.edu/~kriz/cifar.html describes the layout. The sets may be smaller than the
-official ones: a sample in the same layout is read alike.
+https://www.cs.toronto.edu/~kriz/cifar.html describes the layout. A smaller sample in the same layout is read alike.
 """
 
-import dataclasses
 import tarfile
 import zlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from eigen_jax.data.types import DataError, RawDataset
 from eigen_jax.data.unpickling import unpickle
 
-# What a folder or an archive that cannot be read raises.
-_UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)
+_UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)  # raised by a folder or an archive
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Layout:
+class _Layout(NamedTuple):
     title: str
     folder: str
     archive: str
@@ -34,22 +30,14 @@ class _Layout:
 
 _LAYOUTS = {
     "cifar10": _Layout(
-        title="CIFAR-10",
-        folder="cifar-10-batches-py",
-        archive="cifar-10-python.tar.gz",
-        files=(*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
-        labels_key="labels",
-        names_key="label_names",
-        num_classes=10,
+        *("CIFAR-10", "cifar-10-batches-py", "cifar-10-python.tar.gz"),
+        (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
+        *("labels", "label_names", 10),
     ),
     "cifar100": _Layout(
-        title="CIFAR-100",
-        folder="cifar-100-python",
-        archive="cifar-100-python.tar.gz",
-        files=("train", "test", "meta"),
-        labels_key="fine_labels",
-        names_key="fine_label_names",
-        num_classes=100,
+        *("CIFAR-100", "cifar-100-python", "cifar-100-python.tar.gz"),
+        ("train", "test", "meta"),
+        *("fine_labels", "fine_label_names", 100),
     ),
 }
 
@@ -68,8 +56,8 @@ def read_official(data_dir: Path, *, name: str) -> RawDataset:
     *train, test = [_read_examples(part, layout, label) for label, part in batches]
     names = meta.get(layout.names_key)
     if not isinstance(names, list) or len(names) != layout.num_classes:
-        problem = f"does not name {layout.num_classes} classes; it is not {layout.title}'s: get it again"
-        raise DataError(f"{meta_label} {problem}")
+        problem = f"does not name {layout.num_classes} classes; it is not {layout.title}'s"
+        raise DataError(f"{meta_label} {problem}: get it again")
     class_names = tuple(each.decode("latin1") if isinstance(each, bytes) else str(each) for each in names)
     images, labels = map(np.concatenate, zip(*train, strict=True))
     return RawDataset(name, class_names, images, labels, *test)
@@ -153,9 +141,8 @@ def _read_archive(path: Path, layout: _Layout) -> dict[str, bytes]:
 def read_members(path: Path, names: Collection[str], *, advice: str) -> Iterator[tuple[PurePosixPath, bytes]]:
     """Yields the files of such names in a tar archive, each with its path there; a DataError of damage has advice."""
     try:
-        # One pass in the archive's own order: going back would decompress it from the start.
         with tarfile.open(path) as archive:
-            for member in archive:
+            for member in archive:  # in its own order: going back would decompress it from the start
                 place = PurePosixPath(member.name)
                 if place.name in names and member.isfile() and (stream := archive.extractfile(member)):
                     yield place, stream.read()

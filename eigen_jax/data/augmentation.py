@@ -1,9 +1,8 @@
 """Pad-crop-flip augmentation on the device.
 
-A random crop of an image padded by p pixels, flipped or not, has (2p + 1)^2 * 2 outcomes, the
-*views* of the image. A view is one integer, so whatever depends on an augmented image (a teacher's
-logits, say) can be looked up by image and view. For offsets dy, dx in [0, 2p] into the padded
-image and flip in {0, 1}:
+A random crop of an image padded by p pixels, flipped or not, has (2p + 1)^2 * 2 outcomes, the *views* of the image.
+A view is one integer, so whatever depends on an augmented image (a teacher's logits, say) can be looked up by image
+and view. For offsets dy, dx in [0, 2p] into the padded image and flip in {0, 1}:
 
     view = (dy * (2p + 1) + dx) * 2 + flip
 """
@@ -26,8 +25,7 @@ def identity_view(pad: int) -> int:
 def sample_views(key: Array, example_ids: Array, *, pad: int = 4, flip: bool = True) -> Array:
     """Draws a view for each example, uniformly; [B] int32, in [0, num_views(pad)); without `flip` of the unflipped.
 
-    `example_ids`, [B] integer, are positions in the data set. An example's view depends on the key and on its
-    own id only, so it is the same in any batch and on any number of devices.
+    It depends on the key and on the example's own id, [B] integer, so it is the same in any batch, on any devices.
     """
     stride = 1 if flip else 2
 
@@ -49,7 +47,6 @@ def apply_views(images: Array, views: Array, *, pad: int = 4) -> Array:
     columns = jnp.where(flips[:, None] == 1, width - 1 - columns, columns)
     columns = (offsets % (2 * pad + 1))[:, None] + columns  # [B, W]
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    # Rows, then columns: on a CPU each gather copies whole runs of memory, and the two together
-    # take a fortieth of the time of selecting among static slices.
+    # Rows, then columns: on a CPU each copies whole runs of memory, in a fortieth of the time of selecting slices.
     cropped = jnp.take_along_axis(padded, rows[:, :, None, None], axis=1)
     return jnp.take_along_axis(cropped, columns[:, None, :, None], axis=2)

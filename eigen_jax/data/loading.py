@@ -11,6 +11,7 @@ import numpy as np
 
 from eigen_jax.data import preprocessing
 from eigen_jax.data.archives import read_official
+from eigen_jax.data.preprocessing import stratified_split
 from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset
 from eigen_jax.store import files, locks
 from eigen_jax.store.files import sha256
@@ -22,32 +23,19 @@ def load_dataset(config: DataConfig) -> Dataset:
     """Reads, splits and preprocesses a data set and puts it on the default device.
 
     Images come from `config.data_dir`; else, for CIFAR, from tensorflow-datasets; the digits are embedded. The
-    validation part is held out of the training images, stratified. Whitening 50,000 images takes about a minute
-    once; the result is kept in the cache folder (740 MB for CIFAR).
-
-    Raises:
-        DataError: the data cannot be had, read or split.
-        ConfigError: so large a part cannot be held out, or there is no folder for a cache.
+    validation part is held out of the training images, stratified. Whitened images are kept in the cache folder (740
+    MB for CIFAR). Raises DataError where the data cannot be had, read or split; ConfigError where so large a part
+    cannot be held out, or there is no folder for a cache.
     """
     raw = read_raw(config)
-    num_classes = len(raw.class_names)
-    train_rows, validation_rows = preprocessing.stratified_split(
-        raw.train_labels, config.validation_size, num_classes=num_classes, seed=config.split_seed
-    )
-    parts = (raw.train_images[train_rows], raw.train_images[validation_rows], raw.test_images)
-    fingerprint = _fingerprint(raw, validation_rows, config)
-    train, validation, test = _preprocess(parts, config, fingerprint)
-    return Dataset(
-        train_images=jnp.asarray(train),
-        train_labels=jnp.asarray(raw.train_labels[train_rows]),
-        validation_images=jnp.asarray(validation),
-        validation_labels=jnp.asarray(raw.train_labels[validation_rows]),
-        test_images=jnp.asarray(test),
-        test_labels=jnp.asarray(raw.test_labels),
-        num_classes=num_classes,
-        name=raw.name,
-        fingerprint=fingerprint,
-    )
+    images, labels, count = raw.train_images, raw.train_labels, len(raw.class_names)
+    kept, held_out = stratified_split(labels, config.validation_size, num_classes=count, seed=config.split_seed)
+    fingerprint = _fingerprint(raw, held_out, config)
+    preprocessed = _preprocess((images[kept], images[held_out], raw.test_images), config, fingerprint)
+    train, validation, test = map(jnp.asarray, preprocessed)
+    train_labels, validation_labels, test_labels = map(jnp.asarray, (labels[kept], labels[held_out], raw.test_labels))
+    parts = (train, train_labels, validation, validation_labels, test, test_labels)
+    return Dataset(*parts, num_classes=count, name=raw.name, fingerprint=fingerprint)
 
 
 def read_raw(config: DataConfig) -> RawDataset:
@@ -60,17 +48,14 @@ def read_raw(config: DataConfig) -> RawDataset:
 
 
 def _read_digits() -> RawDataset:
-    """scikit-learn's digits as 1,437 training and 360 test images, [N, 8, 8, 1] uint8.
-
-    The published set has no test part, so a fixed stratified one is held out here, for good.
-    """
+    """scikit-learn's digits, [N, 8, 8, 1] uint8, of which 360 are held out here, for good, as there is no test part."""
     # Here and below, slow imports wait until the data set that needs them is asked for.
     from sklearn.datasets import load_digits
 
     published = load_digits()
     images = np.rint(published.images * (255 / 16)).astype(np.uint8)[..., None]  # of pixels from 0 to 16
     labels = published.target.astype(np.int32)
-    train, test = preprocessing.stratified_split(labels, 360, num_classes=10, seed=0)
+    train, test = stratified_split(labels, 360, num_classes=10, seed=0)
     class_names = tuple(map(str, published.target_names))
     return RawDataset("digits", class_names, images[train], labels[train], images[test], labels[test])
 
@@ -124,10 +109,7 @@ def _preprocess(parts: tuple[np.ndarray, ...], config: DataConfig, fingerprint: 
 
 
 def kept_arrays(path: Path, names: Sequence[str], make: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:
-    """The named arrays of a cache file, which are made, and kept there, where it is missing or damaged.
-
-    Every array in it has a CRC-32. A cache is a convenience: no failure of it stops a run.
-    """
+    """The named arrays of a cache file, which are made, and kept there if possible, where it is missing or damaged."""
     if path.exists():
         try:
             with np.load(path, allow_pickle=False) as file:

@@ -21,8 +21,7 @@ def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: i
 
     `labels` are [N] integers in [0, num_classes). Gives the positions kept, [N - size], and held out, [size], each
     int64 and ascending. Quotas are rounded by largest remainder, so classes of equal size differ by one image at
-    most. The drawing uses NumPy's legacy generator, whose stream is frozen: the split of a seed (from 0 to
-    2**32 - 1) is the same with every version of NumPy.
+    most. The stream of NumPy's legacy generator is frozen: a seed's split is the same with every version of NumPy.
 
     Raises:
         DataError: a class has one image alone.
@@ -37,11 +36,8 @@ def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: i
     quotas[np.argsort(-remainders, kind="stable")[: size - int(quotas.sum())]] += 1
     if (quotas < 1).any() or (quotas >= counts).any():
         least = -(-total // smallest)
-        raise ConfigError(
-            DataConfig,
-            "{validation_size} is {} of {} training images; with {} classes on both sides it must be from {} to {}",
-            *(size, total, num_classes, least, total - least),
-        )
+        rule = "{validation_size} is {} of {} training images; with {} classes on both sides it must be from {} to {}"
+        raise ConfigError(DataConfig, rule, size, total, num_classes, least, total - least)
     generator = np.random.RandomState(seed)
     held_out = np.zeros(total, bool)
     for label, quota in enumerate(quotas):
@@ -81,20 +77,14 @@ def fit_zca(images: np.ndarray, *, bias: float = 0.1) -> Transform:
 
 
 def gcn_zca(train: np.ndarray, *others: np.ndarray, scale: float = 55.0, bias: float = 0.1) -> list[np.ndarray]:
-    """Contrast-normalizes every image, then whitens it with the ZCA of `train`.
-
-    Takes parts of one data set, each [N, H, W, C] uint8; gives them in order, each [N, H, W, C] float32.
-    """
+    """Contrast-normalizes all parts, [N, H, W, C] uint8, then whitens them with the ZCA of `train`; float32."""
     normalize = functools.partial(global_contrast_normalize, scale=scale)
     whiten = fit_zca(normalize(train), bias=bias)
     return [_in_chunks(lambda images: whiten(normalize(images)), part) for part in (train, *others)]
 
 
 def standardize(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
-    """Gives each channel of `train` mean 0 and standard deviation 1, and maps the other parts alike.
-
-    Arguments and result are those of `gcn_zca`. A channel that is constant in `train` is only centred.
-    """
+    """Gives each channel of `train` mean 0 and standard deviation 1, if not constant; maps as `gcn_zca` does."""
     mean = train.mean(axis=(0, 1, 2), dtype=np.float64)
     deviation = train.std(axis=(0, 1, 2), dtype=np.float64)
     deviation = np.where(deviation == 0.0, 1.0, deviation)

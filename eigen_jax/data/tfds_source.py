@@ -1,9 +1,8 @@
 """CIFAR-10 and CIFAR-100 through tensorflow-datasets, without TensorFlow.
 
-tensorflow-datasets downloads the official "binary version" archive, checks its SHA-256 and keeps
-the prepared set. Its own builders unpack and decode with TensorFlow; the builders here have the
-same names, versions and features, and so write what `tfds.data_source("cifar100")` reads, with
-Python's `tarfile` and Pillow. Importing this module imports tensorflow-datasets.
+tensorflow-datasets downloads the official "binary version" archive, checks its SHA-256 and keeps the prepared set. Its
+own builders unpack and decode with TensorFlow; the builders here have the same names, versions and features, and so
+write what `tfds.data_source("cifar100")` reads, with Python's `tarfile` and Pillow.
 """
 
 import io

@@ -1,7 +1,6 @@
 """What the data modules pass to one another, and the error that they raise.
 
-Dimension letters, here and in every module of this package: N images; H, W, C height, width and channels
-of an image; D its pixels, H * W * C; K classes; B images of a batch.
+Dimension letters of this package: N images of H x W x C, D = H W C pixels; K classes; B images of a batch.
 """
 
 import dataclasses
@@ -9,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -81,11 +81,8 @@ class DataConfig(Config):
             try:
                 root = Path.home() / ".cache"
             except RuntimeError:
-                raise ConfigError(
-                    DataConfig,
-                    "{cache_dir} is not given, and there is no home folder to make one in; name a folder that can be"
-                    " written, or set XDG_CACHE_HOME to one",
-                ) from None
+                rule = "{cache_dir} is not given, and there is no home folder to make one in; name a folder"
+                raise ConfigError(DataConfig, f"{rule} that can be written, or set XDG_CACHE_HOME to one") from None
         return root / "eigen_jax"
 
 
@@ -148,12 +145,8 @@ class Dataset:
         arrays = {f"{part}_images": images for part, (images, _) in parts.items()}
         arrays |= {f"{part}_labels": labels for part, (_, labels) in parts.items()}
         content = (each for name, array in arrays.items() for each in (f"{name}{array.shape}", array))
-        return cls(
-            **{name: jnp.asarray(array) for name, array in arrays.items()},
-            num_classes=num_classes,
-            name=name,
-            fingerprint=sha256([f"{num_classes}", *content]),
-        )
+        fingerprint = sha256([f"{num_classes}", *content])
+        return cls(**jax.tree.map(jnp.asarray, arrays), num_classes=num_classes, name=name, fingerprint=fingerprint)
 
 
 def _checked(part: str, pair: Part) -> tuple[np.ndarray, np.ndarray]:
@@ -180,10 +173,7 @@ def _checked(part: str, pair: Part) -> tuple[np.ndarray, np.ndarray]:
 
 
 def join_validation(dataset: Dataset) -> Dataset:
-    """The data set with its validation images trained on as well; they follow the training images.
-
-    The validation part stays as it was, and says nothing of what is trained on the result.
-    """
+    """The data set with its validation images, which stay as they are, trained on as well, after the others."""
     return dataclasses.replace(
         dataset,
         train_images=jnp.concatenate([dataset.train_images, dataset.validation_images]),

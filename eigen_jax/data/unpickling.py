@@ -1,9 +1,8 @@
 """Reads the pickles of the official CIFAR archives without running anything that they name.
 
-Python's unpickler calls whatever a pickle names. A CIFAR file needs dictionaries, lists, numbers,
-strings and NumPy arrays, and what these come down to, in any protocol, is a handful of names. Here
-each of them stands for an inert class or function of this module. NumPy's own objects will not do
-even behind a list of allowed names: `numpy.ndarray` over a chosen buffer reads chosen memory.
+Python's unpickler calls whatever a pickle names. What a CIFAR file needs comes down to a handful of names, in any
+protocol. Here each of them stands for an inert class or function of this module: NumPy's own will not do even behind a
+list of allowed names, since `numpy.ndarray` over a chosen buffer reads chosen memory.
 """
 
 import io
@@ -92,8 +91,7 @@ class _Unpickler(pickle.Unpickler):
 def unpickle(content: bytes, *, label: str) -> dict[str, Any]:
     """Reads one CIFAR pickle, a dictionary of any protocol, as plain data; `label` names the file in an error.
 
-    Keys come out as str, byte strings as bytes, and arrays as integer NumPy arrays. Raises DataError where the
-    pickle is truncated, malformed, not a dictionary, or names anything but arrays.
+    Keys come out as str, byte strings as bytes, and arrays as integer NumPy arrays. Raises DataError for all else.
     """
     try:
         loaded = _Unpickler(io.BytesIO(content), encoding="bytes").load()

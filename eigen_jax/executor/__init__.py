@@ -1,8 +1,7 @@
 """Where and how individuals are trained: a job in, an outcome out.
 
-A job says everything that its outcome depends on, so an outcome does not depend on where or in
-which order jobs ran. A job that fails says why; it never takes the search with it. Only its
-individual's folder is written by a job: the record of the search is the driver's alone.
+A job says everything that its outcome depends on, but where and in which order jobs run. One that fails says why;
+it never takes the search with it. It writes to its individual's folder alone: the record is the driver's.
 """
 
 from eigen_jax.executor.interface import Executor, ExecutorError, Job, JobProgress, Outcome

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from jax import Array
 
@@ -18,17 +18,14 @@ JobProgress = Callable[[int, int, float, float], None]  # position of the job, s
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """Training of one network up to a landmark, and its evaluation there: all that the outcome depends on.
-
-    It goes on from what its folder holds, which changes when it ends, not what comes out.
-    """
+    """Training of one network up to a landmark, and its evaluation there: all that the outcome depends on."""
 
     name: str  # of the individual, in messages
     key: Array  # of the individual, the same at all its landmarks
     architecture: Architecture
     until: int  # the landmark, in steps since the start of training
     config: TrainConfig
-    folder: Path  # absolute; where the individual's training is saved, the same at all its landmarks
+    folder: Path  # absolute; where its training is saved and goes on from, the same at all its landmarks
     tested: bool = False  # whether the test images are looked at as well
     timed: bool = False  # whether the latency of one image is measured as well
     care: Care = dataclasses.field(default_factory=Care)  # where it is run, an executor lets it ask its own should_stop
@@ -42,11 +39,6 @@ class Outcome:
     test_accuracy: float | None = None  # a fraction; None if the job failed, or was not to be tested
     cause: str | None = None  # why it failed, in one line; None if it did not
     seconds: Seconds = dataclasses.field(default_factory=Seconds)  # since the start of training, without evaluation
-
-    @classmethod
-    def failed(cls, cause: str, seconds: Seconds) -> "Outcome":
-        """Of a job that failed."""
-        return cls(measurement=None, cause=cause, seconds=seconds)
 
 
 class ExecutorError(EigenError):
@@ -64,9 +56,8 @@ class Executor(Protocol):
 
         Raises:
             StoppedError: it was asked to stop; all that was under way is saved.
-            ExecutorError: jobs cannot be run.
-            CheckpointError, ConfigError: see `run_job`; an executor with workers may raise an
-                ExecutorError that says the same.
+            ExecutorError: jobs cannot be run; with workers, also for what `run_job` raises a CheckpointError.
+            CheckpointError, ConfigError: see `run_job`.
         """
 
 
@@ -75,8 +66,7 @@ class Ready:
     """A worker has its data, and begins with what it was given to do."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """A worker's job is on its way."""
 
     step: int
@@ -84,8 +74,7 @@ class Progress:
     steps_per_second: float
 
 
-@dataclasses.dataclass(frozen=True)
-class Overdue:
+class Overdue(NamedTuple):
     """A worker's job is far over its time and does not notice, as in a compilation, which nothing can interrupt."""
 
     cause: str  # one line
@@ -97,16 +86,14 @@ class Stopped:
     """A worker has saved its job and left it, as it was asked to."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Refused:
+class Refused(NamedTuple):
     """A worker cannot do a job, for a reason that lies outside of the individual, such as a full disk."""
 
     reason: str  # one line for the user
     error: ConfigError | None = None  # where the reason is a setting
 
 
-@dataclasses.dataclass(frozen=True)
-class Died:
+class Died(NamedTuple):
     """A worker is no more."""
 
     reason: str  # how it ended, to follow on "its worker "
@@ -119,17 +106,13 @@ Message = Ready | Progress | Overdue | Answer | Died
 class Worker(Protocol):
     """One that runs a job at a time, somewhere else. None of its methods waits."""
 
-    def submit(self, job: Job) -> None:
-        """Gives it a job."""
+    def submit(self, job: Job) -> None: ...
 
-    def prepare(self, job: Job) -> None:
-        """Tells it which job it may be given next."""
+    def prepare(self, job: Job) -> None: ...  # tells it which job it may be given next
 
-    def stop(self) -> None:
-        """Asks it to save its job and to leave it."""
+    def stop(self) -> None: ...  # asks it to save its job and to leave it
 
-    def kill(self) -> None:
-        """Ends it at once. It sends no message any more."""
+    def kill(self) -> None: ...  # ends it at once; it sends no message any more
 
 
 class Workers(Protocol):

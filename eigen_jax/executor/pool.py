@@ -1,26 +1,13 @@
 """Jobs among several workers: who gets which, and what happens when one dies or takes too long."""
 
-import collections
 import dataclasses
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from eigen_jax.executor.interface import (
-    Answer,
-    Died,
-    ExecutorError,
-    Job,
-    JobProgress,
-    Message,
-    Outcome,
-    Overdue,
-    Progress,
-    Ready,
-    Refused,
-    Worker,
-    Workers,
-)
+from eigen_jax.executor import interface
+from eigen_jax.executor.interface import ExecutorError, Job, JobProgress, Outcome, Worker, Workers
 from eigen_jax.resumable import Seconds
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import ShouldStop, StoppedError, never
@@ -39,16 +26,16 @@ class _Slot:
     position: int | None = None  # of the job that it runs
 
 
+@dataclasses.dataclass
 class _Work:
     """The jobs of one call of `run`, which may become more."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = jobs
-        self.known = 0  # of them
-        self.ended = 0
-        self.queue: collections.deque[int] = collections.deque()  # positions of those that wait for a worker
-        # How often a job's worker has died, by its position and the newest step that was saved.
-        self.deaths: collections.Counter[tuple[int, int | None]] = collections.Counter()
+    jobs: Sequence[Job]
+    known: int = 0  # of them
+    ended: int = 0
+    queue: deque[int] = dataclasses.field(default_factory=deque)  # positions of those that wait for a worker
+    # How often a job's worker has died, by its position and the newest step that was saved.
+    deaths: Counter[tuple[int, int | None]] = dataclasses.field(default_factory=Counter)
 
 
 class PoolExecutor:
@@ -59,14 +46,9 @@ class PoolExecutor:
     """
 
     def __init__(self, workers: Workers, *, should_stop: ShouldStop = never, retries: int = 3) -> None:
-        """Makes it; workers are started when there are jobs for them.
-
-        `should_stop` says whether to save the jobs under way and to leave; `retries`, how often a job whose
-        worker died is tried again from the same save.
-        """
-        self.workers = workers
-        self.should_stop = should_stop
-        self.retries = retries
+        self.workers = workers  # started when there are jobs for them
+        self.should_stop = should_stop  # whether to save the jobs under way and to leave
+        self.retries = retries  # how often a job whose worker died is tried again from the same save
         self._slots = [_Slot() for _ in range(workers.size)]
         self._failed_starts = 0
         self._home: dict[Path, int] = {}  # slot of the worker that has a job's programs, by the job's folder
@@ -95,8 +77,8 @@ class PoolExecutor:
             self._assign(work)
             for slot, message in self._messages():
                 position = slot.position
-                if isinstance(message, Progress) and on_progress is not None and position is not None:
-                    on_progress(position, message.step, message.loss, message.steps_per_second)
+                if isinstance(message, interface.Progress) and on_progress is not None and position is not None:
+                    on_progress(position, *message)
                 outcome = self._take(slot, message, work)
                 if outcome is not None and position is not None:
                     work.ended += 1
@@ -125,27 +107,27 @@ class PoolExecutor:
         wanted = next((home for home in (slot, None) if home in homes), homes[0])
         return work.queue[homes.index(wanted)]
 
-    def _messages(self) -> list[tuple[_Slot, Message]]:
+    def _messages(self) -> list[tuple[_Slot, interface.Message]]:
         slots = {id(slot.worker): slot for slot in self._slots}
         workers = [slot.worker for slot in self._slots if slot.worker is not None]
         return [(slots[id(worker)], message) for worker, message in self.workers.messages(workers, _POLL)]
 
-    def _take(self, slot: _Slot, message: Message, work: _Work) -> Outcome | None:
+    def _take(self, slot: _Slot, message: interface.Message, work: _Work) -> Outcome | None:
         """Takes note of a message; gives the outcome that it brings, if any."""
         position = slot.position
-        if isinstance(message, Ready):
+        if isinstance(message, interface.Ready):
             slot.ready, self._failed_starts = True, 0
-        elif isinstance(message, Refused):
+        elif isinstance(message, interface.Refused):
             raise message.error or ExecutorError(message.reason)
         elif isinstance(message, Outcome) and position is not None:
             slot.position = None
             self._home[work.jobs[position].folder] = self._slots.index(slot)
             return message
-        elif isinstance(message, Overdue) and position is not None and slot.worker is not None:
+        elif isinstance(message, interface.Overdue) and position is not None and slot.worker is not None:
             slot.worker.kill()
             slot.worker = slot.position = None
-            return Outcome.failed(message.cause, Seconds(training=message.seconds))
-        elif isinstance(message, Died):
+            return Outcome(cause=message.cause, seconds=Seconds(training=message.seconds))
+        elif isinstance(message, interface.Died):
             slot.worker = slot.position = None
             if not slot.ready:
                 self._count_failed_start(message.reason)
@@ -158,10 +140,8 @@ class PoolExecutor:
     def _count_failed_start(self, reason: str) -> None:
         self._failed_starts += 1
         if self._failed_starts >= STARTS:
-            raise ExecutorError(
-                f"workers end before they are ready (the last one {reason}); see what they wrote above, or use the"
-                " executor 'inline'"
-            )
+            problem = f"workers end before they are ready (the last one {reason})"
+            raise ExecutorError(f"{problem}; see what they wrote above, or use the executor 'inline'")
 
     def _count_death(self, work: _Work, position: int, reason: str) -> Outcome | None:
         """The outcome of a job whose worker died once too often; None if it is to be tried again."""
@@ -169,8 +149,7 @@ class PoolExecutor:
         work.deaths[place] += 1
         if work.deaths[place] <= self.retries:
             return None
-        cause = f"its worker died {work.deaths[place]} times at one place: the last one {reason}"
-        return Outcome.failed(cause, Seconds())
+        return Outcome(cause=f"its worker died {work.deaths[place]} times at one place: the last one {reason}")
 
     def _stop_all(self) -> None:
         """Lets every worker save; what they still finish is found again when the same jobs are run."""
@@ -183,7 +162,7 @@ class PoolExecutor:
             messages = self._messages()
             silent_looks += not messages
             for slot, message in messages:
-                if isinstance(message, Answer | Died):
+                if isinstance(message, interface.Answer | interface.Died):
                     slot.position = None
-                if isinstance(message, Died):
+                if isinstance(message, interface.Died):
                     slot.worker = None

@@ -26,14 +26,12 @@ PREPARE, RUN, STOP = "prepare", "run", "stop"  # what a worker is told to do
 # not all of them.
 DRIVERS_SIGNALS = frozenset(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
-_SOURCE = Path(__file__).resolve().parents[2]
-
 
 def python_path() -> dict[str, str]:
     """The variable with which another Python finds this very package, and the modules that this process finds now."""
     # Its standard library, another Python has itself.
     own = [path for path in map(os.path.abspath, sys.path) if not path.startswith(sysconfig.get_path("stdlib"))]
-    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys([str(_SOURCE), *own]))}
+    return {"PYTHONPATH": os.pathsep.join(dict.fromkeys([str(Path(__file__).resolve().parents[2]), *own]))}
 
 
 class ProcessWorkers:
@@ -42,10 +40,10 @@ class ProcessWorkers:
     def __init__(
         self, dataset: Dataset, *, teacher: Teacher | None = None, environments: Sequence[Mapping[str, str]] = ({}, {})
     ) -> None:
-        """Makes it; nothing is started. The teacher is anything that can be pickled.
+        """Starts nothing. The teacher is anything that can be pickled.
 
-        `environments` are, of each worker, the variables that it has besides this process's own: which
-        devices it sees, which share of their memory it takes, with how many threads.
+        `environments` are, of each worker, the variables that it has besides this process's own, such as
+        which devices it sees, and which share of their memory it takes.
         """
         self._payload = to_host((dataset, teacher))
         self._environments = environments
@@ -67,10 +65,7 @@ class ProcessWorker:
     """A `Worker` that is a process, as its driver sees it."""
 
     def __init__(self, payload: Any, environment: Mapping[str, str]) -> None:
-        """Starts it, with data set and teacher, on the host, and variables besides this process's own.
-
-        Raises ExecutorError where the teacher cannot be sent, here as in `submit` what a job holds.
-        """
+        """Starts it; raises ExecutorError where the teacher cannot be sent, here as in `submit` what a job holds."""
         packed = pack(payload)
         self.connection, theirs = Pipe()
         # The worker is of the driver's process group, so that Ctrl-Z stops it, too. It is born with the driver's

@@ -1,9 +1,8 @@
 """Workers as actors of a Ray cluster; needs the extra `ray`.
 
-Ray's object store places data set and teacher once on each node. What goes to and fro after that are
-some kilobytes: the states of networks are in the run folder, which all nodes must see under one path. Jobs are pickled
-by reference, not by value as Ray would: a function that came as a copy would be another one for every job, and compiled
-for again.
+Ray's object store places data set and teacher once on each node; the states of networks are in the run folder, which
+all nodes must see under one path. Jobs are pickled by reference, not by value as Ray would: a function that came as a
+copy would be another one for every job, and compiled for again.
 """
 
 import os
@@ -44,14 +43,12 @@ class RayWorkers:
 
         Args:
             size: how many workers; by default as many as the cluster has room for now.
-            address: of the cluster; by default that of `RAY_ADDRESS` or of a cluster on this machine, else a
-                new one.
+            address: of the cluster; by default that of `RAY_ADDRESS` or of one on this machine, else a new one.
             environment: variables of all workers, besides this process's switches of JAX.
             cpus, gpus: that are set aside for a worker; GPUs, where the cluster has any.
 
-        Raises:
-            ExecutorError: Ray is not installed, there is no such cluster, it has no room, or the teacher cannot be
-                sent.
+        Raises ExecutorError where Ray is not installed, there is no such cluster or room, or the teacher cannot be
+        sent.
         """
         try:
             import ray
@@ -67,10 +64,8 @@ class RayWorkers:
         self.size = int(min(room, default=1)) if size is None else size
         if self.size < 1 or (room and self.size > min(room)):
             self.close()
-            raise ExecutorError(
-                f"the cluster has {present_cpus:g} CPUs and {present_gpus:g} GPUs, too few for"
-                f" {size or 1} workers of {cpus:g} CPUs and {gpus:g} GPUs; ask for fewer or smaller workers"
-            )
+            asked = f"{size or 1} workers of {cpus:g} CPUs and {gpus:g} GPUs; ask for fewer or smaller workers"
+            raise ExecutorError(f"the cluster has {present_cpus:g} CPUs and {present_gpus:g} GPUs, too few for {asked}")
         try:
             self._payload = ray.put(to_host((dataset, teacher)))
         except Exception as error:  # whatever the user's own classes raise
@@ -185,9 +180,8 @@ class _Actor:
         if isinstance(self.session, Refused):
             return self.session
         if not run_folder.is_dir():
-            return Refused(
-                f"a worker does not see the run folder {run_folder}; choose one on storage that all nodes share"
-            )
+            problem = f"a worker does not see the run folder {run_folder}"
+            return Refused(f"{problem}; choose one on storage that all nodes share")
         try:
             return self.session.answer(packed, should_stop=lambda: self.stopped >= number, tell=self._note)
         finally:

@@ -21,28 +21,11 @@ from eigen_jax.fitness import Measurement
 from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import Seconds, TimeLimitError, train_resumably
 from eigen_jax.store.locks import ShouldStop, StoppedError, never
-from eigen_jax.training import (
-    Batch,
-    Dataset,
-    DivergedError,
-    Programs,
-    ProgressCallback,
-    Teacher,
-    TrainConfig,
-    Training,
-    TrainState,
-    accuracy,
-    batch_shapes,
-    evaluate,
-    latency,
-    mean_loss,
-    predict_timed,
-    prepare_training,
-    training_memory,
-)
+from eigen_jax.training import Batch, Dataset, DivergedError, Programs, Teacher, TrainConfig, Training
+from eigen_jax.training.evaluation import accuracy, evaluate, latency, mean_loss, predict_timed
+from eigen_jax.training.loop import ProgressCallback, batch_shapes, prepare_training, training_memory
 
-# A failure to compile and a lack of the device's memory are runtime errors of JAX; a network can be
-# too deep to be traced.
+# A failure to compile and a lack of the device's memory are JAX's; a network can be too deep to be traced.
 _FAILURES = (DivergedError, TimeLimitError, jax.errors.JaxRuntimeError, MemoryError, RecursionError)
 
 
@@ -69,37 +52,32 @@ def run_job(
     training = _training(job, dataset, teacher)
     clock, programs = clock or WorkClock(), programs or Programs()
     began = clock()
-    how: dict[str, Any] = {"network": training.network, "batch_size": job.config.eval_batch_size, "programs": programs}
+    how: dict[str, Any] = {"network": training.network, "programs": programs}
+    size, counted = job.config.eval_batch_size, {"num_classes": dataset.num_classes}
+    images, labels, tested = dataset.validation_images, dataset.validation_labels, None
     try:
         state, seconds = train_resumably(
             training, job.until, job.folder, care=job.care, on_progress=on_progress, clock=clock, programs=programs
         )
         batch = batch or batch_shapes(job.key, dataset, config=job.config, teacher=teacher)
-        measurement = _measure(job, training, state, batch, clock, programs)
-        tested = evaluate(state, dataset.test_images, dataset.test_labels, **how) if job.tested else None
+        logits, batch_latency = predict_timed(state.variables, images, batch_size=size, **how)
+        with clock.paused():  # latency takes none of the job's time
+            of_one = latency(state.variables, images, **how) if job.timed else None
+        memory = training_memory(training, state, job.until, batch, programs=programs)
+        if job.tested:
+            tested = evaluate(state, dataset.test_images, dataset.test_labels, batch_size=size, **how)
     except _FAILURES as error:
-        return Outcome.failed(first_line(error), Seconds(training=clock() - began))
-    return Outcome(measurement=measurement, test_accuracy=tested, seconds=seconds)
-
-
-def _measure(
-    job: Job, training: Training, state: TrainState, batch: Batch, clock: WorkClock, programs: Programs
-) -> Measurement:
-    """All that a fitness may look at; latency takes none of the job's time."""
-    dataset, how = training.dataset, dict[str, Any](network=training.network, programs=programs)
-    variables, images, labels = state.variables, dataset.validation_images, dataset.validation_labels
-    logits, batch_latency = predict_timed(variables, images, batch_size=job.config.eval_batch_size, **how)
-    with clock.paused():
-        of_one = latency(variables, images, **how) if job.timed else None
-    return Measurement(
+        return Outcome(cause=first_line(error), seconds=Seconds(training=clock() - began))
+    measurement = Measurement(
         accuracy=accuracy(logits, labels),
         loss=mean_loss(logits, labels),
-        parameters=count_parameters(job.architecture, num_classes=dataset.num_classes),
-        flops=count_flops(job.architecture, num_classes=dataset.num_classes),
+        parameters=count_parameters(job.architecture, **counted),
+        flops=count_flops(job.architecture, **counted),
         latency=of_one,
         batch_latency=batch_latency,
-        memory=training_memory(training, state, job.until, batch, programs=programs),
+        memory=memory,
     )
+    return Outcome(measurement=measurement, test_accuracy=tested, seconds=seconds)
 
 
 def _training(job: Job, dataset: Dataset, teacher: Teacher | None) -> Training:
@@ -127,7 +105,6 @@ class Session:
         prepare_training(training, job.until, batch, programs=self.programs, evaluated=of_one)
 
     def _batch(self, job: Job) -> Batch:
-        """The shapes of a job's batches."""
         if job.config not in self._shapes:
             self._shapes[job.config] = batch_shapes(job.key, self.dataset, config=job.config, teacher=self.teacher)
         return self._shapes[job.config]
@@ -157,16 +134,15 @@ class Session:
             return run_job(job, self.dataset, on_progress=on_progress, clock=clock, **kept)
 
     def answer(self, packed: bytes, *, should_stop: ShouldStop, tell: Callable[[Progress | Overdue], None]) -> Answer:
-        """Runs a job that was packed for a worker as `run` does, and tells what a worker tells of it.
+        """Runs a job that was packed for a worker as `run` does; tells how far it is with `tell`, from any thread."""
 
-        On the way, it tells with `tell`, from any thread.
-        """
+        def on_progress(*told: Any) -> None:
+            tell(Progress(*told))
+
         try:
             job = unpack(packed)
             self.prepare(job)
-            return self.run(
-                job, should_stop=should_stop, on_progress=lambda *told: tell(Progress(*told)), on_overdue=tell
-            )
+            return self.run(job, should_stop=should_stop, on_progress=on_progress, on_overdue=tell)
         except StoppedError:
             return Stopped()
         except FloatingPointError as error:
@@ -186,9 +162,8 @@ class InlineExecutor:
     """An `Executor` without processes of its own: an individual that crashes its process takes the search along."""
 
     def __init__(self, dataset: Dataset, *, teacher: Teacher | None = None, should_stop: ShouldStop = never) -> None:
-        """Makes it; `should_stop` says whether to save the job and to leave."""
         self.session = Session(dataset, teacher)
-        self.should_stop = should_stop
+        self.should_stop = should_stop  # whether to save the job and to leave
 
     def __enter__(self) -> Self:
         return self
@@ -215,14 +190,10 @@ def open_session(payload: Any, **options: Any) -> Session | Refused:
         check_devices_are_there()
     except PlatformError as error:
         return Refused(f"a worker cannot start: {error}")
-    return Session(*_to_device(payload), **options)
+    arrays = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, payload)
+    return Session(*arrays, **options)
 
 
 def to_host(tree: Any) -> Any:
     """A pytree with NumPy arrays in place of JAX's, to be sent to another process."""
     return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
-
-
-def _to_device(tree: Any) -> Any:
-    """A pytree with JAX's arrays, on the default device, in place of NumPy's."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, tree)

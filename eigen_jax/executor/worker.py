@@ -2,8 +2,7 @@
 
     python -m eigen_jax.executor.worker FD
 
-Started by `eigen_jax.executor.processes` alone, which leaves it one end of a pipe as descriptor FD.
-It ends when its driver does, however that ends.
+Started by `eigen_jax.executor.processes` alone, with one end of a pipe as descriptor FD; ends when its driver does.
 """
 
 import contextlib

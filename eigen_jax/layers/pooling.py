@@ -9,9 +9,8 @@ from jax import Array
 def max_pool(x: Array) -> Array:
     """2 x 2 max pooling with stride 2 and SAME padding: [B, H, W, C] to [B, ceil(H / 2), ceil(W / 2), C].
 
-    Values and gradient are those of `nn.max_pool`: the gradient goes to the first of equal maxima,
-    row by row. It is computed element by element, several times faster on a CPU than the scatter
-    that XLA derives, and deterministic on a GPU.
+    Values and gradient are those of `nn.max_pool`: the gradient goes to the first of equal maxima, row by row. It is
+    computed element by element, faster on a CPU than the scatter that XLA derives, and deterministic on a GPU.
     """
     return _corners(x).max(axis=(2, 4))
 

@@ -1,17 +1,15 @@
 """Checkpoints of named pytrees under numbered steps: each is there whole, or not at all.
 
-A checkpoint is a folder named after its step. It holds one Orbax item per named pytree, and a
-manifest with a checksum of every file. Saving writes under a hidden name and renames; deleting
-renames to a hidden name and then deletes. So a process killed at any moment leaves only whole
-steps, and hidden leftovers that the next `save` clears away.
+A checkpoint is a folder named after its step. It holds one Orbax item per named pytree, and a manifest with a checksum
+of every file. Saving writes under a hidden name and renames; deleting renames to a hidden name and then deletes. So a
+process killed at any moment leaves only whole steps, and hidden leftovers that the next `save` clears away.
 
-The manifest is there because Orbax reads array data without a checksum, and fails late and noisily on
-a half-deleted step. It is written after the step was read back, to the last bit: Orbax can write what
-nobody can read, and only warn. A step whose files do not match its manifest is damaged, and is passed
-over. Nothing that Orbax reads from a checkpoint can name code to be run.
+The manifest is there because Orbax reads array data without a checksum, and fails late and noisily on a half-deleted
+step. It is written after the step was read back, to the last bit: Orbax can write what nobody can read, and only warn.
+A step that does not match its manifest is passed over. Nothing that Orbax reads can name code to be run.
 
-Leaves may be JAX or NumPy arrays, typed keys and Python numbers; Orbax cannot store arrays of size
-zero, or text. One process writes to a folder at a time.
+Leaves may be JAX or NumPy arrays, typed keys and Python numbers; Orbax cannot store arrays of size zero, or text. One
+process writes to a folder at a time.
 """
 
 import contextlib
@@ -45,8 +43,7 @@ _SYSTEM_ERROR = re.compile(r"\[os_error_code='(\d+)'\]")
 # one is under way takes that one's number, and both wait forever for what only the other is told.
 _ONE_AT_A_TIME = threading.Lock()
 
-# In other paths Orbax and TensorStore find patterns ([1]), separators (a backslash), addresses (gs:/) and
-# text that is none.
+# In other paths Orbax and TensorStore find patterns ([1]), separators (a backslash), addresses (gs:/) and no text.
 _PLAIN_PATH = re.compile(r"[\w/ .,=+@%#~-]*")
 
 
@@ -57,24 +54,17 @@ class CheckpointError(EigenError):
 def save(folder: str | Path, step: int, items: Mapping[str, PyTree], *, keep: int = 2) -> None:
     """Saves the named pytrees as one checkpoint, and returns when it is on disk.
 
-    Args:
-        folder: where the steps of one run lie; made where it is missing.
-        step: at least 0, and later than every intact step there. Damaged ones from `step` on are removed.
-        items: pytrees by name; a name is a plain file name.
-        keep: how many of the newest steps remain, at least 1, which leaves nothing to fall back on.
+    The step is at least 0, and later than every intact one in the folder, which is made where it is missing; damaged
+    ones from `step` on are removed. The newest `keep`, at least 1, remain.
 
-    Raises:
-        CheckpointError: the step is not a later one, or the checkpoint cannot be written. The
-            steps that were there before still are.
+    Raises CheckpointError where it is no later step, or cannot be written: what was there before still is.
     """
     folder = Path(folder).absolute()
     if step < 0 or keep < 1:
         raise CheckpointError(f"step is {step} and keep is {keep}; they must be at least 0 and at least 1")
     later = [path for path in _listed(folder) if int(path.name) >= step]
-    for path in later:
-        if _is_intact(path):
-            line = f"step {step} cannot be saved: {folder} has step {path.name} already; save a later step"
-            raise CheckpointError(line)
+    if there := next(filter(_is_intact, later), None):
+        raise CheckpointError(f"step {step} cannot be saved: {folder} has step {there.name} already; save a later step")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _clear_leftovers(folder)
@@ -109,13 +99,11 @@ def restore(folder: str | Path, name: str, *, step: int | None = None, abstract:
     and named tuples come back as the dictionaries, and tuples as the lists, that Orbax stores. Arrays lie on
     the devices that they lay on when saved, or on the default one where those are not here.
 
-    Raises:
-        CheckpointError: no such checkpoint or item, damage, or another structure or shape than `abstract`.
+    Raises CheckpointError: no such checkpoint or item, damage, or another structure or shape than `abstract`.
     """
     folder = Path(folder).absolute()
     if step is None:
-        step = latest_step(folder)
-        if step is None:
+        if (step := latest_step(folder)) is None:
             raise CheckpointError(f"{folder} holds no intact checkpoint; start the run anew, or name another folder")
     elif not _is_intact(folder / str(step)):
         present = ", ".join(map(str, steps(folder))) or "none"
@@ -177,8 +165,7 @@ def _checkpointer(path: Path) -> Iterator[tuple[Any, Path]]:
     """Orbax's checkpointer, for one thread at a time, and a path to the same place that it takes as written."""
     import orbax.checkpoint as ocp
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_ONE_AT_A_TIME)
+    with _ONE_AT_A_TIME, contextlib.ExitStack() as stack:
         plain = path
         if not _PLAIN_PATH.fullmatch(str(path)):
             link = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="eigen_jax-"))) / "folder"
@@ -203,9 +190,8 @@ def _digests(path: Path) -> dict[str, str]:
 
 
 def _clear_leftovers(folder: Path) -> None:
-    for pattern in (f".*.{_SAVING}*", f".*.{_DELETING}"):
-        for leftover in folder.glob(pattern):
-            shutil.rmtree(leftover)
+    for leftover in (*folder.glob(f".*.{_SAVING}*"), *folder.glob(f".*.{_DELETING}")):
+        shutil.rmtree(leftover)
 
 
 def _delete(path: Path) -> None:

@@ -1,8 +1,8 @@
 """Files that are written whole or not at all, what is told where they cannot be, and digests.
 
-Writing goes to a temporary name, `<name>.partial`, beside the file, waits for the disk and renames.
-So a process killed at any moment, or a full disk, leaves the old file or the new one, and at most a
-partial file, which the next writing replaces. One process writes to a file at a time.
+Writing goes to a temporary name, `<name>.partial`, beside the file, waits for the disk and renames. So a process killed
+at any moment, or a full disk, leaves the old file or the new one, and at most a partial file, which the next writing
+replaces. One process writes to a file at a time.
 """
 
 import contextlib
@@ -27,8 +27,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota of the 
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Gives a file to write to, which takes the place of `path` when the block ends without an error.
 
-    With an error, of the block's own or an OSError of writing, what was at `path` is as it was, and the
-    temporary file is gone, so that a full disk is as full as before.
+    With an error, of the block's own or an OSError of writing, `path` is as it was, and the temporary file is gone.
     """
     path = Path(path)
     if path.is_dir():

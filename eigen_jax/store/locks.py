@@ -40,12 +40,8 @@ def held(
 ) -> Iterator[None]:
     """Holds a lock, a file of its own, while the block runs; the folder that it lies in is made where it is missing.
 
-    Where others hold it, `on_wait` is called once, and it is waited for.
-
-    Raises:
-        InUseError: others held it for `patience` seconds.
-        StoppedError: `should_stop` said so while waiting.
-        OSError: the file cannot be written.
+    Where others hold it, `on_wait` is called once, and it is waited for: InUseError after `patience` seconds,
+    StoppedError where `should_stop` says so. OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, deadline = filelock.FileLock(path), time.monotonic() + patience
@@ -59,9 +55,8 @@ def held(
             if should_stop():
                 raise StoppedError(f"another process holds {path}") from None
             if time.monotonic() >= deadline:
-                raise InUseError(
-                    f"{path.parent} is in use by another process; wait for it or end it, or choose another folder"
-                ) from None
+                advice = "wait for it or end it, or choose another folder"
+                raise InUseError(f"{path.parent} is in use by another process; {advice}") from None
             timeout = _POLL
     try:
         yield

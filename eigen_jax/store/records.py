@@ -1,7 +1,4 @@
-"""JSON that is sound or one error, and the kinds of files whose content is a dataclass.
-
-A `RecordFile` is the only reader and the only writer of its kind of file.
-"""
+"""JSON that is sound or one error, and the kinds of files whose content is a dataclass."""
 
 import contextlib
 import dataclasses
@@ -39,7 +36,7 @@ class JSONError(EigenError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordFile(Generic[T]):
-    """A kind of JSON file, which holds the fields of a dataclass and a schema version."""
+    """A kind of JSON file, of a dataclass's fields and a schema version, and its only reader and writer."""
 
     name: str  # of the file in its folder
     place: str  # that folder, such as "run folder"
@@ -81,9 +78,7 @@ class RecordFile(Generic[T]):
     def opened(self, folder: Path, **waiting: Any) -> Iterator[None]:
         """Makes the folder where it is missing, and holds its lock while the block runs; `waiting`: see `locks.held`.
 
-        Raises:
-            error: the folder cannot be written, holds something else or is in use.
-            StoppedError: it was asked to stop while waiting.
+        Raises `error` where the folder cannot be written, holds something else or is in use.
         """
         with contextlib.ExitStack() as stack:
             with files.told_as(self.error, folder):
@@ -136,11 +131,7 @@ def _shown(value: Any) -> str:
 
 
 def convert(content: Any, kind: type[T]) -> T:
-    """What a JSON value describes, as a dataclass or another type with annotations.
-
-    Nothing is made of another type, but that integers are floats as well: JSONError says where, or what the
-    dataclass refuses.
-    """
+    """What a JSON value describes, as a type with annotations, of which integers are floats as well; else JSONError."""
     try:
         return msgspec.convert(content, kind)
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
@@ -168,14 +159,10 @@ def parse_json(text: str | bytes) -> Any:
     Stricter than Python's reader: numbers are finite, and integers have at most 300 digits; no
     object has a key twice; objects and arrays are at most 64 deep in one another.
     """
+    hooks: dict[str, Any] = {"parse_constant": _finite, "parse_float": _finite, "parse_int": _integer}
     try:
-        value = json.loads(
-            text if isinstance(text, str) else text.decode(),
-            parse_constant=_finite,
-            parse_float=_finite,
-            parse_int=_integer,
-            object_pairs_hook=_without_repetition,
-        )
+        text = text if isinstance(text, str) else text.decode()
+        value = json.loads(text, object_pairs_hook=_without_repetition, **hooks)
         _check_depth(value)
     except UnicodeDecodeError:
         raise JSONError("it is no text in UTF-8") from None

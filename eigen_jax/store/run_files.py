@@ -50,11 +50,7 @@ class RunSettings:
     def check_same(
         self, now: Mapping[str, Any], *, path: Path, partly: bool = False, advice: str = "choose another folder"
     ) -> None:
-        """Raises an OtherRunError that names what differs, unless the run in the folder `path` can go on with `now`.
-
-        Those are its settings, or some of them where `partly`, as they come back from a file. What an older
-        run does not name is compared with `FORMER_SETTINGS`.
-        """
+        """Raises an OtherRunError that names what differs, unless these, or where `partly` some of them, are equal."""
         then = with_former_settings(self.settings, now)
         text, values = changes(then, now, sorted(now if partly else then.keys() | now.keys()))
         if values:
@@ -130,12 +126,8 @@ class RunResult:
         return None if individual is UNSET else individual
 
 
-_OF_RUN: Mapping[str, Any] = {
-    "place": "run folder",
-    "schema_version": 2,
-    "error": RunFolderError,
-    "advice": "put the run's own file back, or choose another folder",
-}
+_ADVICE = "put the run's own file back, or choose another folder"
+_OF_RUN: Any = {"place": "run folder", "schema_version": 2, "error": RunFolderError, "advice": _ADVICE}
 SETTINGS = RecordFile(name="settings.json", kind=RunSettings, **_OF_RUN)
 RESULT = RecordFile(name="result.json", kind=RunResult, **_OF_RUN)
 

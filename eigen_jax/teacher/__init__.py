@@ -1,8 +1,7 @@
 """Teachers whom students mimic: ensembles of any Flax modules, and logits that were computed before.
 
-`train_ensemble` makes the paper's, four Wide-DenseNet-BC (Section 4.1); `make_ensemble` makes one of
-modules that are trained already. Asked live, an ensemble costs a forward pass of every member a
-step; `cache_logits` asks it once for every view of every image. `read_logits` takes a file.
+`train_ensemble` makes the paper's, four Wide-DenseNet-BC (Section 4.1); `make_ensemble` takes trained modules. Asked
+live, one costs a forward pass of every member a step; `cache_logits` asks it once for every view of every image.
 """
 
 from eigen_jax.teacher.cache import Questions, cache_logits, seconds_of_logits

@@ -4,8 +4,7 @@
     teacher-logits/<key>.json    checksum of it, seconds that it took; written last, so what has none is unfinished
     teacher-logits/<key>.lock    held while the two are read or written
 
-The key is a hash of all that the logits depend on. Dimension letters are those of
-`eigen_jax.teacher.logits`.
+The key is a hash of all that the logits depend on. Dimension letters are those of `eigen_jax.teacher.logits`.
 """
 
 import contextlib
@@ -33,7 +32,7 @@ from eigen_jax.teacher.ensemble import Ensemble, average_logits, check_fits
 from eigen_jax.teacher.logits import DEVICE_BYTES, CachedLogits, LogitsLayout, MappedLogits, from_array
 
 _FOLDER = "teacher-logits"
-_LARGEST_COUNT = 2**31 - 1  # positions are int32 on the device
+_MOST = 2**31 - 1  # views of images; their positions are int32 on the device
 
 _logger = logging.getLogger(__name__)
 
@@ -63,10 +62,7 @@ class Questions:
         return 2 * math.prod(self.shape)
 
     def measure_rate(self) -> float:
-        """Images a second that the teacher answers for: of one batch, after another that compiles the programs.
-
-        A live teacher adds the inverse of this rate, times the batch size, to each training step.
-        """
+        """Images a second that the teacher answers for: of one batch, after another that compiles the programs."""
         jax.block_until_ready(self._ask(0))
         started = time.perf_counter()
         size = jax.block_until_ready(self._ask(0)).shape[0]
@@ -75,8 +71,7 @@ class Questions:
     def answers(self) -> Iterator[np.ndarray]:
         """Yields [B, K] float16, for all views of the first image, then of the second, and so on; the last is shorter.
 
-        Raises:
-            TeacherError: they are not finite in float16.
+        Raises TeacherError where they are not finite in float16.
         """
         total, coming = self.forward_passes, self._ask(0)
         for start in range(0, total, self.batch_size):
@@ -85,10 +80,8 @@ class Questions:
                 coming = self._ask(start + self.batch_size)
             batch = np.asarray(logits)[: total - start]
             if not np.isfinite(batch).all():
-                raise TeacherError(
-                    "the teacher's logits are not finite in float16, which holds up to 65,504; ask the teacher live,"
-                    " or train it anew at a lower learning rate"
-                )
+                problem = "the teacher's logits are not finite in float16, which holds up to 65,504"
+                raise TeacherError(f"{problem}; ask the teacher live, or train it anew at a lower learning rate")
             yield batch
 
     def _ask(self, start: int) -> Array:
@@ -117,13 +110,11 @@ def cache_logits(
 ) -> CachedLogits | MappedLogits:
     """A teacher's logits for views of images: from the cache, or computed and put there.
 
-    A cache file that is unfinished or damaged is computed again. Where the folder `teacher-logits` in
-    `cache_dir` cannot hold it, the logits are kept in memory.
+    What is unfinished or damaged there is computed again. Where the folder `teacher-logits` in `cache_dir` cannot hold
+    it, the logits are kept in memory.
 
     Args:
-        questions: the teacher, and what it is asked.
         data_fingerprint: of the data set that the images are of, in the order that they are in.
-        cache_dir: of all caches.
         device_bytes: logits of more bytes are mapped into memory, not put on the device.
         on_start: called with the rate of the teacher, which is measured for it, before the logits are computed.
         on_progress: called after every batch, with the forward passes done and those in all.
@@ -135,9 +126,8 @@ def cache_logits(
     """
     count, views, num_classes = questions.shape
     check_fits(questions.teacher, image_shape=questions.images.shape[1:], num_classes=num_classes)
-    if not 1 <= questions.forward_passes <= _LARGEST_COUNT:
-        allowed = f"there must be 1 to {_LARGEST_COUNT} in all"
-        raise TeacherError(f"{views} views of {count} images cannot be stored; {allowed}")
+    if not 1 <= questions.forward_passes <= _MOST:
+        raise TeacherError(f"{views} views of {count} images cannot be stored; there must be 1 to {_MOST} in all")
 
     def compute() -> Iterator[np.ndarray]:
         if on_start is not None:
@@ -156,14 +146,11 @@ def cache_logits(
     try:
         logits = _from_disk(place, questions.shape, compute, should_stop)
     except OSError as error:
-        reason = error.strerror or str(error)
+        place, reason = place.parent, error.strerror or str(error)
         if questions.bytes > device_bytes:
-            raise TeacherError(
-                f"cache folder {place.parent} cannot hold the teacher's {questions.bytes:,} bytes of logits ({reason});"
-                " choose another folder, fewer views, or a live teacher"
-            ) from None
-        line = "cache folder %s cannot hold the teacher's logits (%s); going on without it"
-        _logger.warning(line, place.parent, reason)
+            problem = f"cache folder {place} cannot hold the teacher's {questions.bytes:,} bytes of logits ({reason})"
+            raise TeacherError(f"{problem}; choose another folder, fewer views, or a live teacher") from None
+        _logger.warning("cache folder %s cannot hold the teacher's logits (%s); going on without it", place, reason)
         logits = np.concatenate(list(compute())).reshape(questions.shape)
     return from_array(logits, questions.layout.view_slots, key, device_bytes=device_bytes)
 

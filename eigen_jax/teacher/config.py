@@ -1,6 +1,7 @@
 """How a teacher is made, and the error that this package raises."""
 
 import dataclasses
+from typing import Any
 
 from eigen_jax.config import SEED_MAX, Config, setting
 from eigen_jax.errors import ConfigError, EigenError
@@ -19,12 +20,8 @@ class OtherTeacherError(TeacherError, ConfigError):
 class TeacherConfig(Config):
     """An ensemble of Wide-DenseNet-BC and its training.
 
-    The defaults are the paper's four members (Section 4.1), each of 4.3 million parameters in the BC
-    form, trained as in Huang et al., "Densely Connected Convolutional Networks" (2017), Section 4.2, for
-    CIFAR; of their training the paper says nothing.
-
-    Raises:
-        ConfigError: a value that no teacher can be made with.
+    The defaults are the paper's four members (Section 4.1), trained, as the paper does not say how, as in Huang et al.,
+    "Densely Connected Convolutional Networks" (2017), Section 4.2, for CIFAR.
     """
 
     members: int = setting(4, "networks whose logits are averaged", paper="4", at_least=1)
@@ -71,18 +68,9 @@ class TeacherConfig(Config):
         return self.epochs * (num_examples // self.batch_size)
 
     def train_config(self, num_examples: int) -> TrainConfig:
-        """How each member is trained; raises as `steps`."""
+        """How each member is trained, with the settings that both have; raises as `steps`."""
         steps = self.steps(num_examples)
-        return TrainConfig(
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            decay_steps=tuple(sorted({steps // 2, steps * 3 // 4} - {0})),
-            decay_rate=0.1,
-            momentum=self.momentum,
-            nesterov=True,
-            weight_decay=self.weight_decay,
-            pad=self.pad,
-            flip=self.flip,
-            eval_batch_size=self.eval_batch_size,
-            dtype=self.dtype,
-        )
+        decay_steps = tuple(sorted({steps // 2, steps * 3 // 4} - {0}))
+        shared = {field.name for field in dataclasses.fields(TrainConfig)} & vars(self).keys()
+        settings: dict[str, Any] = {name: getattr(self, name) for name in shared}
+        return TrainConfig(**settings, decay_steps=decay_steps, decay_rate=0.1, nesterov=True)

@@ -2,10 +2,9 @@
 
 Dimension letters: B images, H x W x C their maps, K classes.
 
-"B" is for the bottleneck, a 1 x 1 convolution to 4 k maps before each 3 x 3 one; "C" for the
-compression of the maps between blocks (Section 3). Initial values and pooling are those of the
-authors' Torch code. Variables are float32; maps are computed in the module's dtype; batch
-normalisation, global pooling and the classifier in float32.
+"B" is for the bottleneck, a 1 x 1 convolution to 4 k maps before each 3 x 3 one; "C" for the compression of the maps
+between blocks (Section 3). Initial values and pooling are those of the authors' Torch code. Variables, batch
+normalisation, global pooling and the classifier are float32; maps are of the module's dtype.
 """
 
 import math
@@ -19,16 +18,13 @@ from eigen_jax.layers import BatchNormRelu, Conv
 from eigen_jax.teacher.config import TeacherError
 
 _BLOCKS = 3
-
-# Normal, with variance 2 / fan-out.
 _initial_kernel = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class DenseNet(nn.Module):
     """Three dense blocks of (depth - 4) / 6 bottlenecks each, global average pooling, linear classifier.
 
-    With depth 40, growth 60 and compression 0.5, it has 4,261,690 parameters for ten classes and
-    4,321,180 for a hundred, on colour images.
+    By default it has 4,261,690 parameters for ten classes and 4,321,180 for a hundred, on colour images.
     """
 
     num_classes: int  # K
@@ -44,10 +40,7 @@ class DenseNet(nn.Module):
         """[B, K] float32 logits of images [B, H, W, C], any real dtype, with at least 4 pixels a side after the stem.
 
         With `train`, normalises with the batch's statistics and updates the running ones, which needs
-        `mutable=["batch_stats"]`; otherwise normalises with the running ones.
-
-        Raises:
-            TeacherError: a depth or a compression that no network has, or images that are too small.
+        `mutable=["batch_stats"]`. Raises TeacherError for a depth or a compression that no network has, or such images.
         """
         self._check(images.shape)
         x = _conv(2 * self.growth, 3, stride=self.stem_stride, name="stem")(images.astype(self.dtype))
@@ -86,9 +79,8 @@ class DenseNet(nn.Module):
         after_stem = 2 ** (_BLOCKS - 1)  # pixels a side, which the transitions halve to one
         smallest = self.stem_stride * (after_stem - 1) + 1
         if len(shape) != 4 or min(shape[1:3]) < smallest:
-            raise TeacherError(
-                f"images have shape {shape}; the network takes [B, H, W, C] of at least {smallest} pixels a side"
-            )
+            rule = f"the network takes [B, H, W, C] of at least {smallest} pixels a side"
+            raise TeacherError(f"images have shape {shape}; {rule}")
 
 
 def _conv(channels: int, kernel: int, *, name: str, stride: int = 1) -> Conv:

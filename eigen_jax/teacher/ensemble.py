@@ -24,11 +24,7 @@ PyTree = Any
 
 @struct.dataclass
 class Ensemble:
-    """Networks whose logits are averaged; a `Teacher` that is asked anew for every image.
-
-    Any Flax module that is called as `network.apply(variables, images, train=False)` and gives
-    logits can be a member. Made by `make_ensemble`.
-    """
+    """Networks whose logits are averaged; a `Teacher` that is asked anew for every image. See `make_ensemble`."""
 
     variables: tuple[PyTree, ...]  # of each member: what its `apply` takes
     networks: tuple[nn.Module, ...] = struct.field(pytree_node=False)  # hashable, equal by value
@@ -43,7 +39,8 @@ class Ensemble:
 def make_ensemble(networks: Sequence[nn.Module], variables: Sequence[PyTree]) -> Ensemble:
     """Makes a teacher of trained networks; raises TeacherError where there are none, or not variables for each.
 
-    The fingerprint is of what the fields of the modules print as, and of every bit of the variables.
+    They are called as `network.apply(variables, images, train=False)` and give logits. The fingerprint is of what the
+    fields of the modules print as, and of every bit of the variables.
     """
     if not networks or len(networks) != len(variables):
         raise TeacherError(f"{len(networks)} networks and {len(variables)} sets of variables; give one for each")
@@ -56,9 +53,7 @@ def make_ensemble(networks: Sequence[nn.Module], variables: Sequence[PyTree]) ->
                 yield f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}"
                 yield array
 
-    return Ensemble(
-        variables=jax.tree.map(jnp.asarray, tuple(variables)), networks=tuple(networks), fingerprint=sha256(parts())
-    )
+    return Ensemble(jax.tree.map(jnp.asarray, tuple(variables)), tuple(networks), sha256(parts()))
 
 
 def average_logits(teacher: Ensemble, images: Array) -> Array:
@@ -87,7 +82,5 @@ def check_fits(teacher: Ensemble, *, image_shape: tuple[int, ...], num_classes: 
         shown = " x ".join(map(str, image_shape))
         raise TeacherError(f"the teacher does not take images of {shown}: {first_line(error)}") from None
     if logits.shape != (2, num_classes):
-        raise TeacherError(
-            f"the teacher gives {logits.shape[-1]} logits an image; the data have {num_classes} classes:"
-            " choose a teacher of these data"
-        )
+        problem = f"the teacher gives {logits.shape[-1]} logits an image; the data have {num_classes} classes"
+        raise TeacherError(f"{problem}: choose a teacher of these data")

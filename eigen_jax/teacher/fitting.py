@@ -28,14 +28,7 @@ from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
 from eigen_jax.teacher.densenet import DenseNet
 from eigen_jax.teacher.ensemble import Ensemble, make_ensemble
-from eigen_jax.teacher.record import (
-    TEACHER,
-    DataRecord,
-    EnsembleRecord,
-    MemberRecord,
-    TeacherRecord,
-    read_teacher,
-)
+from eigen_jax.teacher.record import TEACHER, DataRecord, EnsembleRecord, MemberRecord, TeacherRecord, read_teacher
 from eigen_jax.training import DivergedError, Programs, Training, abstract_state, accuracy, predict
 
 PyTree = Any
@@ -46,8 +39,7 @@ _logger = logging.getLogger(__name__)
 class TeacherObserver:
     """Told of everything that happens, in order. This one ignores it all: override what matters.
 
-    Members are numbered from 0. Each is told of as finished once a call, also where it was
-    finished before.
+    Members are numbered from 0. Each is told of as finished once a call, also where it was finished before.
     """
 
     def teacher_started(self, *, config: TeacherConfig, steps: int) -> None:
@@ -77,17 +69,15 @@ def train_ensemble(
 ) -> Ensemble:
     """Trains a teacher, goes on with one that is unfinished, or loads one that is finished.
 
-    Where another process trains it, that one is waited for. Only the training part of the data is trained
-    on; validation and test accuracy are measured and recorded. Training that was stopped, by whatever, goes
-    on to the same bits as if it never had been, where the device computes deterministically.
-
-    The folder, its own, is made where it is missing. So many local `devices` share each batch, see
-    `TrainConfig`; `care` says when to save a member and when to stop.
+    Where another process trains it, that one is waited for. Only the training part of the data is trained on;
+    validation and test accuracy are measured and recorded. Training that was stopped, by whatever, goes on to the
+    same bits as if it never had been, where the device computes deterministically. The folder, its own, is made
+    where it is missing; for `devices` see `TrainConfig`; `care` says when to save a member and when to stop.
 
     Raises:
         StoppedError: it was asked to stop; the same call goes on.
-        TeacherError: the folder cannot be written, is damaged, or holds something else,
-            such as a teacher of other data or of another configuration; or training diverged.
+        TeacherError: the folder cannot be written, is damaged or holds something else, such as a teacher of other
+            data; or training diverged.
         CheckpointError: a member cannot be saved.
     """
     folder, observer, care, data = Path(folder), observer or TeacherObserver(), care or Care(), DataRecord.of(dataset)
@@ -101,15 +91,7 @@ def train_ensemble(
                 record = TeacherRecord(config=config, data=data, surroundings=surroundings.describe())
                 TEACHER.write(folder, record)
             if record.ensemble is None:
-                return _Fitting(
-                    config=config,
-                    dataset=dataset,
-                    folder=folder,
-                    observer=observer,
-                    devices=devices,
-                    care=care,
-                    programs=programs,
-                ).finish(record)
+                return _Fitting(config, dataset, folder, observer, devices, care, programs).finish(record)
     # Without the lock, so that any number of processes can read a finished teacher.
     ensemble = _load(folder, record)
     for member, each in enumerate(record.members):
@@ -119,32 +101,25 @@ def train_ensemble(
 
 
 def load_ensemble(folder: str | Path, dataset: Dataset) -> Ensemble:
-    """Loads the finished teacher in a folder, to be asked about these data.
-
-    Raises:
-        TeacherError: there is none, it is unfinished or damaged, or was trained on other data.
-    """
+    """Loads the teacher in a folder; TeacherError: it is missing, unfinished, damaged, or trained on other data."""
     folder = Path(folder)
     record = read_teacher(folder)
     record.check_is_of(DataRecord.of(dataset), folder=folder)
     if record.ensemble is None:
-        raise TeacherError(
-            f"the teacher in {folder} is unfinished: {len(record.members)} of its {record.config.members}"
-            " members are trained; go on with its training"
-        )
+        trained = f"{len(record.members)} of its {record.config.members} members are trained"
+        raise TeacherError(f"the teacher in {folder} is unfinished: {trained}; go on with its training")
     return _load(folder, record)
 
 
 def _find(config: TeacherConfig, data: DataRecord, folder: Path) -> TeacherRecord | None:
     """The record of the teacher asked for; None where there is none yet. TeacherError: it is damaged, or another's."""
-    if not TEACHER.is_in(folder):
-        return None
-    record = read_teacher(folder)
-    record.check_is_of(data, config, folder=folder)
+    record = read_teacher(folder) if TEACHER.is_in(folder) else None
+    if record is not None:
+        record.check_is_of(data, config, folder=folder)
     return record
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class _Fitting:
     """A teacher in training."""
 
@@ -174,22 +149,16 @@ class _Fitting:
 
     def _train(self, member: int, steps: int) -> MemberRecord:
         """Trains one member from where it was left, evaluates it and saves its variables."""
-        config, dataset = self.config, self.dataset
-        init_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), member))
-        training = Training(
-            key=train_key,
-            init_key=init_key,
-            dataset=dataset,
-            network=_network(config, dataset.num_classes),
-            config=dataclasses.replace(config.train_config(dataset.train_images.shape[0]), devices=self.devices),
-        )
-        folder = _member_folder(self.folder, member)
+        dataset, folder = self.dataset, _member_folder(self.folder, member)
+        init_key, train_key = jax.random.split(jax.random.fold_in(jax.random.key(self.config.seed), member))
+        config = dataclasses.replace(self.config.train_config(dataset.train_images.shape[0]), devices=self.devices)
+        network = _network(self.config, dataset.num_classes)
+        training = Training(key=train_key, init_key=init_key, dataset=dataset, network=network, config=config)
         self.observer.member_started(member=member, step=checkpoint.latest_step(folder / "training") or 0)
 
         def on_progress(step: int, loss: float, steps_per_second: float) -> None:
-            self.observer.training_progress(
-                member=member, step=step, until=steps, loss=loss, steps_per_second=steps_per_second
-            )
+            at = {"member": member, "step": step, "until": steps}
+            self.observer.training_progress(**at, loss=loss, steps_per_second=steps_per_second)
 
         care = dataclasses.replace(self.care, time_limit=None)
         try:
@@ -197,8 +166,7 @@ class _Fitting:
                 training, steps, folder / "training", care=care, on_progress=on_progress, programs=self.programs
             )
             measured = self._measure([state.variables])
-        except (DivergedError, jax.errors.JaxRuntimeError) as error:
-            # A lack of memory is a runtime error of JAX.
+        except (DivergedError, jax.errors.JaxRuntimeError) as error:  # JAX's is a lack of memory
             raise TeacherError(f"member {member} of the teacher: {first_line(error)}") from None
         # One that a killed process saved before it was recorded is saved again.
         shutil.rmtree(folder / "network", ignore_errors=True)
@@ -227,30 +195,21 @@ def _load(folder: Path, record: TeacherRecord) -> Ensemble:
     network = _network(config, data.classes)
     train_config = config.train_config(data.training_images)
     abstract = abstract_state(network=network, config=train_config, input_shape=data.image_shape).variables
+    saved = [_member_folder(folder, member) / "network" for member in range(config.members)]
     try:
-        variables = [
-            checkpoint.restore(_member_folder(folder, member) / "network", "variables", abstract=abstract)
-            for member in range(config.members)
-        ]
+        variables = [checkpoint.restore(each, "variables", abstract=abstract) for each in saved]
     except CheckpointError as error:
         raise TeacherError(f"the teacher in {folder} is damaged: {error}") from None
     ensemble = make_ensemble([network] * config.members, variables)
     if record.ensemble is not None and record.ensemble.fingerprint != ensemble.fingerprint:
-        raise TeacherError(
-            f"the weights in {folder} are not those that teacher.json tells of; put the teacher's own files back"
-        )
+        problem = f"the weights in {folder} are not those that teacher.json tells of"
+        raise TeacherError(f"{problem}; put the teacher's own files back")
     return ensemble
 
 
 def _network(config: TeacherConfig, num_classes: int) -> DenseNet:
-    return DenseNet(
-        num_classes=num_classes,
-        depth=config.depth,
-        growth=config.growth,
-        compression=config.compression,
-        stem_stride=config.stem_stride,
-        dtype=getattr(jnp, config.dtype),
-    )
+    shape = config.depth, config.growth, config.compression, config.stem_stride
+    return DenseNet(num_classes, *shape, dtype=getattr(jnp, config.dtype))
 
 
 def _member_folder(folder: Path, member: int) -> Path:

@@ -85,10 +85,10 @@ class MappedLogits:
 
     def __reduce__(self) -> Any:
         """Pickles where the file lies, not what is in it: another process maps it as well."""
-        if not isinstance(self.logits, np.memmap):
-            return MappedLogits, (self.logits, self.slots, self.fingerprint)
-        logits = self.logits
-        return _map_again, (logits.filename, logits.dtype, logits.offset, logits.shape, self.slots, self.fingerprint)
+        logits, rest = self.logits, (self.slots, self.fingerprint)
+        if not isinstance(logits, np.memmap):
+            return MappedLogits, (logits, *rest)
+        return _map_again, ((logits.filename, logits.dtype, "r", logits.offset, logits.shape), *rest)
 
     def __call__(self, examples: Array, views: Array, images: Array) -> Array:
         """[B, K], of the dtype stored (float64 as float32), for examples and views [B] int32; raises IndexError."""
@@ -96,10 +96,8 @@ class MappedLogits:
         return jnp.asarray(_on_device(self.logits[np.asarray(examples), self.slots[np.asarray(views)]]))
 
 
-def _map_again(
-    filename: str, dtype: np.dtype, offset: int, shape: tuple[int, ...], slots: np.ndarray, fingerprint: str
-) -> MappedLogits:
-    return MappedLogits(np.memmap(filename, dtype, "r", offset, shape), slots, fingerprint)
+def _map_again(mapped: tuple[Any, ...], slots: np.ndarray, fingerprint: str) -> MappedLogits:
+    return MappedLogits(np.memmap(*mapped), slots, fingerprint)
 
 
 @jax.jit
@@ -126,12 +124,9 @@ def read_logits(
     """A teacher made of a `.npy` file of anybody's logits.
 
     The file holds float16, float32 or float64 of the shape [N, V, K] (a view each, in the order of
-    `eigen_jax.data.augmentation`; without flips, [N, V / 2, K] of the unflipped ones will do),
-    [N, 2, K] (the image and its mirror image), or [N, K] (the image), for the `num_examples` images
-    of the training set, in its order. Logits of more than `device_bytes` are mapped into memory.
-
-    Raises:
-        TeacherError: no file, no array, another shape or dtype, or values that are not finite.
+    `eigen_jax.data.augmentation`; without flips, [N, V / 2, K] of the unflipped ones will do), [N, 2, K] (the image
+    and its mirror image), or [N, K] (the image), for the `num_examples` images of the training set, in its order.
+    Logits of more than `device_bytes` are mapped into memory. Raises TeacherError where it holds none such.
     """
     path = Path(path)
     logits = _open_array(path)
@@ -161,9 +156,7 @@ def _file_slots(path: Path, shape: tuple[int, ...], layout: LogitsLayout, num_ex
     every, num_classes = np.arange(num_views(layout.pad), dtype=np.int32), layout.num_classes
     unflipped = {} if layout.flip else {every.size // 2: every // 2}
     by_views = {every.size: every, **unflipped, 2: every % 2, 1: np.zeros_like(every)}
-    known: dict[tuple[int, ...], np.ndarray] = {
-        (num_examples, views, num_classes): slots for views, slots in by_views.items()
-    }
+    known: dict[Any, np.ndarray] = {(num_examples, views, num_classes): slots for views, slots in by_views.items()}
     known[num_examples, num_classes] = by_views[1]
     if shape not in known:
         *fitting, last = (str([*each]) for each in known if each != (num_examples, 1, num_classes))

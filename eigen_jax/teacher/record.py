@@ -25,7 +25,6 @@ class DataRecord:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DataRecord":
-        """What is recorded of a data set."""
         count, height, width, channels = dataset.train_images.shape
         return cls(
             name=dataset.name,

@@ -1,15 +1,26 @@
-"""How networks are trained, and what can go wrong."""
+"""How networks are trained, and what can go wrong; optimizers and learning rates, by name or of the user's own."""
 
+import copy
 import dataclasses
 import itertools
+from collections.abc import Callable
 from typing import Literal
 
-from eigen_jax.config import Config, setting
-from eigen_jax.errors import ConfigError, EigenError
-from eigen_jax.training.optimizers import OptimizerFactory, make_optimizer
+import jax
+import optax
+
+from eigen_jax.config import Config, name_of, setting
+from eigen_jax.errors import ConfigError, EigenError, first_line
+from eigen_jax.registry import Registry
 
 ComputeDtype = Literal["float32", "bfloat16"]
 Schedule = Literal["constant", "linear"]
+
+# A function of the config that makes an Optax optimizer, called once for every program that is traced. Hashable and
+# equal to its copies, as functions and frozen dataclasses are; workers find it by the name of its module.
+OptimizerFactory = Callable[["TrainConfig"], optax.GradientTransformation]
+
+OPTIMIZERS: Registry[OptimizerFactory] = Registry("optimizer")
 
 
 class DivergedError(EigenError):
@@ -83,3 +94,60 @@ class TrainConfig(Config):
             rule = "{decay_rates} is {}; it must have a rate for each of {decay_steps}, which is {}"
             raise ConfigError(TrainConfig, rule, self.decay_rates, self.decay_steps)
         make_optimizer(self)  # so that whatever is wrong with it is told here, not by a worker
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """The optimizer that a config asks for.
+
+    Raises ConfigError where there is none of this name, or the user's own cannot be compared, fails, or gives another.
+    """
+    named, factory = name_of(config.optimizer), config.optimizer
+    if isinstance(factory, str):
+        factory = OPTIMIZERS.find(factory)
+    elif not _is_equal_to_its_copy(factory):
+        rule = "{optimizer} is {}, which is not equal to its own copy; make it a function or a frozen dataclass"
+        raise ConfigError(type(config), rule, named)
+    try:
+        optimizer = factory(config)
+    except Exception as error:
+        rule = "{optimizer} is {}, which fails with {}: {}; mend it"
+        raise ConfigError(type(config), rule, named, type(error).__name__, first_line(error)) from error
+    if not isinstance(optimizer, optax.GradientTransformation):
+        rule = "{optimizer} is {}, which gives {}; it must give an optax.GradientTransformation"
+        raise ConfigError(type(config), rule, named, type(optimizer).__name__)
+    return optimizer
+
+
+def _is_equal_to_its_copy(factory: OptimizerFactory) -> bool:
+    """Whether it can be a static argument; what is equal to itself alone would be compiled for again and again."""
+    try:
+        return hash(same := copy.copy(factory)) == hash(factory) and same == factory
+    except TypeError:
+        return False
+
+
+def make_schedule(config: TrainConfig) -> optax.Schedule:
+    """The learning rate at each step, [] float32 of [] int32, as the schedule and the decay of a config say."""
+    rates = config.decay_rates or itertools.repeat(config.decay_rate)
+    at_steps = config.learning_rate, dict(zip(config.decay_steps, rates, strict=False))
+    if config.schedule == "linear":
+        piecewise = optax.piecewise_interpolate_schedule("linear", *at_steps)
+    else:
+        piecewise = optax.piecewise_constant_schedule(*at_steps)  # Section 4.1
+
+    def rate(count: jax.typing.ArrayLike) -> jax.Array:
+        with jax.numpy_dtype_promotion("standard"):  # Optax mixes the count with floats
+            return piecewise(count)
+
+    return rate
+
+
+def sgd(config: TrainConfig) -> optax.GradientTransformation:
+    """SGD with plain momentum; weight decay joins the gradient before the momentum does (Section 4.1)."""
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay),
+        optax.sgd(make_schedule(config), momentum=config.momentum, nesterov=config.nesterov),
+    )
+
+
+OPTIMIZERS.add("sgd", sgd)

@@ -1,10 +1,9 @@
 """One network trained on one device of this process or on several, data parallel.
 
-The semantics are those of `jax.pmap`: every device runs the same program on its part of the batch,
-the state is replicated, and gradients, metrics and batch statistics are averaged over a named axis.
-But `jit` and `shard_map` are used directly, so that the programs are compiled ahead and held like
-all others. Nothing but rounding depends on the number of devices: batches are drawn on one device,
-by the numbers of their examples, and only then divided.
+The semantics are those of `jax.pmap`: every device runs the same program on its part of the batch, the state is
+replicated, and gradients, metrics and batch statistics are averaged over a named axis. But `jit` and `shard_map` are
+used, so that programs are compiled ahead and held like all others. Nothing but rounding depends on the number of
+devices: batches are drawn on one device, and only then divided.
 """
 
 import dataclasses
@@ -52,10 +51,8 @@ def compile_call(
 ) -> Callable:
     """The program of a call of so many steps on `config.devices`; it overwrites its state.
 
-    State and batch, of one step, may be shapes; for several devices, they may be on any.
-
-    Raises:
-        ConfigError: there are fewer devices, or the module cannot average batch statistics over them.
+    State and batch, of one step, may be shapes; for several devices, they may be on any. Raises ConfigError where
+    there are fewer devices, or the module cannot average batch statistics over them.
     """
     batches = batch if steps == 1 else shapes_of(batch, steps)
     if config.devices > 1:
@@ -74,8 +71,7 @@ def _train(
     if config.devices == 1:
         return function(state, batches, network=network, config=config)
     # As in `pmap`, values carry no types that say whether devices agree on them. With such types, gradients of
-    # replicated parameters would be summed over the devices unasked, and layers that state their gradients
-    # would have to say so.
+    # replicated parameters would be summed over the devices unasked, and layers that state theirs had to say so.
     mapped = jax.shard_map(
         functools.partial(function, network=network, config=config, axis_name=AXIS),
         mesh=_mesh(config.devices),

@@ -33,7 +33,7 @@ def evaluate(
     batch_size: int,
     programs: Programs | None = None,
 ) -> float:
-    """The share of images, in [0, 1], whose largest logit is at the label [N]; exact. See `predict`."""
+    """The `accuracy` of what `predict` gives."""
     logits = predict(state.variables, images, network=network, batch_size=batch_size, programs=programs)
     return accuracy(logits, labels)
 
@@ -58,10 +58,8 @@ def predict(
 ) -> np.ndarray:
     """The logits of images, [N, H, W, C] float32, on the host: [N, K] float32; ConfigError where there are no images.
 
-    Batch normalisation uses its running averages. The last batch is padded, so data sets of all
-    sizes share one program; the same weights ("params" and "batch_stats"), images and batch size give
-    the same bits on one machine. Whoever evaluates many networks gives `programs`; by default, JAX
-    remembers what it compiled.
+    Batch normalisation uses its running averages. The last batch is padded, so data sets of all sizes share one
+    program; the same weights, images and batch size give the same bits on one machine.
     """
     run = _evaluation(variables, images, network=network, batch_size=batch_size, programs=programs)
     logits = [run(start)[0] for start in range(0, images.shape[0], batch_size)]
@@ -95,8 +93,7 @@ def _evaluation(
 ) -> _Run:
     """What evaluates a batch of images; raises ConfigError where there are none."""
     if len(images) < 1 or batch_size < 1:
-        rule = "{} images in batches of {}; both must be at least 1"
-        raise ConfigError(None, rule, len(images), batch_size)
+        raise ConfigError(None, "{} images in batches of {}; both must be at least 1", len(images), batch_size)
     run_batch = compile_evaluation(variables, images, network=network, batch_size=batch_size, programs=programs)
 
     def run(start: int) -> tuple[np.ndarray, float]:

@@ -1,7 +1,6 @@
 """The training loop, and compilation ahead of it."""
 
 import dataclasses
-import functools
 import itertools
 import math
 import time
@@ -16,22 +15,11 @@ from jax import Array
 
 from eigen_jax import platforms
 from eigen_jax.data import Dataset
-from eigen_jax.errors import ConfigError
 from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.devices import check_devices, compile_call, spread_batches, spread_state
 from eigen_jax.training.evaluation import compile_evaluation
-from eigen_jax.training.programs import Programs, compiled, peak_bytes, shapes_of
-from eigen_jax.training.step import (
-    INITIAL_OPTIONS,
-    Batch,
-    StepMetrics,
-    Teacher,
-    Training,
-    TrainState,
-    draw_batch,
-    epoch_order,
-    initial_state,
-)
+from eigen_jax.training.programs import Programs, peak_bytes, shapes_of
+from eigen_jax.training.step import Batch, StepMetrics, Teacher, Training, TrainState, compile_initial, draw_batches
 
 ProgressCallback = Callable[[int, float, float], None]  # step, mean loss, steps a second
 
@@ -68,28 +56,22 @@ def train_to(
 ) -> tuple[TrainState, TrainReport]:
     """Trains until `until` steps were taken in all, or a pause; a state that is there already comes back as it is.
 
-    Where `config.devices` share each batch, the state comes from one device and goes back to it, so
-    nothing else has to know. A module with batch statistics must then have a field `axis_name`, the
-    mapped axis that they are averaged over.
+    Where `config.devices` share each batch, the state comes from one device and goes back to it. A module with
+    batch statistics must then have a field `axis_name`, the mapped axis that they are averaged over.
 
     Args:
         key: one for the whole training, the same at every landmark.
         state: left usable.
-        dataset: its training part is used.
-        until: the landmark, in steps since the start of training.
-        network, config: what is trained, and how.
         teacher: whom the network mimics; None for plain cross-entropy.
-        on_progress: called at looks, every `CHECK_EVERY` steps (or the platform's steps of one call,
-            where those are more) and at the end, with the step, the mean loss since the look before,
-            and the steps a second.
-        pause: asked after every call of a program whether to come back with the state as it is then, to be saved,
-            say; another call goes on from it to the same bits.
+        on_progress: called at looks, every `CHECK_EVERY` steps (or the platform's steps of one call, where those
+            are more) and at the end, with the step, the mean loss since the look before, and the steps a second.
+        pause: asked after every call of a program whether to come back with the state as it is then; another
+            call goes on from it to the same bits.
         clock: seconds from any fixed time on, which the report and the steps a second are told in.
         programs: of whoever trains many networks; by default, JAX remembers what it compiled.
 
     Raises:
-        ConfigError: a batch is larger than the training set, there are fewer devices than
-            `config.devices`, or the module cannot be trained on several.
+        ConfigError: a batch is larger than the training set, devices are missing, or the module needs just one.
         DivergedError: the loss, a parameter or a batch statistic is not finite.
     """
     start = step = int(state.step)
@@ -170,74 +152,43 @@ def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: 
 def training_memory(
     training: Training, state: TrainState, until: int, batch: Batch, *, programs: Programs
 ) -> int | None:
-    """Bytes of a device that training until `until` steps holds at its peak; see `peak_bytes`.
-
-    The state is any; the batch is as of `batch_shapes`.
-    """
-    how: dict[str, Any] = {"network": training.network, "config": training.config, "programs": programs}
+    """Bytes of a device that training until `until` steps holds at its peak; see `peak_bytes` and `batch_shapes`."""
     most = max(steps_of_calls(0, until, steps_per_call=platforms.current().steps_per_call))
-    return peak_bytes(compile_call(state, batch, most, **how))
+    program = compile_call(state, batch, most, network=training.network, config=training.config, programs=programs)
+    return peak_bytes(program)
 
 
 def prepare_training(
     training: Training, until: int, batch: Batch, *, programs: Programs, evaluated: Sequence[int] = ()
 ) -> None:
-    """Compiles in the background what `init_state`, `train_to` and an evaluation on the validation images ask for.
+    """Compiles in the background, in the order of use, what `init_state`, `train_to` and evaluations ask for.
 
-    Changes nothing else. The batch is as of `batch_shapes`; `evaluated` are batch sizes of evaluations besides the
-    config's.
+    The batch is as of `batch_shapes`; `evaluated` are batch sizes of evaluations besides the config's.
     """
     calls = set(steps_of_calls(0, until, steps_per_call=platforms.current().steps_per_call))
-    shape, images, size = training.input_shape, training.dataset.validation_images, training.config.eval_batch_size
     how: dict[str, Any] = {"network": training.network, "programs": programs}
     trained = how | {"config": training.config}
 
     def compile_all() -> None:
-        """In the order of use."""
-        key = training.weights_key
-        initializer = compiled(initial_state, (key,), options=INITIAL_OPTIONS, input_shape=shape, **trained)
+        initializer = compile_initial(training.weights_key, input_shape=training.input_shape, **trained)
         assert isinstance(initializer, jax.stages.Compiled), "in the background, all is compiled ahead"
         state = initializer.out_info
         for steps in calls:
             compile_call(state, batch, steps, **trained)
-        for images_each in (size, *evaluated):
-            compile_evaluation(state.variables, images, batch_size=images_each, **how)
+        for size in (training.config.eval_batch_size, *evaluated):
+            compile_evaluation(state.variables, training.dataset.validation_images, batch_size=size, **how)
 
     programs.in_background(compile_all)
 
 
 def steps_of_calls(start: int, until: int, *, steps_per_call: int) -> list[int]:
-    """How many steps each call takes from `start` to `until`: `steps_per_call` or 1.
-
-    Where a chunk begins depends on the number of the step alone, so training that stops between chunks and goes on
-    calls the same programs as training that never stopped.
-    """
+    """How many steps each call takes from `start` to `until`: `steps_per_call` or 1; chunks begin at its multiples."""
     calls, step = [], start
     while step < until:
         whole = step % steps_per_call == 0 and step + steps_per_call <= until
         calls.append(steps_per_call if whole else 1)
         step += calls[-1]
     return calls
-
-
-def draw_batches(
-    key: Array, dataset: Dataset, step: int, *, config: TrainConfig, teacher: Teacher | None
-) -> Iterator[Batch]:
-    """The batches of `step` and all after it; an epoch's order is drawn once."""
-    num_examples = dataset.train_images.shape[0]
-    if config.batch_size > num_examples:
-        rule = "{batch_size} is {}; the training set has only {} images"
-        raise ConfigError(TrainConfig, rule, config.batch_size, num_examples)
-    steps_per_epoch = num_examples // config.batch_size
-    draw = functools.partial(draw_batch, batch_size=config.batch_size, pad=config.pad, flip=config.flip)
-    for epoch in itertools.count(step // steps_per_epoch):
-        order = epoch_order(key, epoch, num_examples=num_examples)
-        while step < (epoch + 1) * steps_per_epoch:
-            batch = draw(key, step, order, dataset.train_images, dataset.train_labels)
-            if teacher is not None:
-                batch = batch.replace(teacher_logits=teacher(batch.examples, batch.views, batch.images))
-            yield batch
-            step += 1
 
 
 def _inputs(batches: Iterator[Batch], calls: Sequence[int], *, devices: int) -> Iterator[Batch]:
@@ -247,7 +198,6 @@ def _inputs(batches: Iterator[Batch], calls: Sequence[int], *, devices: int) -> 
         yield spread_batches(taken, steps, devices=devices)
 
 
-@jax.jit
+@jax.jit  # depends on no network, so all share one program
 def _stack(batches: list[Batch]) -> Batch:
-    """Along a new leading axis; depends on no network, so all share one program."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches)

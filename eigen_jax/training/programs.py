@@ -16,6 +16,7 @@ from eigen_jax import platforms
 Options = Mapping[str, str | int]  # of XLA's compiler
 
 _WAITING = 4  # tasks of the background; the oldest of more are dropped
+_SWITCHES: Any = jax.config  # whose attributes have no stubs
 
 _logger = logging.getLogger(__name__)
 
@@ -34,39 +35,30 @@ def compiled(
     Args:
         function: as defined in a module; programs are known by it.
         arguments: pytrees, as `shapes_of` takes them.
-        programs: where it is found, or compiled and held; None for a jitted function, which compiles when it is
-            called, and which JAX remembers as it does all others.
+        programs: where it is found, or compiled and held; None for a jitted function, which JAX remembers as all.
         donate: positions of the arguments that the program may overwrite.
-        options: of the compiler; by default those of the platform. One that this jaxlib does not
-            know is left out, with a warning where it is the platform's.
+        options: of the compiler; by default the platform's. What this jaxlib does not know is left out.
         statics: hashable keyword arguments of the function.
     """
     options = platforms.current().compiler_options if options is None else options
     if programs is not None:
         return programs.find_or_compile(function, arguments, donate, options, statics)
-    program = jax.jit(
-        function, static_argnames=tuple(statics), donate_argnums=donate, compiler_options=known_options(options)
-    )
+    options = known_options(options)
+    program = jax.jit(function, static_argnames=tuple(statics), donate_argnums=donate, compiler_options=options)
     return functools.partial(program, **statics)
 
 
 class Programs:
     """The newest programs of one who trains many networks, and a thread that compiles the next ones meanwhile.
 
-    Safe to use from several threads. To be closed when no more is asked for; one that is dropped instead, or left
-    open at the end of the process, gives up what waits to be compiled.
-
-    What JAX remembers of a program goes with it, but for the traces of functions such as `jnp.where`, by their
-    arguments' shapes, which are the caller's as well and so are left alone. Networks of one search space share most.
+    Safe to use from several threads. One that is dropped and not closed, or left open at the end of the process,
+    gives up what waits to be compiled. What JAX remembers of a program goes with it, but for the traces of functions
+    such as `jnp.where` by their arguments' shapes, which are the caller's as well.
     """
 
     def __init__(self, kept: int = 60) -> None:
-        """Holds so many programs.
-
-        A CPU program takes some 300 of a process's 65,530 memory maps, and a search compiles hundreds. The default
-        is enough for a generation, whose networks train in turns: five programs each, to initialise, to take a
-        step and a chunk of steps, and to evaluate a batch and an image.
-        """
+        # A CPU program takes some 300 of a process's 65,530 memory maps. The default is enough for a generation, whose
+        # networks train in turns: five each, to initialise, take a step or a chunk of them, evaluate a batch, an image.
         self._kept = kept
         self._lock = threading.Lock()
         self._programs: collections.OrderedDict[Hashable, Future] = collections.OrderedDict()  # last used, last
@@ -93,11 +85,10 @@ class Programs:
     def find_or_compile(
         self, function: Callable, arguments: tuple, donate: tuple[int, ...], options: Options, statics: dict[str, Any]
     ) -> Callable:
-        """See `compiled`.
+        """See `compiled`; it is a `jax.stages.Compiled`, but where `is_examined`: there it compiles when it is called.
 
-        It is a `jax.stages.Compiled`, but where `is_examined`: there it compiles when it is called, if at all.
-        Waits where another thread compiles it already. If that fails it is tried again here, so what is
-        raised is never the failure of another moment.
+        Waits where another thread compiles it already. If that fails it is tried again here, so what is raised is
+        never the failure of another moment.
         """
         shapes = shapes_of(arguments)
         leaves, structure = jax.tree.flatten(shapes)
@@ -128,16 +119,13 @@ class Programs:
         return program
 
     def in_background(self, task: Callable[[], object]) -> None:
-        """Does a task, made of calls of `compiled`, in a thread beside this one.
+        """Does a task, made of calls of `compiled`, in a thread beside this one, after those before it.
 
-        Tasks run one after the other. If a task fails, nobody hears of it: whoever asks for the program
-        compiles it again, and has the error. Where more than a few tasks wait, the oldest are dropped;
-        where `is_examined`, all are.
+        If it fails, nobody hears of it: whoever asks for the program compiles it again, and has the error. Where more
+        than a few tasks wait, the oldest are dropped; where `is_examined`, all are.
         """
-        if is_examined():
-            return
         with self._lock:
-            if self._is_over():
+            if is_examined() or self._is_over():
                 return
             self._tasks.append(task)
             if self._thread is None:
@@ -167,18 +155,13 @@ class Programs:
 def _compile(
     function: Callable, shapes: Any, donate: tuple[int, ...], options: Options, statics: dict[str, Any]
 ) -> Callable:
-    # A partial of its own for each program: what jit remembers goes when the function goes.
-    program = jax.jit(
-        functools.partial(function, **statics), donate_argnums=donate, compiler_options=known_options(options)
-    )
+    own = functools.partial(function, **statics)  # what jit remembers of it goes when it goes
+    program = jax.jit(own, donate_argnums=donate, compiler_options=known_options(options))
     return functools.partial(_examined, program) if is_examined() else program.lower(*shapes).compile()
 
 
 def peak_bytes(program: Callable) -> int | None:
-    """Bytes that a program holds of a device: arguments, results, temporaries; None where `is_examined`.
-
-    As the compiler planned it: the same whether it compiled the program or JAX's persistent cache had it.
-    """
+    """Bytes of a device that a program holds, as its compiler planned it, cached or not; None where `is_examined`."""
     if not isinstance(program, jax.stages.Compiled) or (told := program.memory_analysis()) is None:
         return None
     results = told.output_size_in_bytes - told.alias_size_in_bytes
@@ -187,21 +170,17 @@ def peak_bytes(program: Callable) -> int | None:
 
 def is_examined() -> bool:
     """Whether people step through functions or look for NaNs in them, which programs compiled ahead do not let them."""
-    return _is_set("jax_disable_jit") or _is_set("jax_debug_nans")
-
-
-def _is_set(name: str) -> bool:
-    return getattr(jax.config, name)
+    return _SWITCHES.jax_disable_jit or _SWITCHES.jax_debug_nans
 
 
 def _examined(program: Callable, *arguments: Any) -> Any:
     # Said again, because a thread of JAX 0.10 that has mapped a function looks for no NaNs any more.
-    with jax.debug_nans(_is_set("jax_debug_nans")):
+    with jax.debug_nans(_SWITCHES.jax_debug_nans):
         return program(*arguments)
 
 
 def shapes_of(tree: Any, *leading: int, sharding: jax.sharding.Sharding | None = None) -> Any:
-    """A tree of `jax.ShapeDtypeStruct` in place of arrays or of their shapes, with `leading` dimensions.
+    """A tree of `jax.ShapeDtypeStruct` in place of arrays or their shapes, with `leading` dimensions.
 
     Each is where `sharding` says, or else where the leaf is, or else on the default device.
     """

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -12,15 +14,15 @@ from flax import struct
 from jax import Array, lax
 
 from eigen_jax.data import Dataset, apply_views, sample_views
+from eigen_jax.errors import ConfigError
 from eigen_jax.losses import cross_entropy, mimicry_loss
-from eigen_jax.training.config import TrainConfig
-from eigen_jax.training.optimizers import make_optimizer
+from eigen_jax.training.config import TrainConfig, make_optimizer
 from eigen_jax.training.programs import Programs, compiled
 
 PyTree = Any
 
 # An untrained network is drawn once, and optimising its random draws takes XLA longer than the whole training step.
-INITIAL_OPTIONS = {"xla_backend_optimization_level": 0}
+_INITIAL_OPTIONS = {"xla_backend_optimization_level": 0}
 
 
 @struct.dataclass
@@ -101,20 +103,24 @@ def init_state(
     programs: Programs | None = None,
 ) -> TrainState:
     """An untrained network for images of `input_shape` (H, W, C); the config tells the optimizer."""
-    statics: dict[str, Any] = {"network": network, "config": config, "input_shape": input_shape}
-    return compiled(initial_state, (key,), programs=programs, options=INITIAL_OPTIONS, **statics)(key)
+    program = compile_initial(key, programs=programs, network=network, config=config, input_shape=input_shape)
+    return program(key)
 
 
 def abstract_state(*, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]) -> TrainState:
     """The shapes and dtypes of `init_state`'s result, to restore a checkpoint into; nothing is computed."""
-    initialize = functools.partial(initial_state, network=network, config=config, input_shape=input_shape)
+    initialize = functools.partial(_initial_state, network=network, config=config, input_shape=input_shape)
     return jax.eval_shape(initialize, jax.random.key(0))
 
 
-def initial_state(
+def compile_initial(key: Array, *, programs: Programs | None, **statics: Any) -> Callable:
+    """The program of `init_state`, for its statics."""
+    return compiled(_initial_state, (key,), programs=programs, options=_INITIAL_OPTIONS, **statics)
+
+
+def _initial_state(
     key: Array, *, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]
 ) -> TrainState:
-    """What `init_state` computes, for the caller to compile with `INITIAL_OPTIONS`."""
     variables = network.init(key, jnp.zeros((1, *input_shape), jnp.float32), train=False)
     params, batch_stats = variables.get("params", {}), variables.get("batch_stats", {})
     opt_state = make_optimizer(config).init(params)
@@ -134,9 +140,8 @@ def draw_batch(
 ) -> Batch:
     """The batch of one step, augmented. It depends on no network, so all share one program.
 
-    The key is that of `train_to`, the order [N] the `epoch_order` of the epoch that the step lies in: its
-    whole batches; the examples left over at its end are dropped. Images [N, H, W, C] float32 and labels
-    [N] int32 are the whole training set. The rest is as of `TrainConfig`.
+    The key is that of `train_to`, the order [N] the `epoch_order` of the epoch that the step lies in, whose last
+    examples are dropped where they fill no batch; images [N, H, W, C] float32 and labels [N] int32 are all there are.
     """
     _, view_key = jax.random.split(key)
     position = step % (order.shape[0] // batch_size) * batch_size
@@ -147,6 +152,25 @@ def draw_batch(
     )
 
 
+def draw_batches(
+    key: Array, dataset: Dataset, step: int, *, config: TrainConfig, teacher: Teacher | None
+) -> Iterator[Batch]:
+    """The batches of `step` and all after it; an epoch's order is drawn once."""
+    images, labels = dataset.train_images, dataset.train_labels
+    if config.batch_size > len(images):
+        rule = "{batch_size} is {}; the training set has only {} images"
+        raise ConfigError(TrainConfig, rule, config.batch_size, len(images))
+    steps_per_epoch = len(images) // config.batch_size
+    draw = functools.partial(draw_batch, batch_size=config.batch_size, pad=config.pad, flip=config.flip)
+    for epoch in itertools.count(step // steps_per_epoch):
+        order = epoch_order(key, epoch, num_examples=len(images))
+        for each in range(max(step, epoch * steps_per_epoch), (epoch + 1) * steps_per_epoch):
+            batch = draw(key, each, order, images, labels)
+            if teacher is not None:
+                batch = batch.replace(teacher_logits=teacher(batch.examples, batch.views, batch.images))
+            yield batch
+
+
 def train_step(
     state: TrainState, batch: Batch, *, network: nn.Module, config: TrainConfig, axis_name: str | None = None
 ) -> tuple[TrainState, StepMetrics]:
@@ -154,9 +178,8 @@ def train_step(
 
     The loss is `mimicry_loss` where the batch has a teacher's logits, else `cross_entropy`.
 
-    Where devices share the batch along a mapped axis, `batch` is a device's equal share, and gradients
-    and metrics are averaged over the axis, as `pmap` would (under `shard_map`, with `check_vma=False`);
-    the network must average its batch statistics.
+    Where devices share the batch along a mapped axis, `batch` is a device's equal share, gradients and metrics are
+    averaged over the axis (under `shard_map`, with `check_vma=False`), and the network must average its statistics.
     """
     mean_of_devices = (lambda tree: tree) if axis_name is None else functools.partial(lax.pmean, axis_name=axis_name)
 

@@ -49,7 +49,7 @@ def compile_steps(architecture: Architecture, dtype: ComputeDtype, steps: int | 
     state, batch = untrained(architecture)
     function: Callable[..., Any] = training.train_step
     if steps is not None:
-        function = training.train_steps
+        function = training.step.train_steps
         batch = jax.block_until_ready(jax.tree.map(lambda leaf: jnp.stack([leaf] * steps), batch))
     began = time.perf_counter()
     config = dataclasses.replace(CONFIG, dtype=dtype)
