@@ -398,9 +398,8 @@ def test_a_record_that_is_not_whole_or_contradicts_itself_is_refused(
     wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes, message = refused_kinds()[wrong]
-    monkeypatch.setattr(KINDS, "_entries", dict(KINDS._entries))
     record = dataclasses.replace(KINDS.find("pool"), **{"name": f"wrong_{wrong.replace(' ', '_')}", **changes})
-    KINDS.add(record.name, record if changes else "pool")  # type: ignore[arg-type]
+    monkeypatch.setitem(KINDS, record.name, record if changes else "pool")  # type: ignore[arg-type]
     with pytest.raises(ConfigError) as caught:
         GenomeSpec(kinds=("conv", record.name))
     line = str(caught.value)
