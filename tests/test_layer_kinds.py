@@ -399,7 +399,7 @@ def test_a_record_that_is_not_whole_or_contradicts_itself_is_refused(
 ) -> None:
     changes, message = refused_kinds()[wrong]
     record = dataclasses.replace(KINDS.find("pool"), **{"name": f"wrong_{wrong.replace(' ', '_')}", **changes})
-    monkeypatch.setitem(KINDS, record.name, record if changes else "pool")  # type: ignore[arg-type]
+    monkeypatch.setitem(KINDS, record.name, record if changes else "pool")
     with pytest.raises(ConfigError) as caught:
         GenomeSpec(kinds=("conv", record.name))
     line = str(caught.value)
@@ -425,10 +425,11 @@ def test_a_record_that_is_not_whole_or_contradicts_itself_is_refused(
 def test_a_search_space_of_what_there_is_not_is_refused(
     setting: dict, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OPERATORS, "_entries", {"swap": OPERATORS.find("swap")})
+    for name in set(OPERATORS) - {"swap"}:
+        monkeypatch.delitem(OPERATORS, name)
     if "swap" not in message:
-        OPERATORS.add("insert_conv", OPERATORS.find("swap"))
-        OPERATORS.add("half", Operator(name="half", applicable=fork_kinds._can_swap))
+        monkeypatch.setitem(OPERATORS, "insert_conv", OPERATORS.find("swap"))
+        monkeypatch.setitem(OPERATORS, "half", Operator(name="half", applicable=fork_kinds._can_swap))
     with pytest.raises(ConfigError) as caught:
         GenomeSpec(**setting)
     assert str(caught.value).startswith(message)
