@@ -10,9 +10,7 @@ network's fingerprint behind it, then holds genome.json and the weights, as a se
 """
 
 import dataclasses
-import functools
 import sys
-import time
 from collections.abc import Sequence
 
 import jax
@@ -31,7 +29,6 @@ from eigen_jax.search import (
     train_network,
 )
 from eigen_jax.store.run_files import write_result
-from eigen_jax.training import DivergedError
 from experiments.command_line import parse, read_path
 from experiments.commands import command, held_off, make_console
 from experiments.networks import check_takes
@@ -86,28 +83,25 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
     with held_off() as should_stop:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
         described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
-        describe = functools.partial(describe_training, architecture, config=config, teacher=teacher)
         with (
             RunFolder.open(settings.run_dir, described, settings.notes()) as run,
             TrainingBar(console, until=config.final_until) as bar,
         ):
-            began = time.perf_counter()
-            try:
-                trained = train_network(
-                    jax.random.key(config.seed),
-                    architecture,
-                    dataset,
-                    run.final_checkpoints,
-                    config=config,
-                    teacher=teacher,
-                    care=Care(save_every=settings.machine.save_every, should_stop=should_stop),
-                    on_progress=bar.show,
-                )
-            except DivergedError as error:
-                write_result(run.path, describe(None, cause=str(error), seconds=time.perf_counter() - began))
-                return str(error)
-            run.save_network(architecture, trained.variables)
-            write_result(run.path, describe(trained, seconds=trained.seconds))
+            trained = train_network(
+                jax.random.key(config.seed),
+                architecture,
+                dataset,
+                run.final_checkpoints,
+                config=config,
+                teacher=teacher,
+                care=Care(save_every=settings.machine.save_every, should_stop=should_stop),
+                on_progress=bar.show,
+            )
+            if trained.test:
+                run.save_network(architecture, trained.variables)
+            write_result(run.path, describe_training(architecture, trained, config=config, teacher=teacher))
+    if trained.test is None:
+        return trained.cause
     if trained.validation_accuracy is not None:
         print(f"validation accuracy  {percent(trained.validation_accuracy)} %")
     print(f"test accuracy        {percent(trained.test.accuracy)} %")

@@ -78,6 +78,11 @@ def with_training(**changes: Any) -> SearchConfig:
 UNMINDFUL = with_training(mimicry_weight=0.0)  # of the teacher, who is asked all the same
 
 
+def tested(trained: TrainedNetwork) -> search.Evaluation:
+    assert trained.test is not None
+    return trained.test
+
+
 def accuracy_by_hand(variables, images, labels, architecture=NETWORK) -> float:
     logits: Any = build_network(architecture, num_classes=CLASSES).apply(variables, images, train=False)
     return float(np.mean(np.argmax(np.asarray(logits), axis=-1) == np.asarray(labels)))
@@ -129,8 +134,8 @@ def test_a_network_is_trained_to_the_last_step_with_the_stretched_schedule_and_m
     assert trained.seconds > 0
     validation = accuracy_by_hand(trained.variables, noise.validation_images, noise.validation_labels)
     assert trained.validation_accuracy == pytest.approx(validation, abs=1e-9)
-    tested = accuracy_by_hand(trained.variables, noise.test_images, noise.test_labels)
-    assert trained.test.accuracy == pytest.approx(tested, abs=1e-9)
+    by_hand = accuracy_by_hand(trained.variables, noise.test_images, noise.test_labels)
+    assert tested(trained).accuracy == pytest.approx(by_hand, abs=1e-9)
     # The second of the search's 3 steps has a lower rate; so have all from the fourth of the 10.
     stretched = train(noise, tmp_path / "b", config=with_training(decay_steps=(1,)))
     chex.assert_trees_all_equal(stretched.variables, by_the_loop(noise, with_training(decay_steps=(3,)).train))
@@ -142,10 +147,10 @@ def test_a_network_is_trained_and_measured_in_the_dtype_asked_for(noise, uninter
     half_network = build_network(NETWORK, num_classes=CLASSES, dtype=jnp.bfloat16)
     chex.assert_trees_all_equal(trained.variables, by_the_loop(noise, half.train, half_network))
     assert {leaf.dtype for leaf in jax.tree.leaves(trained.variables)} == {jnp.dtype("float32")}
-    tested = predict(trained.variables, noise.test_images, network=half_network, batch_size=10)
-    assert trained.test.logits_digest == digest_logits(tested)
+    logits = predict(trained.variables, noise.test_images, network=half_network, batch_size=10)
+    assert tested(trained).logits_digest == digest_logits(logits)
     whole = search.evaluate_network(PLAIN, trained.variables, noise, batch_size=10)
-    assert whole.logits_digest != trained.test.logits_digest
+    assert whole.logits_digest != tested(trained).logits_digest
     half_kernel, kernel = (each.variables["params"]["layer_0"]["conv"]["kernel"] for each in (trained, uninterrupted))
     assert not np.array_equal(half_kernel, kernel)
     np.testing.assert_allclose(half_kernel, kernel, atol=0.05)
@@ -186,8 +191,8 @@ def test_validation_images_are_trained_on_where_that_is_asked_for(noise, uninter
     assert set(examples.tolist()) & set(range(TRAINED, TRAINED + HELD_OUT))
     assert examples.max() < TRAINED + HELD_OUT
     assert trained.validation_accuracy is None
-    tested = accuracy_by_hand(trained.variables, noise.test_images, noise.test_labels)
-    assert trained.test.accuracy == pytest.approx(tested, abs=1e-9)
+    by_hand = accuracy_by_hand(trained.variables, noise.test_images, noise.test_labels)
+    assert tested(trained).accuracy == pytest.approx(by_hand, abs=1e-9)
     assert trained.test != uninterrupted.test
 
 
@@ -312,7 +317,7 @@ def test_without_a_final_training_the_weights_of_the_search_are_kept(noise, sear
 
 def test_a_final_training_that_diverges_leaves_the_weights_of_the_search(noise, searched, before_final, monkeypatch):
     error = DivergedError(7, math.nan)
-    monkeypatch.setattr("eigen_jax.search.loop.train_network", mock.Mock(side_effect=error))
+    monkeypatch.setattr("eigen_jax.search.final.train_resumably", mock.Mock(side_effect=error))
     result = run_search(CONFIG, noise, before_final, settings=SETTINGS)
     assert (result.final_cause, result.final_validation_accuracy) == (str(error), None)
     assert result.final_seconds is not None

@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from eigen_jax.store.locks import StoppedError
 from eigen_jax.store.run_files import Reference, RunFolderError, write_result
 from eigen_jax.strategies import STRATEGIES, Eigen, Strategy
 from eigen_jax.strategies.strategy import State
-from eigen_jax.training import DivergedError, Programs, Teacher, TrainConfig, TrainState, abstract_state
+from eigen_jax.training import Programs, Teacher, TrainConfig, TrainState, abstract_state
 from eigen_jax.training.programs import compiled
 
 PyTree = Any
@@ -342,34 +341,27 @@ class _Search(Context):
         )
         if self.config.final_until:
             self.observer.final_training_started(best=best, until=self.config.final_until)
-
-            def on_progress(step: int, loss: float, steps_per_second: float) -> None:
-                self.observer.final_training_progress(step=step, loss=loss, steps_per_second=steps_per_second)
-
-            began = time.perf_counter()
-            try:
-                trained = train_network(
-                    self.final_key,
-                    best.architecture,
-                    self.dataset,
-                    self.folder.final_checkpoints,
-                    config=self.config,
-                    teacher=self.teacher,
-                    care=self.care,
-                    on_progress=on_progress,
-                    programs=self.programs,
-                )
-            except DivergedError as error:
-                seconds = time.perf_counter() - began
-                result = dataclasses.replace(result, final_cause=str(error), final_seconds=seconds)
-            else:
-                variables = trained.variables
-                result = dataclasses.replace(
-                    result,
-                    final_validation_accuracy=trained.validation_accuracy,
-                    test=trained.test,
-                    final_seconds=trained.seconds,
-                )
+            trained = train_network(
+                self.final_key,
+                best.architecture,
+                self.dataset,
+                self.folder.final_checkpoints,
+                config=self.config,
+                teacher=self.teacher,
+                care=self.care,
+                on_progress=lambda step, loss, rate: self.observer.final_training_progress(
+                    step=step, loss=loss, steps_per_second=rate
+                ),
+                programs=self.programs,
+            )
+            variables = variables if trained.cause else trained.variables
+            result = dataclasses.replace(
+                result,
+                final_validation_accuracy=trained.validation_accuracy,
+                test=trained.test or searched,
+                final_cause=trained.cause,
+                final_seconds=trained.seconds,
+            )
         self.folder.save_network(best.architecture, variables)
         return result
 

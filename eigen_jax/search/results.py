@@ -53,26 +53,17 @@ def describe_search(result: SearchResult, *, config: SearchConfig, teacher: Teac
 
 
 def describe_training(
-    architecture: Architecture,
-    trained: TrainedNetwork | None,
-    *,
-    config: SearchConfig,
-    teacher: Teacher | None,
-    seconds: float,
-    cause: str | None = None,
+    architecture: Architecture, trained: TrainedNetwork, *, config: SearchConfig, teacher: Teacher | None
 ) -> RunResult:
-    """What result.json says of the training of one given network, which took `seconds`.
-
-    How it ended says `trained`; where that is None, because it failed, `cause` says why.
-    """
+    """What result.json says of the training of one given network."""
     return RunResult(
-        final_validation_accuracy=trained.validation_accuracy if trained else None,
-        test_accuracy=trained.test.accuracy if trained else None,
-        test_logits=trained.test.logits_digest if trained else None,
-        final_cause=cause,
+        final_validation_accuracy=trained.validation_accuracy,
+        test_accuracy=trained.test.accuracy if trained.test else None,
+        test_logits=trained.test.logits_digest if trained.test else None,
+        final_cause=trained.cause,
         network=_summarise(architecture, config),
         dtype=config.train.dtype,
-        seconds=RunSeconds(final=seconds),
+        seconds=RunSeconds(final=trained.seconds),
         mimicry=_describe_mimicry(config.train, teacher),
     )
 
