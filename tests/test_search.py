@@ -251,7 +251,7 @@ def test_a_duplicate_is_trained_to_the_end_where_an_equal_network_went_extinct(w
         children = dataclasses.replace(state.population, repeats=repeats)
         bred = dataclasses.replace(state, generation=jnp.int32(5), phase=jnp.int32(phase), population=children)
         candidates = candidates_of(strategy, strategy.population(bred), jax.random.key(0), known={})
-        generation = Generation(5, bred, candidates, context, slots=4)
+        generation = Generation(5, bred, candidates, context)
         assert {each.same_as for each in generation.due} == {taken_over}
 
 

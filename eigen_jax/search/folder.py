@@ -63,6 +63,15 @@ class RunFolder:
                 write_settings(path, {"settings": as_json(settings), **as_json(notes), **surroundings.describe()})
             yield cls(path)
 
+    def clear_individuals(self, *, before: int) -> None:
+        """Removes the states in training of the individuals of generations `before` one; raises a RunFolderError."""
+        with told_as(RunFolderError, self.path):
+            for folder in self.individuals.glob("*"):
+                if int(folder.name.partition("-")[0]) < before:
+                    shutil.rmtree(folder)
+            if self.individuals.exists() and not any(self.individuals.iterdir()):
+                self.individuals.rmdir()
+
     def save_network(self, architecture: Architecture, variables: PyTree) -> None:
         """Saves the network found, with its "params" and "batch_stats"; the very same one stays.
 

@@ -9,7 +9,6 @@ with it at worst.
 import dataclasses
 import json
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ class Journal:
             if (entry := _parse(line)) is None:
                 break
             self.entries.append(entry)
-        self.keep(lambda _: True)
+        self.forget(before=0)
 
     def find(self, individual: Reference, fingerprint: str, landmark: int) -> Outcome | None:
         """The outcome of an individual at a landmark; None where it has none yet."""
@@ -61,12 +60,9 @@ class Journal:
             files.append(self.path, "".join(f"{line}\n" for line in lines).encode())
         self.entries.append(entry)
 
-    def keep(self, is_wanted: Callable[[Entry], bool]) -> None:
-        """Drops what is not wanted any more; raises a RunFolderError where that cannot be.
-
-        Without an entry there is no file.
-        """
-        self.entries = [entry for entry in self.entries if is_wanted(entry)]
+    def forget(self, *, before: int) -> None:
+        """Drops the entries of generations `before` one, and the file with the last; may raise a RunFolderError."""
+        self.entries = [entry for entry in self.entries if entry.individual.generation >= before]
         with told_as(RunFolderError, self.path):
             if self.entries:
                 lines = [_HEADER, *map(_line, self.entries)]

@@ -25,7 +25,7 @@ from eigen_jax.search.candidates import Candidate, Measured, candidates_of, refe
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.final import evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder
-from eigen_jax.search.generation import Context, Generation, clear_individuals
+from eigen_jax.search.generation import Context, Generation
 from eigen_jax.search.jobs import Jobs, Task
 from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
@@ -249,8 +249,8 @@ class _Search(Context):
 
     def _forget(self, *, before: int) -> None:
         """Drops what individuals of generations `before` one left beside the record."""
-        self.journal.keep(lambda entry: entry.individual.generation >= before)
-        clear_individuals(self.folder, before=before)
+        self.journal.forget(before=before)
+        self.folder.clear_individuals(before=before)
 
     def _check_goes_on(self, progress: _Progress, slots: int) -> None:
         """Raises `StoppedError` or `BarrenSearchError` where the next generation is not wanted, or has no chance."""
@@ -273,10 +273,9 @@ class _Search(Context):
         """Trains, extinguishes, selects and records one generation."""
         number, state = progress.generation, progress.state
         population = self.strategy.population(state)
-        slots = len(population.places)
-        self._check_goes_on(progress, slots)
+        self._check_goes_on(progress, len(population.places))
         candidates = candidates_of(self.strategy, population, self.training_key, known=self.ahead)
-        generation = Generation(number, state, candidates, self, slots=slots)
+        generation = Generation(number, state, candidates, self)
         self.ahead = {each.place: each for each in generation.ahead}
         self.observer.generation_started(
             generation=number,
