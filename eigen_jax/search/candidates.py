@@ -63,25 +63,23 @@ def candidates_of(
     """
     population, names = jax.device_get(population), operator_names(strategy.spec)
     found = []
-    for slot, (generation, index) in enumerate(population.places.tolist()):
-        if generation == NONE:
+    for slot, place in enumerate(map(reference, population.places)):
+        if place is None:
             continue
-        place = Reference(generation=generation, index=index)
         if place in known:
             known[place].slot = slot
             found.append(known[place])
             continue
         genome = jax.tree.map(lambda leaf, slot=slot: leaf[slot], population.genomes)
         repeated = bool((population.repeats[slot] > 1).any())
-        counts = population.operators[slot].tolist()
         found.append(
             Candidate(
                 place=place,
                 slot=slot,
                 architecture=decode(genome, spec=strategy.spec),
-                key=jax.random.fold_in(jax.random.fold_in(key, generation), index),
+                key=jax.random.fold_in(jax.random.fold_in(key, place.generation), place.index),
                 parents=tuple(filter(None, map(reference, population.parents[slot]))),
-                operators=None if repeated else dict(zip(names, counts, strict=True)),
+                operators=None if repeated else dict(zip(names, population.operators[slot].tolist(), strict=True)),
                 repeats=tuple(population.repeats[slot].tolist()) if repeated else None,
             )
         )

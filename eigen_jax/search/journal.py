@@ -18,7 +18,7 @@ from eigen_jax.store.files import told_as
 from eigen_jax.store.records import JSONError, convert, parse_json
 from eigen_jax.store.run_files import Reference, RunFolderError
 
-_HEADER = json.dumps({"schema_version": 2})
+_HEADER = json.dumps({"schema_version": 2}) + "\n"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,8 @@ class Journal:
         self.entries: list[Entry] = []
         with told_as(RunFolderError, path):
             # A byte that is no text damages its own line, not those before it; the last line was not finished.
-            lines = path.read_bytes().decode(errors="replace").split("\n")[:-1] if path.exists() else []
-        for line in lines[1:] if lines[:1] == [_HEADER] else []:
+            text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+        for line in text.removeprefix(_HEADER).split("\n")[:-1] if text.startswith(_HEADER) else []:
             if (entry := _parse(line)) is None:
                 break
             self.entries.append(entry)
@@ -55,9 +55,9 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Notes an outcome, and waits for the disk; raises a RunFolderError where that cannot be."""
-        lines = [_line(entry)] if self.entries else [_HEADER, _line(entry)]
+        header = "" if self.entries else _HEADER
         with told_as(RunFolderError, self.path):
-            files.append(self.path, "".join(f"{line}\n" for line in lines).encode())
+            files.append(self.path, f"{header}{_line(entry)}".encode())
         self.entries.append(entry)
 
     def forget(self, *, before: int) -> None:
@@ -65,15 +65,14 @@ class Journal:
         self.entries = [entry for entry in self.entries if entry.individual.generation >= before]
         with told_as(RunFolderError, self.path):
             if self.entries:
-                lines = [_HEADER, *map(_line, self.entries)]
-                files.write(self.path, "".join(f"{line}\n" for line in lines))
+                files.write(self.path, "".join([_HEADER, *map(_line, self.entries)]))
             else:
                 self.path.unlink(missing_ok=True)
 
 
 def _line(entry: Entry) -> str:
     fields = dataclasses.asdict(entry)
-    return json.dumps({**fields, "checksum": _checksum(fields)}, allow_nan=False)
+    return json.dumps({**fields, "checksum": _checksum(fields)}, allow_nan=False) + "\n"
 
 
 def _checksum(fields: dict[str, Any]) -> str:

@@ -73,9 +73,9 @@ def run_search(
 ) -> SearchResult:
     """Searches until the strategy is done and trains the network found, or goes on with an interrupted search.
 
-    The record of an interrupted search is the same, but for times, as that of one that was not, on
-    the same machine and versions, with the same switches of JAX (see `eigen_jax.surroundings`; another
-    one is warned of), where the device computes deterministically (the CPU does).
+    The record of an interrupted search is the same, but for times, as that of one that was not, on the same machine
+    and versions, with the same switches of JAX (see `eigen_jax.surroundings`; another one is warned of), where the
+    device computes deterministically (the CPU does).
 
     Args:
         config, dataset: the search space must be of the data's image shape and number of classes.
@@ -83,16 +83,12 @@ def run_search(
         strategy: who breeds and selects, in the config's search space; by default, EIGEN with `config.evolution`.
         fitness: what a measurement is worth, in as many objectives as the strategy has. The network found is the
             first of those with the highest first objective.
-        teacher: whom all networks mimic, in every phase; None for plain cross-entropy. Where the
-            final training is on the validation images as well, it must know them as the examples
-            that follow the training images.
-        executor: where individuals are trained, with this data set and teacher; by default, one after
-            the other in this process.
+        teacher: whom all networks mimic; None for plain cross-entropy. Where the final training is on the validation
+            images as well, it must know them as the examples that follow the training images.
+        executor: where individuals are trained, with this data set and teacher; by default, one after the other here.
         care: of individuals and of the final training; an executor that is given has its own `should_stop`.
-        settings: what settings.json says of the run, and what must be the same for it to go on;
-            all of `config` by default.
+        settings: what settings.json says of the run, and must be the same for it to go on; by default, all of `config`.
         notes: what else settings.json says of it.
-        observer: who is told of what happens.
 
     Raises:
         StoppedError: it was asked to stop; the same call goes on.
@@ -101,8 +97,8 @@ def run_search(
         ConfigError: the config is not for this data set, a batch is larger than the training set, or config,
             strategy and fitness do not go together.
         FitnessError: the fitness gives no numbers.
-        RunFolderError: the folder cannot be written, is in use, belongs to another run (another
-            teacher makes it another run), or has lost its checkpoints.
+        RunFolderError: the folder cannot be written, is in use, belongs to another run (another teacher makes it
+            another run), or has lost its checkpoints.
         LineageError, CheckpointError: a file of the run is damaged or cannot be written.
         FinalTrainingError: the final training failed for a reason that can pass.
     """
@@ -110,8 +106,12 @@ def run_search(
     strategy = strategy or Eigen(spec=config.genome, config=config.evolution)
     _check_together(config, strategy, fitness)
     care, observer = care or Care(), observer or SearchObserver()
+    if settings is None:
+        settings = describe(config)
+        # Another number of devices rounds otherwise, and goes on with the same checkpoints.
+        del settings["train"]["devices"]
     described = {
-        **(_described(config) if settings is None else settings),
+        **settings,
         "dataset": dataset.name,
         "data_fingerprint": dataset.fingerprint,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
@@ -124,11 +124,9 @@ def run_search(
         if executor is None:
             executor = owned.enter_context(InlineExecutor(dataset, teacher=teacher, should_stop=care.should_stop))
 
-        def on_progress(task: Task, step: int, loss: float, steps_per_second: float) -> None:
-            place, landmark = task
-            until = strategy.landmarks(config.landmarks)[landmark]
-            told: dict[str, Any] = {"loss": loss, "steps_per_second": steps_per_second}
-            observer.training_progress(individual=place, landmark=landmark, step=step, until=until, **told)
+        def on_progress(task: Task, step: int, loss: float, rate: float) -> None:
+            told: dict[str, Any] = {"individual": task[0], "landmark": task[1], "loss": loss, "steps_per_second": rate}
+            observer.training_progress(step=step, until=strategy.landmarks(config.landmarks)[task[1]], **told)
 
         search = _Search(
             config=config,
@@ -147,14 +145,6 @@ def run_search(
         result = search.run()
     observer.search_ended(result=result)
     return result
-
-
-def _described(config: SearchConfig) -> dict[str, Any]:
-    """All of a config that the outcome depends on."""
-    content = describe(config)
-    # Another number of devices rounds otherwise, and goes on with the same checkpoints.
-    del content["train"]["devices"]
-    return content
 
 
 def name_of_strategy(kind: type[Strategy]) -> str:
@@ -206,15 +196,20 @@ class _Search(Context):
     def _resume(self) -> _Progress:
         """The search after the last generation that was saved, or its start."""
         step = checkpoint.latest_step(self.folder.checkpoints)
-        if step is None:
-            self._check_nothing_is_lost()
+        recorded = lineage.read(self.folder.lineage) if self.folder.lineage.exists() else ()
+        # Without a checkpoint, the record holds at most the generation that was killed before the first.
+        if step is None and recorded and recorded[-1].generation > 0:
+            raise RunFolderError(
+                f"{self.folder.path} has a record of {recorded[-1].generation + 1} generations and no intact"
+                " checkpoint; put its checkpoints back, or choose another folder"
+            )
         lineage.truncate(self.folder.lineage, step or 0)
         self._forget(before=step or 0)
         if step is None:
             genesis = self.strategy.genesis()
             first = self._step(0, genesis, self.strategy.unmeasured(genesis))
             return _Progress(generation=0, state=first, best=None, variables=None)
-        recorded = lineage.read(self.folder.lineage)
+        recorded = tuple(each for each in recorded if each.generation < step)
         self.measured.add(recorded)
         abstract = jax.eval_shape(self.strategy.genesis)
         state = checkpoint.restore(self.folder.checkpoints, "evolution", step=step, abstract=abstract)
@@ -230,15 +225,6 @@ class _Search(Context):
     def _abstract_state(self, architecture: Architecture) -> TrainState:
         network, shape = self._network(architecture), architecture.input_shape
         return abstract_state(network=network, config=self.config.train, input_shape=shape)
-
-    def _check_nothing_is_lost(self) -> None:
-        """Without a checkpoint, the record holds at most the generation that was killed before the first."""
-        recorded = lineage.read(self.folder.lineage) if self.folder.lineage.exists() else ()
-        if recorded and recorded[-1].generation > 0:
-            raise RunFolderError(
-                f"{self.folder.path} has a record of {recorded[-1].generation + 1} generations and no intact"
-                " checkpoint; put its checkpoints back, or choose another folder"
-            )
 
     def _save(self, progress: _Progress) -> None:
         """Saves the search after a generation; its record is on disk already."""
@@ -286,7 +272,8 @@ class _Search(Context):
         )
         fitness = generation.train()
         following = self._step(number + 1, state, fitness)
-        parents = [place for each in self._parents(following) if (place := reference(each))]
+        descended = jax.device_get(self.strategy.population(following)).parents.reshape(-1, 2)
+        parents = list(filter(None, map(reference, descended)))
         individuals = generation.record(parents)
         lineage.append(self.folder.lineage, individuals)
         self.measured.add(individuals)
@@ -300,11 +287,6 @@ class _Search(Context):
             parent=next(iter(parents), None),
         )
         return _Progress(generation=number + 1, state=following, best=best, variables=variables)
-
-    def _parents(self, state: State) -> list[Any]:
-        """The places of all from whom a population descends."""
-        population = jax.device_get(self.strategy.population(state))
-        return list(population.parents.reshape(-1, 2))
 
     def _step(self, generation: int, state: State, fitness: Array) -> State:
         """The strategy's step to a generation, compiled once a search."""

@@ -30,7 +30,6 @@ class RandomSearch(Strategy):
         return RandomSearchState(generation=jnp.asarray(NONE, jnp.int32), population=population)
 
     def step(self, key: Array, state: RandomSearchState, fitness: Array) -> RandomSearchState:
-        del fitness
         generation, config = state.generation + 1, self.config
         starts = global_pooling(config.population_size, spec=self.spec)
         children = offspring(key, starts, places_of(generation, config=config), spec=self.spec, config=config)

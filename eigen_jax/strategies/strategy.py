@@ -61,7 +61,7 @@ class Strategy(abc.ABC):
         """The state of which a step, with a fitness of which nothing is measured, gives the first population."""
 
     def population(self, state: State) -> Population:
-        """Who is measured, or trained ahead; by default, the state's own field."""
+        """Who is measured, or trained ahead."""
         return state.population
 
     @abc.abstractmethod
@@ -88,15 +88,10 @@ class Strategy(abc.ABC):
 
     def survives(self, state: State, fitness: Array, landmark: int) -> Array:
         """Who trains on after a landmark, [P] bool; by default, all who are measured there."""
-        del state
         return jnp.isfinite(fitness[:, landmark]).all(axis=1)
 
     def spares(self, state: State) -> bool:
-        """Whether all who are measured train on to the end.
-
-        Then nothing less is taken over from an individual of an equal architecture that was measured before.
-        """
-        del state
+        """Whether all who are measured train on to the end; then no less is taken over from an equal architecture."""
         return True
 
     def quota(self, state: State) -> tuple[int, ...]:
@@ -105,7 +100,6 @@ class Strategy(abc.ABC):
 
     def threshold(self, state: State, fitness: Array, landmark: int) -> Array:
         """What `survives` asks of the first objective, for the record; [] float32, -inf for nothing."""
-        del state, fitness, landmark
         return jnp.asarray(-jnp.inf, jnp.float32)
 
     @abc.abstractmethod
