@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import fork_kinds  # noqa: F401  # which has the operator "swap"
 import optax
 import pytest
 from commands_data import leave_process_alone, places, refused, with_values
@@ -156,7 +157,7 @@ def test_every_setting_reaches_the_library():
     search: Options = {"seed": 1, "t1": 4, "t2": 5, "t3": 6, "reevaluate": True, "final_steps": 22}
     search |= {"final_on": "train+validation"}
     genome: Options = {"capacity": 17, "channels": (18, 19), "kernels": (5,), "strides": (2,)}
-    genome |= {"max_parameters": 420, "max_flops": 621}
+    genome |= {"max_parameters": 420, "max_flops": 621, "kinds": ("pool", "depthwise"), "operators": ("swap",)}
     evolution: Options = {"primary_steps": 12, "secondary_steps": 13, "elitism": True, "saturation_gain": 0.0625}
     evolution |= {"saturation_window": 14, "max_primary_generations": 15, "max_secondary_generations": 16}
     evolution |= {"max_duplication_generations": 2, "max_repeats": 4, "extinguish_duplicates": True}
@@ -364,10 +365,12 @@ def test_values_of_every_type_are_read():
     settings = read(
         *("--run-dir", "runs/a b", "--data-dir", "/d", "--channels", "8", "16", "--decay-steps", "--no-flip"),
         *("--elitism", "--preprocessing", "standardize", "--weight-decay", "0", "--max-flops", "3_000"),
+        *("--kinds", "pool", "depthwise", "--operators"),
     )
     train = settings.search.train
     assert (settings.run_dir, settings.data.data_dir) == (Path.cwd() / "runs" / "a b", Path("/d"))
     assert (settings.search.genome.channels, train.decay_steps) == ((8, 16), ())
+    assert (settings.search.genome.kinds, settings.search.genome.operators) == (("pool", "depthwise"), ())
     assert (train.flip, settings.search.evolution.elitism, settings.data.preprocessing) == (False, True, "standardize")
     assert (train.weight_decay, settings.search.genome.max_flops) == (0.0, 3_000)
     assert isinstance(train.weight_decay, float)
