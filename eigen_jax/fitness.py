@@ -111,7 +111,7 @@ class Limited:
 
     @property
     def needs(self) -> frozenset[str]:
-        return _needs(self.fitness) | dict(self.limits).keys()
+        return needs(self.fitness) | dict(self.limits).keys()
 
     def __call__(self, measurement: Measurement) -> tuple[float, ...]:
         numbers = values(self.fitness, measurement)
@@ -184,13 +184,8 @@ def num_objectives(fitness: Fitness) -> int:
     return len(values(fitness, _EXAMPLE))
 
 
-def needs_latency(fitness: Fitness) -> bool:
-    """Whether a fitness looks at the latency of one image, which is then measured at every landmark."""
-    return "latency" in _needs(fitness)
-
-
-def _needs(fitness: Fitness) -> frozenset[str]:
-    """The names of all that a fitness may look at."""
+def needs(fitness: Fitness) -> frozenset[str]:
+    """The names of all that a fitness may look at; where latency is none of them, it is not measured on the way."""
     return frozenset(getattr(fitness, "needs", OBJECTIVES))
 
 

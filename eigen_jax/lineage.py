@@ -108,7 +108,6 @@ class Individual:
 
     @property
     def parent(self) -> Reference | None:
-        """The first of its parents."""
         return next(iter(self.parents), None)
 
     @property
@@ -133,7 +132,6 @@ class Individual:
 
     @property
     def reference(self) -> Reference:
-        """What others of the run name this individual by."""
         return Reference(generation=self.generation, index=self.index)
 
 

@@ -27,7 +27,7 @@ from eigen_jax.fitness import (
     accuracy,
     limit,
     name_of,
-    needs_latency,
+    needs,
     num_objectives,
     parse_fitness,
     values,
@@ -78,7 +78,7 @@ def test_what_is_named_is_computed_as_by_hand(text, numbers):
     fitness = parse_fitness(text, weight=0.5)
     np.testing.assert_allclose(values(fitness, MEASURED), numbers, rtol=1e-15)
     assert num_objectives(fitness) == len(numbers)
-    assert needs_latency(fitness) == ("latency" in text.replace("batch_latency", ""))
+    assert ("latency" in needs(fitness)) == ("latency" in text.replace("batch_latency", ""))
     assert hash(fitness) == hash(parse_fitness(text, weight=0.5))
     assert parse_fitness(text) == parse_fitness(text, weight=0.01)
 
@@ -102,9 +102,9 @@ def test_over_a_limit_every_objective_is_minus_infinity_and_at_it_nothing_change
     assert both.limits == (("latency", 0.002), ("parameters", 1_000))
     assert limit(two, ["parameters=1e3", "latency=0.002"]) == both
     assert limit(two, []) is two
-    assert needs_latency(Limited(accuracy, (("latency", 1.0),)))
-    assert not needs_latency(Limited(accuracy, (("batch_latency", 1.0),)))
-    assert needs_latency(Limited(lean, (("memory", 1.0),)))
+    assert "latency" in needs(Limited(accuracy, (("latency", 1.0),)))
+    assert "latency" not in needs(Limited(accuracy, (("batch_latency", 1.0),)))
+    assert "latency" in needs(Limited(lean, (("memory", 1.0),)))
 
 
 def test_a_loss_that_is_not_finite_is_no_fitness_and_over_every_limit():
@@ -142,10 +142,10 @@ def test_the_name_of_a_function_of_ones_own_tells_its_source_and_its_settings():
 
 
 def test_who_does_not_say_what_it_needs_needs_all():
-    assert needs_latency(lean)
-    assert needs_latency(Share(0.5))
+    assert "latency" in needs(lean)
+    assert "latency" in needs(Share(0.5))
     for fitness in (accuracy, Penalised(), Objectives(("accuracy", "parameters")), Objectives(("batch_latency",))):
-        assert not needs_latency(fitness)
+        assert "latency" not in needs(fitness)
 
 
 @pytest.mark.parametrize(

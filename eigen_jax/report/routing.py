@@ -27,8 +27,6 @@ Line = tuple[str, int]  # "gap", "channel" or "margin", and its number: wires ru
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wire:
-    """One edge."""
-
     source: int  # nodes, as in `Box`
     target: int
     skips: bool  # does not lead to the next column

@@ -15,8 +15,6 @@ from eigen_jax.store.run_files import Reference, RunResult
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhaseSummary:
-    """One phase of a search, as its record tells it."""
-
     phase: str
     individuals: tuple[Individual, ...]  # its own, at least one, in the record's order
     best: Individual | None  # the fittest survivor at the end of the phase, of it and of those before; None: none yet
@@ -88,7 +86,6 @@ def read_record(folder: str | Path) -> tuple[Individual, ...]:
 
 
 def _in_run_folder(folder: Path, name: str) -> Path:
-    """The path of a file in a folder that holds a run."""
     if not folder.is_dir():
         raise ReportError(f"{folder} is no folder; name the folder of a run")
     if missing := [each for each in ("lineage.jsonl", "settings.json") if not (folder / each).exists()]:

@@ -36,7 +36,6 @@ class Candidate:
 
     @property
     def cause(self) -> str | None:
-        """Why it failed."""
         return self.outcomes[-1].cause if self.outcomes else None
 
     def measurement(self, landmark: int) -> Measurement | None:
@@ -50,17 +49,13 @@ class Candidate:
         self.seconds = outcome.seconds if outcome.cause is None else self.seconds + outcome.seconds
 
     def take(self, outcomes: Sequence[Outcome], of: Reference) -> None:
-        """Takes over what an equal individual measured."""
         self.outcomes, self.same_as = list(outcomes), of
 
 
 def candidates_of(
     strategy: Strategy, population: Population, key: Array, *, known: Mapping[Reference, Candidate]
 ) -> list[Candidate]:
-    """The individuals of a population, in the order of their places; those that are `known` as they are.
-
-    `key` is that of all training: an individual's is folded from it by its place.
-    """
+    """The individuals of a population in their order, those `known` as they are; `key` is that of all training."""
     population, names = jax.device_get(population), operator_names(strategy.spec)
     found = []
     for slot, place in enumerate(map(reference, population.places)):

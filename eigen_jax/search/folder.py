@@ -75,8 +75,10 @@ class RunFolder:
         The folder gets its name when it is whole, so genome.json and weights belong together. Raises a RunFolderError
         or CheckpointError where it cannot be written.
         """
-        if _holds_network(self.path, architecture, variables):
-            return
+        with contextlib.suppress(ValueError):  # of any kind: missing, damaged, or of another structure
+            saved, weights = load_network(self.path)
+            if saved == architecture and jax.tree.all(jax.tree.map(np.array_equal, weights, variables)):
+                return
         network, partial = self.path / "network", self.path / "network.partial"
         with told_as(RunFolderError, self.path):
             shutil.rmtree(partial, ignore_errors=True)
@@ -125,12 +127,3 @@ def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
     if not isinstance(variables, dict) or "params" not in variables:
         raise CheckpointError(f"{network} holds no weights of a network; put the run's own files back")
     return architecture, {"batch_stats": {}, **variables}
-
-
-def _holds_network(path: Path, architecture: Architecture, variables: PyTree) -> bool:
-    """Whether a run folder has this network, to the last bit."""
-    try:
-        saved, weights = load_network(path)
-        return saved == architecture and jax.tree.all(jax.tree.map(np.array_equal, weights, variables))
-    except ValueError:  # of any kind: missing, damaged, or of another structure
-        return False

@@ -8,6 +8,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ from jax import Array
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, fingerprint
 from eigen_jax.data import Dataset
 from eigen_jax.executor import Job
-from eigen_jax.fitness import Fitness, needs_latency, values
+from eigen_jax.fitness import Fitness, needs, values
 from eigen_jax.lineage import Fate, Individual, Landmark, Reference, exact
 from eigen_jax.resumable import Care
 from eigen_jax.search.candidates import Candidate, Measured, outcomes_of
@@ -27,10 +28,8 @@ from eigen_jax.search.journal import Entry, Journal
 from eigen_jax.search.observer import SearchObserver
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import never
-from eigen_jax.strategies import Strategy
-from eigen_jax.strategies.strategy import State
+from eigen_jax.strategies import State, Strategy
 from eigen_jax.training import Teacher, TrainState
-from eigen_jax.training.step import PyTree
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -51,7 +50,6 @@ class Context:
 
     @property
     def landmarks(self) -> tuple[int, ...]:
-        """The training steps after which individuals are measured."""
         return self.strategy.landmarks(self.config.landmarks)
 
 
@@ -69,18 +67,15 @@ class Generation:
                 candidate.take(outcomes_of(known), known.reference)
 
     def train(self) -> Array:
-        """Trains to each landmark in turn; after each but the last, those go on whom the strategy lets survive.
-
-        What the journal has is not trained again. Gives the fitness, as of `fitness`.
-        """
+        """Trains to each landmark in turn those whom the strategy lets survive; gives the fitness, as of `fitness`."""
         strategy, living = self.context.strategy, self.due
         for landmark in range(strategy.num_landmarks):
             self._measure(landmark, living)
             fitness = self.fitness()
-            is_last = landmark == strategy.num_landmarks - 1
-            alive: np.ndarray = np.isfinite(np.asarray(fitness[:, landmark])).all(axis=1)
-            threshold = -math.inf
-            if not is_last:
+            is_last, threshold = landmark == strategy.num_landmarks - 1, -math.inf
+            if is_last:
+                alive = np.asarray(jnp.isfinite(fitness[:, landmark]).all(axis=1))
+            else:
                 alive = np.asarray(strategy.survives(self.state, fitness, landmark))
                 threshold = float(strategy.threshold(self.state, fitness, landmark))
                 self.context.observer.individuals_extinct(
@@ -104,11 +99,8 @@ class Generation:
         # On the device, a NaN is a fault, which JAX_DEBUG_NANS is to find.
         return jnp.asarray(np.where(np.isnan(fitness), -np.inf, fitness))
 
-    def variables(self, place: Reference, abstract: TrainState) -> PyTree:
-        """The weights of an individual that was trained to the end; `abstract` are its state's shapes.
-
-        Raises a CheckpointError or ExecutorError where they cannot be read, nor trained again.
-        """
+    def variables(self, place: Reference, abstract: TrainState) -> Any:
+        """The weights of an individual at its end, trained again if need be; `abstract` are its state's shapes."""
         candidate = next(each for each in self.due if each.place == place)
         assert candidate.same_as is None, "it has no weights of its own"
         try:
@@ -242,7 +234,7 @@ class Generation:
             config=self.context.config.train,
             folder=self._folder(candidate),
             tested=is_last,
-            timed=is_last or needs_latency(self.context.fitness),
+            timed=is_last or "latency" in needs(self.context.fitness),
             # The executor asks its own, and a worker in another process could not ask this one.
             care=dataclasses.replace(self.context.care, should_stop=never),
         )

@@ -26,7 +26,6 @@ class Jobs:
         return task in self._waiting
 
     def submit(self, task: Task, job: Job) -> None:
-        """Has a job done, after those that were submitted before."""
         self._waiting[task] = job
         self._tasks.append(task)
         self._jobs.append(job)

@@ -14,7 +14,6 @@ from typing import Any
 
 from eigen_jax.executor import Outcome
 from eigen_jax.store import files
-from eigen_jax.store.files import told_as
 from eigen_jax.store.records import JSONError, convert, parse_json
 from eigen_jax.store.run_files import Reference, RunFolderError
 
@@ -32,13 +31,11 @@ class Entry:
 
 
 class Journal:
-    """The journal of a run."""
-
     def __init__(self, path: Path) -> None:
         """Begins a journal, or goes on with one, without damage; raises RunFolderError where that cannot be."""
         self.path = path
         self.entries: list[Entry] = []
-        with told_as(RunFolderError, path):
+        with files.told_as(RunFolderError, path):
             # A byte that is no text damages its own line, not those before it; the last line was not finished.
             text = path.read_bytes().decode(errors="replace") if path.exists() else ""
         for line in text.removeprefix(_HEADER).split("\n")[:-1] if text.startswith(_HEADER) else []:
@@ -56,14 +53,14 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Notes an outcome, and waits for the disk; raises a RunFolderError where that cannot be."""
         header = "" if self.entries else _HEADER
-        with told_as(RunFolderError, self.path):
+        with files.told_as(RunFolderError, self.path):
             files.append(self.path, f"{header}{_line(entry)}".encode())
         self.entries.append(entry)
 
     def forget(self, *, before: int) -> None:
         """Drops the entries of generations `before` one, and the file with the last; may raise a RunFolderError."""
         self.entries = [entry for entry in self.entries if entry.individual.generation >= before]
-        with told_as(RunFolderError, self.path):
+        with files.told_as(RunFolderError, self.path):
             if self.entries:
                 files.write(self.path, "".join([_HEADER, *map(_line, self.entries)]))
             else:

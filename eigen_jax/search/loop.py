@@ -23,18 +23,18 @@ from eigen_jax.lineage import Fate, Individual, fittest
 from eigen_jax.resumable import Care
 from eigen_jax.search.candidates import Candidate, Measured, candidates_of, reference
 from eigen_jax.search.config import SearchConfig
-from eigen_jax.search.final import evaluate_network, train_network
+from eigen_jax.search.final import Evaluation, TrainedNetwork, evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder
 from eigen_jax.search.generation import Context, Generation
 from eigen_jax.search.jobs import Jobs, Task
 from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
-from eigen_jax.search.results import SearchResult, describe_search
+from eigen_jax.search.results import SearchResult, describe_mimicry, summarise
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import StoppedError
-from eigen_jax.store.run_files import Reference, RunFolderError, write_result
-from eigen_jax.strategies import STRATEGIES, Eigen, Strategy
-from eigen_jax.strategies.strategy import State
+from eigen_jax.store.records import to_fields
+from eigen_jax.store.run_files import Reference, RunFolderError, RunSeconds, write_result
+from eigen_jax.strategies import STRATEGIES, Eigen, State, Strategy
 from eigen_jax.training import Programs, Teacher, TrainConfig, TrainState, abstract_state
 from eigen_jax.training.programs import compiled
 
@@ -176,8 +176,6 @@ def check_data(config: SearchConfig, dataset: Dataset) -> None:
 
 @dataclasses.dataclass(kw_only=True)
 class _Search(Context):
-    """A search in its run folder."""
-
     programs: Programs
 
     def __post_init__(self) -> None:
@@ -185,7 +183,6 @@ class _Search(Context):
         self.ahead: dict[Reference, Candidate] = {}  # individuals of later generations, bred already
 
     def run(self) -> SearchResult:
-        """Goes through all that is left of the search."""
         progress = self._resume()
         self.observer.search_started(generation=progress.generation, landmarks=self.landmarks)
         while not self.strategy.is_done(progress.state):
@@ -228,9 +225,8 @@ class _Search(Context):
 
     def _save(self, progress: _Progress) -> None:
         """Saves the search after a generation; its record is on disk already."""
-        items = {"evolution": progress.state, "variables": progress.variables}
-        present = {name: item for name, item in items.items() if item is not None}
-        checkpoint.save(self.folder.checkpoints, progress.generation, present)
+        weights = {} if progress.best is None else {"variables": progress.variables}
+        checkpoint.save(self.folder.checkpoints, progress.generation, {"evolution": progress.state, **weights})
         self._forget(before=progress.generation)
 
     def _forget(self, *, before: int) -> None:
@@ -300,30 +296,35 @@ class _Search(Context):
 
     def _finish(self, progress: _Progress) -> SearchResult:
         """Trains and tests the best network, and saves it and the result."""
-        individuals = lineage.read(self.folder.lineage)
+        individuals, best, config = lineage.read(self.folder.lineage), progress.best, self.config
+        searched, final = self._train_best(best, progress.variables) if best else (None, None)
+        test = final.test if final and final.test else searched
+        seconds = math.fsum(each.seconds_compiling + each.seconds_training for each in individuals)
         result = SearchResult(
+            best=best,
+            validation_accuracy=best.accuracy if best else None,
+            search_test_accuracy=searched.accuracy if searched else None,
+            final_validation_accuracy=final.validation_accuracy if final else None,
+            test_accuracy=test.accuracy if test else None,
+            test_logits=test.logits_digest if test else None,
+            final_cause=final.cause if final else None,
             generations=progress.generation,
             trained=sum(individual.same_as is None for individual in individuals),
-            search_seconds=math.fsum(each.seconds_compiling + each.seconds_training for each in individuals),
+            network=summarise(best.architecture, config, best.reference) if best else None,
+            dtype=config.train.dtype,
+            seconds=RunSeconds(search=seconds, final=final.seconds if final else None),
+            mimicry=describe_mimicry(config.train, self.teacher),
         )
-        if progress.best is not None:
-            result = self._train_best(progress.best, progress.variables, result)
-        write_result(self.folder.path, describe_search(result, config=self.config, teacher=self.teacher))
+        write_result(self.folder.path, {name: value for name, value in to_fields(result).items() if name != "best"})
         return result
 
-    def _train_best(self, best: Individual, variables: PyTree, result: SearchResult) -> SearchResult:
-        """The final training. Where it is turned off, or diverges, the weights of the search are kept."""
-        batch_size = self.config.train.eval_batch_size
+    def _train_best(self, best: Individual, variables: PyTree) -> tuple[Evaluation, TrainedNetwork | None]:
+        """Tests the weights of the search, which are saved where the final training is turned off, or diverges."""
+        batch_size, until = self.config.train.eval_batch_size, self.config.final_until
         searched = evaluate_network(self._network(best.architecture), variables, self.dataset, batch_size=batch_size)
-        result = dataclasses.replace(
-            result,
-            best=best,
-            validation_accuracy=best.accuracy,
-            search_test_accuracy=searched.accuracy,
-            test=searched,
-        )
-        if self.config.final_until:
-            self.observer.final_training_started(best=best, until=self.config.final_until)
+        trained = None
+        if until:
+            self.observer.final_training_started(best=best, until=until)
             trained = train_network(
                 self.final_key,
                 best.architecture,
@@ -337,16 +338,8 @@ class _Search(Context):
                 ),
                 programs=self.programs,
             )
-            variables = variables if trained.cause else trained.variables
-            result = dataclasses.replace(
-                result,
-                final_validation_accuracy=trained.validation_accuracy,
-                test=trained.test or searched,
-                final_cause=trained.cause,
-                final_seconds=trained.seconds,
-            )
-        self.folder.save_network(best.architecture, variables)
-        return result
+        self.folder.save_network(best.architecture, trained.variables if trained and trained.test else variables)
+        return searched, trained
 
 
 def _step(key: Array, state: State, fitness: Array, *, strategy: Strategy) -> State:

@@ -41,8 +41,6 @@ class Thresholds:
 
 @struct.dataclass
 class Children:
-    """The children of one parent."""
-
     genomes: Genome  # [P, ...]
     steps: Array  # [P] int32, mutation steps drawn for the child; 0 in the duplication phase
     operators: Array  # [P, O] int32, how often each operator made it; 0 in the duplication phase
@@ -69,8 +67,6 @@ class EvolutionState:
 
 @struct.dataclass
 class Survival:
-    """Who survives a generation."""
-
     thresholds: Thresholds  # as updated by this generation; -inf where none were applied
     survives_first: Array  # [P] bool
     survives_second: Array  # [P] bool
@@ -90,10 +86,7 @@ def update_threshold(level: Array, fitness: Array, alive: Array, *, rank: int) -
 
 
 def extinguish(level: Array, fitness: Array, alive: Array) -> Array:
-    """Who lives on, [P] bool: the living whose fitness is not less than the threshold (Algorithm 1, lines 5 and 8).
-
-    NaN is less than every threshold.
-    """
+    """Who lives on, [P] bool: the living whose fitness reaches the threshold, NaN never (Algorithm 1, lines 5, 8)."""
     return alive & (fitness >= level)
 
 
@@ -103,7 +96,7 @@ def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig)
 
     Where the config spares duplicates, all that have a fitness; that is as of `evolution_step`.
     """
-    spared, measured = spares(state.phase, config=config), jnp.isfinite(fitness)
+    spared, measured = spares(state, config=config), jnp.isfinite(fitness)
 
     def judge(level, landmark, alive, rank):
         values = fitness[:, landmark]
@@ -117,9 +110,9 @@ def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig)
     return Survival(Thresholds(first, second), survives_first, survives_second, survives, fittest)
 
 
-def spares(phase: Array | int, *, config: EvolutionConfig) -> Array:
-    """Whether no threshold applies in a phase (a `Phase`, [] int32): who is measured trains on to the end; [] bool."""
-    return jnp.asarray(phase == Phase.DUPLICATION) & (not config.extinguish_duplicates)
+def spares(state: EvolutionState, *, config: EvolutionConfig) -> Array:
+    """Whether no threshold applies: who is measured trains on to the end; [] bool."""
+    return (state.phase == Phase.DUPLICATION) & (not config.extinguish_duplicates)
 
 
 def is_child(state: EvolutionState) -> Array:
@@ -132,10 +125,7 @@ def is_child(state: EvolutionState) -> Array:
 
 
 def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> Children:
-    """Mutates a parent, [G] genes, into P children, each by steps drawn uniformly from {1, ..., m = `most_steps`}.
-
-    Child i draws from `fold_in(key, i)`; the key is the generation's.
-    """
+    """Mutates a parent, [G] genes, into P children, each by a `walk` that draws from `fold_in(key, i)`."""
 
     def child(index):
         genome, steps, trace = walk(jax.random.fold_in(key, index), parent, most_steps, spec=spec)
@@ -185,8 +175,6 @@ def genesis(*, spec: GenomeSpec, config: EvolutionConfig) -> EvolutionState:
 
 
 class _Contender(NamedTuple):
-    """Who may be the next parent, or the best so far."""
-
     genome: Genome  # [G] genes
     id: Array  # [2] int32
     fitness: Array  # [] float32
@@ -267,19 +255,13 @@ def _next_stage(state: EvolutionState, best_fitness: Array, config: EvolutionCon
 
 
 def is_saturated(history: Array, best_fitness: Array, *, gain: float) -> Array:
-    """Whether the best fitness gained less than `gain` over the generations of the window; [] bool.
-
-    `history` is as of `EvolutionState`, -inf where a phase has not lasted so long or nothing has survived yet.
-    """
+    """Whether the best fitness gained less than `gain` over the window of the state's `history`; [] bool."""
     return jnp.isfinite(history[0]) & (best_fitness - history[0] < gain)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eigen(Strategy):
-    """The paper's search: primary and secondary succession with extinction, then gene duplication.
-
-    Raises a ConfigError where p or q is more than the population.
-    """
+    """The paper's search; raises a ConfigError where p or q is more than the population."""
 
     num_landmarks: ClassVar[int] = 3
 
@@ -309,7 +291,7 @@ class Eigen(Strategy):
         return (thresholds.first, thresholds.second)[landmark]
 
     def spares(self, state: EvolutionState) -> bool:
-        return bool(spares(state.phase, config=self.config))
+        return bool(spares(state, config=self.config))
 
     def quota(self, state: EvolutionState) -> tuple[int, ...]:
         everybody = (self.config.population_size,) * 2

@@ -61,7 +61,6 @@ class Strategy(abc.ABC):
         """The state of which a step, with a fitness of which nothing is measured, gives the first population."""
 
     def population(self, state: State) -> Population:
-        """Who is measured, or trained ahead."""
         return state.population
 
     @abc.abstractmethod
@@ -102,10 +101,9 @@ class Strategy(abc.ABC):
         """What `survives` asks of the first objective, for the record; [] float32, -inf for nothing."""
         return jnp.asarray(-jnp.inf, jnp.float32)
 
-    @abc.abstractmethod
     def phase(self, state: State) -> str:
         """The stage of the search that a state is in, in one word; for the record."""
+        return type(self).__name__.lower()
 
     def title(self, state: State) -> str:
-        """The stage for people."""
         return self.phase(state)
