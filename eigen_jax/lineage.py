@@ -269,10 +269,7 @@ def _ends_with_a_line(path: Path) -> bool:
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Individual, ...]:
-    """Reads a record, in its order; a last line that was not finished is left out.
-
-    Raises a LineageError where the file cannot be read, or has a line that `from_line` refuses, which it names.
-    """
+    """Reads a record, but for a last line that was not finished; raises a LineageError, which names the line."""
     return tuple(individual for _, individual in _read_lines(path))
 
 

@@ -24,10 +24,11 @@ from eigen_jax.data import Dataset
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Individual
 from eigen_jax.search import Care, FinalTrainingError, RunFolderError, SearchConfig, load_network, run_search
-from eigen_jax.search.final import TrainedNetwork, digest_logits, train_network
+from eigen_jax.search.final import TrainedNetwork, train_network
 from eigen_jax.search.observer import SearchObserver
 from eigen_jax.search.results import SearchResult
 from eigen_jax.store import checkpoint
+from eigen_jax.store.files import sha256
 from eigen_jax.store.records import read_json
 from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.training import DivergedError, TrainConfig, init_state, predict, train_to
@@ -148,7 +149,7 @@ def test_a_network_is_trained_and_measured_in_the_dtype_asked_for(noise, uninter
     chex.assert_trees_all_equal(trained.variables, by_the_loop(noise, half.train, half_network))
     assert {leaf.dtype for leaf in jax.tree.leaves(trained.variables)} == {jnp.dtype("float32")}
     logits = predict(trained.variables, noise.test_images, network=half_network, batch_size=10)
-    assert on_test_images(trained).logits_digest == digest_logits(logits)
+    assert on_test_images(trained).logits_digest == sha256([logits])
     whole = search.evaluate_network(PLAIN, trained.variables, noise, batch_size=10)
     assert whole.logits_digest != on_test_images(trained).logits_digest
     half_kernel, kernel = (each.variables["params"]["layer_0"]["conv"]["kernel"] for each in (trained, uninterrupted))
@@ -200,9 +201,9 @@ def test_equal_logits_have_equal_digests_and_one_bit_is_seen():
     logits = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     changed = logits.copy()
     changed.view(np.int32)[4, 2] ^= 1
-    assert digest_logits(logits) == digest_logits(np.asfortranarray(logits))
-    assert digest_logits(logits) != digest_logits(changed)
-    assert len(digest_logits(logits)) == 64
+    assert sha256([logits]) == sha256([np.asfortranarray(logits)])
+    assert sha256([logits]) != sha256([changed])
+    assert len(sha256([logits])) == 64
 
 
 class Watch(SearchObserver):

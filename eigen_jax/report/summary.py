@@ -64,10 +64,7 @@ def find_individual(individuals: Iterable[Individual], reference: Reference) -> 
 
 
 def read_result(folder: str | Path) -> RunResult:
-    """How a finished search ended; raises RunFolderError where result.json is damaged, or of another schema version.
-
-    Raises ReportError where the folder is no run's, or of one that has not finished, or that was no search.
-    """
+    """How a finished search ended; raises RunFolderError where result.json is damaged, ReportError for no search."""
     if not _in_run_folder(Path(folder), "result.json").exists():
         raise ReportError(f"{folder} has no result.json: its run has not finished; finish it with the command it began")
     result = run_files.read_result(Path(folder))

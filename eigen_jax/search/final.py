@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -31,7 +30,7 @@ class Evaluation:
     """What a network makes of the test images."""
 
     accuracy: float  # a fraction
-    logits_digest: str  # see `digest_logits`
+    logits_digest: str  # SHA-256, hexadecimal, of every bit of its logits [N, K] float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,9 +101,4 @@ def evaluate_network(
 ) -> Evaluation:
     """Measures a trained network on the test images; another dtype or batch size gives other bits; see `predict`."""
     logits = predict(variables, dataset.test_images, network=network, batch_size=batch_size, programs=programs)
-    return Evaluation(accuracy=accuracy(logits, dataset.test_labels), logits_digest=digest_logits(logits))
-
-
-def digest_logits(logits: np.ndarray) -> str:
-    """SHA-256, hexadecimal, of every bit of logits [N, K] float32: equal only where all of them are."""
-    return sha256([logits])
+    return Evaluation(accuracy=accuracy(logits, dataset.test_labels), logits_digest=sha256([logits]))

@@ -1,9 +1,8 @@
 """The journal: what individuals measured that the record does not hold yet, so that nothing is measured twice.
 
-A file of JSON lines, each an outcome of an individual at a landmark, with a checksum; the first one names the
-schema version. What a killed process left half-written, and whatever follows damage, is dropped: it is measured
-again, and comes out the same. What cannot be had again, such as a failure that depends on the moment, is lost
-with it at worst.
+A file of JSON lines, each an outcome of an individual at a landmark, with a checksum; the first one names the schema
+version. What a killed process left half-written, and whatever follows damage, is dropped: it is measured again, and
+comes out the same. What cannot be had again, such as a failure that depends on the moment, is lost with it at worst.
 """
 
 import dataclasses

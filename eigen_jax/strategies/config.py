@@ -7,10 +7,7 @@ from eigen_jax.config import Config, setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvolutionConfig(Config):
-    """How a population evolves; the defaults are the paper's where it states them (Sections 3, 4.1 and 4.3).
-
-    What a strategy does not have, such as thresholds, it does not look at.
-    """
+    """How a population evolves, as far as its strategy asks; defaults are the paper's where it states them."""
 
     # P, and S below: sizes of arrays, which the most of them keep from filling the memory.
     population_size: int = setting(

@@ -92,10 +92,7 @@ def extinguish(level: Array, fitness: Array, alive: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnames="config")
 def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig) -> Survival:
-    """Who survives a generation: raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9).
-
-    Where the config spares duplicates, all that have a fitness; that is as of `evolution_step`.
-    """
+    """Raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9); of those spared, all that have a fitness."""
     spared, measured = spares(state, config=config), jnp.isfinite(fitness)
 
     def judge(level, landmark, alive, rank):
