@@ -187,7 +187,9 @@ class _Search(Context):
         self.observer.search_started(generation=progress.generation, landmarks=self.landmarks)
         while not self.strategy.is_done(progress.state):
             progress = self._run_generation(progress)
-            self._save(progress)
+            weights = {} if progress.best is None else {"variables": progress.variables}
+            checkpoint.save(self.folder.checkpoints, progress.generation, {"evolution": progress.state, **weights})
+            self._forget(before=progress.generation)
         return self._finish(progress)
 
     def _resume(self) -> _Progress:
@@ -222,12 +224,6 @@ class _Search(Context):
     def _abstract_state(self, architecture: Architecture) -> TrainState:
         network, shape = self._network(architecture), architecture.input_shape
         return abstract_state(network=network, config=self.config.train, input_shape=shape)
-
-    def _save(self, progress: _Progress) -> None:
-        """Saves the search after a generation; its record is on disk already."""
-        weights = {} if progress.best is None else {"variables": progress.variables}
-        checkpoint.save(self.folder.checkpoints, progress.generation, {"evolution": progress.state, **weights})
-        self._forget(before=progress.generation)
 
     def _forget(self, *, before: int) -> None:
         """Drops what individuals of generations `before` one left beside the record."""

@@ -7,9 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from eigen_jax.errors import ConfigError
 from eigen_jax.strategies.breeding import Parents, global_pooling, join, nobody, offspring, pick
-from eigen_jax.strategies.config import EvolutionConfig
 from eigen_jax.strategies.strategy import NONE, Population, Strategy
 
 
@@ -32,16 +30,10 @@ class AgingEvolution(Strategy):
 
     Child n is bred when those up to n - `ahead` are measured, whichever later ones may be done: so `ahead` workers have
     work, the first `population_size` + `ahead` - 1 children descend from global pooling, and the outcome depends on the
-    configuration alone. With `ahead` 1 this is the paper's algorithm. Raises a ConfigError where a sample is larger
-    than the population.
+    configuration alone. With `ahead` 1 this is the paper's algorithm.
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        sample, living = self.config.sample_size, self.config.population_size
-        if sample > living:
-            rule = "{sample_size} is {}; it must be at most {population_size}, which is {}"
-            raise ConfigError(EvolutionConfig, rule, sample, living)
+    within_population = ("sample_size",)
 
     def genesis(self) -> AgingState:
         return AgingState(

@@ -15,7 +15,6 @@ from flax import struct
 from jax import Array, lax
 
 from eigen_jax.duplication import duplicates
-from eigen_jax.errors import ConfigError
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
 from eigen_jax.strategies.breeding import nobody, walk
 from eigen_jax.strategies.config import EvolutionConfig
@@ -123,13 +122,9 @@ def is_child(state: EvolutionState) -> Array:
 
 def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> Children:
     """Mutates a parent, [G] genes, into P children, each by a `walk` that draws from `fold_in(key, i)`."""
-
-    def child(index):
-        genome, steps, trace = walk(jax.random.fold_in(key, index), parent, most_steps, spec=spec)
-        return genome, steps, trace.counts
-
-    genomes, steps, operators = jax.vmap(child)(jnp.arange(config.population_size, dtype=jnp.int32))
-    return dataclasses.replace(_nobody(config, spec), genomes=genomes, steps=steps, operators=operators)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(config.population_size, dtype=jnp.int32))
+    genomes, steps, trace = jax.vmap(functools.partial(walk, spec=spec), (0, None, None))(keys, parent, most_steps)
+    return dataclasses.replace(_nobody(config, spec), genomes=genomes, steps=steps, operators=trace.counts)
 
 
 def breed_duplicates(key: Array, parent: Genome, *, spec: GenomeSpec, config: EvolutionConfig) -> Children:
@@ -258,16 +253,10 @@ def is_saturated(history: Array, best_fitness: Array, *, gain: float) -> Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eigen(Strategy):
-    """The paper's search; raises a ConfigError where p or q is more than the population."""
+    """The paper's search: primary and secondary succession with extinction, then gene duplication."""
 
     num_landmarks: ClassVar[int] = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("first_rank", "second_rank"):
-            if (rank := getattr(self.config, name)) > self.config.population_size:
-                rule = f"{{{name}}} is {{}}; it must be at most {{population_size}}, which is {{}}"
-                raise ConfigError(EvolutionConfig, rule, rank, self.config.population_size)
+    within_population = "first_rank", "second_rank"
 
     def genesis(self) -> EvolutionState:
         return genesis(spec=self.spec, config=self.config)

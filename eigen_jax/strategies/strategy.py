@@ -46,6 +46,7 @@ class Strategy(abc.ABC):
 
     num_landmarks: ClassVar[int] = 1  # L
     max_objectives: ClassVar[int | None] = 1  # the most objectives that it compares; None: any number
+    within_population: ClassVar[tuple[str, ...]] = ()  # the settings that are at most the population's size
 
     spec: GenomeSpec
     config: EvolutionConfig = dataclasses.field(default_factory=EvolutionConfig)
@@ -55,6 +56,10 @@ class Strategy(abc.ABC):
         if self.max_objectives is not None and self.objectives > self.max_objectives:
             rule = "{fitness} gives {} numbers, and {} compares {}; choose {strategy} nsga2, or another {fitness}"
             raise ConfigError(None, rule, self.objectives, type(self).__name__, self.max_objectives)
+        for name in self.within_population:
+            if (value := getattr(self.config, name)) > self.config.population_size:
+                rule = f"{{{name}}} is {{}}; it must be at most {{population_size}}, which is {{}}"
+                raise ConfigError(EvolutionConfig, rule, value, self.config.population_size)
 
     @abc.abstractmethod
     def genesis(self) -> State:
