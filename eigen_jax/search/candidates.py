@@ -117,8 +117,7 @@ def _is_partial(known: Individual) -> bool:
 
 def outcomes_of(known: Individual) -> list[Outcome]:
     """What the record says that an individual measured, as its jobs said it."""
-    measured = [each.measurement for each in known.landmarks if each.measurement is not None]
-    outcomes = [Outcome(measurement=each) for each in measured]
+    outcomes = [Outcome(measurement=each.measurement) for each in known.landmarks if each.measurement is not None]
     if known.end is not None:
         outcomes[-1] = dataclasses.replace(outcomes[-1], test_accuracy=known.test_accuracy)
     return outcomes if known.cause is None else [*outcomes, Outcome(cause=known.cause)]

@@ -195,14 +195,12 @@ class Generation:
             if candidate.place.generation == self.number:
                 missing.append(task)
         by_place = {each.place: each for each in (*self.due, *self.ahead)}
-        for (place, measured_at), outcome in jobs.outcomes(missing):
+        for (place, reached), outcome in jobs.outcomes(missing):
             candidate = by_place[place]
             network = fingerprint(candidate.architecture)
-            self.context.journal.add(
-                Entry(individual=place, fingerprint=network, landmark=measured_at, outcome=outcome)
-            )
+            self.context.journal.add(Entry(individual=place, fingerprint=network, landmark=reached, outcome=outcome))
             candidate.add(outcome)
-            self._tell(measured_at, candidate)
+            self._tell(reached, candidate)
 
     def _startable(self, before: Sequence[Candidate]) -> Iterator[Candidate]:
         """Who of later generations can be trained ahead: no equal one is known, or is measured before."""

@@ -39,12 +39,10 @@ def describe_training(
     )
 
 
-def summarise(
-    architecture: Architecture, config: SearchConfig, individual: Reference | UnsetType = UNSET
-) -> NetworkSummary:
+def summarise(architecture: Architecture, config: SearchConfig, found: Reference | UnsetType = UNSET) -> NetworkSummary:
     """What result.json says of a network; unset is the individual of one that was given."""
     return NetworkSummary(
-        individual=individual,
+        individual=found,
         fingerprint=fingerprint(architecture),
         layers=len(architecture.layers),
         parameters=count_parameters(architecture, num_classes=config.genome.num_classes),
