@@ -27,9 +27,9 @@ from eigen_jax.training import TrainConfig
 from experiments.benchmark.measuring import NotMeasured, Plan, Progress, Row, not_measured
 from experiments.benchmark.networks import breeder, noise_dataset
 from experiments.benchmark.steps import LEFT_OUT
-from experiments.executors import open_executor
 from experiments.presets import PRESETS
 from experiments.process import keep_freed_memory
+from experiments.runner import open_executor
 from experiments.settings import Machine, Settings
 
 EARLY = 30  # networks after which memory is read first

@@ -15,7 +15,7 @@ from experiments.chaos.campaign import NOUNS, Campaign, DifferentError, Disturba
 from experiments.chaos.folders import RUN, TEACHER, Phase
 from experiments.chaos.processes import has_proc
 from experiments.command_line import Parser, absolute_path, positive
-from experiments.commands import INTERRUPTED, run_command
+from experiments.commands import INTERRUPTED, command
 from experiments.machine import heading
 from experiments.progress import duration
 from experiments.settings import SettingsError
@@ -42,9 +42,10 @@ def digits_command(
     ]
 
 
+@command
 def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] = digits_command) -> int:
-    """Disturbs what `search` gives the command of, compares and prints; gives 0, `DIFFERENT` or as `run_command`."""
-    return run_command(lambda: _disturb(_parse(argv), search))
+    """Disturbs what `search` gives the command of, compares and prints; `DIFFERENT` is an exit code as well."""
+    return _disturb(_parse(argv), search)
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from eigen_jax.data import load_dataset
+from eigen_jax.registry import check_there_is
 from eigen_jax.report import ReportError, Table, to_markdown
 from eigen_jax.store.run_files import RunFolderError
 from experiments import reproduce
-from experiments.command_line import check_there_is
-from experiments.commands import run_command
+from experiments.commands import command
 from experiments.process import configure
 from experiments.progress import duration
 from experiments.reproduce import figures, tables
@@ -49,27 +49,22 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Makes tables and figures of the paper; returns the exit code, see `run_command`."""
-    argv = sys.argv[1:] if argv is None else argv
-
-    def command() -> None:
-        names, options = read_names(argv)
-        request = read_request(options, about=f"{reproduce.__doc__}\n{_describe_experiments()}")
-        for name in names:
-            _check_compares(name, request.settings)
-        check_writable(request.output)
-        request = dataclasses.replace(request, settings=configure(request.settings))
-        make(request, names)
-
-    return run_command(command)
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Makes tables and figures of the paper."""
+    names, options = read_names(sys.argv[1:] if argv is None else argv)
+    request = read_request(options, about=f"{reproduce.__doc__}\n{_describe_experiments()}")
+    for name in names:
+        _check_compares(name, request.settings)
+    check_writable(request.output)
+    make(dataclasses.replace(request, settings=configure(request.settings)), names)
 
 
 def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """The names of the experiments that a command line asks for, in the order of `EXPERIMENTS`, and its options.
 
     Names stand before the options, or among them where they cannot be the value of one. Without any, all are meant.
-    Raises SettingsError for a name that there is not.
+    Raises ConfigError for a name that there is not.
     """
     first = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
     for name in first:
