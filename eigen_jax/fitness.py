@@ -6,7 +6,6 @@ is here; any other is a function of its user, hashable and pure. One that has a 
 `Measurement`, looks at no other, so that the latency of one image is only measured where that names it.
 """
 
-import contextlib
 import dataclasses
 import math
 import sys
@@ -48,26 +47,31 @@ for _name in ("loss", "parameters", "flops", "latency", "batch_latency", "memory
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
-    """One value of a measurement; of a cost, its negative."""
+class Objectives:
+    """Values of a measurement, of costs their negatives; several are for strategies that weigh none against another."""
 
-    name: str  # of the field
+    names: tuple[str, ...]  # of fields
 
     def __post_init__(self) -> None:
-        OBJECTIVES.find(self.name)
+        if not 1 <= len(set(self.names)) == len(self.names):
+            rule = "the objectives are {}; they must be different ones, at least one"
+            raise ConfigError(None, rule, ", ".join(self.names) or "none")
+        for name in self.names:
+            OBJECTIVES.find(name)
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({self.name})
+        return frozenset(self.names)
 
-    def __call__(self, measurement: Measurement) -> float:
-        return OBJECTIVES.find(self.name) * _value(measurement, self.name)
+    def __call__(self, measurement: Measurement) -> float | tuple[float, ...]:
+        numbers = tuple(OBJECTIVES.find(name) * _value(measurement, name) for name in self.names)
+        return numbers if len(numbers) > 1 else numbers[0]
 
     def __str__(self) -> str:
-        return self.name
+        return ", ".join(self.names)
 
 
-accuracy = Objective("accuracy")  # a fraction: the fitness of the paper's own searches
+accuracy = Objectives(("accuracy",))  # a fraction: the fitness of the paper's own searches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,30 +98,6 @@ class Penalised:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pareto:
-    """Several values of a measurement, each as an `Objective`, for strategies that weigh none against another."""
-
-    objectives: tuple[str, ...] = ("accuracy", "parameters")
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(set(self.objectives)) == len(self.objectives):
-            rule = "the objectives are {}; they must be different ones, at least one"
-            raise ConfigError(None, rule, ", ".join(self.objectives) or "none")
-        for name in self.objectives:
-            OBJECTIVES.find(name)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset(self.objectives)
-
-    def __call__(self, measurement: Measurement) -> tuple[float, ...]:
-        return tuple(Objective(name)(measurement) for name in self.objectives)
-
-    def __str__(self) -> str:
-        return ", ".join(self.objectives)
-
-
-@dataclasses.dataclass(frozen=True)
 class Limited:
     """Another fitness within hard limits: -inf in every objective where a cost is over its own."""
 
@@ -131,7 +111,7 @@ class Limited:
 
     @property
     def needs(self) -> frozenset[str]:
-        return _needs(self.fitness) | dict(self.limits).keys()
+        return needs(self.fitness) | dict(self.limits).keys()
 
     def __call__(self, measurement: Measurement) -> tuple[float, ...]:
         numbers = values(self.fitness, measurement)
@@ -146,14 +126,12 @@ class Limited:
 def parse_fitness(text: str, *, weight: float = 0.01, limits: Sequence[str] = ()) -> Fitness:
     """The fitness that a text names; raises ConfigError for what names none.
 
-    It is "accuracy" or a cost, "accuracy-COST", which is `Penalised` by `weight`, or several with commas, which are
-    `Pareto`; `limits` are as of `limit`.
+    It is "accuracy" or a cost, or several with commas, or "accuracy-COST", which is `Penalised` by `weight`; `limits`
+    are as of `limit`.
     """
     first, minus, cost = text.partition("-")
-    if "," in text:
-        return limit(Pareto(tuple(name.strip() for name in text.split(","))), limits)
-    if not minus:
-        return limit(Objective(text), limits)
+    if "," in text or not minus:
+        return limit(Objectives(tuple(name.strip() for name in text.split(","))), limits)
     if first != "accuracy":
         raise ConfigError(None, "{fitness} is {!r}; a penalty is named accuracy-COST, as accuracy-parameters", text)
     return limit(Penalised(cost, weight), limits)
@@ -164,11 +142,13 @@ def limit(fitness: Fitness, limits: Sequence[str]) -> Fitness:
     bounds: dict[str, float] = {}
     for text in limits:
         name, _, number = text.partition("=")
-        with contextlib.suppress(ValueError):
-            if name not in bounds and math.isfinite(bound := float(number)):
-                bounds[name] = bound
-                continue
-        raise ConfigError(None, "{limits} has {!r}; it must be COST=NUMBER, each cost once, as latency=0.002", text)
+        try:
+            bound = float(number)
+        except ValueError:
+            bound = math.nan
+        if name in bounds or not math.isfinite(bound):
+            raise ConfigError(None, "{limits} has {!r}; it must be COST=NUMBER, each cost once, as latency=0.002", text)
+        bounds[name] = bound
     return Limited(fitness, tuple(bounds.items())) if bounds else fitness
 
 
@@ -183,9 +163,9 @@ def values(fitness: Fitness, measurement: Measurement, *, objectives: int | None
         if any(isinstance(part, str | bytes) for part in parts):
             raise TypeError(f"it gives {given!r}, which is text")
         numbers = tuple(map(float, parts))
+    except FitnessError:  # of a fitness within this one
+        raise
     except Exception as error:
-        if isinstance(error, FitnessError):  # of a fitness within this one
-            raise
         cause = f"{type(error).__name__}: {first_line(error)}"
         raise FitnessError(f"the fitness {name_of(fitness)} fails on {measurement}: {cause}; mend it") from None
     if any(number > _LARGEST for number in numbers):
@@ -204,13 +184,8 @@ def num_objectives(fitness: Fitness) -> int:
     return len(values(fitness, _EXAMPLE))
 
 
-def needs_latency(fitness: Fitness) -> bool:
-    """Whether a fitness looks at the latency of one image, which is then measured at every landmark."""
-    return "latency" in _needs(fitness)
-
-
-def _needs(fitness: Fitness) -> frozenset[str]:
-    """The names of all that a fitness may look at."""
+def needs(fitness: Fitness) -> frozenset[str]:
+    """The names of all that a fitness may look at; where latency is none of them, it is not measured on the way."""
     return frozenset(getattr(fitness, "needs", OBJECTIVES))
 
 

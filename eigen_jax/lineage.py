@@ -1,13 +1,13 @@
 """The lineage: an append-only record of every individual that a search evaluated.
 
-A file of JSON lines, one an individual, in the order of generation and index. Fields stand in one
-fixed order and numbers in Python's shortest exact form, so two runs that did the same wrote the
-same bytes, but for times. A line counts once its newline is written: what follows the last newline
-is what a killed writer left, which `read` leaves out and `truncate` removes.
+A file of JSON lines, one an individual, in the order of generation and index. Fields stand in one fixed order and
+numbers in Python's shortest exact form, so two runs that did the same wrote the same bytes, but for times. A line
+counts once its newline is written: what follows the last newline is what a killed writer left, which `read` leaves out
+and `truncate` removes.
 
-A line ends with a checksum of all that it says but the times, and is read only if it stands
-exactly as it was written. So any flipped bit is told, but for one that makes another number of
-seconds. Lines of schema versions 2, which have no checksum, and 3 are read as well.
+A line ends with a checksum of all that it says but the times, and is read only if it stands exactly as it was written.
+So any flipped bit is told, but for one that makes another number of seconds. Lines of schema versions 2, which have no
+checksum, and 3 are read as well.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ SCHEMA_VERSION = 4
 _READ = range(2, SCHEMA_VERSION + 1)  # schema versions; the first has no checksums
 # What another run of the same may measure otherwise, and what stands for it.
 _TIMES = {"seconds_compiling": 0.0, "seconds_training": 0.0, "latency": None, "batch_latency": None, "memory": None}
-_WITH_TIMES = ("landmarks", "measurement")  # fields that hold some of them
+_WITH_TIMES = {"landmarks", "measurement"}  # fields that hold some of them
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -108,7 +108,6 @@ class Individual:
 
     @property
     def parent(self) -> Reference | None:
-        """The first of its parents."""
         return next(iter(self.parents), None)
 
     @property
@@ -118,12 +117,12 @@ class Individual:
 
     @property
     def measurement(self) -> Measurement | None:
-        """What was measured at the end; None where it was not measured so far."""
+        """What was measured at the end."""
         return self.end.measurement if self.end else None
 
     @property
     def accuracy(self) -> float | None:
-        """Validation accuracy at the end, a fraction; None where it was not measured so far."""
+        """Validation accuracy at the end, a fraction."""
         return self.measurement.accuracy if self.measurement else None
 
     @cached_property
@@ -133,7 +132,6 @@ class Individual:
 
     @property
     def reference(self) -> Reference:
-        """What others of the run name this individual by."""
         return Reference(generation=self.generation, index=self.index)
 
 
@@ -168,11 +166,11 @@ def _fields(individual: Individual) -> dict[str, Any]:
 
 def _without_times(content: Any) -> Any:
     if isinstance(content, list):
-        return [_without_times(each) for each in content]
+        return list(map(_without_times, content))
     if not isinstance(content, dict):
         return content
-    inner = {name: _without_times(value) if name in _WITH_TIMES else value for name, value in content.items()}
-    return {name: _TIMES.get(name, value) for name, value in inner.items()}
+    inner = {name: _without_times(content[name]) for name in content.keys() & _WITH_TIMES}
+    return content | inner | {name: nothing for name, nothing in _TIMES.items() if name in content}
 
 
 def _checksum(fields: Mapping[str, Any]) -> str:
@@ -248,9 +246,8 @@ class _FormerLandmark:
 def append(path: str | os.PathLike[str], individuals: Iterable[Individual]) -> None:
     """Adds individuals, a whole generation as a rule, to the end of a record, and waits for the disk.
 
-    Raises:
-        LineageError: an individual holds what no line can, such as NaN; the file cannot be written, or ends in
-            the middle of a line; it is as it was.
+    Raises a LineageError where one holds what no line can, such as NaN, or the file cannot be written, or ends in the
+    middle of a line; it is as it was.
     """
     path, lines = Path(path), []
     for each in individuals:
@@ -267,29 +264,20 @@ def append(path: str | os.PathLike[str], individuals: Iterable[Individual]) -> N
 
 def _ends_with_a_line(path: Path) -> bool:
     with path.open("rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return True
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        return file.read() in (b"", b"\n")
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Individual, ...]:
-    """Reads a record, in its order; a last line that was not finished is left out.
-
-    Raises:
-        LineageError: the file cannot be read, or has a line that `from_line` refuses, which the message names.
-    """
+    """Reads a record, but for a last line that was not finished; raises a LineageError, which names the line."""
     return tuple(individual for _, individual in _read_lines(path))
 
 
 def truncate(path: str | os.PathLike[str], generations: int) -> None:
-    """Shortens a record to its first generations, so that a search can go on from after them.
+    """Shortens a record, which may be absent for none, to its first generations, so that a search can go on from there.
 
-    The bytes of the lines that stay are as they were. The file is replaced as a whole: a process
-    killed here leaves the old one or the new one. It may be absent where `generations` is 0.
-
-    Raises:
-        LineageError: the file cannot be read or written, or lacks one of the generations that stay.
+    The lines that stay are as they were, and a process killed here leaves the old file or the new one. Raises a
+    LineageError where the file cannot be read or written, or lacks one of the generations that stay.
     """
     path = Path(path)
     if generations == 0 and not path.exists():

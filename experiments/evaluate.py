@@ -25,7 +25,7 @@ from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig, load_dataset
 from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.platforms import check_devices_are_there
-from eigen_jax.search import FinalOn, RunFolderError, digest_logits, load_network
+from eigen_jax.search import FinalOn, RunFolderError, load_network
 from eigen_jax.store import files
 from eigen_jax.store.records import JSONError, Text, convert
 from eigen_jax.store.run_files import RunResult, read_result, read_settings, with_former_settings
@@ -126,7 +126,7 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evalu
 def _compare(result: RunResult | None, logits: np.ndarray) -> str:
     if result is None or result.test_logits is None:
         return "not compared: the run has no result.json that says what they were"
-    if result.test_logits == digest_logits(logits):
+    if result.test_logits == files.sha256([logits]):
         return "identical to those at the end of the run, to the last bit"
     return "other than those at the end of the run: another machine, other versions or other weights"
 

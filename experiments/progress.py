@@ -226,7 +226,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         if result.final_cause:
             self.print(f"The final training failed; its weights are those of the search: {result.final_cause}", "red")
         self.print(f"validation accuracy  {percent(result.validation_accuracy)} % in the search")
-        if result.final_seconds:
+        if result.seconds.final:
             self.print(f"test accuracy        {percent(result.search_test_accuracy)} % with the search's weights")
         self.print(f"test accuracy        {percent(result.test_accuracy)} %", "bold green")
         self.print(f"parameters           {best.parameters:,}")

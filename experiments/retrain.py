@@ -10,7 +10,6 @@ fingerprint behind it, then holds genome.json and the weights, as a search's doe
 import dataclasses
 import functools
 import sys
-import time
 from collections.abc import Sequence
 
 import jax
@@ -21,7 +20,6 @@ from eigen_jax.data import load_dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.resumable import Care
 from eigen_jax.store.run_files import write_result
-from eigen_jax.training import DivergedError
 from experiments.command_line import Parser, absolute_path, parse
 from experiments.commands import command, held_off, make_console
 from experiments.networks import check_takes
@@ -72,25 +70,22 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
     with held_off() as should_stop:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
         described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
-        describe = functools.partial(search.describe_training, architecture, config=config, teacher=teacher)
         with search.RunFolder.open(settings.run_dir, described, settings.notes()) as run, LiveBars(console) as bars:
-            began = time.perf_counter()
-            try:
-                trained = search.train_network(
-                    jax.random.key(config.seed),
-                    architecture,
-                    dataset,
-                    run.final_checkpoints,
-                    config=config,
-                    teacher=teacher,
-                    care=Care(save_every=settings.machine.save_every, should_stop=should_stop),
-                    on_progress=functools.partial(bars.show_training, "training", config.final_until),
-                )
-            except DivergedError as error:
-                write_result(run.path, describe(None, cause=str(error), seconds=time.perf_counter() - began))
-                return str(error)
-            run.save_network(architecture, trained.variables)
-            write_result(run.path, describe(trained, seconds=trained.seconds))
+            trained = search.train_network(
+                jax.random.key(config.seed),
+                architecture,
+                dataset,
+                run.final_checkpoints,
+                config=config,
+                teacher=teacher,
+                care=Care(save_every=settings.machine.save_every, should_stop=should_stop),
+                on_progress=functools.partial(bars.show_training, "training", config.final_until),
+            )
+            if trained.test:
+                run.save_network(architecture, trained.variables)
+            write_result(run.path, search.describe_training(architecture, trained, config=config, teacher=teacher))
+    if trained.test is None:
+        return trained.cause
     if trained.validation_accuracy is not None:
         print(f"validation accuracy  {percent(trained.validation_accuracy)} %")
     print(f"test accuracy        {percent(trained.test.accuracy)} %")

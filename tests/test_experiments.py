@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import jax
@@ -37,6 +38,7 @@ from eigen_jax.search import RunFolderError, SearchResult, load_network
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import StoppedError
+from eigen_jax.store.run_files import RunSeconds
 from eigen_jax.teacher import read_teacher
 from eigen_jax.training import DivergedError
 from experiments import describe, evaluate, process, retrain, runner, teacher
@@ -248,7 +250,8 @@ def test_an_interrupted_search_says_how_to_go_on(capsys, monkeypatch, tmp_path):
 
 
 def test_a_search_that_found_no_network_says_so_in_its_exit_code(capsys, monkeypatch, tmp_path):
-    nobody = SearchResult(best=None, generations=2, trained=6, search_seconds=1.0)
+    nothing: Any = dict.fromkeys(("test_accuracy", "network", "mimicry"))
+    nobody = SearchResult(generations=2, trained=6, seconds=RunSeconds(search=1.0, final=None), **nothing)
     monkeypatch.setattr(runner, "run_search", Mock(return_value=nobody))
     line = refused(capsys, digits, *SEARCH, "--teacher", "none", *places(tmp_path))
     assert line == "no network survived all landmarks; train longer or lower the learning rate, in a new run folder"

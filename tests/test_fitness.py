@@ -22,13 +22,12 @@ from eigen_jax.fitness import (
     FitnessError,
     Limited,
     Measurement,
-    Objective,
-    Pareto,
+    Objectives,
     Penalised,
     accuracy,
     limit,
     name_of,
-    needs_latency,
+    needs,
     num_objectives,
     parse_fitness,
     values,
@@ -79,7 +78,7 @@ def test_what_is_named_is_computed_as_by_hand(text, numbers):
     fitness = parse_fitness(text, weight=0.5)
     np.testing.assert_allclose(values(fitness, MEASURED), numbers, rtol=1e-15)
     assert num_objectives(fitness) == len(numbers)
-    assert needs_latency(fitness) == ("latency" in text.replace("batch_latency", ""))
+    assert ("latency" in needs(fitness)) == ("latency" in text.replace("batch_latency", ""))
     assert hash(fitness) == hash(parse_fitness(text, weight=0.5))
     assert parse_fitness(text) == parse_fitness(text, weight=0.01)
 
@@ -103,16 +102,16 @@ def test_over_a_limit_every_objective_is_minus_infinity_and_at_it_nothing_change
     assert both.limits == (("latency", 0.002), ("parameters", 1_000))
     assert limit(two, ["parameters=1e3", "latency=0.002"]) == both
     assert limit(two, []) is two
-    assert needs_latency(Limited(accuracy, (("latency", 1.0),)))
-    assert not needs_latency(Limited(accuracy, (("batch_latency", 1.0),)))
-    assert needs_latency(Limited(lean, (("memory", 1.0),)))
+    assert "latency" in needs(Limited(accuracy, (("latency", 1.0),)))
+    assert "latency" not in needs(Limited(accuracy, (("batch_latency", 1.0),)))
+    assert "latency" in needs(Limited(lean, (("memory", 1.0),)))
 
 
 def test_a_loss_that_is_not_finite_is_no_fitness_and_over_every_limit():
     lost = dataclasses.replace(MEASURED, loss=None)
-    for fitness in (Objective("loss"), Penalised("loss")):
+    for fitness in (Objectives(("loss",)), Penalised("loss")):
         assert np.isnan(values(fitness, lost)).all()
-    assert values(Pareto(("accuracy", "loss")), lost)[0] == 0.75
+    assert values(Objectives(("accuracy", "loss")), lost)[0] == 0.75
     assert values(Limited(accuracy, (("loss", 1e30),)), lost) == (-math.inf,)
 
 
@@ -121,8 +120,8 @@ def test_a_loss_that_is_not_finite_is_no_fitness_and_over_every_limit():
     [
         (accuracy, "accuracy"),
         (Penalised("flops", 0.1 + 0.2), "accuracy - 0.30000000000000004 * log10(flops)"),
-        (Pareto(("loss", "flops")), "loss, flops"),
-        (Limited(Objective("loss"), (("memory", 1e9), ("latency", 0.002))),
+        (Objectives(("loss", "flops")), "loss, flops"),
+        (Limited(Objectives(("loss",)), (("memory", 1e9), ("latency", 0.002))),
          "loss where latency <= 0.002 and memory <= 1000000000.0"),
     ],
 )  # fmt: skip
@@ -143,10 +142,10 @@ def test_the_name_of_a_function_of_ones_own_tells_its_source_and_its_settings():
 
 
 def test_who_does_not_say_what_it_needs_needs_all():
-    assert needs_latency(lean)
-    assert needs_latency(Share(0.5))
-    for fitness in (accuracy, Penalised(), Pareto(), Objective("batch_latency")):
-        assert not needs_latency(fitness)
+    assert "latency" in needs(lean)
+    assert "latency" in needs(Share(0.5))
+    for fitness in (accuracy, Penalised(), Objectives(("accuracy", "parameters")), Objectives(("batch_latency",))):
+        assert "latency" not in needs(fitness)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +215,7 @@ def test_a_fitness_always_gives_as_many_numbers():
 
 
 def test_what_was_not_measured_is_told_and_no_network_is_extinct_for_it():
-    for fitness in (Objective("latency"), Penalised("latency"), Limited(accuracy, (("latency", 1.0),))):
+    for fitness in (Objectives(("latency",)), Penalised("latency"), Limited(accuracy, (("latency", 1.0),))):
         with pytest.raises(FitnessError, match=r"fails on .*: ValueError: latency was not measured; mend it$"):
             values(fitness, UNTIMED)
     assert values(accuracy, UNTIMED) == (0.75,)
@@ -234,7 +233,7 @@ def test_what_was_not_measured_is_told_and_no_network_is_extinct_for_it():
         (lambda: parse_fitness("batch-latency"),
          "fitness is 'batch-latency'; a penalty is named accuracy-COST, as accuracy-parameters"),
         (lambda: parse_fitness("loss,loss"), f"the objectives are loss, loss; {OBJECTIVES_RULE}"),
-        (lambda: Pareto(()), f"the objectives are none; {OBJECTIVES_RULE}"),
+        (lambda: Objectives(()), f"the objectives are none; {OBJECTIVES_RULE}"),
         (lambda: Limited(accuracy, (("accuracy", 0.5),)),
          "there is no cost 'accuracy'; choose from loss, parameters, flops, latency, batch_latency, memory"),
         *((lambda text=text: limit(accuracy, ["loss=1", text]),

@@ -12,11 +12,11 @@ import pytest
 import report_data
 from rich.console import Console
 
-from eigen_jax import search
 from eigen_jax.architecture import IMAGE, Architecture, Layer, count_flops, count_parameters
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchResult
+from eigen_jax.store.run_files import RunSeconds
 from eigen_jax.strategies import Eigen, EvolutionConfig
 from eigen_jax.strategies.eigen import Phase
 from experiments.networks import describe
@@ -310,10 +310,12 @@ ENDED = SearchResult(
     best=individual(0, CONV, Fate.PARENT, 0.75),
     validation_accuracy=0.75,
     search_test_accuracy=0.72,
-    test=search.Evaluation(accuracy=0.72, logits_digest="0"),
+    test_accuracy=0.72,
     generations=9,
     trained=31,
-    search_seconds=60.0,
+    network=None,
+    seconds=RunSeconds(search=60.0, final=None),
+    mimicry=None,
 )
 
 
@@ -325,8 +327,8 @@ def told_at_the_end(result: SearchResult) -> list[str]:
 
 
 def test_the_end_shows_the_network_and_what_it_reached():
-    tested = search.Evaluation(accuracy=0.84, logits_digest="0")
-    final = dataclasses.replace(ENDED, final_validation_accuracy=0.875, test=tested, final_seconds=5.0)
+    seconds = RunSeconds(search=60.0, final=5.0)
+    final = dataclasses.replace(ENDED, final_validation_accuracy=0.875, test_accuracy=0.84, seconds=seconds)
     lines = told_at_the_end(final)
     assert lines[1] == "The search ended: 9 generations, 31 networks trained, 1 h 2 min this time"
     assert lines[2] == "The network found, 4.0:"
@@ -341,7 +343,7 @@ def test_the_end_shows_the_network_and_what_it_reached():
 
 
 def test_the_end_without_a_survivor_or_a_final_training():
-    none = SearchResult(best=None, generations=2, trained=6, search_seconds=1.0)
+    none = dataclasses.replace(ENDED, best=None, test_accuracy=None)
     assert "No network survived all landmarks: train longer, or lower the learning rate" in told_at_the_end(none)
     lines = told_at_the_end(ENDED)
     assert [line for line in lines if "test accuracy" in line] == ["test accuracy        72.0 %"]

@@ -204,7 +204,7 @@ def test_a_duplicate_is_trained_to_the_end_where_an_equal_network_went_extinct(w
         children = dataclasses.replace(state.population, repeats=repeats)
         bred = dataclasses.replace(state, generation=jnp.int32(5), phase=jnp.int32(phase), population=children)
         candidates = candidates_of(strategy, strategy.population(bred), jax.random.key(0), known={})
-        generation = Generation(5, bred, candidates, context, slots=4)
+        generation = Generation(5, bred, candidates, context)
         assert {each.same_as for each in generation.due} == {taken_over}
 
 
@@ -292,7 +292,7 @@ def test_weights_that_are_lost_before_they_are_saved_are_asked_for_again(dataset
             (job.folder / "damaged").touch()
 
     pretended.afterwards = damage_once
-    assert run_search(CONFIG, dataset, tmp_path / "run").test == whole.result.test
+    assert run_search(CONFIG, dataset, tmp_path / "run").test_logits == whole.result.test_logits
     again = Counter(pretended.trained) - Counter(whole.trained)
     assert {(count, until) for (_, until), count in again.items()} == {(1, 6)}
     check_is_the_same(tmp_path / "run", whole)

@@ -24,10 +24,11 @@ from eigen_jax.data import Dataset
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Individual
 from eigen_jax.search import Care, FinalTrainingError, RunFolderError, SearchConfig, load_network, run_search
-from eigen_jax.search.final import TrainedNetwork, digest_logits, train_network
+from eigen_jax.search.final import TrainedNetwork, train_network
 from eigen_jax.search.observer import SearchObserver
 from eigen_jax.search.results import SearchResult
 from eigen_jax.store import checkpoint
+from eigen_jax.store.files import sha256
 from eigen_jax.store.records import read_json
 from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.training import DivergedError, TrainConfig, init_state, predict, train_to
@@ -76,6 +77,11 @@ def with_training(**changes: Any) -> SearchConfig:
 
 
 UNMINDFUL = with_training(mimicry_weight=0.0)  # of the teacher, who is asked all the same
+
+
+def on_test_images(trained: TrainedNetwork) -> search.Evaluation:
+    assert trained.test is not None
+    return trained.test
 
 
 def accuracy_by_hand(variables, images, labels, architecture=NETWORK) -> float:
@@ -129,8 +135,8 @@ def test_a_network_is_trained_to_the_last_step_with_the_stretched_schedule_and_m
     assert trained.seconds > 0
     validation = accuracy_by_hand(trained.variables, noise.validation_images, noise.validation_labels)
     assert trained.validation_accuracy == pytest.approx(validation, abs=1e-9)
-    tested = accuracy_by_hand(trained.variables, noise.test_images, noise.test_labels)
-    assert trained.test.accuracy == pytest.approx(tested, abs=1e-9)
+    by_hand = accuracy_by_hand(trained.variables, noise.test_images, noise.test_labels)
+    assert on_test_images(trained).accuracy == pytest.approx(by_hand, abs=1e-9)
     # The second of the search's 3 steps has a lower rate; so have all from the fourth of the 10.
     stretched = train(noise, tmp_path / "b", config=with_training(decay_steps=(1,)))
     chex.assert_trees_all_equal(stretched.variables, by_the_loop(noise, with_training(decay_steps=(3,)).train))
@@ -142,10 +148,10 @@ def test_a_network_is_trained_and_measured_in_the_dtype_asked_for(noise, uninter
     half_network = build_network(NETWORK, num_classes=CLASSES, dtype=jnp.bfloat16)
     chex.assert_trees_all_equal(trained.variables, by_the_loop(noise, half.train, half_network))
     assert {leaf.dtype for leaf in jax.tree.leaves(trained.variables)} == {jnp.dtype("float32")}
-    tested = predict(trained.variables, noise.test_images, network=half_network, batch_size=10)
-    assert trained.test.logits_digest == digest_logits(tested)
+    logits = predict(trained.variables, noise.test_images, network=half_network, batch_size=10)
+    assert on_test_images(trained).logits_digest == sha256([logits])
     whole = search.evaluate_network(PLAIN, trained.variables, noise, batch_size=10)
-    assert whole.logits_digest != trained.test.logits_digest
+    assert whole.logits_digest != on_test_images(trained).logits_digest
     half_kernel, kernel = (each.variables["params"]["layer_0"]["conv"]["kernel"] for each in (trained, uninterrupted))
     assert not np.array_equal(half_kernel, kernel)
     np.testing.assert_allclose(half_kernel, kernel, atol=0.05)
@@ -186,8 +192,8 @@ def test_validation_images_are_trained_on_where_that_is_asked_for(noise, uninter
     assert set(examples.tolist()) & set(range(TRAINED, TRAINED + HELD_OUT))
     assert examples.max() < TRAINED + HELD_OUT
     assert trained.validation_accuracy is None
-    tested = accuracy_by_hand(trained.variables, noise.test_images, noise.test_labels)
-    assert trained.test.accuracy == pytest.approx(tested, abs=1e-9)
+    by_hand = accuracy_by_hand(trained.variables, noise.test_images, noise.test_labels)
+    assert on_test_images(trained).accuracy == pytest.approx(by_hand, abs=1e-9)
     assert trained.test != uninterrupted.test
 
 
@@ -195,9 +201,9 @@ def test_equal_logits_have_equal_digests_and_one_bit_is_seen():
     logits = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     changed = logits.copy()
     changed.view(np.int32)[4, 2] ^= 1
-    assert digest_logits(logits) == digest_logits(np.asfortranarray(logits))
-    assert digest_logits(logits) != digest_logits(changed)
-    assert len(digest_logits(logits)) == 64
+    assert sha256([logits]) == sha256([np.asfortranarray(logits)])
+    assert sha256([logits]) != sha256([changed])
+    assert len(sha256([logits])) == 64
 
 
 class Watch(SearchObserver):
@@ -249,7 +255,6 @@ def before_final(searched, tmp_path) -> Path:
 def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_recorded(noise, mimicking):
     folder, result, teacher, watch = mimicking
     assert result.best is not None
-    assert result.test is not None
     assert watch.told == [(result.best.reference, 10), 10, result]
     assert np.concatenate(teacher.asked).max() < TRAINED
     # Each trained individual takes 1 to 3 steps, and the network found 10; one more batch tells the shapes.
@@ -258,7 +263,7 @@ def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_
     architecture, variables = load_network(folder)
     network = build_network(architecture, num_classes=CLASSES)
     tested = search.evaluate_network(network, variables, noise, batch_size=10)
-    assert tested == result.test
+    assert (tested.accuracy, tested.logits_digest) == (result.test_accuracy, result.test_logits)
     by_hand = accuracy_by_hand(variables, noise.test_images, noise.test_labels, architecture)
     assert by_hand == pytest.approx(result.test_accuracy, abs=1e-9)
     assert read_json(folder / "result.json") == {
@@ -279,12 +284,12 @@ def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_
             "flops": count_flops(architecture, num_classes=CLASSES),
         },
         "dtype": "float32",
-        "seconds": {"search": result.search_seconds, "final": result.final_seconds},
+        "seconds": {"search": result.seconds.search, "final": result.seconds.final},
         "mimicry": {"teacher": "recording", "weight": 0.9, "temperature": 5.0},
     }
     assert result.final_validation_accuracy is not None
-    assert result.search_seconds > 0
-    assert result.final_seconds > 0
+    assert result.seconds.final is not None
+    assert min(result.seconds.search, result.seconds.final) > 0
 
 
 def test_without_a_final_training_the_weights_of_the_search_are_kept(noise, searched):
@@ -293,9 +298,9 @@ def test_without_a_final_training_the_weights_of_the_search_are_kept(noise, sear
     architecture, variables = load_network(folder)
     network = build_network(architecture, num_classes=CLASSES)
     tested = search.evaluate_network(network, variables, noise, batch_size=10)
-    assert tested == result.test
+    assert (tested.accuracy, tested.logits_digest) == (result.test_accuracy, result.test_logits)
     assert result.test_accuracy == result.search_test_accuracy == result.best.test_accuracy
-    assert (result.final_validation_accuracy, result.final_cause, result.final_seconds) == (None, None, None)
+    assert (result.final_validation_accuracy, result.final_cause, result.seconds.final) == (None, None, None)
     assert not (folder / "final").exists()
     content = read_json(folder / "result.json")
     assert content["mimicry"] is None
@@ -312,11 +317,11 @@ def test_without_a_final_training_the_weights_of_the_search_are_kept(noise, sear
 
 def test_a_final_training_that_diverges_leaves_the_weights_of_the_search(noise, searched, before_final, monkeypatch):
     error = DivergedError(7, math.nan)
-    monkeypatch.setattr("eigen_jax.search.loop.train_network", mock.Mock(side_effect=error))
+    monkeypatch.setattr("eigen_jax.search.final.train_resumably", mock.Mock(side_effect=error))
     result = run_search(CONFIG, noise, before_final, settings=SETTINGS)
     assert (result.final_cause, result.final_validation_accuracy) == (str(error), None)
-    assert result.final_seconds is not None
-    assert result.test == searched[1].test
+    assert result.seconds.final is not None
+    assert result.test_logits == searched[1].test_logits
     assert result.test_accuracy == result.search_test_accuracy
     chex.assert_trees_all_equal(load_network(before_final)[1], load_network(searched[0])[1])
     content = read_json(before_final / "result.json")
@@ -348,9 +353,9 @@ def test_a_final_training_that_lacks_memory_or_is_interrupted_goes_on_to_the_sam
     watch = Watch()
     result = run_search(CONFIG, noise, before_final, observer=watch, settings=SETTINGS)
     assert [told for told in watch.told if isinstance(told, int)] == [10], "it goes on from step 8"
-    assert result.test == whole.test
+    assert result.test_logits == whole.test_logits
     assert result.final_validation_accuracy == whole.final_validation_accuracy
-    assert result.final_seconds is not None
+    assert result.seconds.final is not None
     chex.assert_trees_all_equal(load_network(before_final), load_network(whole_folder))
 
 

@@ -99,11 +99,11 @@ def test_any_outcome_comes_back(tmp_path_factory, **fields):
 
 def test_what_is_not_kept_is_dropped_and_an_empty_journal_is_no_file(path):
     journal = Journal(path)
-    journal.keep(lambda each: each.individual.generation >= 5)
+    journal.forget(before=5)
     for each in (journal, Journal(path)):
         assert each.entries == ENTRIES[-1:]
     assert path.read_bytes().count(b"\n") == 2
-    journal.keep(lambda each: each.individual.generation >= 6)
+    journal.forget(before=6)
     assert not path.exists()
     journal.add(ENTRIES[0])
     assert Journal(path).entries == ENTRIES[:1]

@@ -18,7 +18,7 @@ from eigen_jax import lineage
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import InlineExecutor, Job, Outcome
-from eigen_jax.fitness import FitnessError, Limited, Measurement, Pareto, Penalised
+from eigen_jax.fitness import FitnessError, Limited, Measurement, Objectives, Penalised
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, Individual, without_times
 from eigen_jax.search import BarrenSearchError, SearchConfig, load_network, run_search
@@ -30,7 +30,7 @@ EVOLUTION = EvolutionConfig(
     population_size=4, first_rank=3, second_rank=2, primary_steps=6, max_children=13, sample_size=2, ahead=3, **COURSE
 )
 CONFIG = SearchConfig(seed=1, t1=2, t2=2, t3=2, final_steps=0, genome=SPEC, evolution=EVOLUTION, train=TRAIN)
-FITNESS = {"nsga2": Pareto(("accuracy", "flops"))}
+FITNESS = {"nsga2": Objectives(("accuracy", "flops"))}
 
 
 def make(name: str) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def test_what_does_not_go_together_is_refused_before_anything_is_written(dataset
 
     line = "the fitness accuracy, flops gives 2 objectives, and the strategy compares 1; choose others that go together"
     with refuses(ConfigError, line):
-        search(strategy=strategy, fitness=Pareto(("accuracy", "flops")))()
+        search(strategy=strategy, fitness=Objectives(("accuracy", "flops")))()
     other = dataclasses.replace(strategy, spec=dataclasses.replace(SPEC, capacity=5))
     with refuses(
         ConfigError, "the strategy breeds in another search space than that of the config; give it config.genome"

@@ -285,7 +285,7 @@ def test_a_search_starts_from_the_children_of_global_pooling():
     assert (int(state.generation), int(state.phase), int(state.phase_generation)) == (0, Phase.PRIMARY, 0)
     assert (float(state.thresholds.first), float(state.thresholds.second)) == (NONE, NONE)
     assert int(state.parent.length) == int(state.best.length) == 0
-    assert state.parent_id.tolist() == state.best_id.tolist() == [EvolutionState.NONE] * 2
+    assert state.parent_id.tolist() == state.best_id.tolist() == [-1] * 2
     assert len({steps.tobytes() for steps in np.asarray(state.population.operators)}) > 1
 
 

@@ -47,8 +47,8 @@ _AXES: dict[str, tuple[str, Callable[[float], str] | None]] = {
 def mean_and_deviation(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and sample standard deviation (n - 1) over seeds, generation by generation; float64, of the longest curve.
 
-    A shorter curve stays at its last value. The mean is NaN where a seed has no value, and the deviation there as
-    well, and throughout where there is one seed. Raises ReportError where there is no curve, or an empty one.
+    Both are NaN where a seed has no value, and the deviation is where there is one seed. Raises ReportError where there
+    is no curve, or an empty one.
     """
     if not curves or not all(len(curve) for curve in curves):
         raise ReportError("there is no curve, or one without generations; give a value a generation for each seed")
@@ -65,10 +65,9 @@ def plot_step_sizes(
 ) -> Figure:
     """Figure 3: how fast searches get better with the number of mutations a child.
 
-    `curves` are, by step size, the best-so-far validation accuracy of each seed, a fraction. Lines are means
-    over seeds, bands one standard deviation to either side. `panels` are step sizes, each of one colour in all
-    panels. Step sizes without curves are left out, and so is a panel without any; raises ReportError where no
-    panel is left, or a list of curves is empty.
+    `curves` are, by step size, the best-so-far validation accuracy of each seed, a fraction. Lines are means, bands
+    one standard deviation to either side. Step sizes without curves are left out, and so are panels without any;
+    raises ReportError where none is left, or a list of curves is empty.
     """
     shown = [present for panel in panels if (present := [size for size in panel if size in curves])]
     if not shown:
@@ -156,10 +155,9 @@ def plot_pareto(
 
 
 def pareto_front(points: np.ndarray) -> np.ndarray:
-    """[N] bool, which of the points [N, M], more of each is better, no other one dominates.
+    """Which of the points, [N, M], more is better, none is as good as in all and better than in one; [N] bool.
 
-    Another one dominates where it is as good in all and better in one, so equal ones stay. Points that are not
-    finite are not on the front.
+    Points that are not finite are not on the front.
     """
     finite = np.isfinite(points).all(axis=1)
     points = np.where(finite[:, None], points, -np.inf)
@@ -169,7 +167,6 @@ def pareto_front(points: np.ndarray) -> np.ndarray:
 
 
 def _scale(axis: Axis, set_scale: Callable[[str], None], name: str) -> None:
-    """Makes an axis that of a measurement."""
     label, written = _AXES[name]
     axis.set_label_text(label)
     if written is not None:

@@ -12,10 +12,7 @@ class ReportError(EigenError):
 
 
 def write_files(stem: Path, contents: Mapping[str, bytes | str]) -> tuple[Path, ...]:
-    """Writes files of one stem, each as a whole, and gives their paths; raises ReportError where one cannot be written.
-
-    `stem` is the path without ending, whose folder is made; `contents` are by ending, such as ".csv".
-    """
+    """Writes files, by ending, beside one `stem`, whose folder is made, and gives their paths; raises ReportError."""
     paths = {stem.with_name(f"{stem.name}{ending}"): content for ending, content in contents.items()}
     for path, content in paths.items():
         with files.told_as(ReportError, path):

@@ -1,10 +1,9 @@
 """How the edges of a drawing run: between the boxes, as the wires of a circuit.
 
-A *gap* lies between two columns, and a *channel* over each line of columns. An edge to the next
-column of its line runs in the gap between them. Every other edge goes into the gap behind its
-source, along a channel, and back into the gap before its target; one that passes over whole lines
-takes the margin at their left. Tracks keep wires apart: edges from one source share theirs, and
-those of two sources never lie on one another. No wire has to cross a box.
+A *gap* lies between two columns, and a *channel* over each line of columns. An edge to the next column of its line runs
+in the gap between them. Every other edge goes into the gap behind its source, along a channel, and back into the gap
+before its target; one that passes over whole lines takes the margin at their left. Tracks keep wires apart: edges from
+one source share theirs, and those of two sources never lie on one another. No wire has to cross a box.
 """
 
 import dataclasses
@@ -27,8 +26,6 @@ Line = tuple[str, int]  # "gap", "channel" or "margin", and its number: wires ru
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wire:
-    """One edge."""
-
     source: int  # nodes, as in `Box`
     target: int
     skips: bool  # does not lead to the next column
@@ -145,11 +142,7 @@ class Geometry:
 
 
 def _edges(grid: Grid) -> list[_Edge]:
-    """All edges, each with a port of its own at its target.
-
-    An edge from the box before it runs straight, at 0, and no other enters there: what leaves that
-    box never lies on what enters this one.
-    """
+    """All edges, each with a port of its own at its target: 0, where it runs straight, for the box before it alone."""
     edges = []
     taken: Counter[tuple[int, int]] = Counter()  # ports of a target over its middle (-1), there (0) and under it (1)
     for source, target in grid.edges:

@@ -13,7 +13,6 @@ from eigen_jax.report.files import write_files
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 LINE_COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
-
 GREY = "#6B6B6B"
 
 _STYLE: dict[Any, Any] = {

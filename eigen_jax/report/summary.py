@@ -15,8 +15,6 @@ from eigen_jax.store.run_files import Reference, RunResult
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhaseSummary:
-    """One phase of a search, as its record tells it."""
-
     phase: str
     individuals: tuple[Individual, ...]  # its own, at least one, in the record's order
     best: Individual | None  # the fittest survivor at the end of the phase, of it and of those before; None: none yet
@@ -66,10 +64,7 @@ def find_individual(individuals: Iterable[Individual], reference: Reference) -> 
 
 
 def read_result(folder: str | Path) -> RunResult:
-    """How a finished search ended; raises RunFolderError where result.json is damaged, or of another schema version.
-
-    Raises ReportError where the folder is no run's, or of one that has not finished, or that was no search.
-    """
+    """How a finished search ended; raises RunFolderError where result.json is damaged, ReportError for no search."""
     if not _in_run_folder(Path(folder), "result.json").exists():
         raise ReportError(f"{folder} has no result.json: its run has not finished; finish it with the command it began")
     result = run_files.read_result(Path(folder))
@@ -88,7 +83,6 @@ def read_record(folder: str | Path) -> tuple[Individual, ...]:
 
 
 def _in_run_folder(folder: Path, name: str) -> Path:
-    """The path of a file in a folder that holds a run."""
     if not folder.is_dir():
         raise ReportError(f"{folder} is no folder; name the folder of a run")
     if missing := [each for each in ("lineage.jsonl", "settings.json") if not (folder / each).exists()]:

@@ -120,8 +120,6 @@ Cell = Measured | Shared | Quoted | str
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Column:
-    """What a column tells, and in which unit."""
-
     heading: str
     unit: Unit = Unit.TEXT
 
@@ -161,10 +159,7 @@ def gain(values: Mapping[int, float | None], baseline: Mapping[int, float | None
 
 
 def paper_cell(value: float | None, *, comparable: bool) -> Cell:
-    """The cell of a paper's figure, in the column's unit; None where the paper gives none.
-
-    It is withheld where the row is not comparable: measured on another data set, or with another schedule.
-    """
+    """The cell of a paper's figure, which is withheld where data set or schedule are others; None: there is none."""
     if not comparable:
         return NOT_COMPARABLE
     return "not in the paper" if value is None else Quoted(value=value)
@@ -178,10 +173,7 @@ def provenance_notes(
     seeds: Sequence[int],
     compute: Mapping[str, float | None],
 ) -> tuple[str, ...]:
-    """The lines under a table that say where its numbers came from.
-
-    `compute` has the seconds of parts of the work, such as "search", all seeds together; None where not measured.
-    """
+    """The lines under a table that say where its numbers came from; `compute` has the seconds of parts of the work."""
     packages = ", ".join(f"{name} {version}" for name, version in versions.items())
     parts = [f"{part} {NOT_MEASURED if time is None else format_seconds(time)}" for part, time in compute.items()]
     return (

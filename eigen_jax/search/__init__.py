@@ -2,14 +2,7 @@
 
 from eigen_jax.resumable import Care
 from eigen_jax.search.config import FinalOn, SearchConfig
-from eigen_jax.search.final import (
-    Evaluation,
-    FinalTrainingError,
-    TrainedNetwork,
-    digest_logits,
-    evaluate_network,
-    train_network,
-)
+from eigen_jax.search.final import Evaluation, FinalTrainingError, TrainedNetwork, evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder, check_run_folder, load_network, read_genome
 from eigen_jax.search.loop import BarrenSearchError, check_data, name_of_strategy, run_search
 from eigen_jax.search.observer import SearchObserver

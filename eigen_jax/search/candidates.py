@@ -1,16 +1,16 @@
 """Individuals before they are recorded, and what earlier ones of the same architecture measured."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
 
-from eigen_jax.architecture import Architecture, decode, fingerprint
+from eigen_jax.architecture import Architecture, decode
 from eigen_jax.executor import Outcome
+from eigen_jax.fitness import Measurement
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.mutation import operator_names
 from eigen_jax.resumable import Seconds
@@ -28,71 +28,53 @@ class Candidate:
     parents: tuple[Reference, ...]
     operators: Mapping[str, int] | None  # None: not made by mutation
     repeats: tuple[int, ...] | None  # None: not made by duplication
-    trained: list[Outcome] = dataclasses.field(default_factory=list)  # of its own jobs, one a landmark
-    same_as: Reference | None = None  # an equal individual, whose outcomes count in place of its own
-    taken: list[Outcome] | None = None  # the outcomes of that one, with what it measures from here on
+    outcomes: list[Outcome] = dataclasses.field(default_factory=list)  # at the landmarks so far
+    same_as: Reference | None = None  # the equal individual that the outcomes were taken over from
+    seconds: Seconds = dataclasses.field(default_factory=Seconds)  # that its own jobs took
     thresholds: list[float] = dataclasses.field(default_factory=list)  # of the landmarks that it trained for
     survived: bool = False  # measured to the end
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Of the architecture."""
-        return fingerprint(self.architecture)
-
-    @property
-    def outcomes(self) -> list[Outcome]:
-        """What was measured at the landmarks so far."""
-        return self.trained if self.taken is None else self.taken
-
     @property
     def cause(self) -> str | None:
-        """Why it failed."""
         return self.outcomes[-1].cause if self.outcomes else None
 
-    @property
-    def seconds(self) -> Seconds:
-        """What its own jobs took."""
-        *before, last = self.trained or [Outcome()]
+    def measurement(self, landmark: int) -> Measurement | None:
+        """What was measured at a landmark; None if it failed before, or was not trained so far."""
+        return self.outcomes[landmark].measurement if landmark < len(self.outcomes) else None
+
+    def add(self, outcome: Outcome) -> None:
+        """Adds what one of its own jobs came to."""
+        self.outcomes.append(outcome)
         # What a job that failed says it took, it took after the landmark before.
-        return before[-1].seconds + last.seconds if before and last.cause is not None else last.seconds
+        self.seconds = outcome.seconds if outcome.cause is None else self.seconds + outcome.seconds
 
-    def take(self, outcomes: list[Outcome], of: Reference) -> None:
-        """Takes over what an equal individual measured."""
-        self.taken, self.same_as = outcomes, of
-
-    def go_on_alone(self) -> None:
-        """Trains from here on by itself, where it survives longer than the one whose outcomes it took over."""
-        self.trained, self.taken, self.same_as = list(self.outcomes), None, None
+    def take(self, outcomes: Sequence[Outcome], of: Reference) -> None:
+        self.outcomes, self.same_as = list(outcomes), of
 
 
 def candidates_of(
     strategy: Strategy, population: Population, key: Array, *, known: Mapping[Reference, Candidate]
 ) -> list[Candidate]:
-    """The individuals of a population, in the order of their places; those that are `known` as they are.
-
-    `key` is that of all training: an individual's is folded from it by its place.
-    """
+    """The individuals of a population in their order, those `known` as they are; `key` is that of all training."""
     population, names = jax.device_get(population), operator_names(strategy.spec)
     found = []
-    for slot, (generation, index) in enumerate(population.places.tolist()):
-        if generation == NONE:
+    for slot, place in enumerate(map(reference, population.places)):
+        if place is None:
             continue
-        place = Reference(generation=generation, index=index)
         if place in known:
             known[place].slot = slot
             found.append(known[place])
             continue
         genome = jax.tree.map(lambda leaf, slot=slot: leaf[slot], population.genomes)
         repeated = bool((population.repeats[slot] > 1).any())
-        counts = population.operators[slot].tolist()
         found.append(
             Candidate(
                 place=place,
                 slot=slot,
                 architecture=decode(genome, spec=strategy.spec),
-                key=jax.random.fold_in(jax.random.fold_in(key, generation), index),
+                key=jax.random.fold_in(jax.random.fold_in(key, place.generation), place.index),
                 parents=tuple(filter(None, map(reference, population.parents[slot]))),
-                operators=None if repeated else dict(zip(names, counts, strict=True)),
+                operators=None if repeated else dict(zip(names, population.operators[slot].tolist(), strict=True)),
                 repeats=tuple(population.repeats[slot].tolist()) if repeated else None,
             )
         )
@@ -135,8 +117,7 @@ def _is_partial(known: Individual) -> bool:
 
 def outcomes_of(known: Individual) -> list[Outcome]:
     """What the record says that an individual measured, as its jobs said it."""
-    measured = [each.measurement for each in known.landmarks if each.measurement is not None]
-    outcomes = [Outcome(measurement=each) for each in measured]
+    outcomes = [Outcome(measurement=each.measurement) for each in known.landmarks if each.measurement is not None]
     if known.end is not None:
         outcomes[-1] = dataclasses.replace(outcomes[-1], test_accuracy=known.test_accuracy)
     return outcomes if known.cause is None else [*outcomes, Outcome(cause=known.cause)]

@@ -13,11 +13,7 @@ FinalOn = Literal["train", "train+validation"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchConfig(Config):
-    """A search, up to its data; the defaults are those of Section 4.1, as far as it states them.
-
-    T1, T2 and T3 are increments: an individual is measured after T1, T1 + T2 and T1 + T2 + T3
-    steps.
-    """
+    """A search, up to its data; the defaults are those of Section 4.1, as far as it states them."""
 
     seed: int = setting(0, "seed of the whole search, from 0 to 2**32 - 1", at_least=0, at_most=SEED_MAX)
     t1: int = setting(5_000, "T1: training steps to the first landmark", paper="5,000", at_least=1)
@@ -37,7 +33,6 @@ class SearchConfig(Config):
 
     @property
     def final_until(self) -> int:
-        """The steps of the final training."""
         return self.landmarks[-1] if self.final_steps is None else self.final_steps
 
     @property

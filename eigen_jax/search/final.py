@@ -1,11 +1,11 @@
 """Training of one network from scratch to the end, and its test: the last phase of a search, or all of a run."""
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -16,7 +16,7 @@ from eigen_jax.errors import EigenError, first_line
 from eigen_jax.resumable import Care, train_resumably
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.store.files import sha256
-from eigen_jax.training import Programs, ProgressCallback, Teacher, Training, accuracy, evaluate, predict
+from eigen_jax.training import DivergedError, Programs, ProgressCallback, Teacher, Training, accuracy, evaluate, predict
 
 PyTree = Any
 
@@ -30,17 +30,18 @@ class Evaluation:
     """What a network makes of the test images."""
 
     accuracy: float  # a fraction
-    logits_digest: str  # see `digest_logits`
+    logits_digest: str  # SHA-256, hexadecimal, of every bit of its logits [N, K] float32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainedNetwork:
-    """A network at the end of its training."""
+    """A network at the end of its training; all but `cause` and `seconds` are None where it diverged."""
 
-    variables: PyTree  # "params" and "batch_stats"
-    validation_accuracy: float | None  # a fraction; None where the validation images were trained on
-    test: Evaluation
-    seconds: float  # of training and compiling, in all processes that had a part in it
+    variables: PyTree = None  # "params" and "batch_stats"
+    validation_accuracy: float | None = None  # a fraction; None as well where the validation images were trained on
+    test: Evaluation | None = None
+    cause: str | None = None  # why it diverged, as it would again
+    seconds: float  # of training and compiling, in all processes that had a part in it; where it diverged, in this one
 
 
 def train_network(
@@ -59,21 +60,17 @@ def train_network(
 
     Args:
         key: of the initial weights, the batches and the views.
-        architecture, dataset: the network, and the images; `config.final_on` says which are trained on.
         checkpoints: a folder of this training's own; one that was interrupted goes on from there.
-        config, teacher: as of `run_search`.
         care: when to save and when to stop; its time limit is of individuals alone.
-        on_progress: see `train_to`.
         programs: where compiled programs are held; by default until the return.
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
-        DivergedError: the training diverged, as it would again.
         FinalTrainingError: it failed for a reason that can pass, such as a lack of memory.
         ConfigError: a batch is larger than the training set, or devices are missing.
         CheckpointError: a checkpoint cannot be written, or is of another network.
     """
-    train = config.final_train
+    train, began = config.final_train, time.perf_counter()
     joined = config.final_on == "train+validation"
     trained_on = join_validation(dataset) if joined else dataset
     network = build_network(architecture, num_classes=dataset.num_classes, dtype=train.dtype)
@@ -87,6 +84,8 @@ def train_network(
         validation = dataset.validation_images, dataset.validation_labels
         validation_accuracy = None if joined else evaluate(state, *validation, network=network, **how)
         test = evaluate_network(network, state.variables, dataset, **how)
+    except DivergedError as error:
+        return TrainedNetwork(cause=str(error), seconds=time.perf_counter() - began)
     except jax.errors.JaxRuntimeError as error:
         raise FinalTrainingError(
             f"the network cannot be trained on ({first_line(error)}); free the device's memory, and go on with the"
@@ -102,9 +101,4 @@ def evaluate_network(
 ) -> Evaluation:
     """Measures a trained network on the test images; another dtype or batch size gives other bits; see `predict`."""
     logits = predict(variables, dataset.test_images, network=network, batch_size=batch_size, programs=programs)
-    return Evaluation(accuracy=accuracy(logits, dataset.test_labels), logits_digest=digest_logits(logits))
-
-
-def digest_logits(logits: np.ndarray) -> str:
-    """SHA-256, hexadecimal, of every bit of logits [N, K] float32: equal only where all of them are."""
-    return sha256([logits])
+    return Evaluation(accuracy=accuracy(logits, dataset.test_labels), logits_digest=sha256([logits]))

@@ -46,12 +46,9 @@ class RunFolder:
     def open(cls, path: str | Path, settings: Mapping[str, Any], notes: Mapping[str, Any]) -> Iterator["RunFolder"]:
         """Makes the folder of a new run, or finds the one to go on with, and keeps others out of it.
 
-        The `settings` are what the outcome depends on, and must be the run's, see `RunSettings.check_same`;
-        the `notes` are what else settings.json says of it.
-
-        Raises:
-            RunFolderError: the folder cannot be written, is no run folder, is in use, or belongs to
-                a run with other settings; nothing in it has changed.
+        The `settings` are what the outcome depends on, and must be the run's, see `RunSettings.check_same`; the `notes`
+        are what else settings.json says of it. Raises a RunFolderError where the folder cannot be written, is no run
+        folder, is in use, or belongs to a run with other settings; nothing in it has changed.
         """
         path = Path(path)
         with SETTINGS.opened(path, patience=0):
@@ -63,16 +60,25 @@ class RunFolder:
                 write_settings(path, {"settings": as_json(settings), **as_json(notes), **surroundings.describe()})
             yield cls(path)
 
+    def clear_individuals(self, *, before: int) -> None:
+        """Removes the states in training of the individuals of generations `before` one; raises a RunFolderError."""
+        with told_as(RunFolderError, self.path):
+            for folder in self.individuals.glob("*"):
+                if int(folder.name.partition("-")[0]) < before:
+                    shutil.rmtree(folder)
+            if self.individuals.exists() and not any(self.individuals.iterdir()):
+                self.individuals.rmdir()
+
     def save_network(self, architecture: Architecture, variables: PyTree) -> None:
         """Saves the network found, with its "params" and "batch_stats"; the very same one stays.
 
-        The folder gets its name when it is whole, so genome.json and weights belong together.
-
-        Raises:
-            RunFolderError, CheckpointError: it cannot be written.
+        The folder gets its name when it is whole, so genome.json and weights belong together. Raises a RunFolderError
+        or CheckpointError where it cannot be written.
         """
-        if _holds_network(self.path, architecture, variables):
-            return
+        with contextlib.suppress(ValueError):  # of any kind: missing, damaged, or of another structure
+            saved, weights = load_network(self.path)
+            if saved == architecture and jax.tree.all(jax.tree.map(np.array_equal, weights, variables)):
+                return
         network, partial = self.path / "network", self.path / "network.partial"
         with told_as(RunFolderError, self.path):
             shutil.rmtree(partial, ignore_errors=True)
@@ -89,8 +95,7 @@ class RunFolder:
 def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
     """Checks that a run could go into a folder, absent or not, before what it needs is made; changes nothing.
 
-    Raises:
-        RunFolderError: the folder is no run folder, or belongs to a run of which these settings are not some.
+    Raises a RunFolderError where it is no run folder, or belongs to a run of which these settings are not some.
     """
     path = Path(path)
     with told_as(RunFolderError, path):
@@ -101,12 +106,7 @@ def check_run_folder(path: str | Path, settings: Mapping[str, Any]) -> None:
 
 
 def read_genome(path: Path, advice: str = "name the genome.json of a network") -> Architecture:
-    """The network that a genome.json describes.
-
-    Raises:
-        RunFolderError: the file cannot be read; ends with the advice.
-        ArchitectureError: it describes no network; the message names the file.
-    """
+    """The network that a genome.json describes; raises a RunFolderError, with the advice, or an ArchitectureError."""
     try:
         return from_json(path.read_bytes())
     except OSError as error:
@@ -116,15 +116,10 @@ def read_genome(path: Path, advice: str = "name the genome.json of a network") -
 
 
 def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
-    """The network that a finished run found.
+    """The network that a finished run found, and its Flax variables ("params" and "batch_stats"), which are float32.
 
-    Returns:
-        Its architecture and its Flax variables ("params" and "batch_stats"), which are float32; the run's
-        result.json says which `dtype` its maps were computed in.
-
-    Raises:
-        RunFolderError: the run has not finished, or the folder is none.
-        ArchitectureError, CheckpointError: genome.json or the weights are damaged.
+    The run's result.json says which `dtype` its maps were computed in. Raises a RunFolderError where the run has not
+    finished, or the folder is none, and an ArchitectureError or CheckpointError where a file is damaged.
     """
     network = Path(path) / "network"
     architecture = read_genome(network / "genome.json", "name the folder of a run that has finished")
@@ -132,12 +127,3 @@ def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
     if not isinstance(variables, dict) or "params" not in variables:
         raise CheckpointError(f"{network} holds no weights of a network; put the run's own files back")
     return architecture, {"batch_stats": {}, **variables}
-
-
-def _holds_network(path: Path, architecture: Architecture, variables: PyTree) -> bool:
-    """Whether a run folder has this network, with these weights to the last bit."""
-    try:
-        saved, weights = load_network(path)
-        return saved == architecture and jax.tree.all(jax.tree.map(np.array_equal, weights, variables))
-    except ValueError:  # of any kind: missing, damaged, or of another structure
-        return False

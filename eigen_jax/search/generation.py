@@ -6,18 +6,18 @@ the generation is recorded, and `Generation.fitness` is what the strategy is sho
 
 import dataclasses
 import math
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from eigen_jax.architecture import Architecture, count_flops, count_parameters
+from eigen_jax.architecture import Architecture, count_flops, count_parameters, fingerprint
 from eigen_jax.data import Dataset
-from eigen_jax.executor import Job, Outcome
-from eigen_jax.fitness import Fitness, needs_latency, values
+from eigen_jax.executor import Job
+from eigen_jax.fitness import Fitness, needs, values
 from eigen_jax.lineage import Fate, Individual, Landmark, Reference, exact
 from eigen_jax.resumable import Care
 from eigen_jax.search.candidates import Candidate, Measured, outcomes_of
@@ -27,13 +27,9 @@ from eigen_jax.search.jobs import Jobs
 from eigen_jax.search.journal import Entry, Journal
 from eigen_jax.search.observer import SearchObserver
 from eigen_jax.store import checkpoint
-from eigen_jax.store.files import told_as
 from eigen_jax.store.locks import never
-from eigen_jax.store.run_files import RunFolderError
-from eigen_jax.strategies import Strategy
-from eigen_jax.strategies.strategy import State
+from eigen_jax.strategies import State, Strategy
 from eigen_jax.training import Teacher, TrainState
-from eigen_jax.training.step import PyTree
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -54,43 +50,32 @@ class Context:
 
     @property
     def landmarks(self) -> tuple[int, ...]:
-        """The training steps after which individuals are measured."""
         return self.strategy.landmarks(self.config.landmarks)
 
 
 class Generation:
     """The generation under way."""
 
-    def __init__(
-        self, number: int, state: State, candidates: Sequence[Candidate], context: Context, *, slots: int
-    ) -> None:
-        """Takes over what is known of equal architectures.
-
-        `candidates` are of this generation and of later ones; `slots` is P, of the population.
-        """
-        self.number = number
-        self.state = state
-        self.context = context
-        self.slots = slots
+    def __init__(self, number: int, state: State, candidates: Sequence[Candidate], context: Context) -> None:
+        """Takes over what is known of equal architectures; `candidates` are of this generation and of later ones."""
+        self.number, self.state, self.context = number, state, context
         self.due = [each for each in candidates if each.place.generation == number]
         self.ahead = [each for each in candidates if each.place.generation > number]
         for candidate in self.due:
-            if not self._is_on_its_way(candidate) and (known := self._find(candidate)):
+            is_on_its_way = candidate.outcomes or (candidate.place, 0) in context.jobs
+            if not is_on_its_way and (known := self._find(candidate)):
                 candidate.take(outcomes_of(known), known.reference)
 
     def train(self) -> Array:
-        """Trains to each landmark in turn; after each but the last, those go on whom the strategy lets survive.
-
-        What the journal has is not trained again. Gives the fitness, as of `fitness`.
-        """
+        """Trains to each landmark in turn those whom the strategy lets survive; gives the fitness, as of `fitness`."""
         strategy, living = self.context.strategy, self.due
         for landmark in range(strategy.num_landmarks):
             self._measure(landmark, living)
             fitness = self.fitness()
-            is_last = landmark == strategy.num_landmarks - 1
-            alive: np.ndarray = np.isfinite(np.asarray(fitness[:, landmark])).all(axis=1)
-            threshold = -math.inf
-            if not is_last:
+            is_last, threshold = landmark == strategy.num_landmarks - 1, -math.inf
+            if is_last:
+                alive = np.asarray(jnp.isfinite(fitness[:, landmark]).all(axis=1))
+            else:
                 alive = np.asarray(strategy.survives(self.state, fitness, landmark))
                 threshold = float(strategy.threshold(self.state, fitness, landmark))
                 self.context.observer.individuals_extinct(
@@ -106,8 +91,7 @@ class Generation:
 
     def fitness(self) -> Array:
         """[P, L, M] float32; -inf where there is none, as in slots that are not due."""
-        strategy = self.context.strategy
-        fitness = np.full((self.slots, strategy.num_landmarks, strategy.objectives), -np.inf, np.float32)
+        fitness = np.array(self.context.strategy.unmeasured(self.state))
         for candidate in self.due:
             for landmark in range(len(candidate.outcomes)):
                 if objectives := self._objectives(candidate, landmark):
@@ -115,11 +99,8 @@ class Generation:
         # On the device, a NaN is a fault, which JAX_DEBUG_NANS is to find.
         return jnp.asarray(np.where(np.isnan(fitness), -np.inf, fitness))
 
-    def variables(self, place: Reference, abstract: TrainState) -> PyTree:
-        """The weights of an individual that was trained to the end; `abstract` are its state's shapes.
-
-        Raises a CheckpointError or ExecutorError where they cannot be read, nor trained again.
-        """
+    def variables(self, place: Reference, abstract: TrainState) -> Any:
+        """The weights of an individual at its end, trained again if need be; `abstract` are its state's shapes."""
         candidate = next(each for each in self.due if each.place == place)
         assert candidate.same_as is None, "it has no weights of its own"
         try:
@@ -128,7 +109,7 @@ class Generation:
             # Damaged, or lost with the folder, after it was measured.
             task = place, self.context.strategy.num_landmarks - 1
             self.context.jobs.submit(task, self._job(task[1], candidate))
-            for _ in self._outcomes([task]):
+            for _ in self.context.jobs.outcomes([task]):
                 pass
             return checkpoint.restore(self._folder(candidate), "state", abstract=abstract).variables
 
@@ -159,20 +140,18 @@ class Generation:
 
     def _landmark(self, candidate: Candidate, landmark: int) -> Landmark:
         """What the record says of a candidate at a landmark that it trained for."""
-        outcomes, objectives = candidate.outcomes, self._objectives(candidate, landmark)
+        objectives = self._objectives(candidate, landmark)
         fitness = tuple(value for each in objectives if (value := exact(each)) is not None)
         return Landmark(
             step=self.context.landmarks[landmark],
-            measurement=outcomes[landmark].measurement if landmark < len(outcomes) else None,
+            measurement=candidate.measurement(landmark),
             fitness=fitness if objectives and len(fitness) == len(objectives) else None,
             threshold=exact(candidate.thresholds[landmark]),
         )
 
     def _objectives(self, candidate: Candidate, landmark: int) -> tuple[float, ...]:
         """What a candidate's measurement at a landmark is worth; none where there is no measurement."""
-        outcomes = candidate.outcomes
-        measurement = outcomes[landmark].measurement if landmark < len(outcomes) else None
-        if measurement is None:
+        if (measurement := candidate.measurement(landmark)) is None:
             return ()
         return values(self.context.fitness, measurement, objectives=self.context.strategy.objectives)
 
@@ -180,17 +159,14 @@ class Generation:
         spared = self.context.strategy.spares(self.state)
         return self.context.measured.find(candidate.architecture, to_the_end=spared)
 
-    def _is_on_its_way(self, candidate: Candidate) -> bool:
-        return bool(candidate.outcomes) or (candidate.place, 0) in self.context.jobs
-
     def _measure(self, landmark: int, living: Sequence[Candidate]) -> None:
         """Gives every living candidate its outcome at a landmark; equal ones of a generation are trained once."""
         first: dict[Architecture, Candidate] = {}
         for candidate in living:
             first.setdefault(candidate.architecture, candidate)
-            taken = candidate.same_as is not None and candidate.cause is None
-            if taken and len(candidate.outcomes) <= landmark and first[candidate.architecture] is candidate:
-                candidate.go_on_alone()
+        for candidate in first.values():
+            if candidate.cause is None and len(candidate.outcomes) <= landmark:
+                candidate.same_as = None  # it survived longer than the one whose outcomes it took over
         twins = [candidate for candidate in living if first[candidate.architecture] is not candidate]
         self._train(landmark, [each for each in first.values() if each.same_as is None])
         for twin in twins:
@@ -207,11 +183,11 @@ class Generation:
         jobs, ahead = self.context.jobs, self._startable(candidates) if landmark == 0 else []
         missing = []
         for candidate in (*candidates, *ahead):
-            task = candidate.place, landmark
-            if len(candidate.trained) > landmark:
+            task, network = (candidate.place, landmark), fingerprint(candidate.architecture)
+            if len(candidate.outcomes) > landmark:
                 continue
-            if outcome := self.context.journal.find(candidate.place, candidate.fingerprint, landmark):
-                candidate.trained.append(outcome)
+            if outcome := self.context.journal.find(candidate.place, network, landmark):
+                candidate.add(outcome)
                 self._tell(landmark, candidate)
                 continue
             if task not in jobs:
@@ -219,12 +195,12 @@ class Generation:
             if candidate.place.generation == self.number:
                 missing.append(task)
         by_place = {each.place: each for each in (*self.due, *self.ahead)}
-        for (place, measured_at), outcome in self._outcomes(missing):
+        for (place, reached), outcome in jobs.outcomes(missing):
             candidate = by_place[place]
-            entry = Entry(individual=place, fingerprint=candidate.fingerprint, landmark=measured_at, outcome=outcome)
-            self.context.journal.add(entry)
-            candidate.trained.append(outcome)
-            self._tell(measured_at, candidate)
+            network = fingerprint(candidate.architecture)
+            self.context.journal.add(Entry(individual=place, fingerprint=network, landmark=reached, outcome=outcome))
+            candidate.add(outcome)
+            self._tell(reached, candidate)
 
     def _startable(self, before: Sequence[Candidate]) -> Iterator[Candidate]:
         """Who of later generations can be trained ahead: no equal one is known, or is measured before."""
@@ -235,16 +211,12 @@ class Generation:
                 yield candidate
             architectures.add(candidate.architecture)
 
-    def _outcomes(self, wanted: Sequence[tuple[Reference, int]]) -> Iterator[tuple[tuple[Reference, int], Outcome]]:
-        return self.context.jobs.outcomes(wanted)
-
     def _tell(self, landmark: int, candidate: Candidate) -> None:
-        outcomes, objectives = candidate.outcomes, self._objectives(candidate, landmark)
-        measurement = outcomes[landmark].measurement if landmark < len(outcomes) else None
+        objectives = self._objectives(candidate, landmark)
         self.context.observer.individual_measured(
             individual=candidate.place,
             landmark=landmark,
-            measurement=measurement,
+            measurement=candidate.measurement(landmark),
             fitness=objectives if objectives and all(map(math.isfinite, objectives)) else None,
             cause=candidate.cause,
             same_as=candidate.same_as,
@@ -260,7 +232,7 @@ class Generation:
             config=self.context.config.train,
             folder=self._folder(candidate),
             tested=is_last,
-            timed=is_last or needs_latency(self.context.fitness),
+            timed=is_last or "latency" in needs(self.context.fitness),
             # The executor asks its own, and a worker in another process could not ask this one.
             care=dataclasses.replace(self.context.care, should_stop=never),
         )
@@ -268,16 +240,6 @@ class Generation:
     def _folder(self, candidate: Candidate) -> Path:
         place = candidate.place
         return self.context.folder.individuals.absolute() / f"{place.generation}-{place.index}"
-
-
-def clear_individuals(run: RunFolder, *, before: int) -> None:
-    """Removes the states in training of the individuals of generations `before` one; raises a RunFolderError."""
-    with told_as(RunFolderError, run.path):
-        for folder in run.individuals.glob("*"):
-            if int(folder.name.partition("-")[0]) < before:
-                shutil.rmtree(folder)
-        if run.individuals.exists() and not any(run.individuals.iterdir()):
-            run.individuals.rmdir()
 
 
 def _fate(candidate: Candidate, parents: Collection[Reference]) -> Fate:

@@ -15,8 +15,7 @@ class Jobs:
 
     def __init__(self, executor: Executor, on_progress: TaskProgress) -> None:
         """Makes it; `on_progress` is called while outcomes are waited for."""
-        self._executor = executor
-        self._on_progress = on_progress
+        self._executor, self._on_progress = executor, on_progress
         self._waiting: dict[Task, Job] = {}
         # Of the run of the executor that is under way, which takes on what is appended.
         self._stream: Iterator[tuple[int, Outcome]] | None = None
@@ -27,7 +26,6 @@ class Jobs:
         return task in self._waiting
 
     def submit(self, task: Task, job: Job) -> None:
-        """Has a job done, after those that were submitted before."""
         self._waiting[task] = job
         self._tasks.append(task)
         self._jobs.append(job)

@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import math
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,19 +23,19 @@ from eigen_jax.lineage import Fate, Individual, fittest
 from eigen_jax.resumable import Care
 from eigen_jax.search.candidates import Candidate, Measured, candidates_of, reference
 from eigen_jax.search.config import SearchConfig
-from eigen_jax.search.final import evaluate_network, train_network
+from eigen_jax.search.final import Evaluation, TrainedNetwork, evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder
-from eigen_jax.search.generation import Context, Generation, clear_individuals
+from eigen_jax.search.generation import Context, Generation
 from eigen_jax.search.jobs import Jobs, Task
 from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
-from eigen_jax.search.results import SearchResult, describe_search
+from eigen_jax.search.results import SearchResult, describe_mimicry, summarise
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import StoppedError
-from eigen_jax.store.run_files import Reference, RunFolderError, write_result
-from eigen_jax.strategies import STRATEGIES, Eigen, Strategy
-from eigen_jax.strategies.strategy import State
-from eigen_jax.training import DivergedError, Programs, Teacher, TrainConfig, TrainState, abstract_state
+from eigen_jax.store.records import to_fields
+from eigen_jax.store.run_files import Reference, RunFolderError, RunSeconds, write_result
+from eigen_jax.strategies import STRATEGIES, Eigen, State, Strategy
+from eigen_jax.training import Programs, Teacher, TrainConfig, TrainState, abstract_state
 from eigen_jax.training.programs import compiled
 
 PyTree = Any
@@ -74,9 +73,9 @@ def run_search(
 ) -> SearchResult:
     """Searches until the strategy is done and trains the network found, or goes on with an interrupted search.
 
-    The record of an interrupted search is the same, but for times, as that of one that was not, on
-    the same machine and versions, with the same switches of JAX (see `eigen_jax.surroundings`; another
-    one is warned of), where the device computes deterministically (the CPU does).
+    The record of an interrupted search is the same, but for times, as that of one that was not, on the same machine
+    and versions, with the same switches of JAX (see `eigen_jax.surroundings`; another one is warned of), where the
+    device computes deterministically (the CPU does).
 
     Args:
         config, dataset: the search space must be of the data's image shape and number of classes.
@@ -84,16 +83,12 @@ def run_search(
         strategy: who breeds and selects, in the config's search space; by default, EIGEN with `config.evolution`.
         fitness: what a measurement is worth, in as many objectives as the strategy has. The network found is the
             first of those with the highest first objective.
-        teacher: whom all networks mimic, in every phase; None for plain cross-entropy. Where the
-            final training is on the validation images as well, it must know them as the examples
-            that follow the training images.
-        executor: where individuals are trained, with this data set and teacher; by default, one after
-            the other in this process.
+        teacher: whom all networks mimic; None for plain cross-entropy. Where the final training is on the validation
+            images as well, it must know them as the examples that follow the training images.
+        executor: where individuals are trained, with this data set and teacher; by default, one after the other here.
         care: of individuals and of the final training; an executor that is given has its own `should_stop`.
-        settings: what settings.json says of the run, and what must be the same for it to go on;
-            all of `config` by default.
+        settings: what settings.json says of the run, and must be the same for it to go on; by default, all of `config`.
         notes: what else settings.json says of it.
-        observer: who is told of what happens.
 
     Raises:
         StoppedError: it was asked to stop; the same call goes on.
@@ -102,8 +97,8 @@ def run_search(
         ConfigError: the config is not for this data set, a batch is larger than the training set, or config,
             strategy and fitness do not go together.
         FitnessError: the fitness gives no numbers.
-        RunFolderError: the folder cannot be written, is in use, belongs to another run (another
-            teacher makes it another run), or has lost its checkpoints.
+        RunFolderError: the folder cannot be written, is in use, belongs to another run (another teacher makes it
+            another run), or has lost its checkpoints.
         LineageError, CheckpointError: a file of the run is damaged or cannot be written.
         FinalTrainingError: the final training failed for a reason that can pass.
     """
@@ -111,8 +106,12 @@ def run_search(
     strategy = strategy or Eigen(spec=config.genome, config=config.evolution)
     _check_together(config, strategy, fitness)
     care, observer = care or Care(), observer or SearchObserver()
+    if settings is None:
+        settings = describe(config)
+        # Another number of devices rounds otherwise, and goes on with the same checkpoints.
+        del settings["train"]["devices"]
     described = {
-        **(_described(config) if settings is None else settings),
+        **settings,
         "dataset": dataset.name,
         "data_fingerprint": dataset.fingerprint,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
@@ -125,11 +124,9 @@ def run_search(
         if executor is None:
             executor = owned.enter_context(InlineExecutor(dataset, teacher=teacher, should_stop=care.should_stop))
 
-        def on_progress(task: Task, step: int, loss: float, steps_per_second: float) -> None:
-            place, landmark = task
-            until = strategy.landmarks(config.landmarks)[landmark]
-            told: dict[str, Any] = {"loss": loss, "steps_per_second": steps_per_second}
-            observer.training_progress(individual=place, landmark=landmark, step=step, until=until, **told)
+        def on_progress(task: Task, step: int, loss: float, rate: float) -> None:
+            told: dict[str, Any] = {"individual": task[0], "landmark": task[1], "loss": loss, "steps_per_second": rate}
+            observer.training_progress(step=step, until=strategy.landmarks(config.landmarks)[task[1]], **told)
 
         search = _Search(
             config=config,
@@ -148,14 +145,6 @@ def run_search(
         result = search.run()
     observer.search_ended(result=result)
     return result
-
-
-def _described(config: SearchConfig) -> dict[str, Any]:
-    """All of a config that the outcome depends on."""
-    content = describe(config)
-    # Another number of devices rounds otherwise, and goes on with the same checkpoints.
-    del content["train"]["devices"]
-    return content
 
 
 def name_of_strategy(kind: type[Strategy]) -> str:
@@ -187,8 +176,6 @@ def check_data(config: SearchConfig, dataset: Dataset) -> None:
 
 @dataclasses.dataclass(kw_only=True)
 class _Search(Context):
-    """A search in its run folder."""
-
     programs: Programs
 
     def __post_init__(self) -> None:
@@ -196,26 +183,32 @@ class _Search(Context):
         self.ahead: dict[Reference, Candidate] = {}  # individuals of later generations, bred already
 
     def run(self) -> SearchResult:
-        """Goes through all that is left of the search."""
         progress = self._resume()
         self.observer.search_started(generation=progress.generation, landmarks=self.landmarks)
         while not self.strategy.is_done(progress.state):
             progress = self._run_generation(progress)
-            self._save(progress)
+            weights = {} if progress.best is None else {"variables": progress.variables}
+            checkpoint.save(self.folder.checkpoints, progress.generation, {"evolution": progress.state, **weights})
+            self._forget(before=progress.generation)
         return self._finish(progress)
 
     def _resume(self) -> _Progress:
         """The search after the last generation that was saved, or its start."""
         step = checkpoint.latest_step(self.folder.checkpoints)
-        if step is None:
-            self._check_nothing_is_lost()
+        recorded = lineage.read(self.folder.lineage) if self.folder.lineage.exists() else ()
+        # Without a checkpoint, the record holds at most the generation that was killed before the first.
+        if step is None and recorded and recorded[-1].generation > 0:
+            raise RunFolderError(
+                f"{self.folder.path} has a record of {recorded[-1].generation + 1} generations and no intact"
+                " checkpoint; put its checkpoints back, or choose another folder"
+            )
         lineage.truncate(self.folder.lineage, step or 0)
         self._forget(before=step or 0)
         if step is None:
             genesis = self.strategy.genesis()
             first = self._step(0, genesis, self.strategy.unmeasured(genesis))
             return _Progress(generation=0, state=first, best=None, variables=None)
-        recorded = lineage.read(self.folder.lineage)
+        recorded = tuple(each for each in recorded if each.generation < step)
         self.measured.add(recorded)
         abstract = jax.eval_shape(self.strategy.genesis)
         state = checkpoint.restore(self.folder.checkpoints, "evolution", step=step, abstract=abstract)
@@ -232,26 +225,10 @@ class _Search(Context):
         network, shape = self._network(architecture), architecture.input_shape
         return abstract_state(network=network, config=self.config.train, input_shape=shape)
 
-    def _check_nothing_is_lost(self) -> None:
-        """Without a checkpoint, the record holds at most the generation that was killed before the first."""
-        recorded = lineage.read(self.folder.lineage) if self.folder.lineage.exists() else ()
-        if recorded and recorded[-1].generation > 0:
-            raise RunFolderError(
-                f"{self.folder.path} has a record of {recorded[-1].generation + 1} generations and no intact"
-                " checkpoint; put its checkpoints back, or choose another folder"
-            )
-
-    def _save(self, progress: _Progress) -> None:
-        """Saves the search after a generation; its record is on disk already."""
-        items = {"evolution": progress.state, "variables": progress.variables}
-        present = {name: item for name, item in items.items() if item is not None}
-        checkpoint.save(self.folder.checkpoints, progress.generation, present)
-        self._forget(before=progress.generation)
-
     def _forget(self, *, before: int) -> None:
         """Drops what individuals of generations `before` one left beside the record."""
-        self.journal.keep(lambda entry: entry.individual.generation >= before)
-        clear_individuals(self.folder, before=before)
+        self.journal.forget(before=before)
+        self.folder.clear_individuals(before=before)
 
     def _check_goes_on(self, progress: _Progress, slots: int) -> None:
         """Raises `StoppedError` or `BarrenSearchError` where the next generation is not wanted, or has no chance."""
@@ -276,10 +253,9 @@ class _Search(Context):
         """Trains, extinguishes, selects and records one generation."""
         number, state = progress.generation, progress.state
         population = self.strategy.population(state)
-        slots = len(population.places)
-        self._check_goes_on(progress, slots)
+        self._check_goes_on(progress, len(population.places))
         candidates = candidates_of(self.strategy, population, self.training_key, known=self.ahead)
-        generation = Generation(number, state, candidates, self, slots=slots)
+        generation = Generation(number, state, candidates, self)
         self.ahead = {each.place: each for each in generation.ahead}
         self.observer.generation_started(
             generation=number,
@@ -290,7 +266,8 @@ class _Search(Context):
         )
         fitness = generation.train()
         following = self._step(number + 1, state, fitness)
-        parents = [place for each in self._parents(following) if (place := reference(each))]
+        descended = jax.device_get(self.strategy.population(following)).parents.reshape(-1, 2)
+        parents = list(filter(None, map(reference, descended)))
         individuals = generation.record(parents)
         lineage.append(self.folder.lineage, individuals)
         self.measured.add(individuals)
@@ -305,11 +282,6 @@ class _Search(Context):
         )
         return _Progress(generation=number + 1, state=following, best=best, variables=variables)
 
-    def _parents(self, state: State) -> list[Any]:
-        """The places of all from whom a population descends."""
-        population = jax.device_get(self.strategy.population(state))
-        return list(population.parents.reshape(-1, 2))
-
     def _step(self, generation: int, state: State, fitness: Array) -> State:
         """The strategy's step to a generation, compiled once a search."""
         arguments = (jax.random.fold_in(self.breeding_key, generation), state, fitness)
@@ -320,60 +292,50 @@ class _Search(Context):
 
     def _finish(self, progress: _Progress) -> SearchResult:
         """Trains and tests the best network, and saves it and the result."""
-        individuals = lineage.read(self.folder.lineage)
+        individuals, best, config = lineage.read(self.folder.lineage), progress.best, self.config
+        searched, final = self._train_best(best, progress.variables) if best else (None, None)
+        test = final.test if final and final.test else searched
+        seconds = math.fsum(each.seconds_compiling + each.seconds_training for each in individuals)
         result = SearchResult(
+            best=best,
+            validation_accuracy=best.accuracy if best else None,
+            search_test_accuracy=searched.accuracy if searched else None,
+            final_validation_accuracy=final.validation_accuracy if final else None,
+            test_accuracy=test.accuracy if test else None,
+            test_logits=test.logits_digest if test else None,
+            final_cause=final.cause if final else None,
             generations=progress.generation,
             trained=sum(individual.same_as is None for individual in individuals),
-            search_seconds=math.fsum(each.seconds_compiling + each.seconds_training for each in individuals),
+            network=summarise(best.architecture, config, best.reference) if best else None,
+            dtype=config.train.dtype,
+            seconds=RunSeconds(search=seconds, final=final.seconds if final else None),
+            mimicry=describe_mimicry(config.train, self.teacher),
         )
-        if progress.best is not None:
-            result = self._train_best(progress.best, progress.variables, result)
-        write_result(self.folder.path, describe_search(result, config=self.config, teacher=self.teacher))
+        write_result(self.folder.path, {name: value for name, value in to_fields(result).items() if name != "best"})
         return result
 
-    def _train_best(self, best: Individual, variables: PyTree, result: SearchResult) -> SearchResult:
-        """The final training. Where it is turned off, or diverges, the weights of the search are kept."""
-        batch_size = self.config.train.eval_batch_size
+    def _train_best(self, best: Individual, variables: PyTree) -> tuple[Evaluation, TrainedNetwork | None]:
+        """Tests the weights of the search, which are saved where the final training is turned off, or diverges."""
+        batch_size, until = self.config.train.eval_batch_size, self.config.final_until
         searched = evaluate_network(self._network(best.architecture), variables, self.dataset, batch_size=batch_size)
-        result = dataclasses.replace(
-            result,
-            best=best,
-            validation_accuracy=best.accuracy,
-            search_test_accuracy=searched.accuracy,
-            test=searched,
-        )
-        if self.config.final_until:
-            self.observer.final_training_started(best=best, until=self.config.final_until)
-
-            def on_progress(step: int, loss: float, steps_per_second: float) -> None:
-                self.observer.final_training_progress(step=step, loss=loss, steps_per_second=steps_per_second)
-
-            began = time.perf_counter()
-            try:
-                trained = train_network(
-                    self.final_key,
-                    best.architecture,
-                    self.dataset,
-                    self.folder.final_checkpoints,
-                    config=self.config,
-                    teacher=self.teacher,
-                    care=self.care,
-                    on_progress=on_progress,
-                    programs=self.programs,
-                )
-            except DivergedError as error:
-                seconds = time.perf_counter() - began
-                result = dataclasses.replace(result, final_cause=str(error), final_seconds=seconds)
-            else:
-                variables = trained.variables
-                result = dataclasses.replace(
-                    result,
-                    final_validation_accuracy=trained.validation_accuracy,
-                    test=trained.test,
-                    final_seconds=trained.seconds,
-                )
-        self.folder.save_network(best.architecture, variables)
-        return result
+        trained = None
+        if until:
+            self.observer.final_training_started(best=best, until=until)
+            trained = train_network(
+                self.final_key,
+                best.architecture,
+                self.dataset,
+                self.folder.final_checkpoints,
+                config=self.config,
+                teacher=self.teacher,
+                care=self.care,
+                on_progress=lambda step, loss, rate: self.observer.final_training_progress(
+                    step=step, loss=loss, steps_per_second=rate
+                ),
+                programs=self.programs,
+            )
+        self.folder.save_network(best.architecture, trained.variables if trained and trained.test else variables)
+        return searched, trained
 
 
 def _step(key: Array, state: State, fitness: Array, *, strategy: Strategy) -> State:

@@ -27,11 +27,7 @@ class SearchObserver:
         architectures: Mapping[Reference, Architecture],
         quota: Sequence[int],
     ) -> None:
-        """A generation's children were bred, and maybe some of later generations.
-
-        `phase` is the stage of the search, `title` what it is called for people; `quota` tells about how many go on
-        after each landmark but the last.
-        """
+        """A generation's children were bred, maybe some of later ones; see `Strategy` for phase, title and quota."""
 
     def training_progress(
         self, *, individual: Reference, landmark: int, step: int, until: int, loss: float, steps_per_second: float
@@ -48,10 +44,7 @@ class SearchObserver:
         cause: str | None,
         same_as: Reference | None,
     ) -> None:
-        """An individual is measured at a landmark, or failed on the way and has a cause.
-
-        Its fitness, M objectives, is None where it has none that is finite.
-        """
+        """An individual is measured, or failed and has a cause; fitness is M objectives, None unless all are finite."""
 
     def individuals_extinct(self, *, landmark: int, individuals: Sequence[Reference], threshold: float | None) -> None:
         """Who does not go on from a landmark, and what was asked of the first objective; neither need be."""
@@ -61,8 +54,8 @@ class SearchObserver:
     ) -> None:
         """A generation is over and recorded.
 
-        `best_fitness` is the best first objective of the run so far, -inf if there is none; `parent` that of the
-        next generation, or the first of them, None for the global-pooling network.
+        `best_fitness` is the best first objective of the run so far, or -inf; `parent` is the first of those of the
+        next generation, None for the global-pooling network.
         """
 
     def final_training_started(self, *, best: Individual, until: int) -> None:

@@ -1,4 +1,4 @@
-"""How a search ended, and what result.json says of it."""
+"""How a search ended, and what result.json says of a run."""
 
 import dataclasses
 
@@ -7,81 +7,42 @@ from msgspec import UNSET, UnsetType
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, fingerprint
 from eigen_jax.lineage import Individual
 from eigen_jax.search.config import SearchConfig
-from eigen_jax.search.final import Evaluation, TrainedNetwork
+from eigen_jax.search.final import TrainedNetwork
 from eigen_jax.store.run_files import Mimicry, NetworkSummary, Reference, RunResult, RunSeconds
 from eigen_jax.training import Teacher, TrainConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """How a search ended."""
+class SearchResult(RunResult):
+    """How a search ended: what result.json says of it, and the individual whose network it found."""
 
     best: Individual | None = None  # the fittest survivor of all generations; None if nothing ever survived
-    validation_accuracy: float | None = None  # a fraction; what selection saw
-    search_test_accuracy: float | None = None  # a fraction; of the same weights, which no selection saw
-    final_validation_accuracy: float | None = None  # after the final training; None where it was trained on
-    test: Evaluation | None = None  # of the weights that are saved: after the final training, if there was one
-    final_cause: str | None = None  # why the final training failed and the weights of the search are kept
+    validation_accuracy: float | None = None
+    search_test_accuracy: float | None = None
     generations: int
-    trained: int  # individuals that were trained, not taken over from an equal one
-    search_seconds: float  # compiling and training, of all individuals
-    final_seconds: float | None = None  # compiling and training, of the network found; None: no final training
-
-    @property
-    def test_accuracy(self) -> float | None:
-        """A fraction, of the weights that are saved; None where there is no network."""
-        return self.test.accuracy if self.test else None
-
-
-def describe_search(result: SearchResult, *, config: SearchConfig, teacher: Teacher | None) -> RunResult:
-    """What result.json says of a search."""
-    best = result.best
-    return RunResult(
-        validation_accuracy=result.validation_accuracy,
-        search_test_accuracy=result.search_test_accuracy,
-        final_validation_accuracy=result.final_validation_accuracy,
-        test_accuracy=result.test_accuracy,
-        test_logits=result.test.logits_digest if result.test else None,
-        final_cause=result.final_cause,
-        generations=result.generations,
-        trained=result.trained,
-        network=_summarise(best.architecture, config, best.reference) if best else None,
-        dtype=config.train.dtype,
-        seconds=RunSeconds(search=result.search_seconds, final=result.final_seconds),
-        mimicry=_describe_mimicry(config.train, teacher),
-    )
+    trained: int
 
 
 def describe_training(
-    architecture: Architecture,
-    trained: TrainedNetwork | None,
-    *,
-    config: SearchConfig,
-    teacher: Teacher | None,
-    seconds: float,
-    cause: str | None = None,
+    architecture: Architecture, trained: TrainedNetwork, *, config: SearchConfig, teacher: Teacher | None
 ) -> RunResult:
-    """What result.json says of the training of one given network, which took `seconds`.
-
-    How it ended says `trained`; where that is None, because it failed, `cause` says why.
-    """
+    """What result.json says of the training of one given network."""
     return RunResult(
-        final_validation_accuracy=trained.validation_accuracy if trained else None,
-        test_accuracy=trained.test.accuracy if trained else None,
-        test_logits=trained.test.logits_digest if trained else None,
-        final_cause=cause,
-        network=_summarise(architecture, config),
+        final_validation_accuracy=trained.validation_accuracy,
+        test_accuracy=trained.test.accuracy if trained.test else None,
+        test_logits=trained.test.logits_digest if trained.test else None,
+        final_cause=trained.cause,
+        network=summarise(architecture, config),
         dtype=config.train.dtype,
-        seconds=RunSeconds(final=seconds),
-        mimicry=_describe_mimicry(config.train, teacher),
+        seconds=RunSeconds(final=trained.seconds),
+        mimicry=describe_mimicry(config.train, teacher),
     )
 
 
-def _summarise(
-    architecture: Architecture, config: SearchConfig, individual: Reference | UnsetType = UNSET
-) -> NetworkSummary:
+def summarise(architecture: Architecture, config: SearchConfig, found: Reference | UnsetType = UNSET) -> NetworkSummary:
+    """What result.json says of a network; unset is the individual of one that was given."""
     return NetworkSummary(
-        individual=individual,
+        individual=found,
         fingerprint=fingerprint(architecture),
         layers=len(architecture.layers),
         parameters=count_parameters(architecture, num_classes=config.genome.num_classes),
@@ -89,7 +50,8 @@ def _summarise(
     )
 
 
-def _describe_mimicry(config: TrainConfig, teacher: Teacher | None) -> Mimicry | None:
+def describe_mimicry(config: TrainConfig, teacher: Teacher | None) -> Mimicry | None:
+    """What result.json says of whom networks mimicked."""
     if teacher is None:
         return None
     return Mimicry(teacher=teacher.fingerprint, weight=config.mimicry_weight, temperature=config.temperature)

@@ -7,7 +7,7 @@ from eigen_jax.strategies.config import EvolutionConfig
 from eigen_jax.strategies.eigen import Eigen, EvolutionState, evolution_step, initial_state
 from eigen_jax.strategies.nsga2 import Nsga2
 from eigen_jax.strategies.random_search import RandomSearch
-from eigen_jax.strategies.strategy import NONE, Population, Strategy
+from eigen_jax.strategies.strategy import NONE, Population, State, Strategy
 
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy")
 STRATEGIES.add("eigen", Eigen)

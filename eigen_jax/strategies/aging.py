@@ -7,9 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from eigen_jax.errors import ConfigError
 from eigen_jax.strategies.breeding import Parents, global_pooling, join, nobody, offspring, pick
-from eigen_jax.strategies.config import EvolutionConfig
 from eigen_jax.strategies.strategy import NONE, Population, Strategy
 
 
@@ -28,23 +26,14 @@ class AgingEvolution(Strategy):
 
     The living are a queue of the `population_size` children measured last, failures too, as the worst. While it fills,
     children descend from the global-pooling network; then from the fittest of `sample_size` of the living, drawn with
-    replacement, and for each child the oldest dies. A child is a walk of 1 to m mutation steps as in EIGEN, m being
-    `primary_steps` and then `secondary_steps`; the paper's mutates once.
+    replacement, and for each child the oldest dies. A child is as of `offspring`; the paper's mutates once.
 
     Child n is bred when those up to n - `ahead` are measured, whichever later ones may be done: so `ahead` workers have
     work, the first `population_size` + `ahead` - 1 children descend from global pooling, and the outcome depends on the
-    configuration alone. With `ahead` 1 this is the paper's algorithm, one child after another.
-
-    Raises:
-        ConfigError: a sample larger than the population, or several objectives.
+    configuration alone. With `ahead` 1 this is the paper's algorithm.
     """
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        sample, living = self.config.sample_size, self.config.population_size
-        if sample > living:
-            rule = "{sample_size} is {}; it must be at most {population_size}, which is {}"
-            raise ConfigError(EvolutionConfig, rule, sample, living)
+    within_population = ("sample_size",)
 
     def genesis(self) -> AgingState:
         return AgingState(
@@ -57,16 +46,13 @@ class AgingEvolution(Strategy):
         key_sample, key_breed = jax.random.split(key)
         queue = join(state.living, state.population, fitness[:, 0])
         living = pick(queue, 1 + jnp.arange(self.config.population_size, dtype=jnp.int32))
-        generation, parents = state.generation + 1, pick(living, self._select(key_sample, living))
+        sample = jax.random.randint(key_sample, (self.config.sample_size,), 0, len(living.places), jnp.int32).sort()
+        fittest = sample[living.fitness[sample, 0].argmax()]  # of equals the oldest
+        # Until the queue is full, its first place is the global-pooling network's.
+        parent = jnp.where(living.places[0, 0] == NONE, 0, fittest)
+        generation, parents = state.generation + 1, pick(living, jnp.full(self.config.ahead, parent))
         population = self._refill(key_breed, generation, state.population, parents)
         return AgingState(generation=generation, population=population, living=living)
-
-    def _select(self, key: Array, living: Parents) -> Array:
-        """The position of the fittest of a sample, of equals the oldest, for each slot; [A] int32."""
-        sample = jax.random.randint(key, (self.config.sample_size,), 0, len(living.places), jnp.int32).sort()
-        fittest = sample[living.fitness[sample, 0].argmax()]
-        # Until the queue is full, its first place is the global-pooling network's.
-        return jnp.full(self.config.ahead, jnp.where(living.places[0, 0] == NONE, 0, fittest))
 
     def _refill(self, key: Array, generation: Array, population: Population, parents: Parents) -> Population:
         """Moves all up by one slot, and breeds for the slots that are empty: the last, or in the first step all."""

@@ -7,25 +7,16 @@ from eigen_jax.config import Config, setting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvolutionConfig(Config):
-    """How a population evolves; the defaults are the paper's where it states them (Sections 3, 4.1 and 4.3).
-
-    What a strategy does not have, such as thresholds, it does not look at.
-    """
+    """How a population evolves, as far as its strategy asks; defaults are the paper's where it states them."""
 
     # P, and S below: sizes of arrays, which the most of them keep from filling the memory.
     population_size: int = setting(
         10, "individuals a generation", paper="10", at_least=1, at_most=10_000, flag="population"
     )
-    primary_steps: int = setting(
-        100, "m: the most mutation steps a child in the primary succession", paper="100", at_least=1
-    )
+    primary_steps: int = setting(100, "m: most mutation steps a child in primary succession", paper="100", at_least=1)
     secondary_steps: int = setting(10, "m in the secondary succession", paper="10", at_least=1)
-    first_rank: int = setting(
-        5, "p of Eq. 1: the p-th best at T1 sets the threshold there", paper="5", at_least=1, flag="p"
-    )
-    second_rank: int = setting(
-        2, "q of Eq. 2: the q-th best at T2 sets the threshold there", paper="2", at_least=1, flag="q"
-    )
+    first_rank: int = setting(5, "p of Eq. 1: the p-th best at T1 sets its threshold", paper="5", at_least=1, flag="p")
+    second_rank: int = setting(2, "q of Eq. 2: the q-th best at T2 sets its threshold", paper="2", at_least=1, flag="q")
     elitism: bool = setting(False, "a parent gives way only to a fitter child", paper="no, Algorithm 1")
     saturation_gain: float = setting(
         0.001, "a succession ends when the best accuracy, a fraction, gains less than this over the window", at_least=0
@@ -39,26 +30,16 @@ class EvolutionConfig(Config):
     )
     max_duplication_generations: int = setting(1, "the most generations of gene duplication; 0: none", at_least=0)
     # Many repeats of a block leave no combination that fits.
-    max_repeats: int = setting(
-        3, "the most times that a block stands in a row after duplication", at_least=2, at_most=16
-    )
+    max_repeats: int = setting(3, "the most times that a block stands in a row in duplicates", at_least=2, at_most=16)
     # Thresholds that small networks raised would extinguish larger ones early, whatever they would become.
-    extinguish_duplicates: bool = setting(
-        False, "apply the thresholds to duplicates, who are else all trained to the end"
-    )
+    extinguish_duplicates: bool = setting(False, "apply the thresholds to duplicates, else all trained to the end")
 
     # Of the other strategies, which know no phases.
-    max_children: int = setting(
-        500, "children after which a search other than EIGEN's ends", paper="no other", at_least=1
-    )
+    max_children: int = setting(500, "children after which a search but EIGEN's ends", paper="no other", at_least=1)
     sample_size: int = setting(
         3, "individuals that a parent is the fittest of, in aging evolution", paper="no other", at_least=1
     )
     # Not the number of workers, on which the outcome would then depend.
     ahead: int = setting(
-        4,
-        "children of aging evolution that are in training at a time, at most",
-        paper="no other",
-        at_least=1,
-        at_most=10_000,
+        4, "children of aging evolution in training at a time, at most", paper="no other", at_least=1, at_most=10_000
     )

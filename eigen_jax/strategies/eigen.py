@@ -1,10 +1,7 @@
 """EIGEN: succession, extinction (Algorithm 1) and duplication, as pure functions of a population and its fitness.
 
-Dimension letters: P individuals of a population, G genes, O operators, H halvings of the image, S generations of
-a saturation window.
-
-Fitness is one number, more is better; NaN or -inf for an individual that has none (it failed, or it was
-extinct before the landmark).
+Dimension letters are as in `strategy`, and G genes, S generations of a saturation window. Fitness is one number, NaN or
+-inf for an individual that has none.
 """
 
 import dataclasses
@@ -18,10 +15,8 @@ from flax import struct
 from jax import Array, lax
 
 from eigen_jax.duplication import duplicates
-from eigen_jax.errors import ConfigError
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
-from eigen_jax.mutation import operator_names
-from eigen_jax.strategies.breeding import walk
+from eigen_jax.strategies.breeding import nobody, walk
 from eigen_jax.strategies.config import EvolutionConfig
 from eigen_jax.strategies.strategy import NONE, Population, Strategy
 
@@ -45,8 +40,6 @@ class Thresholds:
 
 @struct.dataclass
 class Children:
-    """The children of one parent."""
-
     genomes: Genome  # [P, ...]
     steps: Array  # [P] int32, mutation steps drawn for the child; 0 in the duplication phase
     operators: Array  # [P, O] int32, how often each operator made it; 0 in the duplication phase
@@ -56,8 +49,6 @@ class Children:
 @struct.dataclass
 class EvolutionState:
     """A search between two generations: a plain pytree, without keys."""
-
-    NONE: ClassVar[int] = NONE  # as a generation or an index: the global-pooling network
 
     generation: Array  # [] int32, of the population
     phase: Array  # [] int32, a `Phase`
@@ -75,8 +66,6 @@ class EvolutionState:
 
 @struct.dataclass
 class Survival:
-    """Who survives a generation."""
-
     thresholds: Thresholds  # as updated by this generation; -inf where none were applied
     survives_first: Array  # [P] bool
     survives_second: Array  # [P] bool
@@ -96,20 +85,14 @@ def update_threshold(level: Array, fitness: Array, alive: Array, *, rank: int) -
 
 
 def extinguish(level: Array, fitness: Array, alive: Array) -> Array:
-    """Who lives on, [P] bool: the living whose fitness is not less than the threshold (Algorithm 1, lines 5 and 8).
-
-    NaN is less than every threshold.
-    """
+    """Who lives on, [P] bool: the living whose fitness reaches the threshold, NaN never (Algorithm 1, lines 5, 8)."""
     return alive & (fitness >= level)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig) -> Survival:
-    """Who survives a generation: raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9).
-
-    Where the config spares duplicates, all that have a fitness; that is as of `evolution_step`.
-    """
-    spared, measured = spares(state.phase, config=config), jnp.isfinite(fitness)
+    """Raises both thresholds and extinguishes (Algorithm 1, lines 3 to 9); of those spared, all that have a fitness."""
+    spared, measured = spares(state, config=config), jnp.isfinite(fitness)
 
     def judge(level, landmark, alive, rank):
         values = fitness[:, landmark]
@@ -123,50 +106,38 @@ def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig)
     return Survival(Thresholds(first, second), survives_first, survives_second, survives, fittest)
 
 
-def spares(phase: Array | int, *, config: EvolutionConfig) -> Array:
-    """Whether no threshold applies in a phase (a `Phase`, [] int32): who is measured trains on to the end; [] bool."""
-    return jnp.asarray(phase == Phase.DUPLICATION) & (not config.extinguish_duplicates)
+def spares(state: EvolutionState, *, config: EvolutionConfig) -> Array:
+    """Whether no threshold applies: who is measured trains on to the end; [] bool."""
+    return (state.phase == Phase.DUPLICATION) & (not config.extinguish_duplicates)
 
 
 def is_child(state: EvolutionState) -> Array:
     """Which slots of a population hold children; [P] bool, the first ones.
 
-    All, but in the duplication phase: there, slots for which no combination of blocks was left hold
-    the parent. It is not bred, so it is neither trained nor counted for a threshold.
+    All, but in the duplication phase: there, slots for which no combination of blocks was left hold the parent, which
+    is neither trained nor counted for a threshold.
     """
     return (state.phase != Phase.DUPLICATION) | (state.population.repeats > 1).any(axis=1)
 
 
 def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> Children:
-    """Mutates a parent, [G] genes, into P children, each by steps drawn uniformly from {1, ..., m = `most_steps`}.
-
-    Child i draws from `fold_in(key, i)`; the key is the generation's.
-    """
-
-    def child(index):
-        genome, steps, trace = walk(jax.random.fold_in(key, index), parent, most_steps, spec=spec)
-        return genome, steps, trace.counts
-
-    genomes, steps, operators = jax.vmap(child)(jnp.arange(config.population_size, dtype=jnp.int32))
-    return dataclasses.replace(_children(genomes, spec), steps=steps, operators=operators)
+    """Mutates a parent, [G] genes, into P children, each by a `walk` that draws from `fold_in(key, i)`."""
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(config.population_size, dtype=jnp.int32))
+    genomes, steps, trace = jax.vmap(functools.partial(walk, spec=spec), (0, None, None))(keys, parent, most_steps)
+    return dataclasses.replace(_nobody(config, spec), genomes=genomes, steps=steps, operators=trace.counts)
 
 
 def breed_duplicates(key: Array, parent: Genome, *, spec: GenomeSpec, config: EvolutionConfig) -> Children:
     """Repeats the blocks of a parent, [G] genes, by P different combinations; where fewer fit, see `is_child`."""
     most = config.max_repeats
     genomes, repeats = duplicates(key, parent, count=config.population_size, spec=spec, max_repeats=most)
-    return dataclasses.replace(_children(genomes, spec), repeats=repeats)
+    return dataclasses.replace(_nobody(config, spec), genomes=genomes, repeats=repeats)
 
 
-def _children(genomes: Genome, spec: GenomeSpec) -> Children:
-    """[P, ...] genomes, made by nothing."""
-    size = len(genomes.length)
-    return Children(
-        genomes=genomes,
-        steps=jnp.zeros(size, jnp.int32),
-        operators=jnp.zeros((size, len(operator_names(spec))), jnp.int32),
-        repeats=jnp.ones((size, spec.max_level + 1), jnp.int32),
-    )
+def _nobody(config: EvolutionConfig, spec: GenomeSpec) -> Children:
+    """[P] times the global-pooling network, made by nothing."""
+    empty, steps = nobody(config.population_size, spec=spec), jnp.zeros(config.population_size, jnp.int32)
+    return Children(genomes=empty.genomes, steps=steps, operators=empty.operators, repeats=empty.repeats)
 
 
 def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> EvolutionState:
@@ -177,40 +148,28 @@ def initial_state(key: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> E
 
 def genesis(*, spec: GenomeSpec, config: EvolutionConfig) -> EvolutionState:
     """A generation before the first: the first population comes of a step like any other, by the same program."""
-    ancestor, size = minimal_genome(spec), config.population_size
-    genomes = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), ancestor)
-    before, nobody = jnp.asarray(EvolutionState.NONE, jnp.int32), jnp.full(2, EvolutionState.NONE, jnp.int32)
-    nothing = jnp.asarray(-jnp.inf, jnp.float32)
+    ancestor, pooling = minimal_genome(spec), jnp.full(2, NONE, jnp.int32)
+    before, nothing = jnp.asarray(NONE, jnp.int32), jnp.asarray(-jnp.inf, jnp.float32)
     return EvolutionState(
         generation=before,
         phase=jnp.asarray(Phase.PRIMARY, jnp.int32),
         phase_generation=before,
-        population=_children(genomes, spec),
+        population=_nobody(config, spec),
         thresholds=Thresholds(nothing, nothing),
         parent=ancestor,
-        parent_id=nobody,
+        parent_id=pooling,
         parent_fitness=nothing,
         best=ancestor,
-        best_id=nobody,
+        best_id=pooling,
         best_fitness=nothing,
         history=jnp.full(config.saturation_window, -jnp.inf, jnp.float32),
     )
 
 
 class _Contender(NamedTuple):
-    """Who may be the next parent, or the best so far."""
-
     genome: Genome  # [G] genes
     id: Array  # [2] int32
     fitness: Array  # [] float32
-
-
-class _Stage(NamedTuple):
-    """How far a search has come; fields as in `EvolutionState`."""
-
-    phase: Array
-    phase_generation: Array
-    history: Array
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "config"))
@@ -222,29 +181,27 @@ def evolution_step(
     `key` is that of the next generation; `fitness`, [P, 3] or [P, 3, 1] float32, that of the state's population at
     T1, T1 + T2 and T1 + T2 + T3, NaN or -inf where there is none.
 
-    Returns:
-        The next population, its parent, and the threshold state. The parent is the fittest
-        survivor, or stays who it was where nobody survives (or, with elitism, nobody is fitter). In
-        the duplication phase it is the fittest survivor so far; that phase is passed over where
-        nothing has survived yet, or no combination of its blocks fits.
+    The next parent is the fittest survivor, or stays who it was where nobody survives (or, with elitism, nobody is
+    fitter). In the duplication phase it is the fittest survivor so far; that phase is passed over where nothing has
+    survived yet, or no combination of its blocks fits.
     """
     fitness = fitness.reshape(len(fitness), -1)
     survival = survivors(state, fitness, config=config)
     parent, best = _select(state, survival, fitness, config)
     stage = _next_stage(state, best.fitness, config)
-    duplicating = (stage.phase == Phase.DUPLICATION) & jnp.isfinite(best.fitness)
+    duplicating = (stage["phase"] == Phase.DUPLICATION) & jnp.isfinite(best.fitness)
     parent = _replace_if(duplicating, best, parent)
-    most_steps = jnp.where(stage.phase == Phase.PRIMARY, config.primary_steps, config.secondary_steps)
+    most_steps = jnp.where(stage["phase"] == Phase.PRIMARY, config.primary_steps, config.secondary_steps)
     # Not a select: only one of the two breeders runs.
     population = lax.cond(
         duplicating,
         lambda: breed_duplicates(key, parent.genome, spec=spec, config=config),
         lambda: breed(key, parent.genome, most_steps, spec=spec, config=config),
     )
-    passed_over = (stage.phase == Phase.DUPLICATION) & (population.repeats == 1).all()
-    converged = _Stage(jnp.int32(Phase.CONVERGED), jnp.int32(0), jnp.full_like(stage.history, -jnp.inf))
+    passed_over = (stage["phase"] == Phase.DUPLICATION) & (population.repeats == 1).all()
+    converged = {"phase": jnp.int32(Phase.CONVERGED), "phase_generation": jnp.int32(0), "history": -jnp.inf}
     return EvolutionState(
-        **_replace_if(passed_over, converged, stage)._asdict(),
+        **_replace_if(passed_over, converged, stage),
         generation=state.generation + 1,
         population=population,
         # Where none were applied, they stay.
@@ -274,58 +231,42 @@ def _select(
     return _replace_if(promoted, fittest, parent), _replace_if(fittest.fitness > best.fitness, fittest, best)
 
 
-def _next_stage(state: EvolutionState, best_fitness: Array, config: EvolutionConfig) -> _Stage:
-    """The stage after this generation; a phase that may last no generation is passed over."""
+def _next_stage(state: EvolutionState, best_fitness: Array, config: EvolutionConfig) -> dict[str, Array]:
+    """The fields of the state that say how far the search is; a phase that may last no generation is passed over."""
     limits = config.max_primary_generations, config.max_secondary_generations, config.max_duplication_generations, 0
     following = [next((p for p in Phase if p > phase and limits[p] > 0), Phase.CONVERGED) for phase in Phase]
     lasted = state.phase_generation + 1
     ended = is_saturated(state.history, best_fitness, gain=config.saturation_gain)
     ended |= lasted >= jnp.asarray(limits, jnp.int32)[state.phase]
     history = jnp.append(state.history[1:], best_fitness)
-    return _Stage(
-        phase=jnp.where(ended, jnp.asarray(following, jnp.int32)[state.phase], state.phase),
-        phase_generation=jnp.where(ended, 0, lasted),
-        history=jnp.where(ended, -jnp.inf, history),
-    )
+    return {
+        "phase": jnp.where(ended, jnp.asarray(following, jnp.int32)[state.phase], state.phase),
+        "phase_generation": jnp.where(ended, 0, lasted),
+        "history": jnp.where(ended, -jnp.inf, history),
+    }
 
 
 def is_saturated(history: Array, best_fitness: Array, *, gain: float) -> Array:
-    """Whether the best fitness gained less than `gain` over the generations of the window; [] bool.
-
-    `history` is as of `EvolutionState`, -inf where a phase has not lasted so long or nothing has survived yet.
-    """
+    """Whether the best fitness gained less than `gain` over the window of the state's `history`; [] bool."""
     return jnp.isfinite(history[0]) & (best_fitness - history[0] < gain)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eigen(Strategy):
-    """The paper's search: primary and secondary succession with extinction, then gene duplication.
-
-    Raises a ConfigError where p or q is more than the population.
-    """
+    """The paper's search: primary and secondary succession with extinction, then gene duplication."""
 
     num_landmarks: ClassVar[int] = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("first_rank", "second_rank"):
-            if (rank := getattr(self.config, name)) > self.config.population_size:
-                rule = "it must be at most {population_size}, which is {}"
-                raise ConfigError(EvolutionConfig, f"{{{name}}} is {{}}; {rule}", rank, self.config.population_size)
+    within_population = "first_rank", "second_rank"
 
     def genesis(self) -> EvolutionState:
         return genesis(spec=self.spec, config=self.config)
 
     def population(self, state: EvolutionState) -> Population:
-        slots = self.config.population_size
+        slots, children = self.config.population_size, state.population
         places = jnp.stack(jnp.broadcast_arrays(state.generation, jnp.arange(slots, dtype=jnp.int32)), axis=1)
-        return Population(
-            genomes=state.population.genomes,
-            places=jnp.where(is_child(state)[:, None], places, NONE),
-            parents=jnp.broadcast_to(state.parent_id, (slots, 1, 2)),
-            operators=state.population.operators,
-            repeats=state.population.repeats,
-        )
+        places = jnp.where(is_child(state)[:, None], places, NONE)
+        parents = jnp.broadcast_to(state.parent_id, (slots, 1, 2))
+        return Population(children.genomes, places, parents, children.operators, children.repeats)
 
     def survives(self, state: EvolutionState, fitness: Array, landmark: int) -> Array:
         survival = survivors(state, fitness[..., 0], config=self.config)
@@ -336,7 +277,7 @@ class Eigen(Strategy):
         return (thresholds.first, thresholds.second)[landmark]
 
     def spares(self, state: EvolutionState) -> bool:
-        return bool(spares(state.phase, config=self.config))
+        return bool(spares(state, config=self.config))
 
     def quota(self, state: EvolutionState) -> tuple[int, ...]:
         everybody = (self.config.population_size,) * 2

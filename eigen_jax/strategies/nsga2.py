@@ -61,8 +61,6 @@ def _is_measured(fitness: Array) -> Array:
 
 @struct.dataclass
 class Nsga2State:
-    """A search between two generations."""
-
     generation: Array  # [] int32, of the population
     population: Population  # [P], lambda children
     elite: Parents  # [P], mu: the best of all who were measured; until there are P, with the global-pooling network
@@ -99,9 +97,6 @@ class Nsga2(Strategy):
         places = places_of(generation, config=self.config)
         children = offspring(key_breed, pick(rivals, best[winners]), places, spec=self.spec, config=self.config)
         return Nsga2State(generation=generation, population=children, elite=pick(rivals, best.sort()))
-
-    def phase(self, state: Nsga2State) -> str:
-        return "nsga2"
 
     def title(self, state: Nsga2State) -> str:
         size, most_steps = self.config.population_size, self.config.secondary_steps

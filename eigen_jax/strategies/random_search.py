@@ -12,25 +12,19 @@ from eigen_jax.strategies.strategy import NONE, Population, Strategy
 
 @struct.dataclass
 class RandomSearchState:
-    """A search between two generations."""
-
     generation: Array  # [] int32, of the population
     population: Population  # [P]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RandomSearch(Strategy):
-    """Each child by itself: a walk of 1 to `primary_steps` mutation steps from the global-pooling network.
-
-    A generation is `population_size` children, the last one what `max_children` leaves.
-    """
+    """Each child by itself: a walk of 1 to `primary_steps` mutation steps from the global-pooling network."""
 
     def genesis(self) -> RandomSearchState:
         population = nobody(self.config.population_size, spec=self.spec)
         return RandomSearchState(generation=jnp.asarray(NONE, jnp.int32), population=population)
 
     def step(self, key: Array, state: RandomSearchState, fitness: Array) -> RandomSearchState:
-        del fitness
         generation, config = state.generation + 1, self.config
         starts = global_pooling(config.population_size, spec=self.spec)
         children = offspring(key, starts, places_of(generation, config=config), spec=self.spec, config=config)

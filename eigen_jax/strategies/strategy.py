@@ -46,6 +46,7 @@ class Strategy(abc.ABC):
 
     num_landmarks: ClassVar[int] = 1  # L
     max_objectives: ClassVar[int | None] = 1  # the most objectives that it compares; None: any number
+    within_population: ClassVar[tuple[str, ...]] = ()  # the settings that are at most the population's size
 
     spec: GenomeSpec
     config: EvolutionConfig = dataclasses.field(default_factory=EvolutionConfig)
@@ -55,13 +56,16 @@ class Strategy(abc.ABC):
         if self.max_objectives is not None and self.objectives > self.max_objectives:
             rule = "{fitness} gives {} numbers, and {} compares {}; choose {strategy} nsga2, or another {fitness}"
             raise ConfigError(None, rule, self.objectives, type(self).__name__, self.max_objectives)
+        for name in self.within_population:
+            if (value := getattr(self.config, name)) > self.config.population_size:
+                rule = f"{{{name}}} is {{}}; it must be at most {{population_size}}, which is {{}}"
+                raise ConfigError(EvolutionConfig, rule, value, self.config.population_size)
 
     @abc.abstractmethod
     def genesis(self) -> State:
         """The state of which a step, with a fitness of which nothing is measured, gives the first population."""
 
     def population(self, state: State) -> Population:
-        """Who is measured, or trained ahead; by default, the state's own field."""
         return state.population
 
     @abc.abstractmethod
@@ -88,15 +92,10 @@ class Strategy(abc.ABC):
 
     def survives(self, state: State, fitness: Array, landmark: int) -> Array:
         """Who trains on after a landmark, [P] bool; by default, all who are measured there."""
-        del state
         return jnp.isfinite(fitness[:, landmark]).all(axis=1)
 
     def spares(self, state: State) -> bool:
-        """Whether all who are measured train on to the end.
-
-        Then nothing less is taken over from an individual of an equal architecture that was measured before.
-        """
-        del state
+        """Whether all who are measured train on to the end; then no less is taken over from an equal architecture."""
         return True
 
     def quota(self, state: State) -> tuple[int, ...]:
@@ -105,13 +104,11 @@ class Strategy(abc.ABC):
 
     def threshold(self, state: State, fitness: Array, landmark: int) -> Array:
         """What `survives` asks of the first objective, for the record; [] float32, -inf for nothing."""
-        del state, fitness, landmark
         return jnp.asarray(-jnp.inf, jnp.float32)
 
-    @abc.abstractmethod
     def phase(self, state: State) -> str:
         """The stage of the search that a state is in, in one word; for the record."""
+        return type(self).__name__.lower()
 
     def title(self, state: State) -> str:
-        """The stage for people."""
         return self.phase(state)
