@@ -5,7 +5,7 @@ import functools
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
@@ -13,9 +13,14 @@ from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.store.files import told_as
 from eigen_jax.store.records import write_json
 from experiments import benchmark
-from experiments.benchmark.evolution import measure_evolution
-from experiments.benchmark.measuring import Plan, Progress, Row, table
-from experiments.benchmark.searches import measure_folder, measure_memory, measure_search, measure_workers
+from experiments.benchmark.measuring import Plan, Progress, Row, Rows, table
+from experiments.benchmark.searches import (
+    measure_evolution,
+    measure_folder,
+    measure_memory,
+    measure_search,
+    measure_workers,
+)
 from experiments.benchmark.steps import measure_compilation, measure_mimicry, measure_parts, measure_steps
 from experiments.command_line import Parser, absolute_path, positive
 from experiments.commands import INTERRUPTED, command, show
@@ -23,7 +28,7 @@ from experiments.machine import describe_machine, describe_versions, heading
 from experiments.process import keep_freed_memory
 from experiments.settings import SettingsError
 
-GROUPS: Mapping[str, Callable[[Plan, Progress], Iterator[Row]]] = {
+GROUPS: Mapping[str, Callable[[Plan, Progress], Rows]] = {
     "steps": measure_steps,
     "parts": measure_parts,
     "mimicry": measure_mimicry,

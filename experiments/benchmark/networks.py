@@ -1,10 +1,6 @@
-"""The networks and convolutions that are measured, how much work they are, and the noise that they are given.
+"""The networks and convolutions that are measured, how much work they are, and the noise that they are given."""
 
-All networks take images of 32 x 32 x 3 and tell ten classes apart.
-"""
-
-import functools
-from collections.abc import Callable
+import dataclasses
 from importlib import resources
 
 import jax
@@ -13,18 +9,14 @@ from jax import Array
 
 from eigen_jax.architecture import IMAGE, Architecture, Layer, count_flops, from_json
 from eigen_jax.data import Dataset
-from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
-from eigen_jax.mutation import mutate
 
 NUM_CLASSES = 10
 
 
 def benchmark_architectures() -> dict[str, Architecture]:
-    """By name: eight layers, a typical evolved network of 30, a large one of 101.
-
-    The last two were bred once with `eigen_jax.mutation.mutate`, from global pooling in generations of 256
-    children of 8 steps. Parent became the child nearest to the layers asked for, 62 % of them convolutions.
-    """
+    """By name: eight layers, a typical evolved network of 30, a large one of 101."""
+    # The last two were bred once with `mutate`, from global pooling in generations of 256 children of 8 steps. Parent
+    # became the child nearest to the layers asked for, 62 % of them convolutions.
     folder = resources.files("experiments.benchmark") / "genomes"
     evolved = {name: from_json((folder / f"{name}.json").read_text()) for name in ("typical", "large")}
     return {"small": eight_layers(), **evolved}
@@ -32,29 +24,27 @@ def benchmark_architectures() -> dict[str, Architecture]:
 
 def eight_layers() -> Architecture:
     shapes = [(32, 1), (32, 1), (48, 2), (48, 1), (64, 2), (64, 1), (96, 2), (96, 1)]
-    layers = [
+    layers = tuple(
         Layer(op="conv", inputs=(position - 1 if position else IMAGE,), channels=channels, kernel=3, stride=stride)
         for position, (channels, stride) in enumerate(shapes)
-    ]
-    return Architecture(input_shape=(32, 32, 3), layers=tuple(layers))
+    )
+    return Architecture(input_shape=(32, 32, 3), layers=layers)
 
 
 def describe(name: str, architecture: Architecture) -> str:
-    """The name of a network as it stands in the table."""
     return f"{name}, {len(architecture.layers)} layers"
 
 
 def training_flops(architecture: Architecture) -> int:
-    """Floating-point operations of one image in a training step: convolutions and classifier.
+    """Of one image in a training step: convolutions and classifier.
 
-    Three times those of the forward pass (`count_flops`), since each gradient costs as much as the pass
-    forward; but for the convolutions that read the image, whose input needs no gradient: twice.
+    Three times `count_flops`, since each gradient costs as much as the pass forward; twice for the convolutions
+    that read the image, whose input needs no gradient.
     """
     reading = (layer for layer in architecture.layers if layer.op == "conv" and layer.inputs == (IMAGE,))
-    alone = (Architecture(input_shape=architecture.input_shape, layers=(layer,)) for layer in reading)
-    return 3 * count_flops(architecture, num_classes=NUM_CLASSES) - sum(
-        count_flops(each, num_classes=0) for each in alone
-    )
+    alone = (dataclasses.replace(architecture, layers=(layer,)) for layer in reading)
+    once = sum(count_flops(each, num_classes=0) for each in alone)
+    return 3 * count_flops(architecture, num_classes=NUM_CLASSES) - once
 
 
 def convolution(size: int, read: int, channels: int, *, kernel: int = 3, stride: int = 1) -> Architecture:
@@ -64,7 +54,6 @@ def convolution(size: int, read: int, channels: int, *, kernel: int = 3, stride:
 
 
 def describe_convolution(alone: Architecture) -> str:
-    """The name of a network of one convolution, as it stands in the table."""
     (size, _, read), (layer,) = alone.input_shape, alone.layers
     halving = ", stride 2" if layer.stride == 2 else ""
     return f"conv {layer.kernel} x {layer.kernel}{halving}, {read} to {layer.channels}, on {size} x {size}"
@@ -81,10 +70,3 @@ def noise_dataset(images: int, input_shape: tuple[int, int, int]) -> Dataset:
     drawn, labels = noise_images(0, images, input_shape)
     parts = (drawn, labels, drawn[:8], labels[:8], drawn[:8], labels[:8])
     return Dataset(*parts, num_classes=NUM_CLASSES, name="", fingerprint="")
-
-
-def breeder(spec: GenomeSpec, *, steps: int) -> Callable[[Array], Genome]:
-    """Gives children [P] of the global-pooling network for keys [P], each mutated by so many steps."""
-    parent, count = minimal_genome(spec), jnp.asarray(steps, jnp.int32)
-    breed = jax.jit(jax.vmap(functools.partial(mutate, spec=spec), (0, None, None)))
-    return lambda keys: breed(keys, parent, count)[0]

@@ -27,16 +27,13 @@ CONFIG = TrainConfig(decay_steps=())
 @functools.cache
 def untrained(architecture: Architecture) -> tuple[TrainState, Batch]:
     """A network before training, and images of noise with labels of all classes; the same for all that are timed."""
-    network = build_network(architecture, num_classes=NUM_CLASSES)
-    shape = architecture.input_shape
+    network, shape = build_network(architecture, num_classes=NUM_CLASSES), architecture.input_shape
     state = training.init_state(jax.random.key(0), network=network, config=CONFIG, input_shape=shape)
     images, labels = noise_images(1, CONFIG.batch_size, shape)
     return jax.block_until_ready((state, Batch(images=images, labels=labels)))
 
 
 class CompiledSteps(NamedTuple):
-    """A program of one or more training steps."""
-
     run: Callable[..., Any]  # of a state, which it donates, and a batch, or a stack of them
     batch: Batch
     seconds: float  # of tracing and compiling
@@ -72,7 +69,6 @@ def training_steps(architecture: Architecture, dtype: ComputeDtype, calls: int, 
 
 
 def product(size: int, dtype: ComputeDtype) -> Work:
-    """A product of two matrices."""
     factor = _noise(0, (size, size), dtype)
     return _ready(jnp.matmul, factor, factor)
 

@@ -105,10 +105,8 @@ def _device() -> str:
 
 
 def _noise(shape: tuple[int, ...], dtype: ComputeDtype) -> Any:
-    """Maps [B, H, W, C] as PyTorch has them."""
-    batch, height, width, channels = shape
-    x = torch.randn(batch, channels, height, width, device=_device(), dtype=getattr(torch, dtype))
-    return x.contiguous(memory_format=torch.channels_last)
+    """Maps of a shape [B, H, W, C] as PyTorch has them, whose order it shows as [B, C, H, W]."""
+    return torch.randn(shape, device=_device(), dtype=getattr(torch, dtype)).permute(0, 3, 1, 2)
 
 
 def _waited(work: Work) -> Work:
@@ -141,8 +139,6 @@ class TorchNetwork(nn.Module):
 
 
 class Concat(nn.Module):
-    """Joins the channels of two maps."""
-
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.cat((first, second), dim=1)
 
@@ -157,29 +153,28 @@ def _layer(layer: Layer, input_shape: tuple[int, int, int]) -> nn.Module:
 def _same_conv(layer: Layer, input_shape: tuple[int, int, int]) -> list[nn.Module]:
     """Convolution without bias; an odd pixel of padding goes to the right and to the bottom, as in XLA."""
 
-    def padding(pixels: int) -> tuple[int, int]:
-        total = max((-(-pixels // layer.stride) - 1) * layer.stride + layer.kernel - pixels, 0)
-        return total // 2, total - total // 2
-
     height, width, read = input_shape
-    (top, bottom), (left, right) = padding(height), padding(width)
+    # What is padded in all: each of the ceil(pixels / stride) outputs reads a window.
+    down, across = (
+        max((-(-pixels // layer.stride) - 1) * layer.stride + layer.kernel - pixels, 0) for pixels in (height, width)
+    )
     conv = functools.partial(nn.Conv2d, read, layer.channels, layer.kernel, layer.stride, bias=False)
-    if (top, left) == (bottom, right):
-        return [conv(padding=(top, left))]
-    return [nn.ZeroPad2d((left, right, top, bottom)), conv()]
+    if down % 2 == across % 2 == 0:
+        return [conv(padding=(down // 2, across // 2))]
+    return [nn.ZeroPad2d((across // 2, across - across // 2, down // 2, down - down // 2)), conv()]
 
 
 @torch.no_grad()
 def copy_variables(network: TorchNetwork, variables: Any) -> None:
     """Gives a network the weights and running statistics of ours, "params" and "batch_stats" of Flax."""
     params, statistics = variables["params"], variables.get("batch_stats", {})
+    names = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
     for position, layer in enumerate(network.layers):
         if isinstance(layer, nn.Sequential):
-            name = f"layer_{position}"
-            ours, norm = params[name], {**params[name]["norm"], **statistics[name]["norm"]}
+            ours = params[f"layer_{position}"]
+            norm = ours["norm"] | statistics[f"layer_{position}"]["norm"]
             # Ours is [K, K, C, D], PyTorch's [D, C, K, K].
             layer[-3].weight.copy_(_tensor(ours["conv"]["kernel"]).permute(3, 2, 0, 1))
-            names = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
             for theirs, name in names.items():
                 getattr(layer[-2], theirs).copy_(_tensor(norm[name]))
     network.classifier.weight.copy_(_tensor(params["classifier"]["kernel"]).T)
@@ -188,8 +183,7 @@ def copy_variables(network: TorchNetwork, variables: Any) -> None:
 
 def as_tensors(batch: Batch) -> tuple[Tensor, Tensor]:
     """The images, [B, H, W, C], as [B, C, H, W], channels last in memory, and the labels, [B]."""
-    images = _tensor(batch.images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    return images, _tensor(batch.labels).long()
+    return _tensor(batch.images).permute(0, 3, 1, 2), _tensor(batch.labels).long()
 
 
 def _tensor(array: Any) -> Tensor:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import importlib.util
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from eigen_jax.data import num_views
 from eigen_jax.teacher import CachedLogits
 from eigen_jax.training import ComputeDtype, Teacher
 from experiments.benchmark import measuring, networks, ours
-from experiments.benchmark.measuring import Plan, Prepare, Progress, Row, Work, compare
+from experiments.benchmark.measuring import Plan, Prepare, Progress, Row, Rows, Work, compare
 from experiments.benchmark.networks import benchmark_architectures, convolution, describe, describe_convolution
 from experiments.machine import has_gpu
 
@@ -28,11 +28,8 @@ DTYPES: tuple[ComputeDtype, ...] = ("float32", "bfloat16")
 LEFT_OUT = "left out by --quick"
 BATCH = 128  # of the parts
 CONVOLUTIONS = (
-    convolution(32, 32, 32),
-    convolution(32, 3, 32),
-    convolution(32, 32, 48, stride=2),
-    convolution(8, 96, 96),
-    convolution(32, 32, 64, kernel=1),
+    *(convolution(32, 32, 32), convolution(32, 3, 32), convolution(32, 32, 48, stride=2)),
+    *(convolution(8, 96, 96), convolution(32, 32, 64, kernel=1)),
 )
 PASSES = ("forward", "input gradient", "kernel gradient")
 
@@ -43,7 +40,6 @@ _MIMICRY_STEPS = 4  # of each call
 
 
 def _best_dtype() -> ComputeDtype:
-    """What the platform is for."""
     return "bfloat16" if has_gpu() else "float32"
 
 
@@ -65,7 +61,7 @@ def _sides(function: str, *arguments: Any) -> dict[str, Prepare]:
     }
 
 
-def measure_parts(plan: Plan, progress: Progress) -> Iterator[Row]:
+def measure_parts(plan: Plan, progress: Progress) -> Rows:
     """Convolutions, pass by pass; normalisation and pooling, forward and backward together."""
     progress("convolutions, normalisation, pooling")
     dtype, shape = _best_dtype(), (BATCH, 32, 32, 32)
@@ -79,14 +75,14 @@ def measure_parts(plan: Plan, progress: Progress) -> Iterator[Row]:
         yield from versus(_sides(function, shape, dtype), what=f"{name}, 32 on 32 x 32: forward and backward")
 
 
-def measure_steps(plan: Plan, progress: Progress) -> Iterator[Row]:
+def measure_steps(plan: Plan, progress: Progress) -> Rows:
     """The peak of the hardware, and the training step of each network."""
     progress("matrix product")
     peak, rows = measure_peak(plan)
     yield from rows
     for name, architecture in benchmark_architectures().items():
         progress(describe(name, architecture))
-        yield from measure_network(name, architecture, peak=peak, plan=plan)
+        yield from measure_network(name, architecture, peak, plan)
     if not has_gpu():
         yield measuring.not_measured("no GPU at hand", group=GROUP, what="GPU")
 
@@ -97,8 +93,7 @@ def measure_peak(plan: Plan, *, size: int | None = None) -> tuple[dict[ComputeDt
     On the CPU it is that of float32 for both dtypes.
     """
     size = size or (8_192 if has_gpu() else 2_048)
-    rates: dict[ComputeDtype, float] = {}
-    rows: list[Row] = []
+    rates, rows = dict[ComputeDtype, float](), list[Row]()
     for dtype in DTYPES if has_gpu() else DTYPES[:1]:
         works = {f"{side} {dtype}": prepare for side, prepare in _sides("product", size, dtype).items()}
         what = f"matrix product, {size:,} x {size:,}"
@@ -109,8 +104,6 @@ def measure_peak(plan: Plan, *, size: int | None = None) -> tuple[dict[ComputeDt
 
 
 class Way(NamedTuple):
-    """One way to take training steps."""
-
     prepare: Prepare
     dtype: ComputeDtype
     steps: int  # in a call of what is prepared
@@ -135,9 +128,7 @@ def ways(architecture: Architecture) -> dict[str, Way]:
     return found | {f"ours {best}, {chunk} in one call": Way(many, best, chunk, single=f"ours {best}")}
 
 
-def measure_network(
-    name: str, architecture: Architecture, *, peak: Mapping[ComputeDtype, float], plan: Plan
-) -> Iterator[Row]:
+def measure_network(name: str, architecture: Architecture, peak: Mapping[ComputeDtype, float], plan: Plan) -> Rows:
     """The training step of one network, all ways in turns; `peak` as `measure_peak` gives it."""
     found = ways(architecture)
     works = {way: _left_out if plan.quick and _is_slow(name, way) else each.prepare for way, each in found.items()}
@@ -158,15 +149,16 @@ def measure_network(
 
 def _is_slow(name: str, way: str) -> bool:
     """`torch.compile`, the large network, and all but single float32 steps of the typical one."""
-    is_plain = way in (REFERENCE, "ours float32")
-    return name == "large" or way.startswith("torch.compile") or (name == "typical" and not is_plain)
+    if name == "typical":
+        return way not in (REFERENCE, "ours float32")
+    return name == "large" or way.startswith("torch.compile")
 
 
 def _left_out() -> Work:
     raise measuring.NotMeasured(LEFT_OUT)
 
 
-def measure_compilation(plan: Plan, progress: Progress) -> Iterator[Row]:
+def measure_compilation(plan: Plan, progress: Progress) -> Rows:
     """Tracing and compiling, once: where the process has compiled a step before, what it took then."""
     for name, architecture in benchmark_architectures().items():
         what = describe(name, architecture)
@@ -179,12 +171,11 @@ def measure_compilation(plan: Plan, progress: Progress) -> Iterator[Row]:
         yield Row(group=COMPILATION_GROUP, what=what, method="ours float32", values=values)
 
 
-def measure_mimicry(plan: Plan, progress: Progress) -> Iterator[Row]:
+def measure_mimicry(plan: Plan, progress: Progress) -> Rows:
     """Training without a teacher, and with one whose logits are cached; it draws its batches, as a search does."""
     progress("training with and without a teacher")
     architecture, config = networks.eight_layers(), ours.CONFIG
-    dataset = networks.noise_dataset(_MIMICRY_IMAGES, architecture.input_shape)
-    views = num_views(config.pad)
+    dataset, views = networks.noise_dataset(_MIMICRY_IMAGES, architecture.input_shape), num_views(config.pad)
     logits = jax.random.normal(jax.random.key(2), (_MIMICRY_IMAGES, views, networks.NUM_CLASSES), jnp.float16)
     teacher = CachedLogits(logits=logits, slots=jnp.arange(views, dtype=jnp.int32), fingerprint="")
     state, _ = ours.untrained(architecture)
