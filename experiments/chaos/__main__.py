@@ -15,7 +15,7 @@ from experiments.chaos.campaign import NOUNS, Campaign, DifferentError, Disturba
 from experiments.chaos.folders import RUN, TEACHER, Phase
 from experiments.chaos.processes import has_proc
 from experiments.command_line import Parser, absolute_path, positive
-from experiments.commands import INTERRUPTED, run_command
+from experiments.commands import INTERRUPTED, command
 from experiments.machine import heading
 from experiments.progress import duration
 from experiments.settings import SettingsError
@@ -40,11 +40,6 @@ def digits_command(
         *("--run-dir", str(folder / RUN), "--teacher-dir", str(folder / TEACHER), "--cache-dir", str(cache)),
         *("--executor", executor, "--workers", str(workers), "--save-every", "0.5"),
     ]
-
-
-def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] = digits_command) -> int:
-    """Disturbs what `search` gives the command of, compares and prints; gives 0, `DIFFERENT` or as `run_command`."""
-    return run_command(lambda: _disturb(_parse(argv), search))
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
@@ -87,7 +82,10 @@ def _make_folder(path: Path | None) -> Path:
     return path
 
 
-def _disturb(arguments: Namespace, search: Callable[..., list[str]]) -> int:
+@command
+def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] = digits_command) -> int:
+    """Disturbs what `search` gives the command of, compares and prints; gives 0 or `DIFFERENT`."""
+    arguments = _parse(argv)
     began, folder = time.monotonic(), _make_folder(arguments.folder)
     print(heading())
     campaign = Campaign(
