@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import itertools
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from eigen_jax.report import ReportError, Table, to_markdown
 from eigen_jax.store.run_files import RunFolderError
 from experiments import reproduce
 from experiments.command_line import check_there_is
-from experiments.commands import run_command
+from experiments.commands import command
 from experiments.process import configure
 from experiments.progress import duration
 from experiments.reproduce import figures, tables
@@ -49,27 +50,21 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Makes tables and figures of the paper; returns the exit code, see `run_command`."""
-    argv = sys.argv[1:] if argv is None else argv
-
-    def command() -> None:
-        names, options = read_names(argv)
-        request = read_request(options, about=f"{reproduce.__doc__}\n{_describe_experiments()}")
-        for name in names:
-            _check_compares(name, request.settings)
-        check_writable(request.output)
-        request = dataclasses.replace(request, settings=configure(request.settings))
-        make(request, names)
-
-    return run_command(command)
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Makes tables and figures of the paper."""
+    names, options = read_names(sys.argv[1:] if argv is None else argv)
+    request = read_request(options, about=f"{reproduce.__doc__}\n{_describe_experiments()}")
+    for name in names:
+        _check_compares(name, request.settings)
+    check_writable(request.output)
+    make(dataclasses.replace(request, settings=configure(request.settings)), names)
 
 
 def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """The names of the experiments that a command line asks for, in the order of `EXPERIMENTS`, and its options.
 
     Names stand before the options, or among them where they cannot be the value of one. Without any, all are meant.
-    Raises SettingsError for a name that there is not.
     """
     first = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
     for name in first:
@@ -87,8 +82,8 @@ def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
 def make(request: Request, names: Sequence[str]) -> None:
     """Makes what is missing of the runs, and tells of each experiment as soon as its runs have finished.
 
-    Raises EigenError, Interrupted, and ReportError, after all others are made, for experiments whose runs have not
-    finished and are not to be made, or do not show what these tell of, such as a duplicate where none was bred.
+    Raises ReportError, after all others are made, for experiments whose runs have not finished and are not to be made,
+    or do not show what these tell of, such as a duplicate where none was bred.
     """
     study = Study(request, None if request.draw_only else DataFacts.of(load_dataset(request.settings.data)))
     runs_of = {name: EXPERIMENTS[name].runs(study) for name in names}
@@ -96,9 +91,8 @@ def make(request: Request, names: Sequence[str]) -> None:
         check_keeps_more(name, request=request, runs=runs)
     needed = distinct(itertools.chain(*runs_of.values()))
     _announce(needed)
-    # Before any other is made.
     finished = [run for run in needed if state(run) == "finished"]
-    check_together(finished, study.data)
+    check_together(finished, study.data)  # before any other is made
     study.data = study.data or next((run.origin.data for run in finished if run.origin.data), None)
     maker = RunMaker(needed, study.data)
     failures, untold = [], []
@@ -150,9 +144,9 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 
 
 def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
-    """Reads finished runs, and checks that they were made with the same data, and mimicked one teacher if any.
+    """Reads finished runs, and checks that they were made with the same data, `data` where those are known.
 
-    Raises ReportError where they were not, not with `data` where those are known, or one of them cannot be read.
+    Raises ReportError where they were not, mimicked different teachers, or one of them cannot be read.
     """
     known = {} if data is None else {"other data": (data.fingerprint, "this command's")}
     for run in runs:
@@ -203,8 +197,13 @@ class RunMaker:
             # Asked one by one: two trainings may turn out to be of one network.
             if not unfinished([run]) or run.settings is None:
                 continue
-            print(f"\n{self._headline(run)}", flush=True)
             began = self.clock()
+            left, after = unfinished(self.needed), ""
+            if all(self.took[type(each)] for each in left):
+                seconds = sum(statistics.mean(self.took[type(each)]) for each in left)
+                after = f", about {duration(seconds)} left"
+            number, so_far = len(self.needed) - len(left) + 1, duration(began - self.began)
+            print(f"\nRun {number} of {len(self.needed)}: {run.label} ({so_far} so far{after})", flush=True)
             if isinstance(run, Search):
                 search(run.settings)
             elif run.network and (cause := retrain(run.settings, run.network)):
@@ -212,18 +211,9 @@ class RunMaker:
             note_machine(run.settings.run_dir, self.data)
             self.took[type(run)].append(self.clock() - began)
 
-    def _headline(self, run: Run) -> str:
-        left, after = unfinished(self.needed), ""
-        if all(self.took[type(each)] for each in left):
-            # By the mean of the runs of each kind so far.
-            means = {kind: sum(seconds) / len(seconds) for kind, seconds in self.took.items() if seconds}
-            after = f", about {duration(sum(means[type(each)] for each in left))} left"
-        number, so_far = len(self.needed) - len(left) + 1, duration(self.clock() - self.began)
-        return f"Run {number} of {len(self.needed)}: {run.label} ({so_far} so far{after})"
-
 
 def _check_compares(name: str, settings: Settings) -> None:
-    """Checks that an experiment would compare something; raises SettingsError where it would not."""
+    """Raises SettingsError where an experiment would compare nothing."""
     if name in ("table3", "table5") and settings.teacher == "none":
         raise SettingsError("--teacher is none; it must be cache or live where mimicry is compared with none")
     if name in ("table4", "table5") and settings.search.final_until == 0:

@@ -1,8 +1,8 @@
 """The runs that experiments need: what each is, the folder that it has, and what it left there.
 
-A run's folder is named by what it is and by all settings that its outcome depends on, so it is made once and
-found again, whoever needs it. What it left is read when it is first asked for, which raises ReportError or
-RunFolderError where the run has not finished, its folder is another run's, or a file is damaged.
+A run's folder is named by what it is and by all settings that its outcome depends on, so it is made once. What it
+left is read when it is first asked for, which raises ReportError or RunFolderError where the run has not finished,
+its folder is another run's, or a file is damaged.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -34,7 +35,7 @@ TEACHER_PARTS = ("teacher", "teacher's logits")  # the work on a teacher, which 
 _MACHINE = "machine.json"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class DataFacts:
     """Of the data that runs are made with."""
 
@@ -45,8 +46,8 @@ class DataFacts:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DataFacts":
-        train, validation, test = map(len, (dataset.train_images, dataset.validation_images, dataset.test_images))
-        return cls(fingerprint=dataset.fingerprint, train=train, validation=validation, test=test)
+        images = dataset.train_images, dataset.validation_images, dataset.test_images
+        return cls(dataset.fingerprint, *map(len, images))
 
     def __str__(self) -> str:
         return f"{self.train:,} images to train on, {self.validation:,} to validate, {self.test:,} to test"
@@ -93,8 +94,6 @@ class Choice(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
-    """A whole search."""
-
     label: str  # what people call it
     settings: Settings  # with its own seed and run folder
 
@@ -126,7 +125,6 @@ class Search:
 
     @property
     def duplicates(self) -> tuple[Individual, ...]:
-        """All individuals that repeat a block of their parent."""
         return tuple(filter(report.is_duplicate, self.individuals))
 
     def chosen(self, choice: Choice) -> Individual | None:
@@ -135,8 +133,8 @@ class Search:
         The best duplicate is the one that came furthest, the fittest of those, the earliest of equals.
         """
         if choice is Choice.FOUND:
-            reference = self.result.found
-            return None if reference is None else report.find_individual(self.individuals, reference)
+            found = self.result.found
+            return None if found is None else report.find_individual(self.individuals, found)
         if choice is Choice.BEST_DUPLICATE:
             measured = [each for each in self.duplicates if each.fate is not Fate.FAILED and _fitness(each)]
             return max(measured, key=lambda each: (len(_fitness(each)), _fitness(each)[-1]), default=None)
@@ -185,8 +183,7 @@ class Retraining:
         """Of the training, with the run folder, which depends on the network; None without a network."""
         if self.network is None:
             return None
-        teacher = self.search.settings.teacher if self.mimicry else "none"
-        settings = dataclasses.replace(self.search.settings, teacher=teacher)
+        settings = self.search.settings if self.mimicry else _plain(self.search.settings)
         slug = f"trained-{fingerprint(self.network)[:12]}-{'mimicry' if self.mimicry else 'plain'}"
         return _placed(settings, settings.run_dir.parent, slug)
 
@@ -233,25 +230,23 @@ class Study:
     @cached_property
     def plain(self) -> tuple[Search, ...]:
         """EIGEN without mimicry, in the search and in the final training."""
-        plain = dataclasses.replace(self.request.settings, teacher="none")
-        return self._searches(plain, what="EIGEN without mimicry", slug="plain")
+        return self._searches(_plain(self.request.settings), what="EIGEN without mimicry", slug="plain")
 
     @cached_property
     def step_sizes(self) -> dict[int, tuple[Search, ...]]:
         """Primary successions alone, by their most mutation steps a child, all of equally many generations."""
-        settings, searches = self.request.settings, {}
-        for size in self.request.step_sizes:
-            evolution = dataclasses.replace(
-                settings.search.evolution,
-                primary_steps=size,
-                max_primary_generations=self.request.generations,
-                max_secondary_generations=0,
-                max_duplication_generations=0,
-                # The best never gets worse, so a gain of less than nothing never ends a succession.
-                saturation_gain=0.0,
-            )
-            alone = dataclasses.replace(settings.search, evolution=evolution, final_steps=0)
-            changed = dataclasses.replace(settings, search=alone)
+        request, searches = self.request, {}
+        # The best never gets worse, so a gain of less than nothing never ends a succession.
+        alone: dict[str, Any] = {
+            "max_secondary_generations": 0,
+            "max_duplication_generations": 0,
+            "saturation_gain": 0.0,
+        }
+        alone["max_primary_generations"] = request.generations
+        for size in request.step_sizes:
+            evolution = dataclasses.replace(request.settings.search.evolution, primary_steps=size, **alone)
+            search = dataclasses.replace(request.settings.search, evolution=evolution, final_steps=0)
+            changed = dataclasses.replace(request.settings, search=search)
             searches[size] = self._searches(changed, what=f"step size {size}", slug=f"steps{size}")
         return searches
 
@@ -274,6 +269,10 @@ def describe_repeats(duplicate: Individual) -> str:
     return "-".join(map(str, duplicate.repeats or ()))
 
 
+def _plain(settings: Settings) -> Settings:
+    return dataclasses.replace(settings, teacher="none")
+
+
 def _placed(settings: Settings, runs_dir: Path, slug: str) -> Settings:
     """With the run's folder, whose name tells apart all that the outcome depends on but data and a trained teacher."""
     logits = None if settings.teacher == "none" else settings.teacher_logits
@@ -283,15 +282,11 @@ def _placed(settings: Settings, runs_dir: Path, slug: str) -> Settings:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run has finished there: its result is written last."""
-    return run_files.RESULT.is_in(folder)
+    return run_files.RESULT.is_in(folder)  # which is written last
 
 
 def read_origin(settings: Settings, **more: str) -> Origin:
-    """Where the run of these settings, and of what settings.json holds besides them, was made.
-
-    Raises RunFolderError where its folder is missing, damaged, or that of a run with other settings.
-    """
+    """Where the run of these settings, and of what settings.json holds besides them, was made."""
     folder, now = settings.run_dir, as_json({**settings.outcome(), **more})
     recorded, noted = run_files.read_settings(folder), folder / _MACHINE
     recorded.check_same(now, path=folder, partly=True, advice="choose another --runs-dir")
@@ -305,7 +300,7 @@ def read_origin(settings: Settings, **more: str) -> Origin:
 
 
 def note_machine(folder: Path, data: DataFacts | None) -> None:
-    """Writes down beside a run what finished it, and with how much data; raises RunFolderError where it cannot."""
+    """Writes down beside a run what finished it, and with how much data."""
     noted = {**describe_machine(), "accelerators": len(jax.devices()), "data": data and dataclasses.asdict(data)}
     with told_as(RunFolderError, folder / _MACHINE, "choose another --runs-dir"):
         write_json(folder / _MACHINE, noted)

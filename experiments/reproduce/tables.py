@@ -1,7 +1,6 @@
 """Tables 1 to 5: what each says of finished runs, and what the paper reports (Ren et al., CVPR 2019).
 
-Numbers of one row are one a seed. The paper's stand beside ours where data set and schedule are the
-paper's. The docstring of each table is what the help says of it.
+Numbers of one row are one a seed. The docstring of each table is what the help says of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -64,8 +63,6 @@ def _describe(row: Published) -> str:
 
 
 class Entry(NamedTuple):
-    """What a row has in a column."""
-
     heading: str
     unit: Unit
     value: Values | Cell  # numbers by seed, of which a gain is that on the first row; or the cell as it is
@@ -240,12 +237,9 @@ def _table(
 
 def _cell(entry: Entry, first: Entry) -> Cell:
     """The cell of an entry; `first` is that of the first row, which gained nothing."""
-    if not isinstance(entry.value, Mapping):
-        return entry.value
-    if entry.unit is not Unit.GAIN:
-        return report.measured(entry.value)
-    assert isinstance(first.value, Mapping)
-    return "" if entry is first else report.gain(entry.value, first.value)
+    if entry.unit is Unit.GAIN and isinstance(entry.value, Mapping) and isinstance(first.value, Mapping):
+        return "" if entry is first else report.gain(entry.value, first.value)
+    return report.measured(entry.value) if isinstance(entry.value, Mapping) else entry.value
 
 
 def _each(items: Mapping[int, T | None], of: Callable[[T], Any]) -> dict[int, Any]:
