@@ -22,9 +22,9 @@ from eigen_jax.architecture import IMAGE, count_parameters
 from eigen_jax.data import load_dataset, num_views
 from eigen_jax.training import TrainConfig
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import measuring, networks, ours, searches, steps
+from experiments.benchmark import measuring, ours, searches, steps
 from experiments.benchmark.measuring import NotMeasured, Plan, Timing
-from experiments.benchmark.networks import benchmark_architectures, convolution, eight_layers, training_flops
+from experiments.benchmark.ours import benchmark_architectures, eight_layers, one_convolution, training_flops
 from experiments.settings import Machine
 
 ONCE = Plan(rounds=1, seconds=0, runs=1)
@@ -140,7 +140,7 @@ def test_the_peak_is_that_of_the_faster_side(times):
 
 def test_every_part_is_held_against_pytorch(times, monkeypatch):
     times |= {"ours": 0.5, "PyTorch": 0.25}
-    monkeypatch.setattr(steps, "CONVOLUTIONS", (convolution(5, 2, 3, stride=2),))
+    monkeypatch.setattr(steps, "CONVOLUTIONS", (one_convolution(5, 2, 3, stride=2),))
     monkeypatch.setattr(steps, "BATCH", 2)
     rows = list(steps.measure_parts(ONCE, print))
     assert [row.what for row in rows[:6:2]] == [
@@ -156,7 +156,7 @@ def test_every_part_is_held_against_pytorch(times, monkeypatch):
 
 @pytest.mark.slow
 def test_matrix_products_parts_and_mimicry_run(no_noise, small_mimicry, monkeypatch):
-    monkeypatch.setattr(steps, "CONVOLUTIONS", (convolution(5, 2, 3, stride=2),))
+    monkeypatch.setattr(steps, "CONVOLUTIONS", (one_convolution(5, 2, 3, stride=2),))
     monkeypatch.setattr(steps, "BATCH", 2)
     rows = [*steps.measure_peak(ONCE, size=8)[1], *steps.measure_parts(ONCE, print)]
     assert [row.note for row in rows] == ["", TORCH_NOTE] * 6
@@ -167,7 +167,7 @@ def test_matrix_products_parts_and_mimicry_run(no_noise, small_mimicry, monkeypa
 @pytest.fixture
 def small_mimicry(monkeypatch):
     """What it caches is cached for the test alone."""
-    monkeypatch.setattr(networks, "eight_layers", lambda: TINY)
+    monkeypatch.setattr(ours, "eight_layers", lambda: TINY)
     monkeypatch.setattr(ours, "untrained", ours.untrained.__wrapped__)
     monkeypatch.setattr(ours, "CONFIG", TrainConfig(batch_size=4, pad=1))
     monkeypatch.setattr(steps, "_MIMICRY_IMAGES", 8)

@@ -17,7 +17,7 @@ from eigen_jax.errors import first_line
 from eigen_jax.training import Batch, ComputeDtype
 from experiments.benchmark import ours
 from experiments.benchmark.measuring import NotMeasured, Work
-from experiments.benchmark.networks import NUM_CLASSES
+from experiments.benchmark.ours import NUM_CLASSES
 from experiments.machine import cores, has_gpu
 
 

@@ -29,7 +29,7 @@ from eigen_jax.search import RunFolderError, SearchObserver, run_search
 from eigen_jax.strategies.eigen import EvolutionConfig, EvolutionState, evolution_step, initial_state
 from eigen_jax.training import TrainConfig
 from experiments.benchmark.measuring import NotMeasured, Plan, Progress, Row, Rows, not_measured, rate_row
-from experiments.benchmark.networks import noise_dataset
+from experiments.benchmark.ours import noise_dataset
 from experiments.benchmark.steps import LEFT_OUT
 from experiments.command_line import parse
 from experiments.executors import open_executor

@@ -16,9 +16,9 @@ from eigen_jax.builder import build_network
 from eigen_jax.data import num_views
 from eigen_jax.teacher import CachedLogits
 from eigen_jax.training import ComputeDtype, Teacher
-from experiments.benchmark import measuring, networks, ours
+from experiments.benchmark import measuring, ours
 from experiments.benchmark.measuring import Plan, Prepare, Progress, Row, Rows, Work, compare
-from experiments.benchmark.networks import benchmark_architectures, convolution, describe, describe_convolution
+from experiments.benchmark.ours import benchmark_architectures, describe, describe_convolution, one_convolution
 from experiments.machine import has_gpu
 
 GROUP = "training steps, batch 128"
@@ -28,8 +28,8 @@ DTYPES: tuple[ComputeDtype, ...] = ("float32", "bfloat16")
 LEFT_OUT = "left out by --quick"
 BATCH = 128  # of the parts
 CONVOLUTIONS = (
-    *(convolution(32, 32, 32), convolution(32, 3, 32), convolution(32, 32, 48, stride=2)),
-    *(convolution(8, 96, 96), convolution(32, 32, 64, kernel=1)),
+    *(one_convolution(32, 32, 32), one_convolution(32, 3, 32), one_convolution(32, 32, 48, stride=2)),
+    *(one_convolution(8, 96, 96), one_convolution(32, 32, 64, kernel=1)),
 )
 PASSES = ("forward", "input gradient", "kernel gradient")
 
@@ -139,7 +139,7 @@ def measure_network(name: str, architecture: Architecture, peak: Mapping[Compute
             way, ms = found[row.method], row.values["ms"]
             times[row.method] = ms
             images = 1e3 * ours.CONFIG.batch_size / ms
-            share = networks.training_flops(architecture) * images / peak[way.dtype]
+            share = ours.training_flops(architecture) * images / peak[way.dtype]
             values = {**row.values, "images_per_second": images, "share_of_peak": share}
             if way.single in times:
                 values["times_single"] = ms / times[way.single]
@@ -174,12 +174,12 @@ def measure_compilation(plan: Plan, progress: Progress) -> Rows:
 def measure_mimicry(plan: Plan, progress: Progress) -> Rows:
     """Training without a teacher, and with one whose logits are cached; it draws its batches, as a search does."""
     progress("training with and without a teacher")
-    architecture, config = networks.eight_layers(), ours.CONFIG
-    dataset, views = networks.noise_dataset(_MIMICRY_IMAGES, architecture.input_shape), num_views(config.pad)
-    logits = jax.random.normal(jax.random.key(2), (_MIMICRY_IMAGES, views, networks.NUM_CLASSES), jnp.float16)
+    architecture, config = ours.eight_layers(), ours.CONFIG
+    dataset, views = ours.noise_dataset(_MIMICRY_IMAGES, architecture.input_shape), num_views(config.pad)
+    logits = jax.random.normal(jax.random.key(2), (_MIMICRY_IMAGES, views, ours.NUM_CLASSES), jnp.float16)
     teacher = CachedLogits(logits=logits, slots=jnp.arange(views, dtype=jnp.int32), fingerprint="")
     state, _ = ours.untrained(architecture)
-    network = build_network(architecture, num_classes=networks.NUM_CLASSES)
+    network = build_network(architecture, num_classes=ours.NUM_CLASSES)
 
     def prepare(mimicked: Teacher | None) -> Work:
         train = functools.partial(training.train_to, network=network, config=config, teacher=mimicked)

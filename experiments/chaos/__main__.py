@@ -1,4 +1,16 @@
-"""The command that disturbs, see `experiments.chaos`."""
+"""Disturbs searches at random moments, again and again, and shows that all come out as an undisturbed one.
+
+    python -m experiments.chaos                                        # 50 kills of whole runs
+    python -m experiments.chaos --kills 200 --seed 1 --executor processes --workers 2
+    python -m experiments.chaos --victim worker --executor ray         # kills workers; the run goes on by itself
+    python -m experiments.chaos --disturbance stop --kills 20          # SIGSTOP, and SIGCONT after some seconds
+    python -m experiments.chaos --disturbance terminal --kills 20      # closes the terminal that the run is on
+
+Runs a whole search on the digits, teacher and final training included, twice undisturbed. Then begins further ones,
+kills each with SIGKILL (or disturbs it otherwise), and gives the same command again where that has ended it, until it
+ends by itself. Exit code 0: all lineages, results and networks are equal, times apart, and nothing half-written was
+left. Exit code 1: one is not, and a line says what.
+"""
 
 import collections
 import functools
@@ -10,7 +22,6 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments import chaos
 from experiments.chaos.campaign import NOUNS, Campaign, DifferentError, Disturbance
 from experiments.chaos.folders import RUN, TEACHER, Phase
 from experiments.chaos.processes import has_proc
@@ -24,26 +35,33 @@ DIFFERENT = 1  # exit code
 
 # A whole search on the digits, as small as one can be with all of its phases; of one seed whose networks have
 # blocks that can be duplicated.
-SETTINGS = (
-    *("--preset", "smoke", "--seed", "25", "--teacher-members", "2", "--teacher-epochs", "8"),
-    *("--max-primary-generations", "2", "--max-secondary-generations", "1", "--final-steps", "200"),
-)
+SETTINGS = [
+    "--preset",
+    "smoke",
+    "--seed",
+    "25",
+    "--teacher-members",
+    "2",
+    "--teacher-epochs",
+    "8",
+    "--max-primary-generations",
+    "2",
+    "--max-secondary-generations",
+    "1",
+    "--final-steps",
+    "200",
+]
 
 
-def digits_command(
-    folder: Path, cache: Path, *, executor: str, workers: int, settings: Sequence[str] = SETTINGS
-) -> list[str]:
+def digits_command(folder: Path, cache: Path, *, where: Sequence[str], settings: Sequence[str] = SETTINGS) -> list[str]:
     """The command that runs the search in the folder of a run, or goes on with it."""
+    places = ("--run-dir", str(folder / RUN), "--teacher-dir", str(folder / TEACHER), "--cache-dir", str(cache))
     # It saves so often that trainings this short are saved on their way.
-    return [
-        *(sys.executable, "-m", "experiments.digits", *settings),
-        *("--run-dir", str(folder / RUN), "--teacher-dir", str(folder / TEACHER), "--cache-dir", str(cache)),
-        *("--executor", executor, "--workers", str(workers), "--save-every", "0.5"),
-    ]
+    return [sys.executable, "-m", "experiments.digits", *settings, *places, *where, "--save-every", "0.5"]
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
-    parser = Parser(prog="python -m experiments.chaos", description=(chaos.__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="python -m experiments.chaos", description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("--kills", type=positive, default=50, metavar="N", help="or other disturbances, in all runs together [50]")
     add("--seed", type=int, default=0, metavar="N", help="seed of the moments [0]")
@@ -88,14 +106,9 @@ def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] 
     arguments = _parse(argv)
     began, folder = time.monotonic(), _make_folder(arguments.folder)
     print(heading())
-    campaign = Campaign(
-        command=functools.partial(search, executor=arguments.executor, workers=arguments.workers),
-        folder=folder,
-        times=arguments.kills,
-        seed=arguments.seed,
-        victim=arguments.victim,
-        kind=arguments.disturbance,
-    )
+    where = ("--executor", arguments.executor, "--workers", str(arguments.workers))
+    what = {"victim": arguments.victim, "kind": arguments.disturbance, "times": arguments.kills, "seed": arguments.seed}
+    campaign = Campaign(command=functools.partial(search, where=where), folder=folder, **what)
     try:
         campaign.run()
     except DifferentError as error:
@@ -105,8 +118,8 @@ def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] 
         print(f"interrupted; the folders are kept in {folder}", file=sys.stderr)
         return INTERRUPTED
     noun, done, runs = NOUNS[campaign.kind], campaign.disturbances, campaign.runs
-    where = f"{len(done)} {noun}s of {campaign.victim}s (executor {arguments.executor})"
-    print(f"\n{where}, in {duration(time.monotonic() - began)}\n\n{table(done, noun)}")
+    told = f"{len(done)} {noun}s of {campaign.victim}s (executor {arguments.executor})"
+    print(f"\n{told}, in {duration(time.monotonic() - began)}\n\n{table(done, noun)}")
     print(f"\n{runs} of {runs} lineages equal, and so are the results and the networks")
     if arguments.folder is None:
         shutil.rmtree(folder)

@@ -5,7 +5,6 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -117,22 +116,22 @@ class _Terminal:
     def __init__(self, output: Path) -> None:
         self._ours, theirs = os.openpty()
         self.theirs = os.fdopen(theirs, "r+b", 0)
-        self._until, self._closing = socket.socketpair()
+        self._is_closing = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
         self._reader.start()
 
     def close(self) -> None:
         """Hangs up, once all that was printed is read."""
-        self._closing.close()
+        self._is_closing.set()
         self._reader.join()
-        self._until.close()
 
     def _read(self, output: Path) -> None:
         # It alone closes the terminal: that would have no effect while another thread reads.
         # Reading fails when the last process that could print has ended.
         with contextlib.suppress(OSError), open(self._ours, "rb", 0) as terminal, open(output, "ab", 0) as file:
-            while self._ours in select.select([self._ours, self._until.fileno()], [], [])[0]:
-                file.write(terminal.read(1 << 16))
+            while (printed := select.select([terminal], [], [], _POLL)[0]) or not self._is_closing.is_set():
+                if printed:
+                    file.write(terminal.read(1 << 16))
 
 
 def has_proc() -> bool:

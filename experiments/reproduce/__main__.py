@@ -1,4 +1,15 @@
-"""The command, see `experiments.reproduce`: finds and makes runs, then writes tables and pictures."""
+"""Tables and figures of the paper on one data set: all of them, or those that are named.
+
+    python -m experiments.reproduce --dataset digits --seeds 0 1 2
+    python -m experiments.reproduce table3 figure4 --dataset cifar10 --preset small --data-dir PATH
+    python -m experiments.reproduce figure3 --dataset cifar10 --preset small --step-sizes 1 10 --generations 3
+
+Says first which runs are needed and which exist. A run that several need is made once; interrupted,
+the same command goes on.
+
+Cost, by seed: a search, one without mimicry, three or four final trainings, six primary successions;
+and a teacher for all.
+"""
 
 import dataclasses
 import inspect
@@ -12,7 +23,6 @@ from typing import NamedTuple
 from eigen_jax.data import load_dataset
 from eigen_jax.report import ReportError, Table, to_markdown
 from eigen_jax.store.run_files import RunFolderError
-from experiments import reproduce
 from experiments.command_line import check_there_is
 from experiments.commands import command
 from experiments.process import configure
@@ -54,7 +64,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Makes tables and figures of the paper."""
     names, options = read_names(sys.argv[1:] if argv is None else argv)
-    request = read_request(options, about=f"{reproduce.__doc__}\n{_describe_experiments()}")
+    request = read_request(options, about=f"{__doc__}\n{_describe_experiments()}")
     for name in names:
         _check_compares(name, request.settings)
     check_writable(request.output)

@@ -22,8 +22,6 @@ _CURVE = ("statistic", "seed", "generation")  # columns
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure, and the numbers that it shows."""
-
     figure: Figure
     caption: str  # one line
     numbers: Mapping[str, str]  # ending of the file's name, such as "" or "-networks", to CSV
@@ -59,28 +57,22 @@ def figure2(study: Study) -> Picture:
     """
     duplicates = [(search, best) for search in study.eigen if (best := search.chosen(Choice.BEST_DUPLICATE))]
     if not duplicates:
-        raise ReportError(
-            f"no search of seeds {', '.join(map(str, study.request.seeds))} measured a duplicate, so there is none to"
-            " draw: within the bounds on size, no block could be repeated"
-        )
+        none = f"no search of seeds {', '.join(map(str, study.request.seeds))} measured a duplicate"
+        why = "within the bounds on size, no block could be repeated"
+        raise ReportError(f"{none}, so there is none to draw: {why}")
     search, duplicate = duplicates[0]
     assert duplicate.parent is not None, "a duplicate repeats the blocks of an individual"
     parent = report.find_individual(search.individuals, duplicate.parent)
     is_found = duplicate == search.chosen(Choice.FOUND)
-    title, classes = study.request.title, study.request.settings.data.num_classes
-    figure = report.draw_duplication(
-        parent.architecture,
-        duplicate.architecture,
-        num_classes=classes,
-        repeats=duplicate.repeats,
-        title=f"Gene duplication on {title}, seed {search.seed}, blocks repeated {describe_repeats(duplicate)} times:"
-        f" {'the network found' if is_found else 'the best duplicate, not the network found'}",
-    )
+    on, classes = study.request.title, study.request.settings.data.num_classes
+    title = f"Gene duplication on {on}, seed {search.seed}, blocks repeated {describe_repeats(duplicate)} times:"
+    title += f" {'the network found' if is_found else 'the best duplicate, not the network found'}"
+    networks = parent.architecture, duplicate.architecture
     which = "the network found." if is_found else "the best duplicate; the network found is another one."
     return Picture(
-        figure=figure,
-        caption=f"Figure 2: a network found on {title} before and after gene duplication, seed {search.seed}",
-        numbers={"": _layers_csv({"before": parent.architecture, "after": duplicate.architecture})},
+        figure=report.draw_duplication(*networks, repeats=duplicate.repeats, num_classes=classes, title=title),
+        caption=f"Figure 2: a network found on {on} before and after gene duplication, seed {search.seed}",
+        numbers={"": _layers_csv(dict(zip(("before", "after"), networks, strict=True)))},
         notes=(f"Before: {_describe(parent, classes)}", f"After: {_describe(duplicate, classes)}", f"After is {which}"),
         runs=(search,),
     )
@@ -124,7 +116,7 @@ def figure4(study: Study) -> Picture:
     searches, title = study.eigen, study.request.title
     curves = [_best_curve(search, lambda best: best.test_accuracy) for search in searches]
     columns = ("seed", "generation", "index", "phase", "parameters", "validation_accuracy", "test_accuracy", "fate")
-    networks = []
+    networks: list[tuple[Any, ...]] = [columns]
     for search in searches:
         for each in search.individuals:
             made = (search.seed, each.generation, each.index, each.phase, each.parameters)
@@ -134,7 +126,7 @@ def figure4(study: Study) -> Picture:
         caption=f"Figure 4: the search on {title}, generation by generation",
         numbers={
             "": report.csv_text([(*_CURVE, "best_test_accuracy"), *_curve_rows(curves, study.request.seeds)]),
-            "-networks": report.csv_text([columns, *networks]),
+            "-networks": report.csv_text(networks),
         },
         notes=(
             "Test accuracy is that of the individual that is best so far by validation, with the weights of the"
@@ -148,12 +140,12 @@ def figure4(study: Study) -> Picture:
 def _layers_csv(networks: Mapping[str, Architecture]) -> str:
     """The layers of networks, a line each; inputs are layers' numbers, -1 the image."""
     fields = [field.name for field in dataclasses.fields(Layer)]
-    rows = []
+    rows: list[tuple[Any, ...]] = [("network", "layer", *fields, "height", "width", "maps")]
     for name, architecture in networks.items():
         for number, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
             told = dataclasses.asdict(layer) | {"inputs": " ".join(map(str, layer.inputs))}
-            rows.append((name, number, *(told[field] for field in fields), *shape))
-    return report.csv_text([("network", "layer", *fields, "height", "width", "maps"), *rows])
+            rows.append((name, number, *told.values(), *shape))
+    return report.csv_text(rows)
 
 
 def _best_curve(search: Search, number: Callable[[Individual], float | None]) -> list[float | None]:
@@ -180,9 +172,7 @@ def _panels(sizes: Sequence[int]) -> Sequence[Sequence[int]]:
 
 
 def _describe(individual: Individual, classes: int) -> str:
-    parameters = count_parameters(individual.architecture, num_classes=classes)
+    size = f"{len(individual.architecture.layers)} layers"
+    size += f", {count_parameters(individual.architecture, num_classes=classes):,} parameters"
     repeats = f", blocks repeated {describe_repeats(individual)} times" if individual.repeats else ""
-    return (
-        f"individual {individual.reference}, {len(individual.architecture.layers)} layers,"
-        f" {parameters:,} parameters{repeats}."
-    )
+    return f"individual {individual.reference}, {size}{repeats}."
