@@ -22,15 +22,8 @@ import jax
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.store.files import told_as
 from eigen_jax.store.records import write_json
+from experiments.benchmark import searches, steps
 from experiments.benchmark.measuring import Plan, Progress, Row, Rows, table
-from experiments.benchmark.searches import (
-    measure_evolution,
-    measure_folder,
-    measure_memory,
-    measure_search,
-    measure_workers,
-)
-from experiments.benchmark.steps import measure_compilation, measure_mimicry, measure_parts, measure_steps
 from experiments.command_line import Parser, absolute_path, positive
 from experiments.commands import INTERRUPTED, command, show
 from experiments.machine import describe_machine, describe_versions, heading
@@ -38,14 +31,14 @@ from experiments.process import keep_freed_memory
 from experiments.settings import SettingsError
 
 GROUPS: Mapping[str, Callable[[Plan, Progress], Rows]] = {
-    "steps": measure_steps,
-    "parts": measure_parts,
-    "mimicry": measure_mimicry,
-    "evolution": measure_evolution,
-    "compile": measure_compilation,
-    "search": measure_search,
-    "workers": measure_workers,
-    "memory": measure_memory,
+    "steps": steps.measure_steps,
+    "parts": steps.measure_parts,
+    "mimicry": steps.measure_mimicry,
+    "evolution": searches.measure_evolution,
+    "compile": steps.measure_compilation,
+    "search": searches.measure_search,
+    "workers": searches.measure_workers,
+    "memory": searches.measure_memory,
 }
 
 
@@ -70,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints and writes."""
     arguments = _parse(argv)
     try:
-        rows = [measure_folder(arguments.search)] if arguments.search else _measure(arguments)
+        rows = [searches.measure_folder(arguments.search)] if arguments.search else _measure(arguments)
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return INTERRUPTED

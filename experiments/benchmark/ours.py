@@ -48,11 +48,8 @@ def describe(name: str, architecture: Architecture) -> str:
 
 
 def training_flops(architecture: Architecture) -> int:
-    """Of one image in a training step: convolutions and classifier.
-
-    Three times `count_flops`, since each gradient costs as much as the pass forward; twice for the convolutions
-    that read the image, whose input needs no gradient.
-    """
+    """Of one image in a training step: convolutions and classifier."""
+    # Three times the pass forward, since each gradient costs as much; the image needs none.
     reading = (layer for layer in architecture.layers if layer.op == "conv" and layer.inputs == (IMAGE,))
     alone = (dataclasses.replace(architecture, layers=(layer,)) for layer in reading)
     once = sum(count_flops(each, num_classes=0) for each in alone)
@@ -63,12 +60,6 @@ def one_convolution(size: int, read: int, channels: int, *, kernel: int = 3, str
     """A network of one convolution, from `read` to so many channels, on maps of `size` x `size`."""
     layer = Layer(op="conv", inputs=(IMAGE,), channels=channels, kernel=kernel, stride=stride)
     return Architecture(input_shape=(size, size, read), layers=(layer,))
-
-
-def describe_convolution(alone: Architecture) -> str:
-    (size, _, read), (layer,) = alone.input_shape, alone.layers
-    halving = ", stride 2" if layer.stride == 2 else ""
-    return f"conv {layer.kernel} x {layer.kernel}{halving}, {read} to {layer.channels}, on {size} x {size}"
 
 
 def noise_images(seed: int, images: int, input_shape: tuple[int, int, int]) -> tuple[Array, Array]:
@@ -142,18 +133,15 @@ def convolution(alone: Architecture, part: str, batch: int, dtype: ComputeDtype)
     if part == "forward":
         return _ready(module.apply, params, x)
 
-    def input_gradient(params, x, gradient):
-        return jax.vjp(lambda x: module.apply(params, x), x)[1](gradient)
+    def one_gradient(params, x, gradient):
+        of_kernel, of_input = jax.vjp(module.apply, params, x)[1](gradient)
+        return of_input if part == "input gradient" else of_kernel  # XLA leaves the other one out
 
-    def kernel_gradient(params, x, gradient):
-        return jax.vjp(lambda params: module.apply(params, x), params)[1](gradient)
-
-    gradient = jax.tree.map(jnp.ones_like, module.apply(params, x))
-    return _ready(input_gradient if part == "input gradient" else kernel_gradient, params, x, gradient)
+    return _ready(one_gradient, params, x, jax.tree.map(jnp.ones_like, module.apply(params, x)))
 
 
 def norm(shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
-    """Batch normalisation and ReLU, forward and backward."""
+    """Batch normalisation and ReLU."""
     module = BatchNormRelu(use_running_average=False)
     x = _noise(0, shape, dtype)
     variables = module.init(jax.random.key(2), x)
@@ -165,7 +153,6 @@ def norm(shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
 
 
 def pool(shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
-    """Max pooling, forward and backward."""
     return _forward_and_backward(lambda x: (max_pool(x), None), _noise(0, shape, dtype))
 
 

@@ -30,10 +30,7 @@ def set_up() -> None:
 
 
 def training_steps(architecture: Architecture, dtype: ComputeDtype, steps: int, *, compiles: bool = False) -> Work:
-    """The same training as ours, channels last, in float32 or, by autocast, in bfloat16: so many steps in a call.
-
-    Where `torch.compile` fails, the first call raises `NotMeasured`.
-    """
+    """The same training as ours, channels last, in float32 or, by autocast, in bfloat16: so many steps in a call."""
     start, batch = ours.untrained(architecture)
     network: Any = TorchNetwork(architecture, num_classes=NUM_CLASSES)
     copy_variables(network, start.variables)
@@ -94,7 +91,6 @@ def pool(shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
 
 
 def _forward_and_backward(module: Any, shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
-    """With the gradient by every input and parameter."""
     x = _noise(shape, dtype).requires_grad_()
     gradient = torch.randn_like(module(x).detach())
     return _waited(lambda: torch.autograd.grad(module(x), [x, *module.parameters()], gradient))
@@ -110,8 +106,6 @@ def _noise(shape: tuple[int, ...], dtype: ComputeDtype) -> Any:
 
 
 def _waited(work: Work) -> Work:
-    """Waits for the device after each call."""
-
     def waited() -> None:
         work()
         if has_gpu():
@@ -145,8 +139,7 @@ class Concat(nn.Module):
 
 def _layer(layer: Layer, input_shape: tuple[int, int, int]) -> nn.Module:
     if layer.op == "conv":
-        norm = nn.BatchNorm2d(layer.channels, eps=1e-5, momentum=0.1)
-        return nn.Sequential(*_same_conv(layer, input_shape), norm, nn.ReLU())
+        return nn.Sequential(*_same_conv(layer, input_shape), nn.BatchNorm2d(layer.channels), nn.ReLU())
     return nn.MaxPool2d(2, ceil_mode=True) if layer.op == "pool" else Concat()
 
 

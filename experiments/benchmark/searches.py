@@ -76,7 +76,6 @@ def breeder(spec: GenomeSpec, *, steps: int) -> Callable[[jax.Array], Genome]:
 
 
 def _breeding(pool: ThreadPoolExecutor, threads: int, share: int, *, runs: int) -> Callable[[int], object]:
-    """Children of other keys in each run: a share of them in each thread, in a call."""
     breed = breeder(SPEC, steps=MUTATION_STEPS)
     keys = [list(jax.random.split(jax.random.key(run), (threads, share))) for run in range(runs)]
     jax.block_until_ready(keys)
@@ -100,7 +99,6 @@ def short_search(options: str) -> Settings:
 
 
 def measure_search(plan: Plan, progress: Progress) -> Rows:
-    """A search in a folder that is then removed; the wall time is that of `run_search`."""
     progress("a search on the digits")
     full = "--population 4 --p 2 --q 1 --t1 500 --t2 1500 --t3 2000 --max-primary-generations 2"
     settings = short_search("--population 3 --p 2 --q 1 --t1 500 --t2 500 --t3 500" if plan.quick else full)
@@ -115,7 +113,7 @@ def measure_search(plan: Plan, progress: Progress) -> Rows:
 
 
 def measure_folder(folder: Path) -> Row:
-    """The same of a finished run, which records no wall time: told by the times of its files, pauses counted."""
+    """The time of a finished run, which records none: told by the times of its files, pauses counted."""
     record, settings = folder / "lineage.jsonl", folder / "settings.json"
     individuals = lineage.read(record)
     if not (folder / "result.json").exists() or not settings.exists():
@@ -131,7 +129,6 @@ def measure_folder(folder: Path) -> Row:
 
 
 def _share_row(individuals: Sequence[Individual], wall: float, *, what: str, method: str) -> Row:
-    """The shares of training and of waiting for compilation in a search that took `wall` seconds."""
     values = {
         "seconds": wall,
         "share_training": math.fsum(each.seconds_training for each in individuals) / wall,

@@ -18,7 +18,7 @@ from eigen_jax.teacher import CachedLogits
 from eigen_jax.training import ComputeDtype, Teacher
 from experiments.benchmark import measuring, ours
 from experiments.benchmark.measuring import Plan, Prepare, Progress, Row, Rows, Work, compare
-from experiments.benchmark.ours import benchmark_architectures, describe, describe_convolution, one_convolution
+from experiments.benchmark.ours import benchmark_architectures, describe, one_convolution
 from experiments.machine import has_gpu
 
 GROUP = "training steps, batch 128"
@@ -54,7 +54,6 @@ def _require_pytorch() -> types.ModuleType:
 
 
 def _sides(function: str, *arguments: Any) -> dict[str, Prepare]:
-    """Ours and PyTorch's: of a function that both modules have."""
     return {
         "ours": lambda: getattr(ours, function)(*arguments),
         "PyTorch": lambda: getattr(_require_pytorch(), function)(*arguments),
@@ -67,10 +66,12 @@ def measure_parts(plan: Plan, progress: Progress) -> Rows:
     dtype, shape = _best_dtype(), (BATCH, 32, 32, 32)
     versus = functools.partial(compare, plan=plan, group="parts of a step, batch 128", times_pytorch="PyTorch")
     for each in CONVOLUTIONS:
+        (size, _, read), (layer,) = each.input_shape, each.layers
+        kernel = f"{layer.kernel} x {layer.kernel}" + (", stride 2" if layer.stride == 2 else "")
+        what = f"conv {kernel}, {read} to {layer.channels}, on {size} x {size}"
         for part in PASSES:
             sides = _sides("convolution", each, part, BATCH, dtype)
-            flops = BATCH * count_flops(each, num_classes=0)
-            yield from versus(sides, what=f"{describe_convolution(each)}: {part}", flops=flops)
+            yield from versus(sides, what=f"{what}: {part}", flops=BATCH * count_flops(each, num_classes=0))
     for name, function in (("batch norm and ReLU", "norm"), ("max pooling", "pool")):
         yield from versus(_sides(function, shape, dtype), what=f"{name}, 32 on 32 x 32: forward and backward")
 
@@ -88,10 +89,7 @@ def measure_steps(plan: Plan, progress: Progress) -> Rows:
 
 
 def measure_peak(plan: Plan, *, size: int | None = None) -> tuple[dict[ComputeDtype, float], list[Row]]:
-    """The rate, in FLOP/s, that a step in each dtype is held against, and the rows of the matrix products that show it.
-
-    On the CPU it is that of float32 for both dtypes.
-    """
+    """FLOP/s that a step in each dtype is held against, on the CPU those of float32, and the rows that show them."""
     size = size or (8_192 if has_gpu() else 2_048)
     rates, rows = dict[ComputeDtype, float](), list[Row]()
     for dtype in DTYPES if has_gpu() else DTYPES[:1]:
@@ -148,7 +146,6 @@ def measure_network(name: str, architecture: Architecture, peak: Mapping[Compute
 
 
 def _is_slow(name: str, way: str) -> bool:
-    """`torch.compile`, the large network, and all but single float32 steps of the typical one."""
     if name == "typical":
         return way not in (REFERENCE, "ours float32")
     return name == "large" or way.startswith("torch.compile")

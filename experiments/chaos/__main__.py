@@ -35,22 +35,10 @@ DIFFERENT = 1  # exit code
 
 # A whole search on the digits, as small as one can be with all of its phases; of one seed whose networks have
 # blocks that can be duplicated.
-SETTINGS = [
-    "--preset",
-    "smoke",
-    "--seed",
-    "25",
-    "--teacher-members",
-    "2",
-    "--teacher-epochs",
-    "8",
-    "--max-primary-generations",
-    "2",
-    "--max-secondary-generations",
-    "1",
-    "--final-steps",
-    "200",
-]
+SETTINGS = (
+    *("--preset", "smoke", "--seed", "25", "--teacher-members", "2", "--teacher-epochs", "8"),
+    *("--max-primary-generations", "2", "--max-secondary-generations", "1", "--final-steps", "200"),
+)
 
 
 def digits_command(folder: Path, cache: Path, *, where: Sequence[str], settings: Sequence[str] = SETTINGS) -> list[str]:
@@ -88,7 +76,6 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
 
 
 def _make_folder(path: Path | None) -> Path:
-    """A new folder: the one asked for, or a temporary one."""
     if path is None:
         return Path(tempfile.mkdtemp(prefix="eigen-chaos-"))
     try:

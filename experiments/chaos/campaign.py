@@ -46,41 +46,11 @@ class Disturbance(NamedTuple):
 
 
 class _Reference(NamedTuple):
-    """An uninterrupted run."""
-
     folder: Path
     start_seconds: float  # until it began to work
     seconds: float
     patience: float  # seconds after which a run that does nothing is taken to hang
     phases: tuple[str, ...]  # of its generations
-
-
-class _Moments:
-    """When to disturb: moments, drawn with a seed, that reach every phase of a run, and the middle of writing files."""
-
-    def __init__(self, seed: int, reference: _Reference) -> None:
-        self._random, self._start = random.Random(seed), reference.start_seconds
-        # A run would be disturbed about six times, if none of its work were lost.
-        self._mean = max(reference.seconds - self._start, self._start) / 6
-        self._was_at_once = False
-
-    def draw(self, times: int) -> tuple[float, Literal["nothing", "writing", "turn"]]:
-        """The next moment of a run that was disturbed so many times: seconds, and what is awaited besides.
-
-        turn: they count from the beginning of the next phase, else from the start of the process; writing: after
-        them comes the first file that is being written.
-        """
-        # Later moments tend to be later, so that a run comes to its end.
-        scale, share = self._mean * 1.05**times, self._random.random()
-        # The first moment of a run alone can reach the start of one that has nothing on disk yet. No two in a row
-        # come within the time that a start takes, so that each second one at least finds some work done.
-        self._was_at_once = not self._was_at_once and share < (0.15 if times else 0.5)
-        if self._was_at_once:
-            return self._random.uniform(0, self._start), "nothing"
-        kind = self._random.random()
-        if kind < 0.25:
-            return self._random.uniform(0, scale / 2), "turn"
-        return self._start + self._random.expovariate(1 / scale), "writing" if kind < 0.5 else "nothing"
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -95,11 +65,11 @@ class Campaign:
     runs: int = 0  # that were begun, the uninterrupted ones apart
 
     def run(self) -> None:
-        """Disturbs as often as is wanted, and lets the last run end; raises DifferentError."""
+        """Disturbs as often as is wanted, and lets the last run end."""
         # The first one compiles what the others find compiled, so its times say little.
         first, reference = self._uninterrupted("first"), self._uninterrupted("reference")
         self._check_same(first.folder, reference.folder, "the second of two uninterrupted runs")
-        moments = _Moments(self.seed, reference)
+        moments = random.Random(self.seed)
         while len(self.disturbances) < self.times:
             self.runs += 1
             run = _DisturbedRun(self, reference, moments)
@@ -140,7 +110,6 @@ class Campaign:
         return Child(command, cwd=_ROOT, output=output, on_terminal=self.kind == "terminal")
 
     def _check_same(self, folder: Path, reference: Path, name: str) -> None:
-        """Checks that a run came out as another, and left nothing half-written."""
         if (difference := folders.first_difference(reference, folder)) is not None:
             raise DifferentError(f"{name}: {difference}")
         for path, _ in folders.temporary_files(self.cache):
@@ -150,12 +119,13 @@ class Campaign:
 class _DisturbedRun:
     """One run, disturbed until it ends by itself."""
 
-    def __init__(self, campaign: Campaign, reference: _Reference, moments: _Moments) -> None:
+    def __init__(self, campaign: Campaign, reference: _Reference, moments: random.Random) -> None:
         self.campaign, self.reference, self.moments = campaign, reference, moments
         self.name = f"run {campaign.runs}"
         self.folder = campaign.make_folder(f"run-{campaign.runs}")
         self.chance = random.Random(f"{campaign.seed} {campaign.runs}")  # of victims, and of how long stops take
         self.disturbed = 0  # times
+        self.was_at_once = False  # the last time
         self.orphans: set[Process] = set()  # descendants of drivers that were ended
 
     def to_its_end(self) -> None:
@@ -186,7 +156,7 @@ class _DisturbedRun:
             return False
         places = self.folder, campaign.cache
         before, phase = folders.temporary_files(*places), self._phase()
-        delay, event = self.moments.draw(self.disturbed)
+        delay, event = self._draw_moment()
         if event == "turn" and not child.runs(patience, until=lambda: self._phase() != phase):
             return False
         if not child.runs(delay):
@@ -204,6 +174,26 @@ class _DisturbedRun:
             campaign.disturbances.append(found)
             _tell(found.describe(len(campaign.disturbances), NOUNS[campaign.kind]))
         return found is not None
+
+    def _draw_moment(self) -> tuple[float, Literal["nothing", "writing", "turn"]]:
+        """Seconds, and what is awaited besides: moments reach every phase of a run, and the middle of writing files.
+
+        turn: they count from the beginning of the next phase, else from the start of the process; writing: after
+        them comes the first file that is being written.
+        """
+        start, moments = self.reference.start_seconds, self.moments
+        # A run would be disturbed about six times, if none of its work were lost; later moments tend to be later.
+        scale = max(self.reference.seconds - start, start) / 6 * 1.05**self.disturbed
+        # The first moment of a run alone can reach the start of one that has nothing on disk yet. No two in a row
+        # come within the time that a start takes, so that each second one at least finds some work done.
+        share = moments.random()
+        self.was_at_once = not self.was_at_once and share < (0.15 if self.disturbed else 0.5)
+        if self.was_at_once:
+            return moments.uniform(0, start), "nothing"
+        kind = moments.random()
+        if kind < 0.25:
+            return moments.uniform(0, scale / 2), "turn"
+        return start + moments.expovariate(1 / scale), "writing" if kind < 0.5 else "nothing"
 
     def _disturb(self, child: Child, look: Callable[[], Disturbance]) -> Disturbance | None:
         """Does it, and looks where it was done; None where the run has ended before."""
@@ -248,7 +238,6 @@ class _DisturbedRun:
 
 
 def _check_ended_well(child: Child, folder: Path, name: str) -> None:
-    """Checks that a run that ended by itself says so, and raises `DifferentError` where it failed."""
     if child.returncode != 0 or not (folder / folders.RUN / "result.json").exists():
         said = (folder / _OUTPUT).read_text(errors="replace").strip().rpartition("\n")[2].strip() or "nothing"
         raise DifferentError(f"{name} ended with code {child.returncode} and said: {said}")

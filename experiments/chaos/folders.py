@@ -55,7 +55,6 @@ def phase_of(folder: Path, *, phases: Sequence[str] = ()) -> Phase:
 
 
 def phases_of(folder: Path) -> tuple[str, ...]:
-    """By generation, of a run that has ended."""
     return tuple({each.generation: each.phase for each in lineage.read(folder / RUN / "lineage.jsonl")}.values())
 
 
@@ -71,8 +70,7 @@ def _read_object(path: Path, *, line: int | None = None) -> dict[str, Any]:
 def temporary_files(*folders: Path) -> frozenset[tuple[Path, int]]:
     """What lies under hidden or partial names, as writers leave it in the middle of their work.
 
-    Each with the time in ns at which it last changed, which tells what an earlier process left from what is being
-    written.
+    The time in ns at which it last changed tells what an earlier process left from what is being written.
     """
     found = set()
     for place, inner, names in itertools.chain(*map(os.walk, folders)):

@@ -37,7 +37,7 @@ class Process(NamedTuple):
         return (found := _look_up(self.pid)) is not None and found.started == self.started
 
     def kill(self) -> bool:
-        """Kills it; whether it was there to be killed."""
+        """Whether it was there to be killed."""
         if self.is_alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -93,17 +93,13 @@ class Child(subprocess.Popen[bytes]):
         return False
 
     def descendants(self) -> tuple[Process, ...]:
-        """Its children, theirs, and so on."""
         found = list(_children(self.pid))
         for process in found:  # which grows meanwhile
             found += _children(process.pid)
         return tuple(found)
 
     def workers(self) -> tuple[Process, ...]:
-        """Those of its descendants that train networks: on Ray those that it names so, else its children.
-
-        Between Ray's workers and the driver are processes of Ray's own, without which no cluster is left.
-        """
+        """Those that train networks: its children, or the descendants that Ray names so; its own are in between."""
         everyone = self.descendants()
         if not any(server in process.command for process in everyone for server in _RAY_SERVERS):
             return tuple(_children(self.pid))

@@ -38,8 +38,6 @@ from experiments.settings import Settings, SettingsError
 
 
 class Experiment(NamedTuple):
-    """A table or a figure of the paper."""
-
     tell: Callable[[Study], Table | Picture]  # of finished runs; its docstring is what the help says
     runs: Callable[[Study], tuple[Run, ...]]  # that it needs
 
@@ -141,7 +139,6 @@ def state(run: Run) -> str:
 
 
 def unfinished(runs: Iterable[Run]) -> list[Run]:
-    """Those that are still to be made, or to be made to their end."""
     return [run for run in runs if state(run) in ("begun", "missing")]
 
 
@@ -175,7 +172,6 @@ def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
 
 
 def _announce(runs: Sequence[Run]) -> None:
-    """Says which runs are needed and which of them exist, a line each."""
     states = [state(run) for run in runs]
     counts = ", ".join(f"{states.count(each)} {each}" for each in ("finished", "begun", "missing"))
     # Two trainings may turn out to be of one network.
@@ -223,7 +219,6 @@ class RunMaker:
 
 
 def _check_compares(name: str, settings: Settings) -> None:
-    """Raises SettingsError where an experiment would compare nothing."""
     if name in ("table3", "table5") and settings.teacher == "none":
         raise SettingsError("--teacher is none; it must be cache or live where mimicry is compared with none")
     if name in ("table4", "table5") and settings.search.final_until == 0:

@@ -37,8 +37,6 @@ _MACHINE = "machine.json"
 
 @dataclasses.dataclass(frozen=True)
 class DataFacts:
-    """Of the data that runs are made with."""
-
     fingerprint: str
     train: int  # images
     validation: int
@@ -128,14 +126,11 @@ class Search:
         return tuple(filter(report.is_duplicate, self.individuals))
 
     def chosen(self, choice: Choice) -> Individual | None:
-        """The individual whose network a choice means; None where the search has none.
-
-        The best duplicate is the one that came furthest, the fittest of those, the earliest of equals.
-        """
+        """The individual whose network a choice means; None where the search has none."""
         if choice is Choice.FOUND:
             found = self.result.found
             return None if found is None else report.find_individual(self.individuals, found)
-        if choice is Choice.BEST_DUPLICATE:
+        if choice is Choice.BEST_DUPLICATE:  # who came furthest, the fittest of those, the earliest of equals
             measured = [each for each in self.duplicates if each.fate is not Fate.FAILED and _fitness(each)]
             return max(measured, key=lambda each: (len(_fitness(each)), _fitness(each)[-1]), default=None)
         return report.fittest(each for each in self.individuals if each.phase != "duplication")
@@ -183,7 +178,8 @@ class Retraining:
         """Of the training, with the run folder, which depends on the network; None without a network."""
         if self.network is None:
             return None
-        settings = self.search.settings if self.mimicry else _plain(self.search.settings)
+        settings = self.search.settings
+        settings = settings if self.mimicry else dataclasses.replace(settings, teacher="none")
         slug = f"trained-{fingerprint(self.network)[:12]}-{'mimicry' if self.mimicry else 'plain'}"
         return _placed(settings, settings.run_dir.parent, slug)
 
@@ -224,25 +220,21 @@ class Study:
 
     @cached_property
     def eigen(self) -> tuple[Search, ...]:
-        """EIGEN as the settings have it, a search a seed."""
         return self._searches(self.request.settings, what="EIGEN", slug="eigen")
 
     @cached_property
     def plain(self) -> tuple[Search, ...]:
         """EIGEN without mimicry, in the search and in the final training."""
-        return self._searches(_plain(self.request.settings), what="EIGEN without mimicry", slug="plain")
+        plain = dataclasses.replace(self.request.settings, teacher="none")
+        return self._searches(plain, what="EIGEN without mimicry", slug="plain")
 
     @cached_property
     def step_sizes(self) -> dict[int, tuple[Search, ...]]:
         """Primary successions alone, by their most mutation steps a child, all of equally many generations."""
         request, searches = self.request, {}
         # The best never gets worse, so a gain of less than nothing never ends a succession.
-        alone: dict[str, Any] = {
-            "max_secondary_generations": 0,
-            "max_duplication_generations": 0,
-            "saturation_gain": 0.0,
-        }
-        alone["max_primary_generations"] = request.generations
+        alone: dict[str, Any] = {"max_primary_generations": request.generations, "saturation_gain": 0.0}
+        alone |= {"max_secondary_generations": 0, "max_duplication_generations": 0}
         for size in request.step_sizes:
             evolution = dataclasses.replace(request.settings.search.evolution, primary_steps=size, **alone)
             search = dataclasses.replace(request.settings.search, evolution=evolution, final_steps=0)
@@ -265,12 +257,7 @@ class Study:
 
 
 def describe_repeats(duplicate: Individual) -> str:
-    """How often each block stands in a row, such as "2-1"."""
-    return "-".join(map(str, duplicate.repeats or ()))
-
-
-def _plain(settings: Settings) -> Settings:
-    return dataclasses.replace(settings, teacher="none")
+    return "-".join(map(str, duplicate.repeats or ()))  # such as 2-1
 
 
 def _placed(settings: Settings, runs_dir: Path, slug: str) -> Settings:
@@ -300,7 +287,6 @@ def read_origin(settings: Settings, **more: str) -> Origin:
 
 
 def note_machine(folder: Path, data: DataFacts | None) -> None:
-    """Writes down beside a run what finished it, and with how much data."""
     noted = {**describe_machine(), "accelerators": len(jax.devices()), "data": data and dataclasses.asdict(data)}
     with told_as(RunFolderError, folder / _MACHINE, "choose another --runs-dir"):
         write_json(folder / _MACHINE, noted)

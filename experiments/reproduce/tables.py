@@ -56,10 +56,9 @@ def describe_published(table: str) -> str:
 
 
 def _describe(row: Published) -> str:
-    parts = [None if row.test_accuracy is None else f"{100 * row.test_accuracy:.1f} %"]
-    parts.append(None if row.parameters is None else f"{row.parameters / 1e6:.1f} M parameters")
-    parts.append(None if row.seconds is None else f"{row.seconds / 3_600:.0f} hours of a P100")
-    return ", ".join(filter(None, parts))
+    texts = (("{:.1f} %", 100), ("{:.1f} M parameters", 1e-6), ("{:.0f} hours of a P100", 1 / 3_600))
+    told = zip(texts, row, strict=True)
+    return ", ".join(text.format(scale * value) for (text, scale), value in told if value is not None)
 
 
 class Entry(NamedTuple):
@@ -83,7 +82,7 @@ def table1(study: Study, systems: Mapping[str, Sequence[Search]] | None = None) 
         results = _results(searches)
         rows[name] = [
             Entry("data set", Unit.TEXT, study.request.title),
-            Entry("test accuracy", Unit.ACCURACY, _each(results, lambda result: result.test_accuracy)),
+            _accuracy("test accuracy", _each(results, lambda result: result.test_accuracy)),
             _parameters(_chosen(searches, Choice.FOUND)),
             *_compute(searches),
         ]
@@ -107,7 +106,7 @@ def table2(study: Study) -> Table:
         until = {search.seed: search.phases_until(name) for search in study.eigen}
         best = _each(until, lambda phases: phases[-1].best)
         rows[title] = [
-            Entry("validation accuracy", Unit.ACCURACY, _each(best, lambda network: network.accuracy)),
+            _accuracy("validation accuracy", _each(best, lambda network: network.accuracy)),
             *_compared("test accuracy", _each(best, lambda network: network.test_accuracy)),
             _parameters(best),
             Entry("networks trained", Unit.COUNT, _each(until, lambda phases: sum(each.trained for each in phases))),
@@ -131,11 +130,10 @@ def table3(study: Study) -> Table:
     for title, searches in (("without mimicry", study.plain), ("with mimicry", study.eigen)):
         results, before = _results(searches), _chosen(searches, Choice.BEFORE_DUPLICATION)
         earlier = _each(before, lambda network: network.test_accuracy)
-        searched = _each(results, lambda result: result.search_test_accuracy)
         rows[title] = [
-            Entry("validation accuracy", Unit.ACCURACY, _each(results, lambda result: result.validation_accuracy)),
-            Entry("test accuracy before duplication, weights of the search", Unit.ACCURACY, earlier),
-            Entry("test accuracy, weights of the search", Unit.ACCURACY, searched),
+            _accuracy("validation accuracy", _each(results, lambda result: result.validation_accuracy)),
+            _accuracy("test accuracy before duplication, weights of the search", earlier),
+            _accuracy(_SEARCHED, _each(results, lambda result: result.search_test_accuracy)),
             *_compared("test accuracy, final training", _each(results, lambda result: result.test_accuracy)),
             _parameters(_chosen(searches, Choice.FOUND)),
             Entry("networks trained", Unit.COUNT, _each(results, lambda result: result.trained)),
@@ -167,10 +165,9 @@ def table4(study: Study) -> Table:
     }
     for title, choice in choices.items():
         networks, again = _chosen(study.eigen, choice), _trained_again(study, choice, mimicry=True)
-        searched = _each(networks, lambda network: network.test_accuracy)
         rows[title] = [
-            Entry("validation accuracy", Unit.ACCURACY, _each(networks, lambda network: network.accuracy)),
-            Entry("test accuracy, weights of the search", Unit.ACCURACY, searched),
+            _accuracy("validation accuracy", _each(networks, lambda network: network.accuracy)),
+            _accuracy(_SEARCHED, _each(networks, lambda network: network.test_accuracy)),
             *_compared("test accuracy, trained again", _each(again, lambda result: result.test_accuracy)),
             _parameters(networks),
             Entry("layers", Unit.COUNT, _each(networks, lambda network: len(network.architecture.layers))),
@@ -195,9 +192,8 @@ def table5(study: Study) -> Table:
     rows: Rows = {}
     for title, mimicry in (("without mimicry", False), ("with mimicry", True)):
         again = _trained_again(study, Choice.FOUND, mimicry=mimicry)
-        validation = _each(again, lambda result: result.final_validation_accuracy)
         rows[title] = [
-            Entry("validation accuracy", Unit.ACCURACY, validation),
+            _accuracy("validation accuracy", _each(again, lambda result: result.final_validation_accuracy)),
             *_compared("test accuracy", _each(again, lambda result: result.test_accuracy)),
             _parameters(_chosen(study.eigen, Choice.FOUND)),
             Entry("training", Unit.SECONDS, _each(again, lambda result: result.seconds.final)),
@@ -211,6 +207,7 @@ def table5(study: Study) -> Table:
     return _table(study, 5, about, "training of the network found", rows, notes)
 
 
+_SEARCHED = "test accuracy, weights of the search"
 _SECONDS_NOTE = (
     "Search, teacher and final training: compiling and training, one after another, without evaluation; the"
     " teacher's logits: computing and storing them."
@@ -259,9 +256,12 @@ def _trained_again(study: Study, choice: Choice, *, mimicry: bool) -> dict[int, 
     return {training.seed: training.result if training.network else None for training in trainings}
 
 
-def _compared(heading: str, accuracies: Values) -> Iterator[Entry]:
-    yield Entry(heading, Unit.ACCURACY, accuracies)
-    yield Entry("test accuracy gained", Unit.GAIN, accuracies)
+def _accuracy(heading: str, accuracies: Values) -> Entry:
+    return Entry(heading, Unit.ACCURACY, accuracies)
+
+
+def _compared(heading: str, accuracies: Values) -> tuple[Entry, Entry]:
+    return _accuracy(heading, accuracies), Entry("test accuracy gained", Unit.GAIN, accuracies)
 
 
 def _parameters(networks: Mapping[int, Individual | None]) -> Entry:
@@ -309,7 +309,6 @@ def _failure_notes(trainings: Iterable[Retraining]) -> Iterator[str]:
 
 
 def _describe_duplicates(search: Search) -> str:
-    """How duplication went in a search."""
     duplicates, best, found = search.duplicates, search.chosen(Choice.BEST_DUPLICATE), search.result.found
     start = f"Seed {search.seed}: {len(duplicates)} {'duplicate' if len(duplicates) == 1 else 'duplicates'}"
     if best is None or found is None:
