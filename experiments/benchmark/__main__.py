@@ -50,8 +50,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     add("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of {', '.join(GROUPS)} [all]")
     add("--memory", type=positive, metavar="N", help="different networks for the memory [300; none with --quick]")
     add("--json", type=absolute_path, metavar="FILE", help="write the numbers to FILE, too")
-    search = "measure nothing; show how much of a finished run was training"
-    add("--search", type=absolute_path, metavar="RUN_DIR", help=search)
+    add("--search", type=absolute_path, metavar="RUN_DIR", help="only show how much of a finished run was training")
     arguments = parser.parse_args(argv)
     if (path := arguments.json) is not None and not path.parent.is_dir():
         raise SettingsError(f"there is no folder {path.parent} to write {path.name} in; make it")

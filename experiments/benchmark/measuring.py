@@ -15,8 +15,7 @@ Work = Callable[[], Any]  # returns when the work is done; on a GPU it waits for
 Prepare = Callable[[], Work]  # it, or the first call of the work, may raise `NotMeasured`
 Progress = Callable[[str], None]  # is told what is measured next
 
-# After its last parallel loop, a thread of an OpenMP or an XLA pool spins for some milliseconds before it
-# sleeps. Without a pause it would take a core from whoever is timed next.
+# Threads of OpenMP and XLA spin for milliseconds after a parallel loop, and would take a core from who is timed next.
 _PAUSE = 0.02
 
 # What each column of `Row.values` is called in the table.

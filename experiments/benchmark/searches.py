@@ -108,8 +108,8 @@ def measure_search(plan: Plan, progress: Progress) -> Rows:
         run_search(config, dataset, folder)
         wall = time.perf_counter() - began
         individuals = lineage.read(Path(folder) / "lineage.jsonl")
-    steps = f"{config.landmarks[-1]:,} steps an individual"
-    yield _share_row(individuals, wall, what="search on the digits", method=steps)
+    method = f"{config.landmarks[-1]:,} steps an individual"
+    yield _share_row(individuals, wall, what="search on the digits", method=method)
 
 
 def measure_folder(folder: Path) -> Row:

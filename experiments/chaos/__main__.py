@@ -22,6 +22,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from eigen_jax.store.files import told_as
 from experiments.chaos.campaign import NOUNS, Campaign, DifferentError, Disturbance
 from experiments.chaos.folders import RUN, TEACHER, Phase
 from experiments.chaos.processes import has_proc
@@ -78,12 +79,10 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
 def _make_folder(path: Path | None) -> Path:
     if path is None:
         return Path(tempfile.mkdtemp(prefix="eigen-chaos-"))
-    try:
+    with told_as(SettingsError, path, "choose another --folder"):
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
             raise SettingsError(f"--folder is {path}, which is not empty; choose a new one")
-    except OSError as error:
-        raise SettingsError(f"--folder is {path}, which cannot be used: {error.strerror}; choose another") from None
     return path
 
 
@@ -117,11 +116,10 @@ def table(disturbances: Sequence[Disturbance], noun: str) -> str:
     """The disturbances by phase, those among them that fell into the writing of a file, and the sums."""
     by_phase = collections.Counter(one.phase for one in disturbances)
     written = collections.Counter(one.phase for one in disturbances if one.written)
-    rows = [("phase", f"{noun}s", "while a file was written")]
-    rows += [(str(phase), str(by_phase[phase]), str(written[phase])) for phase in Phase]
-    rows.append(("all", str(by_phase.total()), str(written.total())))
-    name, count, during = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return "\n".join(f"{row[0]:{name}}  {row[1]:>{count}}  {row[2]:>{during}}" for row in rows)
+    rows: list[tuple[str, int | str, int | str]] = [("phase", f"{noun}s", "while a file was written")]
+    rows += [(phase, by_phase[phase], written[phase]) for phase in Phase]
+    rows.append(("all", by_phase.total(), written.total()))
+    return "\n".join(f"{name:19}  {count:>8}  {during:>24}" for name, count, during in rows)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,8 @@ from experiments.chaos import folders
 from experiments.chaos.folders import Phase
 from experiments.chaos.processes import Child, Process
 
-Victim = Literal["run", "worker"]
 Kind = Literal["kill", "stop", "terminal"]  # SIGKILL; SIGSTOP, and later SIGCONT; the end of the terminal it runs on
 NOUNS: dict[Kind, str] = {"kill": "kill", "stop": "stop", "terminal": "hang-up"}
-Command = Callable[[Path, Path], list[str]]  # what searches, or goes on, in a folder of a run and with one for caches
 
 _ROOT = Path(__file__).resolve().parents[2]  # where `python -m experiments` finds this package
 _OUTPUT = "output.txt"  # in the folder of each run: what its processes printed
@@ -55,11 +53,11 @@ class _Reference(NamedTuple):
 
 @dataclasses.dataclass(kw_only=True)
 class Campaign:
-    command: Command
+    command: Callable[[Path, Path], list[str]]  # what searches, or goes on, in a run's folder and with one for caches
     folder: Path  # of all runs; there, and empty
     times: int  # in all
     seed: int  # of the moments
-    victim: Victim
+    victim: Literal["run", "worker"]
     kind: Kind
     disturbances: list[Disturbance] = dataclasses.field(default_factory=list)
     runs: int = 0  # that were begun, the uninterrupted ones apart

@@ -45,8 +45,10 @@ def phase_of(folder: Path, *, phases: Sequence[str] = ()) -> Phase:
         return Phase.TEACHER if _read_object(teacher).get("ensemble") is None else Phase.LOGITS
     if (run / "result.json").exists():
         return Phase.ENDED
-    training = (int(path.name.partition("-")[0]) for path in (run / "individuals").glob("*"))
-    under_way = max(training, default=len(phases))
+    in_training: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        in_training = os.listdir(run / "individuals")
+    under_way = max((int(name.partition("-")[0]) for name in in_training), default=len(phases))
     if under_way < len(phases):
         return Phase(phases[under_way])
     # Where the last generation is not known, final training is told from its checkpoints alone.

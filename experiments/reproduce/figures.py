@@ -30,10 +30,7 @@ class Picture:
 
 
 def figure1(study: Study) -> Picture:
-    """A drawing of the network found with the first seed, its layers and blocks.
-
-    Cost: the first search of Table 1.
-    """
+    """A drawing of the network found with the first seed, its layers and blocks. Cost: the first search of Table 1."""
     search = study.eigen[0]
     found, classes = search.chosen(Choice.FOUND), study.request.settings.data.num_classes
     if found is None:

@@ -47,7 +47,6 @@ class Request:
     arguments: tuple[str, ...]  # in one order, with what decides the outcome written out, without --draw-only
 
     def command(self, experiment: str) -> str:
-        """The command that makes one table or figure."""
         return f"{_PROGRAM} {experiment} {shlex.join(self.arguments)}"
 
 
@@ -111,11 +110,9 @@ def _build_parser(about: str) -> argparse.ArgumentParser:
     add("--preset", metavar="NAME", help="the settings to start from: paper, small or smoke")
     add("--seeds", nargs="*", type=int, default=[0], metavar="N", help="a run for each [0]")
     add("--runs-dir", type=absolute_path, metavar="PATH", help=f"folder of runs [{_RUNS_DIR}]")
-    output = f"folder of tables and pictures [{_RESULTS}/DATASET-PRESET]"
-    add("--output", type=absolute_path, metavar="PATH", help=output)
+    add("--output", type=absolute_path, metavar="PATH", help=f"of tables and pictures [{_RESULTS}/DATASET-PRESET]")
     add("--draw-only", action="store_true", help="make no run: tell of the finished ones, or say what is missing")
-    sizes = f"of Figure 3 [{' '.join(map(str, STEP_SIZES))}]"
-    add("--step-sizes", nargs="*", type=positive, metavar="M", help=sizes)
+    add("--step-sizes", nargs="*", type=positive, metavar="M", help=f"of Figure 3 [{' '.join(map(str, STEP_SIZES))}]")
     generations = f"of each search of Figure 3 [the preset's of primary succession, at most {GENERATIONS}]"
     add("--generations", type=positive, metavar="N", help=generations)
     return parser

@@ -214,9 +214,9 @@ class Study:
     def is_papers(self) -> bool:
         """Whether its runs are the paper's experiment: the paper's data set, all of it, and its schedule."""
         request, data = self.request, self.data
-        if request.settings.data.name == "digits" or request.preset != "paper" or request.is_changed or data is None:
+        if request.settings.data.name == "digits" or request.preset != "paper" or request.is_changed:
             return False
-        return data.train + data.validation == 50_000 and data.test == 10_000
+        return data is not None and (data.train + data.validation, data.test) == (50_000, 10_000)
 
     @cached_property
     def eigen(self) -> tuple[Search, ...]:

@@ -79,7 +79,7 @@ def table1(study: Study, systems: Mapping[str, Sequence[Search]] | None = None) 
     rows: Rows = {}
     systems = systems or {"EIGEN": study.eigen}
     for name, searches in systems.items():
-        results = _results(searches)
+        results = {search.seed: search.result for search in searches}
         rows[name] = [
             Entry("data set", Unit.TEXT, study.request.title),
             _accuracy("test accuracy", _each(results, lambda result: result.test_accuracy)),
@@ -128,8 +128,8 @@ def table3(study: Study) -> Table:
     """
     rows: Rows = {}
     for title, searches in (("without mimicry", study.plain), ("with mimicry", study.eigen)):
-        results, before = _results(searches), _chosen(searches, Choice.BEFORE_DUPLICATION)
-        earlier = _each(before, lambda network: network.test_accuracy)
+        results = {search.seed: search.result for search in searches}
+        earlier = _each(_chosen(searches, Choice.BEFORE_DUPLICATION), lambda network: network.test_accuracy)
         rows[title] = [
             _accuracy("validation accuracy", _each(results, lambda result: result.validation_accuracy)),
             _accuracy("test accuracy before duplication, weights of the search", earlier),
@@ -243,10 +243,6 @@ def _each(items: Mapping[int, T | None], of: Callable[[T], Any]) -> dict[int, An
     return {seed: None if item is None else of(item) for seed, item in items.items()}
 
 
-def _results(searches: Iterable[Search]) -> dict[int, RunResult | None]:
-    return {search.seed: search.result for search in searches}
-
-
 def _chosen(searches: Iterable[Search], choice: Choice) -> dict[int, Individual | None]:
     return {search.seed: search.chosen(choice) for search in searches}
 
@@ -270,7 +266,7 @@ def _parameters(networks: Mapping[int, Individual | None]) -> Entry:
 
 def _compute(searches: Iterable[Search]) -> Iterator[Entry]:
     """Of searches, apart from one another; the work on a teacher was done once, however many runs mimic it."""
-    results = _results(searches)
+    results = {search.seed: search.result for search in searches}
     yield Entry("search", Unit.SECONDS, _each(results, lambda result: result.seconds.search))
     for part in TEACHER_PARTS:
         shared = [search.teacher_seconds[part] for search in searches if part in search.teacher_seconds]
