@@ -105,9 +105,8 @@ def figure3(study: Study) -> Picture:
 def figure4(study: Study) -> Picture:
     """A search, generation by generation.
 
-    The paper shows the best test accuracy a generation, the parameters of every individual as dots, and
-    where the primary succession ends. Here the best is the best by validation, so its test accuracy can
-    fall.
+    The paper shows the best test accuracy a generation, the parameters of every individual as dots, and where
+    the primary succession ends. Here the best is the best by validation, so its test accuracy can fall.
     Cost: the searches of Table 1.
     """
     searches, title = study.eigen, study.request.title

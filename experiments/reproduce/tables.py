@@ -71,9 +71,8 @@ Rows = dict[str, list[Entry]]  # by title, all with the same columns
 
 
 def table1(study: Study, systems: Mapping[str, Sequence[Search]] | None = None) -> Table:
-    """EIGEN's test accuracy, parameters and compute on a data set.
+    """EIGEN's test accuracy, parameters and compute on a data set: search, teacher and final training apart.
 
-    Compute is told apart: search, teacher, final training.
     Cost: a search a seed, and a teacher for all. The other experiments find these searches again.
     """
     rows: Rows = {}
