@@ -7,15 +7,17 @@ into an `Architecture`, which the training arm builds, compiles, caches and reco
 import dataclasses
 import graphlib
 import json
+from collections.abc import Callable, Mapping
 from reprlib import repr as shown
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from eigen_jax.errors import EigenError
-from eigen_jax.genome import Genome, GenomeSpec, Op, choices, valid_taps
+from eigen_jax.genome import Genome, GenomeSpec
+from eigen_jax.layer_kinds import BUILT_IN, KINDS, LayerKind, register
 from eigen_jax.store.files import sha256
 from eigen_jax.store.records import JSONError, parse_json
 
@@ -25,37 +27,50 @@ IMAGE = Genome.IMAGE  # as an input: the network's input image
 
 Shape = tuple[int, int, int]  # H, W, C of one map
 
-_OPS: dict[Any, Op] = {"conv": Op.CONV, "pool": Op.POOL, "concat": Op.CONCAT}
-_CONV_VALUES = {  # what other layers have not
-    "channels": (range(1, 4097), "an integer from 1 to 4096"),
-    "kernel": (range(1, 32, 2), "an odd integer from 1 to 31"),
-    "stride": (range(1, 3), "1 or 2"),
-}
-
 
 class ArchitectureError(EigenError):
     """A description that is no network, or a network that the search space does not hold."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False)
 class Layer:
-    """One layer, with real values where a genome has indices."""
+    """One layer, with real values where a genome has indices: `Layer(op="pool", inputs=(0,))`.
 
-    op: Literal["conv", "pool", "concat"]
-    inputs: tuple[int, ...]  # positions of earlier layers, or IMAGE; a concat's primary input first
-    channels: int = 0  # of the output; 0 unless a convolution
-    kernel: int = 0  # pixels a side, odd; 0 unless a convolution
-    stride: int = 0  # pixels, 1 or 2; 0 unless a convolution
+    The values of its choices are attributes, such as `layer.kernel`; 0 for a choice that only other kinds have.
+    """
+
+    op: str  # the name of its kind
+    inputs: tuple[int, ...]  # positions of earlier layers, or IMAGE; of two, the primary one first
+    values: tuple[tuple[str, Any], ...]  # of its choices, by name
+
+    def __init__(self, *, op: str, inputs: tuple[int, ...], values: Any = (), **choices: Any) -> None:
+        """Takes the values of its choices by name; what is wrong with them, `Architecture` tells."""
+        kind = _kind_of(op)
+        own = kind.choice_names if kind else ()
+        # A choice that the kind does not have may be given as what it is told to be.
+        told = {
+            name: value
+            for name, value in {**dict(values), **choices}.items()
+            if name in own or type(value) is not int or value
+        }
+        self.__dict__.update(op=op, inputs=inputs, values=tuple(sorted(told.items())))
+
+    def __getattr__(self, name: str) -> Any:
+        values = dict(self.__dict__.get("values", ()))
+        if name in values or any(name in KINDS.find(kind).choice_names for kind in KINDS):
+            return values.get(name, 0)
+        raise AttributeError(f"no kind of layer has a choice {name!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
     """A network: layers, then global average pooling and a classifier on the last one, the sink.
 
-    A `conv` stands for convolution, batch normalisation and ReLU; a `pool` for 2 x 2 max pooling
-    with stride 2; a `concat` joins the channels of two layers of one height and width, which may be
-    the same layer twice. SAME padding is used throughout, so a pool and a convolution of stride 2
-    halve a map to ceil(size / 2). Without layers, the network is global pooling of the image alone.
+    What a layer of each kind is, its record in `eigen_jax.layer_kinds` tells; of the paper's, a `conv` stands for
+    convolution, batch normalisation and ReLU, a `pool` for 2 x 2 max pooling with stride 2, and a `concat` joins
+    the channels of two layers of one height and width, which may be the same layer twice. SAME padding is used
+    throughout, so a layer that halves a map halves it to ceil(size / 2). Without layers, the network is global
+    pooling of the image alone.
 
     Layers may be given in any topological order; they are stored in depth-first post-order from the
     sink, inputs in order, so that graphs that differ only in the numbering of their layers are equal
@@ -63,9 +78,9 @@ class Architecture:
     parallel stay different networks.
 
     Raises:
-        ArchitectureError: a value is out of range, a layer reads itself, a later layer or none at
-            all, a layer does not reach the sink, a concatenation joins different sizes, or a 1 x 1
-            map is halved. Positions in the message are those that the caller gave.
+        ArchitectureError: no registered kind has this name, a value is out of range, a layer reads
+            itself, a later layer or none at all, a layer does not reach the sink, a layer joins maps
+            that do not agree, or a 1 x 1 map is halved. Positions in the message are those that the caller gave.
     """
 
     input_shape: Shape  # H, W, C of one image
@@ -81,6 +96,24 @@ class Architecture:
         _infer_maps(shape, self.layers)
         object.__setattr__(self, "layers", _canonical(self.layers))
 
+    def __reduce__(self) -> tuple[Callable[..., "Architecture"], tuple[Any, ...]]:
+        # With the records of the kinds that a worker process may not know: they import the file that registers them.
+        kinds = tuple(KINDS.find(name) for name in sorted({layer.op for layer in self.layers} - BUILT_IN))
+        layers = [(layer.op, layer.inputs, *dict(layer.values).values()) for layer in self.layers]
+        return _restored, (self.input_shape, layers, *kinds)
+
+
+def _restored(input_shape: Shape, layers: list[tuple[Any, ...]], *kinds: LayerKind) -> Architecture:
+    """The architecture of a pickle."""
+    for kind in kinds:
+        if kind.name not in KINDS:  # which has an equal one, or a copy of it that was pickled by value
+            register(kind)
+    made = (
+        Layer(op=op, inputs=inputs, **dict(zip(KINDS.find(op).choice_names, values, strict=True)))
+        for op, inputs, *values in layers
+    )
+    return Architecture(input_shape=input_shape, layers=tuple(made))
+
 
 def layer_shapes(architecture: Architecture) -> tuple[Shape, ...]:
     """(H, W, C) of each layer's output, in canonical order."""
@@ -90,72 +123,83 @@ def layer_shapes(architecture: Architecture) -> tuple[Shape, ...]:
 
 def count_parameters(architecture: Architecture, *, num_classes: int) -> int:
     """Trainable numbers: kernels, scales and offsets of batch normalisation, and the classifier."""
-    convolutions, features = _convolutions(architecture)
-    total = (features + 1) * num_classes
-    return total + sum((layer.kernel**2 * read + 2) * layer.channels for layer, (_, _, read) in convolutions)
+    maps = _infer_maps(architecture.input_shape, architecture.layers)
+    total = (maps[len(architecture.layers) - 1][2] + 1) * num_classes
+    for layer in architecture.layers:
+        if parameters := KINDS.find(layer.op).parameters:
+            total += parameters(_widths(layer, maps), layer)
+    return total
 
 
 def count_flops(architecture: Architecture, *, num_classes: int) -> int:
     """Floating-point operations of one image's forward pass: two for each multiply-add.
 
-    Convolutions and the classifier are counted; normalisation, ReLU, pooling and the classifier's
+    Convolutions and the classifier are counted; sums, normalisation, ReLU, pooling and the classifier's
     bias are left out, as is usual. Kernel positions that fall on the padding are not counted: the
     number is the one that XLA's cost analysis gives for the same convolutions and matrix product.
     """
-    convolutions, features = _convolutions(architecture)
-    total = features * num_classes
-    for layer, (*size, read) in convolutions:
-        total += valid_taps(size, layer.kernel, layer.stride) * read * layer.channels
-    return 2 * total
-
-
-def _convolutions(architecture: Architecture) -> tuple[list[tuple[Layer, Shape]], int]:
-    """Every convolution with the map that it reads, and how many features the classifier reads."""
     maps = _infer_maps(architecture.input_shape, architecture.layers)
-    convolutions = [(layer, maps[layer.inputs[0]]) for layer in architecture.layers if layer.op == "conv"]
-    return convolutions, maps[len(architecture.layers) - 1][2]
+    total = 2 * maps[len(architecture.layers) - 1][2] * num_classes
+    for layer in architecture.layers:
+        kind, (height, width, _) = KINDS.find(layer.op), maps[layer.inputs[0]]
+        if kind.flops:
+            total += kind.flops(kind.count_taps((height, width), layer), _widths(layer, maps), layer)
+    return total
+
+
+def _widths(layer: Layer, maps: Mapping[int, Shape]) -> tuple[int, ...]:
+    return tuple(maps[read][2] for read in layer.inputs)
 
 
 def _infer_maps(input_shape: Shape, layers: tuple[Layer, ...]) -> dict[int, Shape]:
     """(H, W, C) of the image and of each layer's output, by position."""
     maps = {IMAGE: input_shape}
     for position, layer in enumerate(layers):
-        height, width, channels = maps[layer.inputs[0]]
-        if layer.op == "concat":
-            other_height, other_width, other_channels = maps[layer.inputs[1]]
-            if (height, width) != (other_height, other_width):
+        kind, (height, width, _) = KINDS.find(layer.op), maps[layer.inputs[0]]
+        if kind.agree is not None:
+            first, second = (maps[read] if kind.agree == "shape" else maps[read][:2] for read in layer.inputs)
+            if first != second:
                 raise ArchitectureError(
-                    f"layer {position} (concat) joins layer {layer.inputs[0]} of {height} x {width} with "
-                    f"layer {layer.inputs[1]} of {other_height} x {other_width}; sizes must be equal"
+                    f"layer {position} ({layer.op}) joins layer {layer.inputs[0]} of {_times(first)} with "
+                    f"layer {layer.inputs[1]} of {_times(second)}; {kind.agree}s must be equal"
                 )
-            channels += other_channels
-        elif layer.op == "pool" or layer.stride == 2:
-            if height == width == 1:
-                raise ArchitectureError(f"layer {position} ({layer.op}) halves a 1 x 1 map; it cannot be halved")
-            height, width = -(-height // 2), -(-width // 2)
-        maps[position] = height, width, layer.channels or channels
+        if height == width == 1 and kind.does_halve(layer):
+            raise ArchitectureError(f"layer {position} ({layer.op}) halves a 1 x 1 map; it cannot be halved")
+        maps[position] = *kind.output_size((height, width), layer), kind.width(_widths(layer, maps), layer)
     return maps
+
+
+def _times(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _kind_of(op: Any) -> LayerKind | None:
+    """The kind of a name, or None where there is none, or what should be a name is none."""
+    return KINDS.find(op) if isinstance(op, str) and op in KINDS else None
 
 
 def _check_layer(position: int, layer: Layer, num_layers: int) -> None:
     """Checks the values of one layer, and that its inputs exist."""
-    if not isinstance(layer.op, str) or layer.op not in _OPS:
-        raise ArchitectureError(f"layer {position} has op {shown(layer.op)}; it must be one of {', '.join(_OPS)}")
+    kind = _kind_of(layer.op)
+    if kind is None:
+        raise ArchitectureError(
+            f"layer {position} has op {shown(layer.op)}; it must be one of {', '.join(KINDS)}, or of a file to import "
+            "first, which registers it"
+        )
     where = f"layer {position} ({layer.op})"
-    count, first = (2, 0) if layer.op == "concat" else (1, IMAGE)
-    if not isinstance(layer.inputs, tuple) or len(layer.inputs) != count:
-        raise ArchitectureError(f"{where} has inputs {shown(layer.inputs)}; it takes {count}")
+    first = IMAGE if kind.inputs == 1 else 0
+    if not isinstance(layer.inputs, tuple) or len(layer.inputs) != kind.inputs:
+        raise ArchitectureError(f"{where} has inputs {shown(layer.inputs)}; it takes {kind.inputs}")
     for read in layer.inputs:
         if type(read) is not int or not first <= read < num_layers:
             raise ArchitectureError(
                 f"{where} has input {shown(read)}; it must be an integer from {first} to {num_layers - 1}"
             )
-    for name, (accepted, words) in _CONV_VALUES.items():
-        value = getattr(layer, name)
-        if layer.op != "conv":
-            accepted, words = range(1), "0"
-        if type(value) is not int or value not in accepted:
-            raise ArchitectureError(f"{where} has {name} {shown(value)}; it must be {words}")
+    refusals = {choice.name: choice.refusal(getattr(layer, choice.name)) for choice in kind.choices}
+    refusals |= dict.fromkeys(dict(layer.values).keys() - refusals.keys(), "0")
+    for name, rule in sorted(refusals.items()):
+        if rule is not None:
+            raise ArchitectureError(f"{where} has {name} {shown(getattr(layer, name))}; it must be {rule}")
 
 
 def _check_topological(layers: tuple[Layer, ...]) -> None:
@@ -210,21 +254,22 @@ def decode(genome: Genome, *, spec: GenomeSpec) -> Architecture:
             "give one genome, no longer than its capacity"
         )
     ops, inputs = (field[: int(genes.length)].tolist() for field in (genes.op, genes.inputs))
-    kinds = {op: kind for kind, op in _OPS.items()}
     layers = []
     for position, op in enumerate(ops):
-        if op not in kinds:
-            raise ArchitectureError(f"gene {position} has op {op}; a live gene has op 1, 2 or 3")
-        values = {}
-        for name, options in choices(spec).items() if op == Op.CONV else ():
-            index = int(getattr(genes, name)[position])
+        if not 0 < op <= len(spec.ops):
+            *others, last = range(1, len(spec.ops) + 1)
+            codes = f"{', '.join(map(str, others))} or {last}" if others else last
+            raise ArchitectureError(f"gene {position} has op {op}; a live gene has op {codes}")
+        kind, values = spec.ops[op - 1].name, {}
+        for name, options in spec.options[kind].items():
+            index = int(genes.choices[name][position])
             if not 0 <= index < len(options):
                 raise ArchitectureError(
                     f"gene {position} has {name} index {index}; GenomeSpec has {len(options)} choices, numbered from 0"
                 )
             values[name] = options[index]
         read = tuple(source for source in inputs[position] if source != Genome.UNUSED)
-        layers.append(Layer(op=kinds[op], inputs=read, **values))
+        layers.append(Layer(op=kind, inputs=read, **values))
     return Architecture(input_shape=spec.input_shape, layers=tuple(layers))
 
 
@@ -245,12 +290,14 @@ def encode(architecture: Architecture, *, spec: GenomeSpec) -> Genome:
             f"the architecture takes images of shape {architecture.input_shape}, "
             f"and GenomeSpec.input_shape is {spec.input_shape}; they must be equal"
         )
-    arrays: dict[str, Any] = {name: np.zeros(spec.capacity, np.int8) for name in ("op", *choices(spec))}
+    arrays: dict[str, Any] = {name: np.zeros(spec.capacity, np.int8) for name in ("op", *spec.choice_names)}
     arrays |= {"inputs": np.zeros((spec.capacity, 2), np.int16), "length": np.int32(len(layers))}
     for position, layer in enumerate(layers):
-        arrays["op"][position] = _OPS[layer.op]
+        if layer.op not in spec.kinds:
+            raise ArchitectureError(f"layer {position} has op {layer.op!r}; GenomeSpec has the kinds {spec.kinds}")
+        arrays["op"][position] = spec.code(layer.op)
         arrays["inputs"][position] = layer.inputs if len(layer.inputs) == 2 else (*layer.inputs, Genome.UNUSED)
-        for name, options in choices(spec).items() if layer.op == "conv" else ():
+        for name, options in spec.options[layer.op].items():
             value = getattr(layer, name)
             if value not in options:
                 raise ArchitectureError(f"layer {position} has {name} {value}; GenomeSpec has the choices {options}")
@@ -260,16 +307,17 @@ def encode(architecture: Architecture, *, spec: GenomeSpec) -> Genome:
 
 def fingerprint(architecture: Architecture) -> str:
     """SHA-256, in hexadecimal, of the canonical content: equal exactly for equal architectures, on every machine."""
-    layers = [[layer.op, layer.inputs, layer.channels, layer.kernel, layer.stride] for layer in architecture.layers]
+    # Padded to a convolution's three values, which were all that there was.
+    layers = [
+        [layer.op, layer.inputs, *(value for _, value in layer.values), *[0] * (3 - len(layer.values))]
+        for layer in architecture.layers
+    ]
     return sha256([json.dumps([architecture.input_shape, layers], separators=(",", ":"))])
 
 
 def to_dict(architecture: Architecture) -> dict[str, Any]:
     """The architecture as a JSON object, for a record that holds it among other things."""
-    layers = [
-        {name: getattr(layer, name) for name in _fields(layer.op)} | {"inputs": list(layer.inputs)}
-        for layer in architecture.layers
-    ]
+    layers = [{"op": layer.op, "inputs": list(layer.inputs), **dict(layer.values)} for layer in architecture.layers]
     return {"schema_version": SCHEMA_VERSION, "input_shape": list(architecture.input_shape), "layers": layers}
 
 
@@ -314,7 +362,8 @@ def from_json(text: str | bytes) -> Architecture:
 
 def _fields(op: Any) -> tuple[str, ...]:
     """What JSON says of a layer of a kind, in this order."""
-    return ("op", "inputs", *(_CONV_VALUES if op == "conv" else ()))
+    kind = _kind_of(op)
+    return ("op", "inputs", *(kind.choice_names if kind else ()))
 
 
 def _check_keys(what: str, content: Any, keys: tuple[str, ...]) -> None:

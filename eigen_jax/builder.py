@@ -9,7 +9,6 @@ variables fit every build of an equal architecture.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -17,11 +16,12 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from eigen_jax.architecture import IMAGE, Architecture, ArchitectureError
-from eigen_jax.layers import BatchNormRelu, Conv, max_pool
+from eigen_jax.layer_kinds import KINDS
+from eigen_jax.layers import BatchNormRelu
 
 
 class Network(nn.Module):
-    """A network of EIGEN's search space (Section 3.1): layers, global average pooling, linear classifier.
+    """A network of a search space (Section 3.1): layers, global average pooling, linear classifier.
 
     Modules of equal architectures are equal and have one hash, so a function that takes the module as a
     static argument is traced once for all of them. Use `build_network`.
@@ -47,30 +47,9 @@ class Network(nn.Module):
         maps = {IMAGE: images.astype(self.dtype)}
         for position, layer in enumerate(self.architecture.layers):
             inputs = [maps[source] for source in layer.inputs]
-            if layer.op == "conv":
-                block = ConvLayer(layer.channels, layer.kernel, layer.stride, norm=norm, name=f"layer_{position}")
-                maps[position] = block(*inputs)
-            elif layer.op == "pool":
-                maps[position] = max_pool(*inputs)
-            else:
-                maps[position] = jnp.concatenate(inputs, axis=-1)
+            maps[position] = KINDS.find(layer.op).layer(inputs, layer, norm=norm, name=f"layer_{position}")
         features = jnp.mean(maps[len(self.architecture.layers) - 1].astype(jnp.float32), axis=(1, 2))
         return nn.Dense(self.num_classes, dtype=jnp.float32, name="classifier")(features)
-
-
-class ConvLayer(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU."""
-
-    channels: int  # of the output
-    kernel: int  # pixels a side
-    stride: int  # pixels
-    norm: Callable[..., nn.Module]  # (name=) -> module: normalisation and ReLU
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """[B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels], of one dtype."""
-        y = Conv(self.channels, self.kernel, self.stride, kernel_init=nn.initializers.he_normal(), name="conv")(x)
-        return self.norm(name="norm")(y)
 
 
 def build_network(
@@ -79,8 +58,5 @@ def build_network(
     """The Flax module of an architecture, with K = `num_classes`, whose maps have this dtype.
 
     Batch statistics are averaged over the mapped axis `axis_name`, where there is one, as under `jax.pmap`.
-
-    Kernels of convolutions are initialised as by He et al. (2015): normal, truncated at two standard
-    deviations, variance 2 / fan-in (`nn.initializers.he_normal`).
     """
     return Network(architecture=architecture, num_classes=num_classes, dtype=jnp.dtype(dtype), axis_name=axis_name)

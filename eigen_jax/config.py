@@ -28,6 +28,7 @@ _NUMBERS: dict[Any, tuple[Any, str]] = {
     int: (numbers.Integral, "a whole number"),
     float: (numbers.Real, "a finite number"),
     bool: (bool, "True or False"),
+    str: (str, "text"),
 }
 
 

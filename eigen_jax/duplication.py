@@ -1,8 +1,9 @@
 """Gene duplication (Section 3.3): networks that repeat whole blocks of their parent.
 
 A block is all layers of one map size, so of one level; the layer that shrinks the map opens its
-block. A block is repeated in series. In a copy a strided convolution has stride 1, and a pool is
-left out: it stands for what the copy reads. Every edge that enters a copy from outside comes from
+block. A block is repeated in series. In a copy a layer whose choice halves the map, as a strided
+convolution, does not, and one of a kind that always does, as a pool, is left out: it stands for what
+the copy reads. Every edge that enters a copy from outside comes from
 the output of the copy before it, which is that copy's last layer in the genome's order. What reads
 a layer of the block from outside, the classifier included, reads that layer's last copy. Layers
 that no longer reach the sink are pruned, and widths follow from the new inputs.
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.genome import Genome, GenomeSpec, Op, acceptable, infer_shapes
+from eigen_jax.genome import Genome, GenomeSpec, acceptable, infer_shapes
 
 MAX_CANDIDATES = 4_096  # a genome's combinations are enumerated where they are no more; of more, so many are drawn
 _CHUNK = 16  # combinations that are tried at a time
@@ -27,14 +28,15 @@ _CHUNK = 16  # combinations that are tried at a time
 class Blocks:
     """The blocks of a genome, whatever their repeats.
 
-    One of pools alone cannot be repeated: its copy would be empty. Nor can one whose strided convolutions
-    would need a stride of 1 that the search space lacks.
+    One of pools alone, layers that always halve, cannot be repeated: its copy would be empty. Nor can one whose
+    strided convolutions would need a stride of 1 that the search space lacks.
     """
 
     level: Array  # [G] int32, of a gene's block; meaningless for dead genes
     members: Array  # [L + 1, G] bool, live genes by block
     output: Array  # [L + 1] int32, the last layer of a block; meaningless if it is empty
-    copied_output: Array  # [L + 1] int32, the last layer of a block that is no pool
+    left_out: Array  # [G] bool, genes that copies leave out: those of a kind that always halves
+    copied_output: Array  # [L + 1] int32, the last layer of a block that copies have
     repeatable: Array  # [L + 1] bool, a copy of the block has layers, and the search space holds them
 
 
@@ -149,13 +151,19 @@ def find_blocks(genome: Genome, *, spec: GenomeSpec) -> Blocks:
     level = infer_shapes(genome, spec=spec).level.astype(jnp.int32)
     levels = jnp.arange(spec.max_level + 1, dtype=jnp.int32)
     members = (level[None] == levels[:, None]) & (gene < genome.length)[None]
-    copied = members & (genome.op != Op.POOL)[None]
-    repeatable = copied.any(axis=1)
-    if 1 not in spec.strides:
-        repeatable &= ~(members & (genome.op == Op.CONV)[None]).any(axis=1)
+    left_out = jnp.zeros(genome.capacity, bool)
+    repeatable = jnp.ones(len(levels), bool)
+    for code, kind in enumerate(spec.ops, start=1):
+        if kind.halves is True:
+            left_out |= genome.op == code
+        elif isinstance(kind.halves, str) and 1 not in spec.options[kind.name][kind.halves]:
+            repeatable &= ~(members & (genome.op == code)[None]).any(axis=1)
+    copied = members & ~left_out[None]
+    repeatable &= copied.any(axis=1)
     return Blocks(
         level=level,
         members=members,
+        left_out=left_out,
         output=jnp.where(members, gene[None], 0).max(axis=1),
         copied_output=jnp.where(copied, gene[None], 0).max(axis=1),
         repeatable=repeatable,
@@ -184,7 +192,7 @@ def repeat_blocks(genome: Genome, blocks: Blocks, repeats: Array, *, spec: Genom
 def _lay_out(genome: Genome, blocks: Blocks, repeats: Array) -> _Layout:
     once = (repeats == 1)[blocks.level]
     original, between, last = _needed(genome, blocks, repeats)
-    copied = ~once & (genome.op != Op.POOL)
+    copied = ~once & ~blocks.left_out
     kept = jnp.stack([jnp.where(once, last, original), between & copied, last & copied])
     counted = jnp.cumsum(kept[:, None] & blocks.members[None], axis=-1, dtype=jnp.int32)  # [3, L + 1, G]
     gene = jnp.arange(genome.capacity, dtype=jnp.int32)
@@ -230,17 +238,18 @@ def _build(genome: Genome, layout: _Layout, spec: GenomeSpec) -> Genome:
     """The genome of a layout, cut off at the capacity."""
     origin, copy = _origins(layout, genome.capacity)
     live = jnp.arange(genome.capacity, dtype=jnp.int32) < layout.length
-    halves = (genome.op == Op.CONV) & (jnp.asarray(spec.strides, jnp.int32)[genome.stride] == 2)
-    unit = jnp.asarray(spec.strides.index(1) if 1 in spec.strides else 0, genome.stride.dtype)
-    stride = jnp.where((copy > 0) & halves[origin], unit, genome.stride[origin])
     inputs = _wire(genome, layout, origin, copy).astype(genome.inputs.dtype)
+    choices = {name: indices[origin] for name, indices in genome.choices.items()}
+    for code, kind in enumerate(spec.ops, start=1):
+        if isinstance(kind.halves, str) and 1 in (values := spec.options[kind.name][kind.halves]):
+            indices = choices[kind.halves]
+            shrinks = (copy > 0) & (genome.op[origin] == code)
+            choices[kind.halves] = jnp.where(shrinks, jnp.asarray(values.index(1), indices.dtype), indices)
     return Genome(
         op=jnp.where(live, genome.op[origin], 0),
         inputs=jnp.where(live[:, None], inputs, 0),
-        channels=jnp.where(live, genome.channels[origin], 0),
-        kernel=jnp.where(live, genome.kernel[origin], 0),
-        stride=jnp.where(live, stride, 0),
         length=jnp.minimum(layout.length, genome.capacity),
+        **{name: jnp.where(live, indices, 0) for name, indices in choices.items()},
     )
 
 
@@ -267,12 +276,12 @@ def _origins(layout: _Layout, capacity: int) -> tuple[Array, Array]:
 def _wire(genome: Genome, layout: _Layout, origin: Array, copy: Array) -> Array:
     """The inputs of every position; [G, 2] int32."""
     source = genome.inputs[origin].astype(jnp.int32)
-    level, is_pool = layout.blocks.level, genome.op == Op.POOL
+    level, is_left_out = layout.blocks.level, layout.blocks.left_out
     own_level, copy = level[origin][:, None], copy[:, None]
     inside = (source >= 0) & (level[source] == own_level)
-    enters = (copy > 0) & (~inside | is_pool[source])
+    enters = (copy > 0) & (~inside | is_left_out[source])
     source_copy = jnp.where(inside, copy, layout.repeats[level[source]] - 1)
-    left_out = (source_copy > 0) & is_pool[source]
+    left_out = (source_copy > 0) & is_left_out[source]
     read = jnp.where(left_out, layout.output(level[source], source_copy - 1), layout.position(source, source_copy))
     wired = jnp.where(enters, layout.output(own_level, copy - 1), jnp.where(source == Genome.IMAGE, source, read))
     return jnp.where(source == Genome.UNUSED, source, wired)

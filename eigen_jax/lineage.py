@@ -144,7 +144,7 @@ def fittest(individuals: Iterable[Individual | None]) -> Individual | None:
 
 
 def without_times(individual: Individual) -> Individual:
-    """The individual with no times: all that two runs of one configuration share."""
+    """The individual with no times and no memory: all that two runs of one configuration share."""
     return _to_individual(_without_times(_fields(individual)))
 
 

@@ -1,7 +1,7 @@
 """Tables of what can be named, such as layer kinds, to which anybody can add."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
 from eigen_jax.errors import ConfigError
@@ -25,10 +25,7 @@ class Registry(Generic[T]):
 
     def find(self, name: str) -> T:
         """The entry of a name; raises ConfigError where there is none."""
-        if name not in self._entries:
-            hint = "".join(f"did you mean {close}? " for close in difflib.get_close_matches(str(name), self, n=1))
-            rule = f"there is no {self.what} {{!r}}; {{}}choose from {{}}"
-            raise ConfigError(None, rule, name, hint, ", ".join(self._entries))
+        check_there_is(self.what, name, self)
         return self._entries[name]
 
     def __contains__(self, name: object) -> bool:
@@ -37,3 +34,11 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         """Its names, in the order in which they were added."""
         return iter(self._entries)
+
+
+def check_there_is(what: str, name: str, known: Iterable[str]) -> None:
+    """Raises ConfigError, with the name that was meant or all that are known, for one that is not among them."""
+    if name not in known:
+        hint = "".join(f"did you mean {close}? " for close in difflib.get_close_matches(str(name), known, n=1))
+        choose = f"choose from {', '.join(known)}" if list(known) else "import the file that registers it"
+        raise ConfigError(None, f"there is no {what} {{!r}}; {{}}{{}}", name, hint, choose)

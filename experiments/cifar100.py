@@ -1,9 +1,7 @@
 """Evolves networks on CIFAR-100.
 
-    python -m experiments.cifar100                                    # downloads; Section 4.1 exactly
-    python -m experiments.cifar100 --preset smoke --data-dir PATH     # data on disk; minutes
-
-The default preset is `paper`. --help shows every setting.
+python -m experiments.cifar100                                    # downloads; Section 4.1 exactly
+python -m experiments.cifar100 --preset smoke --data-dir PATH     # data on disk; minutes
 """
 
 import sys

@@ -3,18 +3,18 @@
 import argparse
 import contextlib
 import dataclasses
-import difflib
 import io
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
 import tyro
 from tyro import constructors
 
 from eigen_jax.config import Config, is_config, name_of, settings_of, takes_function, without_none
 from eigen_jax.data.types import DatasetName
+from eigen_jax.registry import check_there_is
 from experiments.commands import show
 from experiments.own import is_own, load
 from experiments.presets import DEFAULT_PRESET, PRESETS
@@ -35,10 +35,22 @@ class Parser(argparse.ArgumentParser):
         raise SettingsError(f"{message.removeprefix('argument ')}; --help explains every setting")
 
     def print_help(self, file: Any = None) -> None:
-        if file is not None:
-            return super().print_help(file)
         # argparse's own says nothing where it cannot be written.
         show(self.format_help().removesuffix("\n"))
+
+
+class _LoadKinds(argparse.Action):
+    """Imports files of layer kinds, which register them."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        for text in values:
+            load(text, "--kinds")
+
+
+# The option of commands that read a network, for `add_argument`.
+KINDS: Mapping[str, Any] = {
+    "nargs": "+", "action": _LoadKinds, "metavar": "FILE.py:NAME", "help": "kinds of layers of your own that it has"
+}  # fmt: skip
 
 
 def parse(
@@ -47,25 +59,27 @@ def parse(
     """The settings that a command line asks for: those of its preset, but for what it sets itself.
 
     Without `argv` it is that of this process; without a data set, it names one with --dataset. Shows the help, or
-    a box that says what is wrong, and raises SystemExit, as argparse does.
-
-    Raises:
-        SettingsError: a data set, a preset or a setting that there is not.
-        ConfigError: a value that cannot be.
+    a box that says what is wrong, and raises SystemExit, as argparse does; raises EigenError for what cannot be.
     """
     parser = Parser(add_help=False)
     parser.add_argument("--preset")
     if dataset is None:
         parser.add_argument("--dataset")
     given, rest = parser.parse_known_args(argv)
-    dataset = dataset or _chosen_dataset(given.dataset, asks_for_help=not {"-h", "--help"}.isdisjoint(rest))
+    if dataset is None:
+        known = get_args(DatasetName)
+        dataset = given.dataset or (None if {"-h", "--help"}.isdisjoint(rest) else known[0])
+        if dataset is None:
+            raise SettingsError(f"--dataset is missing; choose from {', '.join(known)}")
+        check_there_is("data set", dataset, known)
     for option in (word.partition("=")[0] for word in rest if word.startswith("--")):
         if "_" in option:  # which tyro takes for a hyphen
             raise SettingsError(f"there is no setting {option!r}; did you mean {option.replace('_', '-')}?")
     presets, name = PRESETS[dataset], given.preset or DEFAULT_PRESET[dataset]
     check_there_is("preset", name, presets)
-    about += f" The defaults are those of the preset {name}; --preset NAME starts from another one: "
-    about += f"{', '.join(presets)}."
+    about += (
+        f" The defaults are those of the preset {name}; --preset NAME starts from another one: {', '.join(presets)}."
+    )
     help = io.StringIO()
     try:
         with contextlib.redirect_stdout(help):
@@ -80,23 +94,6 @@ def parse(
     settings.check()
     run_dir, teacher_dir = settings.run_dir.absolute(), settings.teacher_dir.absolute()
     return dataclasses.replace(settings, run_dir=run_dir, teacher_dir=teacher_dir)
-
-
-def _chosen_dataset(name: str | None, *, asks_for_help: bool) -> DatasetName:
-    known = get_args(DatasetName)
-    if name is None:
-        if asks_for_help:
-            return known[0]
-        raise SettingsError(f"--dataset is missing; choose from {', '.join(known)}")
-    check_there_is("data set", name, known)
-    return cast(DatasetName, name)
-
-
-def check_there_is(what: str, name: str, known: Collection[str]) -> None:
-    """Raises SettingsError, with the name that was meant or all that are known, for one that is not among them."""
-    if name not in known:
-        hint = "".join(f"did you mean {close}? " for close in difflib.get_close_matches(name, known, n=1))
-        raise SettingsError(f"there is no {what} {name!r}; {hint}choose from {', '.join(known)}")
 
 
 class _WrongValueError(argparse.ArgumentTypeError, ValueError):
@@ -117,21 +114,10 @@ def absolute_path(text: str) -> Path:
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError:
-        raise _WrongValueError(
-            f"is {text!r}, and that home folder is not known; write the path out, or ./~ for a name that begins so"
-        ) from None
+        why = "that home folder is not known; write the path out, or ./~ for a name that begins so"
     except FileNotFoundError:
-        raise _WrongValueError(
-            f"is {text!r}, and the folder that it starts from, where you are, is gone; go to another one"
-        ) from None
-
-
-def read_path(name: str, text: str) -> Path:
-    """What `absolute_path` makes of an argument; raises SettingsError, which names it, where it cannot be a path."""
-    try:
-        return absolute_path(text)
-    except _WrongValueError as error:
-        raise SettingsError(f"{name} {error}") from None
+        why = "the folder that it starts from, where you are, is gone; go to another one"
+    raise _WrongValueError(f"is {text!r}, and {why}")
 
 
 def _whole(text: str) -> int:
@@ -153,13 +139,14 @@ _READERS: Mapping[Any, tuple[str, Callable[[str], Any]]] = {
     float: ("X", _finite),
     str: ("TEXT", str),
     Path: ("PATH", absolute_path),
+    Any: ("NAME|FILE.py:NAME", str),  # of a function, which `_changed` loads where it is the user's own
 }
 _REGISTRY = constructors.ConstructorRegistry()
 
 
 @_REGISTRY.primitive_rule
 def _value(info: constructors.PrimitiveTypeInfo) -> constructors.PrimitiveConstructorSpec | None:
-    """How tyro reads numbers, texts and paths, which need not be given, and tuples of numbers."""
+    """How tyro reads numbers, texts and paths, which need not be given, tuples of them, and names of functions."""
     kind = without_none(info.type)
     is_tuple = get_origin(kind) is tuple
     kind = get_args(kind)[0] if is_tuple else kind
@@ -171,18 +158,8 @@ def _value(info: constructors.PrimitiveTypeInfo) -> constructors.PrimitiveConstr
         metavar=f"[{metavar} ...]" if is_tuple else metavar,
         instance_from_str=lambda texts: tuple(map(read, texts)) if is_tuple else read(texts[0]),
         is_instance=lambda value: True,
-        str_from_instance=lambda value: [str(each) for each in (value if is_tuple else [value])],
+        str_from_instance=lambda value: [str(name_of(each)) for each in (value if is_tuple else [value])],
     )
-
-
-# How tyro reads the name of a function, which `_changed` loads where it is the user's own.
-_FUNCTION: constructors.PrimitiveConstructorSpec[Any] = constructors.PrimitiveConstructorSpec(
-    nargs=1,
-    metavar="NAME|FILE.py:NAME",
-    instance_from_str=lambda texts: texts[0],
-    is_instance=lambda value: True,
-    str_from_instance=lambda value: [name_of(value)],
-)
 
 
 @_REGISTRY.struct_rule
@@ -203,18 +180,22 @@ def _config(info: constructors.StructTypeInfo) -> constructors.StructConstructor
             help += f" (paper: {known.paper})" if flag.is_of_outcome else ""
         else:
             continue
-        annotated: Any = Annotated[(Any, _FUNCTION, argument) if takes_function(kind) else (kind, argument)]
+        annotated: Any = Annotated[Any if takes_function(kind) else kind, argument]
         fields.append(constructors.StructFieldSpec(name, annotated, getattr(info.default, name), help))
     return constructors.StructConstructorSpec(dict, tuple(fields))
 
 
 def _changed(config: C, values: Mapping[str, Any]) -> C:
     """A config with other values; those of its parts are dictionaries again, functions are loaded from their files."""
-    parts = {name: _changed(getattr(config, name), value) for name, value in values.items() if isinstance(value, dict)}
-    kinds = {name: kind for name, kind, _ in settings_of(type(config))}
-    own = {
-        name: load(value, flag_of(type(config), name))
-        for name, value in values.items()
-        if takes_function(kinds[name]) and isinstance(value, str) and is_own(value)
-    }
-    return dataclasses.replace(config, **{**values, **parts, **own})
+    changes = dict(values)
+    for name, kind, _ in settings_of(type(config)):
+        if isinstance(value := values.get(name), dict):
+            changes[name] = _changed(getattr(config, name), value)
+        elif takes_function(kind) and isinstance(value, str) and is_own(value):
+            changes[name] = load(value, flag_of(type(config), name))
+        elif kind == tuple[str, ...] and isinstance(
+            value, tuple
+        ):  # of which some can be records of the user's own, registered by their files
+            loaded = (load(each, flag_of(type(config), name)).name if is_own(each) else each for each in value)
+            changes[name] = tuple(loaded)
+    return dataclasses.replace(config, **changes)

@@ -21,76 +21,56 @@ P = ParamSpec("P")
 
 BAD_INPUT = 2  # exit codes
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-_NO_READER = 141  # 128 + SIGPIPE
-
-_HANGUP = getattr(signal, "SIGHUP", None)  # which Windows has not
 
 
 class Interrupted(Exception):
-    """A command was asked to stop, and has saved what it did."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__(number)
-        self.number = number
-
-
-class NoReaderError(Exception):
-    """Whoever read what a command shows is gone."""
+    """A command was asked to stop by a signal, its one argument, and has saved what it did."""
 
 
 def command(function: Callable[P, int | None]) -> Callable[P, int]:
-    """Makes the function of a command one that tells mistakes and gives an exit code, see `run_command`."""
+    """Makes a command of a function that prints by `show`, or by print and `make_console`; its mistakes are told.
+
+    The command gives its exit code: 0, or the function's own; `BAD_INPUT` after one line on stderr that says what
+    to do, before which stands the traceback where JAX was told to look for NaNs and found one; 128 and the number of
+    the signal that stopped it.
+    """
 
     @functools.wraps(function)
+    @guarded()
     def main(*args: P.args, **kwargs: P.kwargs) -> int:
-        return run_command(functools.partial(function, *args, **kwargs))
-
-    return main
-
-
-def run_command(function: Callable[[], int | None]) -> int:
-    """Calls a function that prints by `show`, or by print and `make_console`, and tells mistakes of the user.
-
-    Returns:
-        The exit code: 0, or the function's own; `BAD_INPUT` after one line on stderr that says what to do,
-        before which stands the traceback where JAX was told to look for NaNs and found one; 128 and the
-        number of the signal that stopped the command, or that its reader's end stands for.
-    """
-    with guarded():
         try:
-            return function() or 0
-        except NoReaderError:
-            return _NO_READER
+            return function(*args, **kwargs) or 0
         except EigenError as error:
-            print(f"error: {error.told(flag_of)}", file=sys.stderr)
-            return BAD_INPUT
+            told = error.told(flag_of)
         except FloatingPointError as error:
             traceback.print_exc()
             without = "Without JAX_DEBUG_NANS, which looks for it, the same command goes on"
-            print(f"error: {error}; the traceback above says where. {without}", file=sys.stderr)
-            return BAD_INPUT
+            told = f"{error}; the traceback above says where. {without}"
         except Interrupted as error:
-            print(f"stopped by {error.number.name}, and saved; the same command goes on", file=sys.stderr)
-            return 128 + error.number
+            (number,) = error.args
+            print(f"stopped by {number.name}, and saved; the same command goes on", file=sys.stderr)
+            return 128 + number
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from what was saved last", file=sys.stderr)
             return INTERRUPTED
+        print(f"error: {told}", file=sys.stderr)
+        return BAD_INPUT
+
+    return main
 
 
 @contextlib.contextmanager
 def held_off() -> Iterator[ShouldStop]:
     """Lets a first Ctrl-C, SIGTERM or SIGHUP only be asked about; one more of the first two ends the command at once.
 
-    A SIGHUP that the process ignores already, as nohup has it, stays ignored.
-
-    Yields a function that says whether there was one. Raises Interrupted in place of the `StoppedError` that
-    comes of it, and KeyboardInterrupt at a second signal.
+    A SIGHUP that the process ignores already, as nohup has it, stays ignored. Yields a function that says whether there
+    was one. Raises Interrupted in place of the `StoppedError` that comes of it.
     """
     received: list[signal.Signals] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         # A terminal that closes sends it as often as its shell and the system like; nobody there insists.
-        if received and number == _HANGUP:
+        if received and number == signal.SIGHUP:
             return
         received.append(signal.Signals(number))
         if len(received) > 1:
@@ -100,8 +80,8 @@ def held_off() -> Iterator[ShouldStop]:
             os.write(2, f"{received[0].name}: saving what is under way; once more to leave without\n".encode())
 
     signals = [signal.SIGINT, signal.SIGTERM]
-    if _HANGUP is not None and signal.getsignal(_HANGUP) != signal.SIG_IGN:
-        signals.append(_HANGUP)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in signals}
     try:
         yield lambda: bool(received)
@@ -113,31 +93,26 @@ def held_off() -> Iterator[ShouldStop]:
 
 
 class _Stream:
-    """A stream that goes on unseen, once its reader, its terminal or the room on its disk is gone."""
+    """A stream that goes on unseen, once its reader, its terminal or the room on its disk is gone; `warn` is told."""
 
     def __init__(self, stream: Any, *, warn: Any = None) -> None:
-        """Escapes characters that `stream` has not, from now on, and tells `warn`, if there is one, of a loss."""
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-        self.stream = stream
-        self._warn = warn
+            stream.reconfigure(errors="backslashreplace")  # for characters that it has not
+        self.stream, self._warn = stream, warn
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        with self._going_on():
-            self.stream.write(text)
+        self._try(self.stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        with self._going_on():
-            self.stream.flush()
+        self._try(self.stream.flush)
 
-    @contextlib.contextmanager
-    def _going_on(self) -> Iterator[None]:
+    def _try(self, write: Callable[..., object], *texts: str) -> None:
         try:
-            yield
+            write(*texts)
         except OSError as error:
             _abandon(self.stream)
             warn, self._warn = self._warn, None
@@ -162,15 +137,14 @@ def guarded() -> Iterator[None]:
 
 
 def show(text: object) -> None:
-    """Prints what a command was asked for; raises NoReaderError or EigenError where it cannot be written."""
+    """Prints what a command was asked for; raises EigenError where it cannot, SystemExit where its reader is gone."""
     stream = sys.stdout.stream if isinstance(sys.stdout, _Stream) else sys.stdout
     try:
         print(text, file=stream, flush=True)
-    except BrokenPipeError:
-        _abandon(stream)
-        raise NoReaderError from None
     except OSError as error:
         _abandon(stream)
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(128 + signal.SIGPIPE) from None
         raise EigenError(f"stdout cannot be written ({error.strerror}); redirect it to where there is room") from None
 
 

@@ -1,9 +1,7 @@
 """Evolves networks on scikit-learn's handwritten digits (8 x 8 pixels), which need no download.
 
-    python -m experiments.digits
-    python -m experiments.digits --preset smoke --run-dir runs/look --seed 1
-
-The default preset is `small`. --help shows every setting.
+python -m experiments.digits
+python -m experiments.digits --preset smoke --run-dir runs/look --seed 1
 """
 
 import sys

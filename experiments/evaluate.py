@@ -30,7 +30,7 @@ from eigen_jax.store import files
 from eigen_jax.store.records import JSONError, Text, convert
 from eigen_jax.store.run_files import RunResult, read_result, read_settings, with_former_settings
 from eigen_jax.training import ComputeDtype, accuracy, predict
-from experiments.command_line import Parser, absolute_path
+from experiments.command_line import KINDS, Parser, absolute_path
 from experiments.commands import command, show
 from experiments.networks import check_takes
 from experiments.process import configure
@@ -48,7 +48,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--data-dir", metavar="PATH", help="where the data are, if not where they were")
     add("--cache-dir", metavar="PATH", help="folder of what is kept between runs")
     add("--logits", metavar="PATH", help="write the test images' logits there, as .npy")
-    _evaluate(parser.parse_args(argv))
+    parser.add_argument("--kinds", **KINDS)
+    arguments = parser.parse_args(argv)
+    run_dir = arguments.run_dir
+    check_devices_are_there()  # before the weights are put there
+    architecture, variables = load_network(run_dir)
+    run, config = _read_settings(run_dir, arguments)
+    configure(Settings(run_dir=run_dir, data=config))
+    dataset = load_dataset(config)
+    if dataset.fingerprint != run.data_fingerprint:
+        where, advice = config.data_dir or "the cache", "name the right ones with --data-dir"
+        raise RunFolderError(f"{run_dir} was made with other data than those in {where}; {advice}")
+    check_takes(architecture, dataset)
+    network = build_network(architecture, num_classes=dataset.num_classes, dtype=run.dtype)
+    initialize = functools.partial(network.init, train=False)
+    wanted = {"batch_stats": {}, **jax.eval_shape(initialize, jax.random.key(0), dataset.test_images[:1])}
+    if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, wanted):
+        what = f"{run_dir / 'network'} holds the weights of another network than its genome.json"
+        raise RunFolderError(f"{what}; put the run's own files back")
+    result = None
+    with contextlib.suppress(RunFolderError):  # there is none that can be read
+        result = read_result(run_dir)
+    logits_of = functools.partial(predict, variables, network=network, batch_size=run.eval_batch_size)
+    logits = logits_of(dataset.test_images)
+    if arguments.logits is not None:
+        _write_logits(arguments.logits, logits)
+    # The weights of a search were never trained on the validation images.
+    is_final = run.final_steps > 0 and (result is None or result.final_cause is None)
+    parameters = count_parameters(architecture, num_classes=dataset.num_classes)
+    show(f"network              {len(architecture.layers)} layers, {parameters:,} parameters")
+    show(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
+    reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
+    note = ", which it was trained on" if is_final and run.final_on != "train" else ""
+    show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
+    show(f"logits               {_compare(result, logits)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,59 +101,19 @@ class _Evaluated:
     final_steps: int
 
 
-def _evaluate(arguments: argparse.Namespace) -> None:
-    run_dir = arguments.run_dir
-    check_devices_are_there()  # before the weights are put there
-    architecture, variables = load_network(run_dir)
-    run, config = _read_settings(run_dir, arguments)
-    configure(Settings(run_dir=run_dir, data=config))
-    dataset = load_dataset(config)
-    if dataset.fingerprint != run.data_fingerprint:
-        raise RunFolderError(
-            f"{run_dir} was made with other data than those in {config.data_dir or 'the cache'}; name the right ones"
-            " with --data-dir"
-        )
-    check_takes(architecture, dataset)
-    network = build_network(architecture, num_classes=dataset.num_classes, dtype=run.dtype)
-    initialize = functools.partial(network.init, train=False)
-    wanted = {"batch_stats": {}, **jax.eval_shape(initialize, jax.random.key(0), dataset.test_images[:1])}
-    if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, wanted):
-        raise RunFolderError(
-            f"{run_dir / 'network'} holds the weights of another network than its genome.json; put the run's own"
-            " files back"
-        )
-    result = None
-    with contextlib.suppress(RunFolderError):  # there is none that can be read
-        result = read_result(run_dir)
-    logits_of = functools.partial(predict, variables, network=network, batch_size=run.eval_batch_size)
-    logits = logits_of(dataset.test_images)
-    if arguments.logits is not None:
-        _write_logits(arguments.logits, logits)
-    # The weights of a search were never trained on the validation images.
-    is_final = run.final_steps > 0 and (result is None or result.final_cause is None)
-    parameters = count_parameters(architecture, num_classes=dataset.num_classes)
-    show(f"network              {len(architecture.layers)} layers, {parameters:,} parameters")
-    show(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
-    reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
-    note = ", which it was trained on" if is_final and run.final_on != "train" else ""
-    show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
-    show(f"logits               {_compare(result, logits)}")
-
-
 def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evaluated, DataConfig]:
     """What the settings of a run say, and its data, where the command line or the run says that they lie."""
     recorded, path = read_settings(run_dir), run_dir / "settings.json"
     settings = with_former_settings(recorded.settings, {"dtype": None})
     if "data_fingerprint" in settings and not settings.keys() & {"validation_size", "split_seed", "preprocessing"}:
-        raise RunFolderError(
-            f"{path} does not say how the data were prepared, for its search was started from Python; evaluate its"
-            " network there, with the weights that eigen_jax.load_network gives"
-        )
+        what = f"{path} does not say how the data were prepared, for its search was started from Python"
+        advice = "evaluate its network there, with the weights that eigen_jax.load_network gives"
+        raise RunFolderError(f"{what}; {advice}")
     try:
         run = convert(settings | recorded.folders, _Evaluated)
     except JSONError as error:
         raise RunFolderError(f"{path} is of no experiment ({error}); name the folder of a finished run") from None
-    config = DataConfig(
+    return run, DataConfig(
         name=run.dataset,
         data_dir=arguments.data_dir or (Path(run.data_dir) if run.data_dir else None),
         cache_dir=arguments.cache_dir or (Path(run.cache_dir) if run.cache_dir else None),
@@ -128,7 +121,6 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evalu
         split_seed=run.split_seed,
         preprocessing=run.preprocessing,
     )
-    return run, config
 
 
 def _compare(result: RunResult | None, logits: np.ndarray) -> str:

@@ -9,12 +9,12 @@ from eigen_jax.architecture import (
     IMAGE,
     Architecture,
     ArchitectureError,
-    Layer,
     count_parameters,
     fingerprint,
     layer_shapes,
 )
 from eigen_jax.data import Dataset
+from eigen_jax.layer_kinds import KINDS
 from eigen_jax.store.run_files import RunFolderError, read_result
 
 _ASSUMED = 10  # classes, of a network that nothing is known of
@@ -29,15 +29,9 @@ def describe(architecture: Architecture, *, num_classes: int) -> list[str]:
     lines = [line("", "image", "", _times(architecture.input_shape))]
     for number, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
         sources = ", ".join("image" if source == IMAGE else str(source) for source in layer.inputs)
-        lines.append(line(number, _layer_name(layer), f"of {sources}", _times(shape)))
+        name = KINDS.find(layer.op).look(layer, shape[2]).text
+        lines.append(line(number, name, f"of {sources}", _times(shape)))
     return [*lines, line("", "global average pooling, classifier", "", f"{num_classes} classes")]
-
-
-def _layer_name(layer: Layer) -> str:
-    if layer.op == "conv":
-        stride = f", stride {layer.stride}" if layer.stride > 1 else ""
-        return f"convolution {layer.kernel} x {layer.kernel}{stride}"
-    return {"pool": "max pooling 2 x 2", "concat": "concatenation"}[layer.op]
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ from eigen_jax.errors import EigenError, first_line
 
 
 class OwnFileError(EigenError):
-    """A file of the user's that is not there, fails, or does not hold what is asked of it."""
+    """A file of the user's that is not there, fails, or lacks what is asked of it."""
 
 
 def is_own(text: str) -> bool:
@@ -23,9 +23,7 @@ def load(text: str, what: str) -> Any:
     """What FILE.py:NAME names; `what` is the option that asks for it, in messages.
 
     The file becomes the module of its stem, and its folder a place that modules are found in, here and in processes
-    that are started from here, so that what it defines can be pickled; it may import its neighbours.
-
-    Raises OwnFileError.
+    that are started from here, so that what it defines can be pickled. Raises OwnFileError.
     """
     place, _, name = text.rpartition(":")
     if not place.endswith(".py") or not name.isidentifier():
@@ -49,11 +47,9 @@ def _import(path: Path, what: str) -> Any:
     importlib.invalidate_caches()
     try:
         found = importlib.util.find_spec(path.stem)
-        if found is None or found.origin is None or Path(found.origin).resolve() != path.resolve():
-            raise OwnFileError(f"{what}: {path.name} has the name of another module; give the file another one")
-        return importlib.import_module(path.stem)
-    except OwnFileError:
-        raise
+        if found and found.origin and Path(found.origin).resolve() == path.resolve():
+            return importlib.import_module(path.stem)
     except (Exception, SystemExit) as error:
         cause = f"{type(error).__name__}: {first_line(error)}"
         raise OwnFileError(f"{what}: {path} cannot be imported ({cause}); mend it") from None
+    raise OwnFileError(f"{what}: {path.name} has the name of another module; give the file another one")

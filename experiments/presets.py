@@ -19,7 +19,7 @@ from experiments.settings import Settings
 
 DEFAULT_PRESET: dict[DatasetName, str] = {"cifar10": "paper", "cifar100": "paper", "digits": "small"}
 
-_SMALL = EvolutionConfig(population_size=6, first_rank=3, second_rank=2, primary_steps=30, secondary_steps=8)
+_FEW = EvolutionConfig(population_size=6, first_rank=3, second_rank=2, primary_steps=30, secondary_steps=8)
 _SMOKE = EvolutionConfig(first_rank=2, second_rank=1, primary_steps=20, secondary_steps=5, max_primary_generations=2)
 
 _CIFAR_DATA = DataConfig(validation_size=500, preprocessing="standardize")
@@ -33,11 +33,7 @@ _CIFAR = {
             SearchConfig(t1=80, t2=200, t3=120, final_steps=1_000),
             train=replace(_CIFAR_TRAIN, learning_rate=0.1, decay_steps=(250, 340)),
             evolution=replace(
-                _SMALL,
-                saturation_gain=0.005,
-                saturation_window=3,
-                max_primary_generations=4,
-                max_secondary_generations=2,
+                _FEW, saturation_gain=0.005, saturation_window=3, max_primary_generations=4, max_secondary_generations=2
             ),
             genome=GenomeSpec(capacity=64, max_parameters=500_000, max_flops=30_000_000),
         ),
@@ -68,11 +64,7 @@ _DIGITS = {
             SearchConfig(t1=60, t2=190, t3=300, final_steps=550),
             train=replace(_DIGITS_TRAIN, decay_steps=(350, 480)),
             evolution=replace(
-                _SMALL,
-                saturation_gain=0.002,
-                saturation_window=2,
-                max_primary_generations=2,
-                max_secondary_generations=1,
+                _FEW, saturation_gain=0.002, saturation_window=2, max_primary_generations=2, max_secondary_generations=1
             ),
             genome=GenomeSpec(capacity=64, max_parameters=100_000, max_flops=4_000_000),
         ),

@@ -1,10 +1,10 @@
-"""How a process that trains is set up: logging, memory, threads, JAX, and the programs that it keeps on disk.
+"""How processes that train are set up, this one and its workers: logging, memory, threads, JAX, programs on disk.
 
-Compiled programs are kept between landmarks, generations, processes and runs. A search compiles one for
-each network, and the networks are small: many compile in less than the second below which JAX keeps
-nothing by default.
+Compiled programs are kept between processes and runs. A search compiles one for each network, many in less than the
+second below which JAX keeps nothing by default.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import grp
@@ -15,11 +15,12 @@ from pathlib import Path
 
 import jax
 
+from eigen_jax.errors import ConfigError
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.store.locks import InUseError, held
 from eigen_jax.store.run_files import RunFolderError, read_settings
 from experiments.machine import cores
-from experiments.settings import Settings
+from experiments.settings import Machine, Settings
 
 # What JAX draws and computes in, as it is by itself: a run must not depend on who started it.
 _FIXED = {
@@ -39,6 +40,10 @@ _MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": (-3, _KEPT_BYTES),
     "MALLOC_TRIM_THRESHOLD_": (-1, _KEPT_BYTES),
 }
+
+_CPU_WORKERS = 2  # the most that are started where nobody said how many
+_DRIVER_SHARE = 0.1  # of a device's memory, which workers that share it leave to the driver
+_MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # of which one may be set
 
 _CACHE_BYTES = 1 << 30  # what compiled programs may take on disk
 _TIME_BYTES = 8  # of the file that says when a program was last used
@@ -79,6 +84,38 @@ def environment(settings: Settings) -> dict[str, str]:
     return variables
 
 
+def worker_environments(settings: Settings) -> list[dict[str, str]]:
+    """The variables of each worker process of this machine: as many as are asked for, or as fit.
+
+    On GPUs, each worker sees its own; where several share one, each has its fraction of the memory. Raises
+    ConfigError where more GPUs are asked for than there are.
+    """
+    common, share = environment(settings), settings.machine.worker_gpus
+    if jax.default_backend() == "cpu":
+        return [common] * (settings.machine.workers or min(_CPU_WORKERS, cores()))
+    present, named = jax.local_device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    # CUDA sees none from the first on that is not there; a worker with that one would compute on the CPU, unsaid.
+    visible = named.split(",")[:present] if named else [str(number) for number in range(present)]
+    places = _gpu_places(visible, share)
+    count = settings.machine.workers or len(places)
+    if count > len(places):
+        rule = "{workers} is {}; with {worker_gpus} {:g}, the GPUs of this machine hold {}"
+        raise ConfigError(Machine, rule, count, share, len(places))
+    return [common | place for place in places[:count]]
+
+
+def _gpu_places(visible: list[str], share: float) -> list[dict[str, str]]:
+    if share < 1:
+        each = int(1 / share)
+        fraction = f"{(1 - _DRIVER_SHARE) / each:.3f}"
+        memory = {} if any(name in os.environ for name in _MEMORY_FRACTIONS) else {_MEMORY_FRACTIONS[0]: fraction}
+        # One after the other, so that few workers spread over all GPUs.
+        return [{"CUDA_VISIBLE_DEVICES": gpu, **memory} for _ in range(each) for gpu in visible]
+    width = int(share)
+    groups = [visible[start : start + width] for start in range(0, len(visible) - width + 1, width)]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
+
+
 def configure_logging() -> None:
     """Shows what eigen_jax says, and only the warnings of all else."""
     # By force, because absl, which Orbax imports, has set the root logger up before.
@@ -90,29 +127,23 @@ def configure_logging() -> None:
 
 def _threads(settings: Settings) -> int:
     """The threads that are asked for, else those of the run, else all cores: the last bits depend on them."""
-    try:
+    asked, before = settings.machine.threads, None
+    with contextlib.suppress(RunFolderError):  # there is none, or a damaged one
         machine = read_settings(settings.run_dir).machine
-    except RunFolderError:  # there is none, or a damaged one
-        machine = None
-    before = machine.get("threads") if isinstance(machine, dict) else None
-    asked = settings.machine.threads
+        before = machine.get("threads") if isinstance(machine, dict) else None
     if not isinstance(before, int) or before < 1:
         return asked or cores()
     if asked not in (None, before):
-        _logger.warning(
-            "the run was started with %d threads, and goes on with %d; what follows may differ from what it would be",
-            before,
-            asked,
-        )
+        told = "the run was started with %d threads, and goes on with %d; what follows may differ from what it would be"
+        _logger.warning(told, before, asked)
     return asked or before
 
 
 def keep_freed_memory() -> bool:
     """Lets the process reuse memory that it freed; gives whether it could: without glibc, nothing changes.
 
-    A training step on a CPU takes its working memory anew each time. By default, glibc maps blocks
-    that large for each call and unmaps them afterwards, and the kernel clears every page again: a
-    fifth of the time of a step. It keeps them in one arena here.
+    By default, glibc maps the working memory of each training step on a CPU anew and the kernel clears every page of
+    it, a fifth of the time of the step. It keeps it in one arena here.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and all(mallopt(*option) == 1 for option in _MALLOC.values())
@@ -149,10 +180,8 @@ def _cache_options(folder: Path) -> dict[str, str | int | float]:
 
 
 def _remove_partial(folder: Path) -> None:
-    """Removes what a killed process left half-written; JAX would warn of it for ever, and keep nothing more.
-
-    JAX writes a program, and then when it was last used, in a file of its own beside it, both under its lock.
-    """
+    """Removes what a killed process left half-written; JAX would warn of it for ever, and keep nothing more."""
+    # JAX writes a program, and then when it was last used, in a file of its own beside it, both under its lock.
     with held(folder / ".lockfile", patience=_PATIENCE):
         for program in folder.glob("*-cache"):
             used = program.with_name(f"{program.name.removesuffix('-cache')}-atime")

@@ -3,10 +3,8 @@
     python -m experiments.retrain runs/digits-small/network/genome.json --dataset digits
     python -m experiments.retrain genome.json --dataset cifar10 --preset small --teacher none --seed 1
 
-The settings are those of a search: --final-steps says how long, --teacher whom the network mimics,
---final-on which images it is trained on. The run folder, by default that of the preset with the
-network's fingerprint behind it, then holds genome.json and the weights, as a search's does, for
-`experiments.evaluate`.
+The settings are those of a search. The run folder, by default that of the preset with the network's
+fingerprint behind it, then holds genome.json and the weights, as a search's does.
 """
 
 import dataclasses
@@ -17,31 +15,22 @@ from collections.abc import Sequence
 
 import jax
 
+from eigen_jax import search
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import load_dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.resumable import Care
-from eigen_jax.search import (
-    RunFolder,
-    SearchConfig,
-    check_data,
-    check_run_folder,
-    describe_training,
-    read_genome,
-    train_network,
-)
 from eigen_jax.store.run_files import write_result
 from eigen_jax.training import DivergedError
-from experiments.command_line import parse, read_path
+from experiments.command_line import Parser, absolute_path, parse
 from experiments.commands import command, held_off, make_console
 from experiments.networks import check_takes
 from experiments.presets import PRESETS
 from experiments.process import configure
-from experiments.progress import TrainingBar, percent
+from experiments.progress import LiveBars, percent
 from experiments.settings import Settings, SettingsError
 from experiments.teacher import prepare_teacher
 
-_ABOUT = (__doc__ or "").partition("\n")[0]
 _PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
 
 
@@ -49,13 +38,14 @@ _PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
 def main(argv: Sequence[str] | None = None) -> None:
     """Trains the network that the command line names."""
     argv = sys.argv[1:] if argv is None else argv
-    # First, because argparse would take the value of an option that it does not know for it.
-    named = [] if not argv or argv[0].startswith("-") else [read_path("GENOME", argv[0])]
-    settings = parse(argv[len(named) :], program=_PROGRAM, about=_ABOUT)
-    if not named:
+    parser = Parser(add_help=False)
+    parser.add_argument("GENOME", type=absolute_path, nargs="?")
+    # Of the first word alone, because argparse would take the value of an option that it does not know for it.
+    given, options = parser.parse_known_args(argv[:1])
+    settings = parse([*options, *argv[1:]], program=_PROGRAM, about=(__doc__ or "").partition("\n")[0])
+    if given.GENOME is None:
         raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
-    settings = configure(settings)
-    architecture = read_genome(named[0])
+    settings, architecture = configure(settings), search.read_genome(given.GENOME)
     if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[settings.data.name].values()]:
         # The preset's folder is that of the search, which often is where the network comes from.
         folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
@@ -70,30 +60,23 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
     Gives why the training diverged, which result.json then says as well; None if it did not.
     """
     dataset, config = load_dataset(settings.data), settings.search_config()
-    described = {
-        **settings.outcome(),
-        "dataset": dataset.name,
-        "data_fingerprint": dataset.fingerprint,
-        "retrained": fingerprint(architecture),
-    }
+    described = settings.outcome() | {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
+    described["retrained"] = fingerprint(architecture)
     # Before the teacher, which may take days.
     check_takes(architecture, dataset)
-    check_data(config, dataset)
+    search.check_data(config, dataset)
     if not config.final_until:
-        raise ConfigError(SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
-    check_run_folder(settings.run_dir, described)
+        raise ConfigError(search.SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
+    search.check_run_folder(settings.run_dir, described)
     console = make_console()
     with held_off() as should_stop:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
         described["teacher_fingerprint"] = teacher.fingerprint if teacher else None
-        describe = functools.partial(describe_training, architecture, config=config, teacher=teacher)
-        with (
-            RunFolder.open(settings.run_dir, described, settings.notes()) as run,
-            TrainingBar(console, until=config.final_until) as bar,
-        ):
+        describe = functools.partial(search.describe_training, architecture, config=config, teacher=teacher)
+        with search.RunFolder.open(settings.run_dir, described, settings.notes()) as run, LiveBars(console) as bars:
             began = time.perf_counter()
             try:
-                trained = train_network(
+                trained = search.train_network(
                     jax.random.key(config.seed),
                     architecture,
                     dataset,
@@ -101,7 +84,7 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
                     config=config,
                     teacher=teacher,
                     care=Care(save_every=settings.machine.save_every, should_stop=should_stop),
-                    on_progress=bar.show,
+                    on_progress=functools.partial(bars.show_training, "training", config.final_until),
                 )
             except DivergedError as error:
                 write_result(run.path, describe(None, cause=str(error), seconds=time.perf_counter() - began))

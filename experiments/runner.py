@@ -1,15 +1,17 @@
-"""The search of an experiment: settings from the command line, data, teacher, search, result."""
+"""The search of an experiment: settings from the command line, data, teacher, executor, search, result."""
 
 from collections.abc import Sequence
 
-from eigen_jax.data import load_dataset
+from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
+from eigen_jax.executor import InlineExecutor, PoolExecutor, ProcessWorkers
 from eigen_jax.resumable import Care
 from eigen_jax.search import BarrenSearchError, SearchResult, check_data, check_run_folder, run_search
+from eigen_jax.store.locks import ShouldStop
+from eigen_jax.training import Teacher
 from experiments.command_line import parse
 from experiments.commands import command, held_off, make_console
-from experiments.executors import open_executor
-from experiments.process import configure
+from experiments.process import configure, environment, worker_environments
 from experiments.progress import ConsoleObserver
 from experiments.settings import Settings
 from experiments.teacher import prepare_teacher
@@ -20,9 +22,8 @@ def main(name: DatasetName, argv: Sequence[str] | None = None) -> None:
     """Runs the search on a data set."""
     settings = configure(parse(argv, program=f"python -m experiments.{name}", dataset=name))
     if search(settings).best is None:
-        raise BarrenSearchError(
-            "no network survived all landmarks; train longer or lower the learning rate, in a new run folder"
-        )
+        advice = "train longer or lower the learning rate, in a new run folder"
+        raise BarrenSearchError(f"no network survived all landmarks; {advice}")
 
 
 def search(settings: Settings) -> SearchResult:
@@ -52,3 +53,31 @@ def search(settings: Settings) -> SearchResult:
                 notes=settings.notes(),
                 observer=observer,
             )
+
+
+def open_executor(
+    settings: Settings, dataset: Dataset, teacher: Teacher | None, should_stop: ShouldStop
+) -> InlineExecutor | PoolExecutor:
+    """The executor that settings ask for; used as a context manager, which ends its workers.
+
+    Raises ConfigError or ExecutorError where the machine or the cluster does not have what they ask for.
+    """
+    machine = settings.machine
+    if machine.executor == "inline":
+        return InlineExecutor(dataset, teacher=teacher, should_stop=should_stop)
+    if machine.executor == "processes":
+        processes = ProcessWorkers(dataset, teacher=teacher, environments=worker_environments(settings))
+        return PoolExecutor(processes, should_stop=should_stop)
+    # An extra, imported where it is asked for.
+    from eigen_jax.executor.ray_cluster import RayWorkers
+
+    workers = RayWorkers(
+        dataset,
+        teacher=teacher,
+        size=machine.workers,
+        address=machine.ray_address,
+        environment=environment(settings),
+        cpus=machine.worker_cpus,
+        gpus=machine.worker_gpus,
+    )
+    return PoolExecutor(workers, should_stop=should_stop)

@@ -34,9 +34,7 @@ class Machine(Config):
         None, "individuals trained at a time; by default as many as the GPUs hold, two on a CPU", at_least=1
     )
     worker_cpus: float = setting(1.0, "CPUs that Ray sets aside for a worker", at_least=0)
-    worker_gpus: float = setting(
-        1.0, "GPUs of a worker, where there are any; 0.5: two share one, and its memory", above=0
-    )
+    worker_gpus: float = setting(1.0, "GPUs of a worker, if there are any; 0.5: two share one and its memory", above=0)
     ray_address: str | None = setting(None, "address of the Ray cluster; by default the one at hand, or a new one here")
     threads: int | None = setting(
         None,
@@ -44,9 +42,7 @@ class Machine(Config):
         " run was started with, all cores for a new one",
         at_least=1,
     )
-    devices: int = setting(
-        1, "devices of a process that train one network together, each on its part of every batch", at_least=1
-    )
+    devices: int = setting(1, "devices of a process that train a network together, each a part of a batch", at_least=1)
     save_every: float = setting(60.0, "seconds between two saves of a network in training", at_least=0)
     time_limit: float | None = setting(
         None, "seconds that an individual may take, compiling included, before it is extinct", at_least=0
@@ -87,9 +83,7 @@ class FitnessConfig(Config):
 class Settings(Config):
     """Everything that can be set of an experiment. The defaults are those of Section 4.1 for CIFAR."""
 
-    run_dir: Path = setting(
-        Path("runs/search"), "run folder: record, checkpoints, the network found; continued if it exists"
-    )
+    run_dir: Path = setting(Path("runs/search"), "run folder: record, checkpoints, the network; continued if it exists")
     strategy: str = setting(
         "eigen", "who breeds and selects: eigen, random, aging, nsga2, or your own, FILE.py:NAME", paper="eigen"
     )
@@ -105,9 +99,7 @@ class Settings(Config):
         " stands for all, flipped like the student's",
     )
     teacher_logits: Path | None = setting(None, "file of logits (.npy) to mimic in place of a trained teacher's")
-    teacher_dir: Path = setting(
-        Path("runs/teacher"), "folder of the trained teacher; trained first if it is not there yet"
-    )
+    teacher_dir: Path = setting(Path("runs/teacher"), "folder of the trained teacher; trained first if it is not there")
     data: DataConfig = part(DataConfig, "What networks are trained and measured on.")
     search: SearchConfig = part(lambda: SearchConfig(final_steps=25_000), "The course of the search.")
     fitness: FitnessConfig = part(FitnessConfig, "What networks are selected by.")
@@ -147,9 +139,8 @@ class Settings(Config):
 
     def make_strategy(self) -> Strategy:
         """The strategy, for as many objectives as the fitness has; raises EigenError where there cannot be one."""
-        config, kind = self.search_config(), self.strategy_kind()
-        objectives = num_objectives(self.fitness.load())
-        return kind(spec=config.genome, config=config.evolution, objectives=objectives)
+        config, objectives = self.search_config(), num_objectives(self.fitness.load())
+        return self.strategy_kind()(spec=config.genome, config=config.evolution, objectives=objectives)
 
     def notes(self) -> dict[str, dict[str, Any]]:
         """The settings that it does not depend on: where things lie, and how the machine is used."""

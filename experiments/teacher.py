@@ -4,14 +4,13 @@
     python -m experiments.teacher --dataset digits                      # minutes on two cores
     python -m experiments.teacher --dataset cifar10 --preset small --data-dir PATH
 
-A search trains the teacher of its settings in the same way where it is not there yet. The settings
-are those of a search; --teacher-dir says where the teacher lies.
+A search, whose settings these are, trains its teacher in the same way where --teacher-dir has none yet.
 """
 
 import dataclasses
+import functools
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -35,7 +34,7 @@ from eigen_jax.training import Teacher
 from experiments.command_line import parse
 from experiments.commands import command, held_off, make_console
 from experiments.process import configure
-from experiments.progress import LiveBars, duration
+from experiments.progress import LiveBars, duration, pace
 from experiments.settings import Settings
 
 
@@ -55,8 +54,7 @@ def prepare_teacher(
 ) -> Teacher | None:
     """Whom networks mimic, ready to be asked, trained where it is not there yet; None where nobody is mimicked.
 
-    Where the final training is on validation images too, the teacher knows them, as examples that
-    follow the training images. Raises as `train_teacher`.
+    Where the final training is on validation images too, it knows them, as examples that follow the training images.
     """
     if settings.teacher == "none":
         return None
@@ -75,30 +73,18 @@ def prepare_teacher(
         console.print(f"Live teacher: about {_step_cost(train.batch_size, rate)}", style="bold", soft_wrap=True)
         return ensemble
     with TeacherConsole(console) as observer:
-
-        def on_start(rate: float) -> None:
-            observer.caching_started(questions, rate)
-            live = f"--teacher live: about {_step_cost(train.batch_size, rate)}"
-            if layout.views == "all":
-                center = dataclasses.replace(questions, layout=dataclasses.replace(layout, views="center"))
-                live = f"--teacher-views center: {describe_cost(center, rate)}; {live}"
-            observer.print(f"  instead of it, {live}", "dim")
-
         return cache_logits(
             questions,
             data_fingerprint=dataset.fingerprint,
             cache_dir=settings.data.cache_folder(),
-            on_start=on_start,
+            on_start=functools.partial(observer.caching_started, questions, train.batch_size),
             on_progress=observer.caching_progress,
             should_stop=should_stop,
         )
 
 
 def train_teacher(settings: Settings, dataset: Dataset, console: Console, should_stop: ShouldStop = never) -> Ensemble:
-    """Trains the teacher, or finds it, with progress on the screen.
-
-    Raises StoppedError where it was asked to stop, and is saved; ConfigError or TeacherError where it cannot be made.
-    """
+    """Trains the teacher, or finds it, with progress on the screen; raises as `train_ensemble`."""
     with TeacherConsole(console) as observer:
         return train_ensemble(
             settings.teacher_config(),
@@ -116,22 +102,17 @@ def _step_cost(batch_size: int, rate: float) -> str:
 
 def describe_cost(questions: Questions, rate: float) -> str:
     """What a cache of logits takes, for people; `rate` is in images a second."""
-    took = duration(max(1.0, questions.forward_passes / rate))
-    count, views, _ = questions.shape
-    return (
-        f"{views} {'views' if views > 1 else 'view'} of {count:,} images, {questions.forward_passes:,} forward passes,"
-        f" about {took}, {decimal(questions.bytes)}"
-    )
+    (count, views, _), passes = questions.shape, questions.forward_passes
+    what = f"{views} {'views' if views > 1 else 'view'} of {count:,} images, {passes:,} forward passes"
+    return f"{what}, about {duration(max(1.0, passes / rate))}, {decimal(questions.bytes)}"
 
 
 class TeacherConsole(LiveBars, TeacherObserver):
     """Prints the training of a teacher and the caching of its logits."""
 
-    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(console, clock=clock)
-        self.bar = self.bars.add_task("", detail="", visible=False)
-        self.caching_began = clock()
-        self.members = self.steps = 0
+    members: int  # of the teacher, and the steps of each, which its start tells
+    steps: int
+    caching_began: float
 
     def teacher_started(self, *, config: TeacherConfig, steps: int) -> None:
         self.members, self.steps = config.members, steps
@@ -140,13 +121,12 @@ class TeacherConsole(LiveBars, TeacherObserver):
     def member_started(self, *, member: int, step: int) -> None:
         if step:
             self.print(f"  member {member} goes on from step {step:,}")
-        self._show(f"member {member}", step, self.steps, "preparing")
+        self.show(f"member {member}", step, self.steps, "preparing")
 
     def training_progress(self, *, member: int, step: int, until: int, loss: float, steps_per_second: float) -> None:
         left = until - step + (self.members - 1 - member) * until
-        detail = f"{step:,}/{until:,}, loss {loss:.3g}, {steps_per_second:,.3g} steps/s"
-        detail += f"; about {duration(left / steps_per_second)} left for all members"
-        self._show(f"member {member}", step, until, detail)
+        detail = f"{pace(loss, steps_per_second)}, {duration(left / steps_per_second)} left for all members"
+        self.show(f"member {member}", step, until, f"{step:,}/{until:,}, {detail}")
 
     def member_finished(self, *, member: int, record: MemberRecord) -> None:
         took = duration(record.train_seconds + record.compile_seconds)
@@ -156,25 +136,26 @@ class TeacherConsole(LiveBars, TeacherObserver):
         self.bars.update(self.bar, visible=False)
         self._print_accuracy("teacher", record, f"{record.parameters:,} parameters")
 
-    def caching_started(self, questions: Questions, rate: float) -> None:
-        """The logits of a teacher that answers for `rate` images a second are to be computed."""
+    def caching_started(self, questions: Questions, batch_size: int, rate: float) -> None:
+        """The logits of a teacher that answers for `rate` images a second are to be computed, not asked for live."""
         self.caching_began = self.clock()
         self.print(f"Teacher's logits, once for all networks: {describe_cost(questions, rate)}", "bold")
+        live = f"--teacher live: about {_step_cost(batch_size, rate)}"
+        if questions.layout.views == "all":
+            center = dataclasses.replace(questions, layout=dataclasses.replace(questions.layout, views="center"))
+            live = f"--teacher-views center: {describe_cost(center, rate)}; {live}"
+        self.print(f"  instead of it, {live}", "dim")
 
     def caching_progress(self, done: int, total: int) -> None:
         """So many of all forward passes are done."""
         left = (self.clock() - self.caching_began) / done * (total - done)
-        self._show("logits", done, total, f"{done:,}/{total:,}; about {duration(left)} left")
+        self.show("logits", done, total, f"{done:,}/{total:,}; about {duration(left)} left")
         if done == total:
             self.bars.update(self.bar, visible=False)
 
     def _print_accuracy(self, name: str, record: MemberRecord | EnsembleRecord, more: str) -> None:
         validation, test = 100 * record.validation_accuracy, 100 * record.test_accuracy
         self.print(f"{name:<20} {validation:5.1f} % of validation, {test:5.1f} % of test images; {more}")
-
-    def _show(self, name: str, done: int, total: int, detail: str) -> None:
-        self.bars.update(self.bar, description=name, completed=done, total=total, detail=detail, visible=True)
-        self.print_plain(f"{name}: {detail}")
 
 
 if __name__ == "__main__":

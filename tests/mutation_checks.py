@@ -1,5 +1,6 @@
 """What the tests of genomes share: a small search space, batches as counts, and a chi-square test."""
 
+import re
 from collections import Counter
 from functools import partial
 
@@ -12,8 +13,9 @@ from scipy import stats
 
 from eigen_jax.architecture import count_flops, count_parameters, decode, layer_shapes
 from eigen_jax.builder import build_network
-from eigen_jax.genome import Genome, GenomeSpec, Op, acceptable, choices, infer_shapes
-from eigen_jax.mutation import Operator, operators
+from eigen_jax.genome import Genome, GenomeSpec, acceptable, infer_shapes
+from eigen_jax.mutation import operator_names, proposals
+from eigen_jax.mutation.proposals import take_census
 
 # Maps of 5 x 3, 3 x 2, 2 x 1 and 1 x 1; genomes longer than a 32-bit word; bounds that bind.
 SPEC = GenomeSpec(
@@ -31,25 +33,25 @@ def is_valid(genome: Genome, *, spec: GenomeSpec) -> Array:
     """Whether a genome keeps every rule of the search space; [] bool, jit- and vmap-able.
 
     The rules: dead genes are all zero; every live gene is a layer whose inputs come before it and
-    whose choices the spec has; a concatenation joins two layers of one map size; no 1 x 1 map is
+    whose choices the spec has; a layer of two inputs joins two layers that agree; no 1 x 1 map is
     halved; no map has more than 2 ** 20 channels; every live gene reaches the sink; the bounds on
     parameters and FLOPs hold.
     """
     gene = jnp.arange(genome.capacity, dtype=jnp.int32)
     live = gene < genome.length
     first, second = genome.inputs[:, 0].astype(jnp.int32), genome.inputs[:, 1].astype(jnp.int32)
-    is_conv, is_pool, is_concat = (genome.op == op for op in (Op.CONV, Op.POOL, Op.CONCAT))
-    genes = jnp.ones(genome.capacity, bool)
-    for name, values in choices(spec).items():
-        index = getattr(genome, name)
-        genes &= (index >= 0) & (index < jnp.where(is_conv, len(values), 1))
-    wired = jnp.where(
-        is_concat,
-        (first >= 0) & (first < gene) & (second >= 0) & (second < gene),
-        (first >= Genome.IMAGE) & (first < gene) & (second == Genome.UNUSED) & (is_conv | is_pool),
-    )
-    zero = (genome.op == Op.NONE) & (genome.inputs == 0).all(axis=1)
-    genes &= jnp.where(live, wired, zero)
+    layers = jnp.zeros(genome.capacity, bool)
+    for code, kind in enumerate(spec.ops, start=1):
+        fits = (first >= (-1 if kind.inputs == 1 else 0)) & (first < gene)
+        fits &= (second == Genome.UNUSED) if kind.inputs == 1 else (second >= 0) & (second < gene)
+        for name in spec.choice_names:
+            count = len(spec.options[kind.name][name]) if name in spec.options[kind.name] else 1
+            fits &= (getattr(genome, name) >= 0) & (getattr(genome, name) < count)
+        layers |= (genome.op == code) & fits
+    zero = (genome.op == 0) & (genome.inputs == 0).all(axis=1)
+    for name in spec.choice_names:
+        zero &= getattr(genome, name) == 0
+    genes = jnp.where(live, layers, zero)
     shapes = infer_shapes(genome, spec=spec)
     return (
         (genome.length >= 0)
@@ -116,10 +118,11 @@ def assert_built_as_told(genome: Genome, shapes, spec: GenomeSpec) -> None:
     apply = partial(module.init_with_output, train=False, capture_intermediates=True, mutable=True)
     logits, variables = jax.eval_shape(apply, jax.random.key(0), images)
     assert logits.shape == (1, spec.num_classes)
-    convolutions = [shape for shape, op in zip(told, genome.op[:live], strict=True) if op == Op.CONV]
+    modules = [shape for shape, op in zip(told, genome.op[:live], strict=True) if spec.ops[op - 1].parameters]
     captured = variables.get("intermediates", {}).items()
-    built = [outputs["__call__"][0].shape[1:] for name, outputs in captured if name.startswith("layer_")]
-    assert Counter(convolutions) == Counter(built)
+    # A convolution is a module; of a depthwise one, the last is that which normalises.
+    built = [outputs["__call__"][0].shape[1:] for name, outputs in captured if re.fullmatch(r"layer_\d+(_norm)?", name)]
+    assert Counter(modules) == Counter(built)
 
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     assert parameters == count_parameters(architecture, num_classes=spec.num_classes) == shapes.parameters
@@ -128,20 +131,24 @@ def assert_built_as_told(genome: Genome, shapes, spec: GenomeSpec) -> None:
     assert shapes.flops <= spec.max_flops
 
 
-def mutate_once(key: Array, genome: Genome, operator: Operator, *, spec: GenomeSpec) -> tuple[Genome, Array]:
+def mutate_once(key: Array, genome: Genome, operator: str, *, spec: GenomeSpec) -> tuple[Genome, Array]:
     """One operator applied at a drawn site, dead layers pruned, and True; or the genome and False for a refusal."""
-    shapes, census = infer_shapes(genome, spec=spec), operators.take_census(genome)
-    words = jax.random.bits(key, (operators.WORDS_A_DRAW,), jnp.uint32)
-    applies = operators.applicable(genome, shapes.level, census, spec)[operator]
-    proposal = operators.propose(jnp.asarray(operator, jnp.int32), words, genome, shapes.level, census, spec)
-    mutant = operators.apply(proposal, genome, spec)
+    shapes, census, place = (
+        infer_shapes(genome, spec=spec),
+        take_census(genome, spec),
+        operator_names(spec).index(operator),
+    )
+    words = jax.random.bits(key, (proposals.WORDS_A_DRAW,), jnp.uint32)
+    applies = proposals.applicable(genome, shapes, census, spec)[place]
+    proposal = proposals.propose(jnp.asarray(place, jnp.int32), words, genome, shapes, census, spec)
+    mutant = proposals.apply(proposal, genome, spec)
     accepted = applies & proposal.sound & acceptable(infer_shapes(mutant, spec=spec), spec=spec)
     mutant = jax.tree.map(partial(jnp.where, accepted), mutant, genome)
 
     def prune(genome: Genome) -> Genome:
-        return operators.apply(operators.propose_pruning(operators.take_census(genome).unread), genome, spec)
+        return proposals.apply(proposals.propose_pruning(take_census(genome, spec).unread), genome, spec)
 
-    return lax.while_loop(lambda genome: operators.take_census(genome).unread >= 0, prune, mutant), accepted
+    return lax.while_loop(lambda genome: take_census(genome, spec).unread >= 0, prune, mutant), accepted
 
 
 def tally(genomes: Genome, labels: np.ndarray) -> Counter:

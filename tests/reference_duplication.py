@@ -3,9 +3,9 @@
 Nothing here is shared with `eigen_jax`; networks are those of `reference_mutation`.
 """
 
-from reference_mutation import IMAGE, UNUSED, Network, measure, pruned
+from reference_mutation import CONV, IMAGE, POOL, UNUSED, Network, measure, pruned
 
-from eigen_jax.genome import GenomeSpec, Op
+from eigen_jax.genome import GenomeSpec
 
 
 def blocks_of(network: Network, *, spec: GenomeSpec) -> list[list[int]]:
@@ -17,8 +17,8 @@ def blocks_of(network: Network, *, spec: GenomeSpec) -> list[list[int]]:
 
 def can_repeat(network: Network, block: list[int], *, spec: GenomeSpec) -> bool:
     """Whether a copy of the block holds any layer, and only layers of the search space."""
-    copied = [network[layer] for layer in block if network[layer].op != Op.POOL]
-    return bool(copied) and (1 in spec.strides or all(gene.op != Op.CONV for gene in copied))
+    copied = [network[layer] for layer in block if network[layer].op != POOL]
+    return bool(copied) and (1 in spec.strides or all(gene.op != CONV for gene in copied))
 
 
 def repeat(network: Network, repeats: tuple[int, ...], *, spec: GenomeSpec) -> Network:
@@ -31,12 +31,12 @@ def repeat(network: Network, repeats: tuple[int, ...], *, spec: GenomeSpec) -> N
             here: dict[int, int] = {UNUSED: UNUSED}
             for layer in block:
                 gene = network[layer]
-                if copy > 0 and gene.op == Op.POOL:
+                if copy > 0 and gene.op == POOL:
                     here[layer] = output
                     continue
                 entering = last_copy if copy == 0 else dict.fromkeys(gene.inputs, output)
                 first, second = (here[source] if source in here else entering[source] for source in gene.inputs)
-                if copy > 0 and gene.op == Op.CONV:
+                if copy > 0 and gene.op == CONV:
                     gene = gene._replace(stride=spec.strides.index(1))
                 here[layer] = len(grown)
                 grown.append(gene._replace(inputs=(first, second)))

@@ -16,14 +16,17 @@ from hypothesis import strategies as st
 from strategies import architectures, renumbered, topological_orders
 
 from eigen_jax.architecture import Layer
-from eigen_jax.genome import Genome, GenomeSpec, Op
-from eigen_jax.mutation import Operator
+from eigen_jax.genome import Genome, GenomeSpec
 
 IMAGE, UNUSED = -1, -2
+NONE, CONV, POOL, CONCAT = range(4)  # codes of genes in the paper's search space
+INSERTS = ("insert_conv", "insert_concat", "insert_pool")
+REMOVES = {"remove_conv": CONV, "remove_concat": CONCAT, "remove_pool": POOL}
+OPERATORS = (*INSERTS, *REMOVES, "alter_channels", "alter_stride", "alter_kernel")  # in the order of Section 3.1
 
 
 class Gene(NamedTuple):
-    op: Op
+    op: int
     inputs: tuple[int, int]
     channels: int = 0  # this and the next two index the spec's choices
     kernel: int = 0
@@ -42,15 +45,15 @@ class Measures(NamedTuple):
 
 
 def conv(source: int = IMAGE, **choices: int) -> Gene:
-    return Gene(Op.CONV, (source, UNUSED), **choices)
+    return Gene(CONV, (source, UNUSED), **choices)
 
 
 def pool(source: int = IMAGE) -> Gene:
-    return Gene(Op.POOL, (source, UNUSED))
+    return Gene(POOL, (source, UNUSED))
 
 
 def concat(first: int, second: int) -> Gene:
-    return Gene(Op.CONCAT, (first, second))
+    return Gene(CONCAT, (first, second))
 
 
 # Convolutions have 16 channels, 1 x 1 kernels and stride 1 but for what the name says, in the tests' search spaces.
@@ -74,14 +77,14 @@ def to_genome(network: Network, *, capacity: int) -> Genome:
         inputs[position] = gene.inputs
         for name, values in fields.items():
             values[position] = getattr(gene, name)
-    return Genome(inputs=inputs, length=np.asarray(len(network), np.int32), **fields)  # type: ignore[arg-type]
+    return Genome(inputs=inputs, length=np.asarray(len(network), np.int32), **fields)
 
 
 def to_network(genome: Genome) -> Network:
     """The live genes of one genome, of NumPy or JAX arrays."""
     fields = (genome.op, genome.inputs, genome.channels, genome.kernel, genome.stride)
     rows = zip(*(np.asarray(field)[: int(genome.length)].tolist() for field in fields), strict=True)
-    return tuple(Gene(Op(op), tuple(inputs), *indices) for op, inputs, *indices in rows)
+    return tuple(Gene(op, tuple(inputs), *indices) for op, inputs, *indices in rows)
 
 
 def of_layers(layers: tuple[Layer, ...], *, spec: GenomeSpec) -> Network:
@@ -120,17 +123,17 @@ def measure(network: Network, *, spec: GenomeSpec) -> Measures | None:
     for position, gene in enumerate(network):
         first, second = gene.inputs
         height, width = sizes[first]
-        strided = gene.op == Op.POOL or (gene.op == Op.CONV and spec.strides[gene.stride] == 2)
-        if (strided and (height, width) == (1, 1)) or (gene.op == Op.CONCAT and sizes[first] != sizes[second]):
+        strided = gene.op == POOL or (gene.op == CONV and spec.strides[gene.stride] == 2)
+        if (strided and (height, width) == (1, 1)) or (gene.op == CONCAT and sizes[first] != sizes[second]):
             return None
         widths[position] = widths[first]
-        if gene.op == Op.CONV:
+        if gene.op == CONV:
             kernel, stride = spec.kernels[gene.kernel], spec.strides[gene.stride]
             taps = taps_on_map(height, kernel, stride) * taps_on_map(width, kernel, stride)
             widths[position] = spec.channels[gene.channels]
             parameters += kernel * kernel * widths[first] * widths[position] + 2 * widths[position]
             flops += 2 * taps * widths[first] * widths[position]
-        elif gene.op == Op.CONCAT:
+        elif gene.op == CONCAT:
             widths[position] += widths[second]
         sizes[position] = ((height + 1) // 2, (width + 1) // 2) if strided else (height, width)
     features = widths[len(network) - 1]
@@ -145,7 +148,7 @@ def obeys(network: Network, *, spec: GenomeSpec) -> bool:
     return measures is not None and measures.parameters <= spec.max_parameters and measures.flops <= spec.max_flops
 
 
-def outcomes(network: Network, operator: Operator, *, spec: GenomeSpec) -> dict[Network | None, Fraction]:
+def outcomes(network: Network, operator: str, *, spec: GenomeSpec) -> dict[Network | None, Fraction]:
     """What the operator makes of a network, with probabilities; None stands for a refusal."""
     probabilities: dict[Network | None, Fraction] = defaultdict(Fraction)
     for child, probability in _draws(network, operator, spec):
@@ -153,9 +156,9 @@ def outcomes(network: Network, operator: Operator, *, spec: GenomeSpec) -> dict[
     return dict(probabilities) or {None: Fraction(1)}
 
 
-def _draws(network: Network, operator: Operator, spec: GenomeSpec):
+def _draws(network: Network, operator: str, spec: GenomeSpec):
     """(child, probability) of every draw; a child of None is a draw that the rules rule out."""
-    if operator in (Operator.INSERT_CONV, Operator.INSERT_CONCAT, Operator.INSERT_POOL):
+    if operator in INSERTS:
         if len(network) < spec.capacity:
             # (position of the reader, which of its inputs); the last one is global pooling's, None.
             inner = [(i, n) for i, gene in enumerate(network) for n in (0, 1) if gene.inputs[n] != UNUSED]
@@ -165,13 +168,13 @@ def _draws(network: Network, operator: Operator, spec: GenomeSpec):
                 for gene in genes:
                     yield gene and _insert(network, gene, *edge), Fraction(1, len(edges) * len(genes))
         return
-    op = {Operator.REMOVE_CONCAT: Op.CONCAT, Operator.REMOVE_POOL: Op.POOL}.get(operator, Op.CONV)
+    op = REMOVES.get(operator, CONV)
     sites = [position for position, gene in enumerate(network) if gene.op == op]
     for site in sites:
-        if operator in (Operator.REMOVE_CONV, Operator.REMOVE_CONCAT, Operator.REMOVE_POOL):
+        if operator in REMOVES:
             yield _remove(network, site), Fraction(1, len(sites))
             continue
-        field = operator.name.removeprefix("ALTER_").lower()
+        field = operator.removeprefix("alter_")
         choices = dict(zip(CONV_FIELDS, (spec.channels, spec.kernels, spec.strides), strict=True))[field]
         others = [index for index in range(len(choices)) if index != getattr(network[site], field)]
         for index in others:
@@ -179,14 +182,14 @@ def _draws(network: Network, operator: Operator, spec: GenomeSpec):
             yield (*network[:site], altered, *network[site + 1 :]), Fraction(1, len(sites) * len(others))
 
 
-def _inserted(network: Network, operator: Operator, reader: int, which: int | None, spec: GenomeSpec):
+def _inserted(network: Network, operator: str, reader: int, which: int | None, spec: GenomeSpec):
     """The genes that may be drawn for an edge, equally likely; None where there is none."""
     source = len(network) - 1 if which is None else network[reader].inputs[which]
-    if operator == Operator.INSERT_POOL:
+    if operator == "insert_pool":
         yield pool(source)
-    elif operator == Operator.INSERT_CONV:
+    elif operator == "insert_conv":
         defaults = zip((spec.channels, spec.kernels, spec.strides), (32, 3, 1), strict=True)
-        yield Gene(Op.CONV, (source, UNUSED), *(c.index(v) if v in c else 0 for c, v in defaults))
+        yield Gene(CONV, (source, UNUSED), *(c.index(v) if v in c else 0 for c, v in defaults))
     else:
         measures = measure(network, spec=spec)
         assert measures is not None
@@ -211,7 +214,7 @@ def _remove(network: Network, site: int) -> Network | None:
     rewired = list(network)
     for position, gene in enumerate(network):
         first, second = (source if read == site else read for read in gene.inputs)
-        if gene.op == Op.CONCAT and site in gene.inputs:
+        if gene.op == CONCAT and site in gene.inputs:
             becomes_equal = first == second and gene.inputs[0] != gene.inputs[1]
             if IMAGE in (first, second) or becomes_equal:
                 return None

@@ -17,23 +17,27 @@ def architectures(draw: st.DrawFn, *, spec: GenomeSpec, max_layers: int = 10) ->
     not depend on are dropped, so that any topology can come out.
     """
     layers: list[Layer] = []
-    sizes: list[tuple[int, int]] = []
+    shapes = {IMAGE: spec.input_shape}
     for position in range(draw(st.integers(0, max_layers))):
         # Most draws read one of the latest layers, or nearly everything would be dropped as dead.
         source = draw(st.integers(max(IMAGE, position - 3), position - 1))
-        size = spec.input_shape[:2] if source == IMAGE else sizes[source]
-        joinable = [other for other in range(position) if sizes[other] == size]
-        op = draw(st.sampled_from(["conv"] + ["pool"] * (size != (1, 1)) + ["concat"] * 2 * (source != IMAGE)))
-        if op == "conv":
-            choices = spec.channels, spec.kernels, spec.strides if size != (1, 1) else (1,)
-            channels, kernel, stride = (draw(st.sampled_from(values)) for values in choices)
-            layers.append(Layer(op="conv", inputs=(source,), channels=channels, kernel=kernel, stride=stride))
-        elif op == "pool":
-            layers.append(Layer(op="pool", inputs=(source,)))
-        else:
-            layers.append(Layer(op="concat", inputs=(source, draw(st.sampled_from(joinable)))))
-        halved = op == "pool" or layers[-1].stride == 2
-        sizes.append(((size[0] + 1) // 2, (size[1] + 1) // 2) if halved else size)
+        (*size, width), is_smallest = shapes[source], shapes[source][:2] == (1, 1)
+        # The more parallel branches are joined, the fewer are dropped.
+        often = [0 if is_smallest and kind.halves is True else kind.inputs for kind in spec.ops]
+        often = [0 if kind.inputs == 2 and source == IMAGE else n for n, kind in zip(often, spec.ops, strict=True)]
+        kind = draw(st.sampled_from([kind for n, kind in zip(often, spec.ops, strict=True) for _ in range(n)]))
+        values = {
+            name: draw(st.sampled_from((1,) if is_smallest and kind.halves == name else options))
+            for name, options in spec.options[kind.name].items()
+        }
+        inputs = [source]
+        if kind.inputs == 2:
+            agreeing = slice(2 if kind.agree == "size" else 3)
+            equal = [other for other in range(position) if shapes[other][agreeing] == shapes[source][agreeing]]
+            inputs.append(draw(st.sampled_from(equal)))
+        layers.append(Layer(op=kind.name, inputs=tuple(inputs), **values))
+        height, width = kind.output_size((size[0], size[1]), layers[-1])
+        shapes[position] = height, width, kind.width([shapes[read][2] for read in inputs], layers[-1])
     return Architecture(input_shape=spec.input_shape, layers=without_dead(layers))
 
 

@@ -1,6 +1,5 @@
 """Architectures: canonical form, the way from genomes and back, counts, and JSON in and out."""
 
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -148,7 +147,7 @@ UNDECODABLE = " cannot be decoded; give one genome, no longer than its capacity"
 def test_decode_refuses_what_is_no_genome(changes, message):
     spec = GenomeSpec(capacity=2)
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in changes.items()}
-    genome = dataclasses.replace(encode(network(conv()), spec=spec), **arrays)
+    genome = encode(network(conv()), spec=spec).replace(**arrays)
     with refuses(ArchitectureError, message):
         decode(genome, spec=spec)
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from layer_data import concat, pool
 from strategies import architectures
 
-from eigen_jax.architecture import Architecture, ArchitectureError, count_flops, count_parameters, layer_shapes
+from eigen_jax.architecture import Architecture, ArchitectureError, Layer, count_flops, count_parameters, layer_shapes
 from eigen_jax.builder import build_network
 from eigen_jax.genome import GenomeSpec
 
@@ -147,6 +147,14 @@ def test_shapes_and_parameters_are_those_of_the_module(architecture):
 @given(architecture=architectures(spec=SPEC, max_layers=5))
 @settings(max_examples=settings().max_examples // 5)
 def test_flops_are_those_of_xla(architecture):
+    module = build_network(architecture, num_classes=6)
+    assert xla_flops(module, jnp.zeros((1, 7, 5, 3))) == count_flops(architecture, num_classes=6)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_flops_of_what_the_paper_lacks_are_those_of_xla_too(kernel):
+    depthwise, halved = Layer(op="depthwise", inputs=(-1,), kernel=kernel), Layer(op="average_pool", inputs=(0,))
+    architecture = network(depthwise, halved, Layer(op="add", inputs=(1, 1)))
     module = build_network(architecture, num_classes=6)
     assert xla_flops(module, jnp.zeros((1, 7, 5, 3))) == count_flops(architecture, num_classes=6)
 

@@ -120,7 +120,7 @@ OTHERS: dict[str, Any] = {
     "operators": {"insert_conv": 1},
     "repeats": (1, 2),
     "architecture": EMPTY,
-    "landmarks": reached(0.5, 0.75, thresholds=(0.25,), **TIMES, memory=7),
+    "landmarks": reached(0.5, 0.75, thresholds=(0.25,), **TIMES, loss=7.0),
     "fate": Fate.PARENT,
     "same_as": Reference(generation=0, index=1),
 }

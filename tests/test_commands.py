@@ -10,7 +10,7 @@ import pytest
 
 from experiments import commands
 from experiments.command_line import Parser, parse
-from experiments.commands import BAD_INPUT, guarded, make_console, run_command, show
+from experiments.commands import BAD_INPUT, command, guarded, make_console, show
 from experiments.progress import LiveBars
 from experiments.settings import SettingsError
 
@@ -71,7 +71,7 @@ def test_work_goes_on_unseen_after_one_line(monkeypatch, capsys, opened, why, in
 
     # Closing it flushes it, as the end of the interpreter does.
     with replace(monkeypatch, "stdout", open(opened(), "w")):
-        assert run_command(work) == 0
+        assert command(work)() == 0
     assert done == [0, 1, 2]
     assert capsys.readouterr().err == f"stdout cannot be written ({why}); going on unseen\n"
 
@@ -87,14 +87,11 @@ def test_a_listing_ends(monkeypatch, capsys, opened, why):
         raise AssertionError
 
     for listing in (name_one, Parser(prog="a program").print_help, show_settings):
-        with replace(monkeypatch, "stdout", open(opened(), "w")):
-            code = run_command(listing)
-        line = capsys.readouterr().err
-        if why == "Broken pipe":
-            assert (code, line) == (NO_READER, "")
-        else:
-            assert code == BAD_INPUT
-            assert line == f"error: stdout cannot be written ({why}); redirect it to where there is room\n"
+        with replace(monkeypatch, "stdout", open(opened(), "w")), pytest.raises(SystemExit) as ended:
+            sys.exit(command(listing)())
+        line = f"error: stdout cannot be written ({why}); redirect it to where there is room\n"
+        expected = (NO_READER, "") if why == "Broken pipe" else (BAD_INPUT, line)
+        assert (ended.value.code, capsys.readouterr().err) == expected
 
 
 @GONE
@@ -103,7 +100,7 @@ def test_the_exit_code_is_the_same_without_stderr(monkeypatch, capsys, opened, w
         raise SettingsError("a mistake")
 
     with replace(monkeypatch, "stderr", open(opened(), "w")):
-        assert run_command(mistaken) == BAD_INPUT
+        assert command(mistaken)() == BAD_INPUT
     assert capsys.readouterr().out == ""
 
 
@@ -111,12 +108,12 @@ def test_a_process_without_streams_works(monkeypatch):
     for name in ("stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)
 
-    def command() -> int:
+    def three() -> int:
         make_console().print("unseen")
         show("unseen")
         return 3
 
-    assert run_command(command) == 3
+    assert command(three)() == 3
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,18 @@ def test_a_network_is_shown_with_its_cost(tmp_path, capsys):
     assert lines[-2:] == ["parameters      15", "FLOPs an image  76"]
 
 
+def test_kinds_that_the_paper_lacks_are_told_in_words(tmp_path, capsys):
+    others = {"op": "depthwise", "inputs": [0], "kernel": 5}, {"op": "add", "inputs": [0, 1]}
+    (tmp_path / "genome.json").write_text(genome(CONV, *others, {"op": "average_pool", "inputs": [2]}))
+    assert main([str(tmp_path / "genome.json"), "--num-classes", "3"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[2:5] == [
+        "1 depthwise convolution 5 x 5 of 0 8 x 8 x 16",
+        "2 addition of 0, 1 8 x 8 x 16",
+        "3 average pooling 2 x 2 of 2 4 x 4 x 16",
+    ]
+
+
 def test_the_classes_are_those_of_the_run_that_a_genome_lies_in(tmp_path, capsys):
     layer = Layer(op="conv", inputs=(-1,), channels=2, kernel=1, stride=1)
     network = Architecture(input_shape=(4, 4, 1), layers=(layer,))

@@ -12,6 +12,7 @@ from report_data import reached
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, Layer, count_parameters, to_json
 from eigen_jax.lineage import Fate, Individual, Reference
+from eigen_jax.store.run_files import write_settings
 from experiments.draw import main
 
 CONV = Layer(op="conv", inputs=(-1,), channels=16, kernel=3, stride=1)
@@ -47,7 +48,7 @@ def write_run(folder: Path, best: Individual | None, record: tuple[Individual, .
     result: dict[str, Any] = dict.fromkeys(("validation_accuracy", "search_test_accuracy", "test_accuracy", "mimicry"))
     result |= {"schema_version": 2, "generations": 2, "trained": 2, "network": best and found(best)}
     result |= {"seconds": {"search": 1.0, "final": 1.0}}
-    (folder / "settings.json").write_text("{}")
+    write_settings(folder, {"settings": {}})
     lineage.append(folder / "lineage.jsonl", record)
     (folder / "result.json").write_text(json.dumps(result))
     return folder

@@ -1,5 +1,6 @@
 """Gene duplication: networks drawn by hand, and random ones against plain Python."""
 
+import dataclasses
 import itertools
 from collections import Counter
 from functools import partial
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from mutation_checks import CHAINS, SPEC, as_genome, assert_same_arrays, check, jit, p_value, pick, stack
 from reference_mutation import Network, conv, networks, obeys, read, to_network
 
+from eigen_jax.architecture import Architecture, Layer, decode, encode
 from eigen_jax.duplication import MAX_CANDIDATES, duplicate, duplicates, find_blocks, repeat_blocks
 from eigen_jax.genome import Genome, GenomeSpec
 from eigen_jax.mutation import mutate
@@ -134,6 +136,27 @@ def test_a_strided_convolution_is_copied_only_where_and_as_the_search_space_has_
     genome, fits = repeated(read("strided, conv, concat 1 1"), (1, 2), spec=spec)
     assert (fits, to_network(genome)) == (True, read("strided, conv, concat 1 1, strided, concat 3 3"))
     assert valid(genome, spec=spec)
+
+
+def test_in_copies_of_a_block_no_kind_halves():
+    spec = GenomeSpec(
+        kinds=("conv", "add", "depthwise", "average_pool"),
+        capacity=12,
+        channels=(4,),
+        kernels=(1,),
+        input_shape=(8, 8, 4),
+    )
+    average, depthwise = Layer(op="average_pool", inputs=(-1,)), Layer(op="depthwise", inputs=(0,), kernel=5)
+    strided, plain = (Layer(op="conv", inputs=(-1,), channels=4, kernel=1, stride=stride) for stride in (2, 1))
+    summed = Layer(op="add", inputs=(1, 2))
+    before = Architecture(input_shape=(8, 8, 4), layers=(average, depthwise, strided, summed))
+    genome, fits = jax.device_get(repeat(encode(before, spec=spec), np.array([1, 2, 1, 1], np.int32), spec=spec))
+    copied = [(depthwise, (3,)), (plain, (3,)), (summed, (4, 5))]
+    copies = (dataclasses.replace(layer, inputs=inputs) for layer, inputs in copied)
+    assert fits
+    assert decode(genome, spec=spec) == Architecture(input_shape=(8, 8, 4), layers=(*before.layers, *copies))
+    spec = dataclasses.replace(spec, strides=(2,))
+    assert find(encode(before, spec=spec), spec=spec).repeatable.tolist() == [False, False, False, False]
 
 
 @given(network=networks(spec=SPEC).filter(partial(obeys, spec=SPEC)), data=st.data())

@@ -41,9 +41,8 @@ from eigen_jax.teacher import read_teacher
 from eigen_jax.training import DivergedError
 from experiments import describe, evaluate, process, retrain, runner, teacher
 from experiments.benchmark import __main__ as benchmark
-from experiments.commands import BAD_INPUT, INTERRUPTED, run_command
-from experiments.executors import worker_environments
-from experiments.process import configure, environment, keep_compiled
+from experiments.commands import BAD_INPUT, INTERRUPTED, command
+from experiments.process import configure, environment, keep_compiled, worker_environments
 from experiments.reproduce import __main__ as reproduce_command
 from experiments.runner import main
 from experiments.settings import Machine, Settings, flag_of
@@ -192,7 +191,7 @@ def test_without_a_device_every_command_ends_with_one_line_before_anything_else_
         monkeypatch.setattr(module, "configure", configure)
     training = ["--dataset", "digits", "--preset", "smoke", *places(tmp_path)]
     line = f"JAX finds no device{told} JAX_PLATFORMS=cpu to compute on the CPU"
-    for command, argv in (
+    for main_of, argv in (
         (digits, ["--preset", "smoke", *places(tmp_path)]),
         (retrain.main, ["genome.json", *training]),
         (teacher.main, training),
@@ -203,18 +202,19 @@ def test_without_a_device_every_command_ends_with_one_line_before_anything_else_
             ["table2", *training[:4], f"--runs-dir={tmp_path / 'runs'}", f"--cache-dir={tmp_path / 'cache'}"],
         ),
     ):
-        assert refused(capsys, command, *argv) == line
+        assert refused(capsys, main_of, *argv) == line
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_nan_that_jax_was_told_to_look_for_is_shown_with_its_place(capsys):
-    def command() -> None:
+    @command
+    def train() -> None:
         raise FloatingPointError("invalid value (nan) encountered in log")
 
-    assert run_command(command) == BAD_INPUT
+    assert train() == BAD_INPUT
     *traceback, line = capsys.readouterr().err.splitlines()
     assert line.startswith("error: invalid value (nan) encountered in log; the traceback above says where. Without")
-    assert any("in command" in each for each in traceback)
+    assert any("in train" in each for each in traceback)
 
 
 @pytest.mark.parametrize(

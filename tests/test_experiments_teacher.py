@@ -177,17 +177,21 @@ def test_progress_says_the_time_left_of_all_members():
         observer.member_finished(member=1, record=member)
         observer.teacher_finished(record=ensemble)
         layout, images = LogitsLayout(num_classes=10, pad=4, flip=True), jnp.zeros((100, 1))
-        observer.caching_started(Questions(teacher=make_teacher(), images=images, layout=layout), rate=100.0)
+        observer.caching_started(
+            Questions(teacher=make_teacher(), images=images, layout=layout), batch_size=64, rate=100.0
+        )
         now[0] = 24.0
         observer.caching_progress(5_400, 16_200)
     assert shown.getvalue().splitlines() == [
         "Teacher: 3 Wide-DenseNet-BC, 1,000 training steps each",
         "  member 1 goes on from step 200",
         # 750 steps of this member and 1,000 of the one after it, at 5 a second.
-        "  member 1: 250/1,000, loss 1.5, 5 steps/s; about 5 min 50 s left for all members",
+        "  member 1: 250/1,000, loss 1.5, 5.0 steps/s, 5 min 50 s left for all members",
         "teacher's member 1    50.0 % of validation,  25.0 % of test images; 4,000 parameters, 1 min 5 s",
         "teacher               75.0 % of validation, 100.0 % of test images; 12,000 parameters",
         "Teacher's logits, once for all networks: 162 views of 100 images, 16,200 forward passes, about 2 min 42 s,"
         " 324.0 kB",
+        "  instead of it, --teacher-views center: 2 views of 100 images, 200 forward passes, about 2 s, 4.0 kB;"
+        " --teacher live: about 640 ms more for each training step of 64 images",
         "  logits: 5,400/16,200; about 24 s left",
     ]

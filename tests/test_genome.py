@@ -11,10 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from mutation_checks import assert_equal, assert_same_arrays, is_valid, jit, reaches_sink, stack
 from mutation_checks import check as check_all
-from reference_mutation import concat, conv, networks, pool
+from reference_mutation import CONV, NONE, POOL, concat, conv, networks, pool
 
-from eigen_jax import genome as genomes
-from eigen_jax.genome import Genome, GenomeSpec, Op, acceptable, infer_shapes, minimal_genome
+from eigen_jax.genome import Genome, GenomeSpec, Shapes, acceptable, infer_shapes, minimal_genome
+from eigen_jax.layer_kinds.kind import valid_taps
 
 # A capacity that is no multiple of a 32-bit word's genes, and images that are not square.
 SPEC = GenomeSpec(capacity=37, channels=(16, 32, 48), kernels=(1, 3, 5), input_shape=(7, 4, 2), num_classes=3)
@@ -67,8 +67,8 @@ def test_the_minimal_genome_has_no_layers():
 @given(size=st.integers(1, 40), kernel=st.integers(0, 15), stride=st.sampled_from([1, 2]))
 def test_taps_on_the_map_are_those_that_a_loop_counts(size, kernel, stride):
     expected = reference.taps_on_map(size, 2 * kernel + 1, stride)
-    assert genomes.valid_taps((size, 1), 2 * kernel + 1, stride) == expected
-    assert genomes.valid_taps((size, size), 2 * kernel + 1, stride) == expected**2
+    assert valid_taps((size, 1), 2 * kernel + 1, stride) == expected
+    assert valid_taps((size, size), 2 * kernel + 1, stride) == expected**2
 
 
 def test_shapes_of_a_network_drawn_by_hand():
@@ -100,7 +100,7 @@ def test_shape_inference_agrees_with_plain_python(spec, data):
 
 
 @jit
-def infer_batch(batch: Genome, bound: jax.Array) -> genomes.Shapes:
+def infer_batch(batch: Genome, bound: jax.Array) -> Shapes:
     return jax.vmap(lambda genome: infer_shapes(genome, spec=SPEC, bound=bound))(batch)
 
 
@@ -119,7 +119,7 @@ COSTLY = GenomeSpec(capacity=37, channels=(4095, 4093, 33), kernels=(31, 29, 1),
 
 
 # Without a convolution, a network costs what the starting network does, and no spec has a lower bound.
-@given(network=networks(spec=COSTLY, max_layers=12).filter(lambda network: any(g.op == Op.CONV for g in network)))
+@given(network=networks(spec=COSTLY, max_layers=12).filter(lambda network: any(g.op == CONV for g in network)))
 @example(network=(conv(channels=2, kernel=2), pool(0)))  # whose costs float32 counts exactly
 def test_no_cost_over_a_bound_passes_and_none_far_below_is_refused(network):
     measures = reference.measure(network, spec=COSTLY)
@@ -163,7 +163,7 @@ def broken(field: str, position, value) -> Genome:
 
 # What breaks a rule, in place of a value of `VALID`: (gene, value); and whole genomes.
 CHANGES: dict[str, list[tuple]] = {
-    "op": [(20, Op.POOL), (4, Op.NONE), (4, 4), (4, -1)],  # of a dead gene, and none that a live one can have
+    "op": [(20, POOL), (4, NONE), (4, 4), (4, -1)],  # of a dead gene, and none that a live one can have
     "channels": [(5, 1), (0, 3), (0, -1), (2, 1)],  # of a dead gene, past the choices, negative, and of another op
     "kernel": [(5, 1), (1, 3), (1, -1), (3, 1)],
     "stride": [(5, 1), (1, 2), (1, -1), (4, 1), (1, 0)],  # and a concatenation that joins different sizes

@@ -142,7 +142,8 @@ def test_the_line_is_the_documented_one_and_ends_with_the_checksum_of_all_but_th
     assert '"threshold":0.25}],"test_accuracy":0.625,"fate":"survived",' in duplicate
     sealed, checksum = line[: -len(',"checksum":"01234567"}')], line[-len('01234567"}') : -len('"}')]
     timeless = sealed.replace('_compiling":1.5,', '_compiling":0.0,').replace('_training":2.25', '_training":0.0')
-    timeless = timeless.replace('"latency":1e-05,"batch_latency":0.25', '"latency":null,"batch_latency":null')
+    times = '"latency":1e-05,"batch_latency":0.25,"memory":4096'
+    timeless = timeless.replace(times, '"latency":null,"batch_latency":null,"memory":null')
     assert len(timeless) == len(sealed) - 2, "2.25 is one longer than 0.0, and 1e-05 than null"
     assert checksum == format(binascii.crc32(timeless.encode() + b"}"), "08x")
     assert line == f'{sealed},"checksum":"{checksum}"}}'
@@ -270,12 +271,12 @@ def test_the_number_recorded_is_the_same_float32(value: float) -> None:
     assert made is None or np.float32(made).tobytes() == rounded.tobytes()
 
 
-TIMELESS = dataclasses.replace(HALF, latency=None, batch_latency=None)
+TIMELESS = dataclasses.replace(HALF, latency=None, batch_latency=None, memory=None)
 
 
 @pytest.mark.parametrize("name", [*(each.name for each in dataclasses.fields(Measurement)), "compiling", "training"])
-def test_times_alone_are_outside_the_checksum_and_are_left_out(name: str) -> None:
-    is_time = name in ("latency", "batch_latency", "compiling", "training")
+def test_times_and_memory_alone_are_outside_the_checksum_and_are_left_out(name: str) -> None:
+    is_time = name in ("latency", "batch_latency", "memory", "compiling", "training")
     fields: dict[str, Any] = {f"seconds_{name}": 7.0}
     if name not in ("compiling", "training"):
         change: dict[str, Any] = {name: 0.75 if isinstance(getattr(HALF, name), float) else 7}

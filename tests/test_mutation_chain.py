@@ -1,5 +1,6 @@
 """Chains of mutations: what comes out is valid, whatever the batch, and drawn as plain Python draws it."""
 
+import hashlib
 from collections import Counter
 from fractions import Fraction
 from functools import partial
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from mutation_checks import CHAINS, SPEC, as_genome, assert_equal, jit, p_value, pick, stack, tally
 from reference_mutation import Network, concat, conv, networks, pool
 
+from eigen_jax.architecture import decode, fingerprint
 from eigen_jax.genome import Genome, GenomeSpec, Shapes
-from eigen_jax.mutation import MutationTrace, Operator, mutate
+from eigen_jax.mutation import MutationTrace, mutate
 
 
 @partial(jit, static_argnames="spec")
@@ -135,7 +137,7 @@ def test_the_same_keys_give_the_same_children_and_others_do_not(chains):
 BATCH = 64  # as the small batches, whose program is taken
 
 
-def after_steps(network: Network, steps: int, *, seed: int) -> Counter[tuple[Operator, Network]]:
+def after_steps(network: Network, steps: int, *, seed: int) -> Counter[tuple[int, Network]]:
     """How often so many steps gave each (the operator that was drawn most, network)."""
     keys, genomes = jax.random.split(jax.random.key(seed), BATCH), stack([as_genome(network)] * BATCH)
     children, trace = jax.device_get(run(keys, genomes, np.full(BATCH, steps, np.int32), spec=SPEC))
@@ -143,15 +145,15 @@ def after_steps(network: Network, steps: int, *, seed: int) -> Counter[tuple[Ope
     return tally(children, trace.counts.argmax(axis=1))
 
 
-def one_step(network: Network, *, rounds: int) -> Counter[tuple[Operator, Network]]:
+def one_step(network: Network, *, rounds: int) -> Counter[tuple[int, Network]]:
     return sum((after_steps(network, 1, seed=seed) for seed in range(rounds)), Counter())
 
 
-def one_step_reference(network: Network) -> dict[tuple[Operator, Network], Fraction]:
+def one_step_reference(network: Network) -> dict[tuple[int, Network], Fraction]:
     """Its distribution: operators equally likely, and a draw that is refused drawn again."""
     valid = {
-        (operator, child): probability
-        for operator in Operator
+        (place, child): probability
+        for place, operator in enumerate(reference.OPERATORS)
         for child, probability in reference.outcomes(network, operator, spec=SPEC).items()
         if child is not None
     }
@@ -164,7 +166,7 @@ def test_operators_are_drawn_uniformly_among_the_applicable():
     expected = one_step_reference(network)
     drawn = one_step(network, rounds=40)
     assert drawn.total() == 2_560
-    assert {operator for operator, _ in expected} == set(Operator)
+    assert {operator for operator, _ in expected} == set(range(9))
     assert p_value(drawn, expected) > 1e-3
 
 
@@ -186,3 +188,14 @@ def test_chains_that_find_nothing_to_apply_end_each_on_its_own():
     children, trace = run(keys, stack([stuck, removable]), np.full(2, 5, np.int32), spec=spec)
     np.testing.assert_array_equal(trace.counts, [[0] * 9, [0, 0, 0, 1, 0, 0, 0, 0, 0]])
     assert_equal(children, stack([stuck, stuck]))
+
+
+def test_children_of_the_papers_space_are_those_of_before_there_was_a_table_of_kinds():
+    """SHA-256 of 64 children and what made them, by the version whose nine operators were written out."""
+    keys, steps = jax.random.split(jax.random.key(7), 64), np.resize(np.array([100, 30], np.int32), 64)
+    bred = jax.device_get(run(keys, stack([as_genome(())] * 64), steps, spec=SPEC))
+    arrays = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(bred))
+    assert hashlib.sha256(arrays).hexdigest() == "1df3bff8868c3e3fa76aea3f1ecb447788def6081fcf608bac03d340c037cf91"
+    fingerprints = "".join(fingerprint(decode(pick(bred[0], index), spec=SPEC)) for index in range(50))
+    expected = "ef19c8d2a4593d15c10337010cc589523441d1ee0f2a18b8891b9c6d265c3a27"
+    assert hashlib.sha256(fingerprints.encode()).hexdigest() == expected

@@ -20,7 +20,7 @@ from eigen_jax.search import SearchConfig, SearchResult
 from eigen_jax.strategies import Eigen, EvolutionConfig
 from eigen_jax.strategies.eigen import Phase
 from experiments.networks import describe
-from experiments.progress import ConsoleObserver, Standing, TrainingBar, duration, steps_left
+from experiments.progress import ConsoleObserver, LiveBars, Standing, duration, steps_left
 
 CONFIG = SearchConfig(
     t1=100,
@@ -302,8 +302,8 @@ def test_on_a_terminal_there_are_bars_that_go_away_and_one_for_the_final_trainin
         assert "preparing" in text.getvalue()
         observer.final_training_progress(step=500, loss=1.25, steps_per_second=50.0)
         observer.bars.refresh()
-    assert "final 4.0" in text.getvalue()
-    assert "500/2,000, loss 1.25, 50 steps/s" in text.getvalue()
+    assert "final training" in text.getvalue()
+    assert "loss 1.25, 50 steps/s, 30 s left" in text.getvalue()
 
 
 ENDED = SearchResult(
@@ -365,8 +365,8 @@ def test_the_final_training_is_told_with_what_it_is_trained_on(final_on, images)
         "",
         f"Final training of 4.0 from scratch: 2,000 steps on the {images}",
         # 1,500 and 1,000 steps are left, at 50 a second.
-        "  500/2,000, loss 1.25, 50 steps/s; about 30 s left",
-        "  1,000/2,000, loss 1.25, 50 steps/s; about 20 s left",
+        "  final training: loss 1.25, 50 steps/s, 30 s left; step 500 of 2,000",
+        "  final training: loss 1.25, 50 steps/s, 20 s left; step 1,000 of 2,000",
         "",
     ]
 
@@ -374,16 +374,16 @@ def test_the_final_training_is_told_with_what_it_is_trained_on(final_on, images)
 @pytest.mark.parametrize("terminal", [False, True])
 def test_the_training_of_one_network_is_shown(terminal):
     console, text, clock = make_console(terminal)
-    with TrainingBar(console, until=2_000, clock=clock) as bar:
+    with LiveBars(console, clock=clock) as live:
         for second in range(1, 13):
             clock.now = float(second)
-            bar.show(50 * second, 1.25, 50.0)
-        bar.bars.refresh()
+            live.show_training("training", 2_000, 50 * second, 1.25, 50.0)
+        live.bars.refresh()
     if terminal:
         assert "loss 1.25, 50 steps/s, 28 s left" in text.getvalue()
-        assert "500/2,000" not in text.getvalue()
+        assert "step 500" not in text.getvalue()
     else:
-        assert text.getvalue() == "  500/2,000, loss 1.25, 50 steps/s, 30 s left\n"
+        assert text.getvalue() == "  training: loss 1.25, 50 steps/s, 30 s left; step 500 of 2,000\n"
 
 
 def test_steps_left_counts_the_living_and_at_most_the_ranks():

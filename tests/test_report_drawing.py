@@ -12,7 +12,7 @@ from layer_data import concat, conv, network, pool
 from matplotlib.figure import Figure
 from strategies import without_dead
 
-from eigen_jax.architecture import IMAGE, Architecture
+from eigen_jax.architecture import IMAGE, Architecture, Layer
 from eigen_jax.report import ReportError, draw_architecture, draw_duplication, save_figure
 from eigen_jax.report.layout import BOX_HEIGHT, BOX_WIDTH, Grid, block_groups, copy_groups, place
 from eigen_jax.report.routing import Geometry
@@ -45,6 +45,14 @@ NETWORKS = {
     "skips": SKIPPING,
     "the same layer twice": network(conv(-1), concat(0, 0), conv(1)),
     "two branches that halve": network(conv(-1), pool(0), conv(0, stride=2), concat(1, 2)),
+    "other kinds": network(
+        conv(),
+        Layer(op="depthwise", inputs=(0,), kernel=5),
+        Layer(op="add", inputs=(0, 1)),
+        Layer(op="average_pool", inputs=(2,)),
+        pool(2),
+        concat(3, 4),
+    ),
     "a chain of 150": network(*(conv(source) for source in range(-1, 149))),
     **{f"random {length}, {seed}": random_network(seed, length) for length in (12, 60, 220) for seed in range(4)},
 }
@@ -131,7 +139,7 @@ def test_a_small_network_is_placed_as_by_hand() -> None:
         ("8 \N{MULTIPLICATION SIGN} 8", 2, (6,)),
     ]
     assert [grid.boxes[node].column for node in range(-1, 9)] == list(range(10))
-    assert [grid.boxes[node].label.split("\n") for node in (-1, 0, 2, 3, 6, 7, 8)] == [
+    assert [grid.boxes[node].look.label.split("\n") for node in (-1, 0, 2, 3, 6, 7, 8)] == [
         ["image", "32 \N{MULTIPLICATION SIGN} 32 \N{MULTIPLICATION SIGN} 3"],
         ["3\N{MULTIPLICATION SIGN}3, 48"],
         ["concat", "80"],
@@ -214,6 +222,16 @@ def test_an_svg_is_xml_with_the_labels_as_text_and_the_same_bytes_again(tmp_path
     assert png.read_bytes() == again_png.read_bytes()
     assert png.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a0.png", "a0.svg", "a1.png", "a1.svg"]
+
+
+def test_the_legend_has_each_kind_in_the_order_of_the_table() -> None:
+    def legend(architecture: Architecture) -> list[str]:
+        return [text.get_text() for text in draw_architecture(architecture, num_classes=7).axes[-1].texts]
+
+    paper = ["convolution", "convolution, stride 2", "max pooling", "concatenation", "skip connection"]
+    assert legend(SKIPPING) == paper
+    others = ["addition", "depthwise convolution", "average pooling", "skip connection"]
+    assert legend(NETWORKS["other kinds"]) == ["convolution", "max pooling", "concatenation", *others]
 
 
 # Blocks of 32 x 32 (a, b, a + b) and 16 x 16 (pool, c, c + pool), as of SKIPPING without its last layer.

@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,29 +14,24 @@ from typing import Any, cast
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from executor_data import CONFIG as TRAIN
 from executor_data import make_dataset
 from refusals import refuses
+from search_data import Pretence
 
 from eigen_jax import lineage, search
 from eigen_jax.architecture import Architecture, fingerprint, to_json
-from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
-from eigen_jax.executor import Job, Outcome, session
-from eigen_jax.fitness import Measurement
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, Individual, Reference, without_times
-from eigen_jax.resumable import Seconds
 from eigen_jax.search import RunFolderError, SearchConfig, SearchObserver, load_network, run_search
 from eigen_jax.search.candidates import Measured, candidates_of
 from eigen_jax.search.generation import Generation
 from eigen_jax.store import checkpoint
 from eigen_jax.strategies import Eigen, EvolutionConfig, eigen
 from eigen_jax.strategies.eigen import Phase
-from eigen_jax.training import abstract_state
 
 SPEC = GenomeSpec(capacity=6, input_shape=(4, 4, 1), num_classes=2, channels=(4, 8), max_flops=50_000)
 TWO: dict[str, Any] = {"max_primary_generations": 2, "max_secondary_generations": 2}
@@ -46,47 +40,6 @@ EVOLUTION = EvolutionConfig(population_size=4, primary_steps=6, secondary_steps=
 CONFIG = SearchConfig(seed=1, t1=2, t2=2, t3=2, final_steps=0, genome=SPEC, evolution=EVOLUTION, train=TRAIN)
 REEVALUATING = dataclasses.replace(CONFIG, reevaluate=True)
 PHASES = ["primary"] * 2 + ["secondary"] * 2 + ["duplication"]  # of the generations
-
-
-class Pretence:
-    """Stands for training, by a fitness made of the architecture; keeps what it was asked for.
-
-    A network is named by its fingerprint and the landmark.
-    """
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.trained: list[tuple[str, int]] = []
-        self.prepared: list[list[tuple[str, int]]] = [[]]  # before each training, and after the last
-        self.keys: dict[str, bytes] = {}  # of the individuals
-        self.fails: Callable[[Job], bool] = lambda job: False
-        self.afterwards: Callable[[Job], None] = lambda job: None
-        patch.setattr(session, "run_job", self.run)
-        patch.setattr(session.Session, "prepare", lambda _, job: self.prepare(job))
-
-    def prepare(self, job):
-        self.prepared[-1].append((fingerprint(job.architecture), job.until))
-
-    def run(self, job, dataset, *, on_progress, **_):
-        name = fingerprint(job.architecture)
-        self.trained.append((name, job.until))
-        self.prepared.append([])
-        key = np.asarray(jax.random.key_data(job.key)).tobytes()
-        assert self.keys.setdefault(job.name, key) == key, "it is the same at all landmarks"
-        if on_progress is not None:
-            on_progress(job.until, 2.5, 100.0)
-        seconds = Seconds(compiling=0.5, training=0.25)
-        if self.fails(job):
-            return Outcome(cause="it broke", seconds=seconds)
-        accuracy = (int(name[:6], 16) % 1000 + job.until) / 1010
-        if job.tested and checkpoint.latest_step(job.folder) is None:
-            network = build_network(job.architecture, num_classes=dataset.num_classes)
-            shapes = abstract_state(network=network, config=job.config, input_shape=job.architecture.input_shape)
-            value = int(jax.random.key_data(job.key)[-1]) % 100
-            state = jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), shapes)
-            checkpoint.save(job.folder, job.until, {"state": state})
-        self.afterwards(job)
-        measurement = Measurement(accuracy=accuracy, parameters=1, flops=1)
-        return Outcome(measurement=measurement, test_accuracy=accuracy / 2 if job.tested else None, seconds=seconds)
 
 
 class Run(SearchObserver):

@@ -21,7 +21,6 @@ from scipy import stats
 from eigen_jax.duplication import find_blocks, repeat_blocks
 from eigen_jax.errors import ConfigError
 from eigen_jax.genome import Genome, GenomeSpec
-from eigen_jax.mutation import Operator
 from eigen_jax.strategies import Eigen, eigen
 from eigen_jax.strategies.eigen import EvolutionConfig, EvolutionState, Phase, evolution_step, initial_state
 
@@ -334,7 +333,7 @@ def test_children_are_made_of_the_parent_by_steps_of_the_phase():
     assert int(state.phase) == Phase.SECONDARY
     parent = reference.to_network(state.parent)
     for index in range(4):
-        operator = Operator(int(state.population.operators[index].argmax()))
+        operator = reference.OPERATORS[int(state.population.operators[index].argmax())]
         child = reference.to_network(pick(state.population.genomes, index))
         assert child in reference.outcomes(parent, operator, spec=SPEC)
 

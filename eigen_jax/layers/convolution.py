@@ -10,7 +10,7 @@ here, each convolution reads [B, H, W, C] maps and [K, K, C, D] kernels from the
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,24 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         convolve = stated_convolution if platforms.current().states_gradients else derived_convolution
         return convolve(x, kernel.astype(x.dtype), self.stride)
+
+
+class ConvLayer(nn.Module):
+    """Convolution without bias, batch normalisation, ReLU.
+
+    Kernels are initialised as by He et al. (2015): normal, truncated at two standard deviations, variance 2 / fan-in.
+    """
+
+    channels: int  # D
+    kernel: int  # K, pixels a side
+    stride: int  # S, pixels
+    norm: Callable[..., nn.Module]  # (name=) -> module: normalisation and ReLU
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, H, W, C] floating to [B, I, J, D] of the same dtype."""
+        y = Conv(self.channels, self.kernel, self.stride, kernel_init=nn.initializers.he_normal(), name="conv")(x)
+        return self.norm(name="norm")(y)
 
 
 def derived_convolution(x: Array, kernel: Array, stride: int) -> Array:

@@ -1,4 +1,5 @@
-"""The nine mutation operators of Section 3.1, and chains of them."""
+"""The mutation operators of a search space, of Section 3.1 those of the paper's, and chains of them."""
 
+from eigen_jax.genome import OPERATORS, Operator
 from eigen_jax.mutation.chain import MAX_REJECTIONS, MutationTrace, mutate
-from eigen_jax.mutation.operators import Operator, operator_names
+from eigen_jax.mutation.proposals import operator_names, operators

@@ -1,6 +1,6 @@
 """Chains of mutations, run for a whole batch at the cost of its genomes' live lengths.
 
-Dimension letters: B individuals of a batch, G genes.
+Dimension letters: B individuals of a batch, G genes, O operators.
 """
 
 import dataclasses
@@ -12,8 +12,16 @@ from flax import struct
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
-from eigen_jax.genome import Genome, GenomeSpec, acceptable, infer_shapes
-from eigen_jax.mutation.operators import WORDS_A_DRAW, Operator, Proposal, apply, draw, propose_pruning
+from eigen_jax.genome import Genome, GenomeSpec, Shapes, acceptable, infer_shapes, is_well_formed
+from eigen_jax.mutation.proposals import (
+    WORDS_A_DRAW,
+    Proposal,
+    apply,
+    draw,
+    operator_names,
+    propose_nothing,
+    read_shapes,
+)
 
 # A chain that finds nothing to apply in this many draws in a row ends early: only a search space
 # whose bounds leave hardly any network comes near it.
@@ -24,7 +32,7 @@ MAX_REJECTIONS = 1_000
 class MutationTrace:
     """What a chain of mutations did."""
 
-    counts: Array  # [9] int32, how often each `Operator` was applied
+    counts: Array  # [O] int32, how often each of `operators(spec)` was applied
 
 
 def mutate(key: Array, genome: Genome, steps: Array | int, *, spec: GenomeSpec) -> tuple[Genome, MutationTrace]:
@@ -71,10 +79,10 @@ class _Chain:
     """A batch of mutation chains under way."""
 
     genome: Genome  # [B, ...] int32, its inputs as [B, 2, G]
-    level: Array  # [B, G] int8
+    shapes: Shapes  # [B, ...], what `draw` reads of the genomes'
     proposal: Proposal  # [B] each, drawn for `genome` and not applied yet
     left: Array  # [B] int32, operators still to apply
-    counts: Array  # [B, 9] int32
+    counts: Array  # [B, O] int32
     rejections: Array  # [B] int32, in a row
     block: Array  # [B] int32, blocks of draws used up
 
@@ -83,13 +91,16 @@ def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpe
     """Runs a batch, [B, ...], in a window of its first genes until few chains go on; those run apart, in wider ones."""
     batch = steps.shape[0]
     zeros = jnp.zeros(batch, jnp.int32)
+    shapes = jax.vmap(functools.partial(infer_shapes, spec=spec, bound=genomes.length.max()))(genomes)
+    shapes = read_shapes(shapes, spec)
+    # In one dtype throughout, the compiled loops are vectorised better than in several narrow ones.
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.int32), genomes)
     chain = _Chain(
-        # In one dtype throughout, the compiled loops are vectorised better than in several narrow ones.
-        genome=_swap(jax.tree.map(lambda leaf: leaf.astype(jnp.int32), genomes)),
-        level=jax.vmap(functools.partial(infer_shapes, spec=spec, bound=genomes.length.max()))(genomes).level,
-        proposal=jax.tree.map(jnp.zeros_like, jax.vmap(propose_pruning)(zeros)),  # none
+        genome=_swap(wide),
+        shapes=shapes,
+        proposal=jax.vmap(functools.partial(propose_nothing, spec=spec))(wide, shapes),
         left=steps,
-        counts=jnp.zeros((batch, len(Operator)), jnp.int32),
+        counts=jnp.zeros((batch, len(operator_names(spec))), jnp.int32),
         rejections=zeros,
         block=zeros,
     )
@@ -128,9 +139,9 @@ def _run_stragglers(keys: Array, chain: _Chain, window: int, few: int, spec: Gen
 
 def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) -> _Chain:
     """Runs the chains block by block, in a window of the genes, until at most `few` go on in it."""
-    genes = chain.genome, chain.level
-    genome, level = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else leaf[..., :window], genes)
-    narrow = dataclasses.replace(chain, genome=genome, level=level)
+    genes = chain.genome, chain.shapes
+    genome, shapes = jax.tree.map(lambda leaf: leaf if leaf.ndim == 1 else leaf[..., :window], genes)
+    narrow = dataclasses.replace(chain, genome=genome, shapes=shapes)
 
     def step(carry):
         chain, running = carry
@@ -146,13 +157,13 @@ def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) ->
     def paste(whole, part):
         return part if whole.shape == part.shape else whole.at[..., : part.shape[-1]].set(part)
 
-    genome, level = jax.tree.map(paste, genes, (narrow.genome, narrow.level))
-    return dataclasses.replace(narrow, genome=genome, level=level)
+    genome, shapes = jax.tree.map(paste, genes, (narrow.genome, narrow.shapes))
+    return dataclasses.replace(narrow, genome=genome, shapes=shapes)
 
 
 def _swap(genome: Genome) -> Genome:
     """Inputs as [2, G] between steps: a loop whose innermost axis is of length two is not vectorised. And back."""
-    return dataclasses.replace(genome, inputs=jnp.swapaxes(genome.inputs, -1, -2))
+    return genome.replace(inputs=jnp.swapaxes(genome.inputs, -1, -2))
 
 
 def _run_block(keys: Array, chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
@@ -167,7 +178,7 @@ def _run_block(keys: Array, chain: _Chain, running: Array, spec: GenomeSpec) -> 
     # scalar for scalar, at every gene that it is applied to.
     def step(turn, chain):
         chain = _try_proposals(chain, running, spec)
-        drawn = jax.vmap(functools.partial(draw, spec=spec))(words[turn], _swap(chain.genome), chain.level)
+        drawn = jax.vmap(functools.partial(draw, spec=spec))(words[turn], _swap(chain.genome), chain.shapes)
         proposal = jax.tree.map(functools.partial(jnp.where, running), drawn, chain.proposal)
         return dataclasses.replace(chain, proposal=proposal)
 
@@ -183,12 +194,15 @@ def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
     shapes = jax.vmap(functools.partial(infer_shapes, spec=spec, bound=longest))(mutants)
     unfinished = running & ((chain.left > 0) | proposal.prune)
     accepted = unfinished & proposal.sound & acceptable(shapes, spec=spec)
+    if spec.operators:  # which are not known to keep the form of a genome
+        accepted &= jax.vmap(functools.partial(is_well_formed, spec=spec))(mutants)
     counted = accepted & ~proposal.prune
-    operators = jnp.arange(len(Operator), dtype=jnp.int32)[None]
+    operators = jnp.arange(len(operator_names(spec)), dtype=jnp.int32)[None]
+    keep = functools.partial(_where, accepted)
     return dataclasses.replace(
         chain,
-        genome=jax.tree.map(functools.partial(_where, accepted), _swap(mutants), chain.genome),
-        level=_where(accepted, shapes.level, chain.level),
+        genome=jax.tree.map(keep, _swap(mutants), chain.genome),
+        shapes=jax.tree.map(keep, read_shapes(shapes, spec), chain.shapes),
         left=chain.left - counted.astype(jnp.int32),
         counts=chain.counts + ((operators == proposal.operator[:, None]) & counted[:, None]).astype(jnp.int32),
         # A chain that does not run keeps its count: reset, it would go on because others of its batch do.

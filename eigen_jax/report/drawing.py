@@ -12,20 +12,12 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Outline
 
 from eigen_jax.architecture import Architecture, count_flops, count_parameters
+from eigen_jax.layer_kinds import KINDS, Look
 from eigen_jax.report.files import ReportError
 from eigen_jax.report.layout import BOX_HEIGHT, BOX_WIDTH, Group, block_groups, copy_groups, place
 from eigen_jax.report.routing import Geometry, Point, Wire
 from eigen_jax.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, styled
 from eigen_jax.report.tables import format_flops, format_parameters
-
-# Kind of box to the colours of its face and its edge, and its name in the legend.
-_BOXES = {
-    **dict.fromkeys(("image", "pooling", "classifier"), ("#FFFFFF", GREY, None)),
-    "conv": ("#D6E8F5", BLUE, "convolution"),
-    "strided conv": ("#8FC3E6", BLUE, "convolution, stride 2"),
-    "pool": ("#FBDDA0", "#B37A00", "max pooling"),
-    "concat": ("#BFE6D8", GREEN, "concatenation"),
-}
 
 # By halvings of the image; past the last it begins anew.
 _PANELS = ("#F0F0F0", "#FDF0E1", "#E9F3E4", "#F3E9F3", "#E4EEF7", "#FBF7D8")
@@ -94,12 +86,11 @@ def draw_duplication(
 
 def _draw_stacked(drawings: Sequence[_Drawing], *, title: str = "") -> Figure:
     """The title over all, one drawing under another, all to one scale, and the legend under all."""
-    kinds = {box.kind for drawing in drawings for box in drawing.geometry.grid.boxes.values()}
-    entries = {kind: name for kind, (*_, name) in _BOXES.items() if name and kind in kinds}
+    entries: dict[str, Look | None] = _legend(drawings)
     if any(wire.skips for drawing in drawings for wire in drawing.geometry.wires):
-        entries["wire"] = "skip connection"
+        entries["skip connection"] = None
     foot = _FOOT if entries else _EDGE
-    widths = [_TITLE_ADVANCE * len(title), sum(map(_legend_width, entries.values()))]
+    widths = [_TITLE_ADVANCE * len(title), sum(map(_legend_width, entries))]
     for each in drawings:
         widths += [each.geometry.width, _HEAD_ADVANCE * len(each.title), _TEXT_ADVANCE * len(each.size)]
     top = _TITLE if title else 0.0
@@ -118,6 +109,14 @@ def _draw_stacked(drawings: Sequence[_Drawing], *, title: str = "") -> Figure:
         top += drawing.geometry.height
     _draw_legend(_add_axes(figure, top=top, height=foot), entries)
     return figure
+
+
+def _legend(drawings: Sequence[_Drawing]) -> dict[str, Look | None]:
+    """What stands for boxes in the legend, in the order of the table of kinds."""
+    places = {kind: place for place, kind in enumerate(KINDS)}
+    boxes = [box for drawing in drawings for box in drawing.geometry.grid.boxes.values()]
+    looks = {(places[box.kind], box.look.legend): box.look for box in boxes if box.look.legend}
+    return {legend: looks[place, legend] for place, legend in sorted(looks)}
 
 
 def _add_axes(figure: Figure, *, top: float, height: float) -> Axes:
@@ -153,18 +152,17 @@ def _draw_boxes(ax: Axes, drawing: _Drawing) -> None:
     for node, box in drawing.geometry.grid.boxes.items():
         x, y = drawing.geometry.corners[node]
         name = box.kind if box.group is None else f"layer-{node}"
-        _draw_box(ax, x, y, BOX_WIDTH, BOX_HEIGHT, box.kind, gid=f"{drawing.prefix}{name}")
-        first, _, second = box.label.partition("\n")
+        _draw_box(ax, x, y, BOX_WIDTH, BOX_HEIGHT, box.look, gid=f"{drawing.prefix}{name}")
+        first, _, second = box.look.label.partition("\n")
         centred: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 5}
         x, y = x + BOX_WIDTH / 2, y + BOX_HEIGHT / 2
         ax.text(x, y - (0.075 if second else 0.0), first, fontsize=8, **centred)
         ax.text(x, y + 0.085, second, fontsize=7, color="#333333", **centred)
 
 
-def _draw_box(ax: Axes, x: float, y: float, width: float, height: float, kind: str, *, gid: str | None = None) -> None:
-    face, edge, _ = _BOXES[kind]
+def _draw_box(ax: Axes, x: float, y: float, width: float, height: float, look: Look, *, gid: str | None = None) -> None:
     box = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.05")
-    box.set(facecolor=face, edgecolor=edge, linewidth=1, zorder=4, gid=gid)
+    box.set(facecolor=look.face, edgecolor=look.edge, linewidth=1, zorder=4, gid=gid)
     ax.add_patch(box)
 
 
@@ -219,14 +217,14 @@ def _towards(start: Point, end: Point) -> Point:
     return start[0] + part * (end[0] - start[0]), start[1] + part * (end[1] - start[1])
 
 
-def _draw_legend(ax: Axes, entries: Mapping[str, str]) -> None:
-    """A sample and its label for each kind of box, and for "wire"."""
+def _draw_legend(ax: Axes, entries: Mapping[str, Look | None]) -> None:
+    """A sample and its label for each look of boxes, and for wires, which have none."""
     x, y = _EDGE, 0.13
-    for kind, label in entries.items():
-        if kind == "wire":
+    for label, look in entries.items():
+        if look is None:
             ax.plot([x, x + 0.2], [y + 0.07] * 2, color=_SKIPS[0], linewidth=1.1)
         else:
-            _draw_box(ax, x, y, 0.2, 0.14, kind)
+            _draw_box(ax, x, y, 0.2, 0.14, look)
         ax.text(x + 0.26, y + 0.07, label, fontsize=8, va="center")
         x += _legend_width(label)
 

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from eigen_jax.architecture import IMAGE, Architecture, Layer, layer_shapes
+from eigen_jax.layer_kinds import KINDS, Look
 
 BOX_WIDTH, BOX_HEIGHT = 0.78, 0.42
 LANE_PITCH = BOX_HEIGHT + 0.2
@@ -32,8 +33,8 @@ class Box:
     """One layer, or the image, the global pooling or the classifier."""
 
     node: int  # a layer's position; IMAGE; the number of layers for the pooling, one more for the classifier
-    kind: str  # "image", "conv", "strided conv", "pool", "concat", "pooling" or "classifier"
-    label: str
+    kind: str  # of its layer; or "image", "pooling" or "classifier"
+    look: Look
     group: int | None  # which of the groups; None: outside of all
     column: int  # among all columns of the drawing
     line: int
@@ -100,16 +101,16 @@ def place(architecture: Architecture, groups: Sequence[Group], *, num_classes: i
     # Lines of about equal length, in a drawing about as wide as high: of 9 to 13 columns where there are so many.
     most = min(max(math.ceil(1.35 * math.sqrt(len(columns))), 9), 13)
     per_line = math.ceil(len(columns) / math.ceil(len(columns) / most))
-    labels = _labels(architecture, num_classes)
+    looks = _looks(architecture, num_classes)
     boxes = {}
     heights: dict[int, int] = defaultdict(int)
     for column, (owner, lanes) in enumerate(columns):
         line, within = divmod(column, per_line)
         heights[line] = max(heights[line], 1 + max(lanes.values()))
         for node, lane in lanes.items():
-            kind, label = labels[node]
+            kind, look = looks[node]
             boxes[node] = Box(
-                node=node, kind=kind, label=label, group=owner, column=column, line=line, place=within, lane=lane
+                node=node, kind=kind, look=look, group=owner, column=column, line=line, place=within, lane=lane
             )
     line_lanes = tuple(heights.values())
     return Grid(boxes=boxes, edges=tuple(edges), groups=tuple(groups), lanes=line_lanes, columns=per_line)
@@ -121,10 +122,10 @@ def _split_copies(
     """The copies of a block, in order, or all of its layers in one where they do not come apart.
 
     Layers of a copy follow one another in the canonical order: all of a copy, but for the last, lead to its output,
-    and nothing else of it is read. The last copy has all layers but the pools; those before lack what only layers
-    outside of the block read, and the first has its pools too.
+    and nothing else of it is read. The last copy has all layers but the pools, those that always halve; those before
+    lack what only layers outside of the block read, and the first has its pools too.
     """
-    pools = sum(layer.op == "pool" for layer in original)
+    pools = sum(KINDS.find(layer.op).halves is True for layer in original)
     last = len(original) - pools
     for kept_pools in range(pools, -1, -1) if times > 1 and last else ():
         size, remainder = divmod(len(block) - last - kept_pools, times - 1)
@@ -170,19 +171,12 @@ def _columns_of(layers: Sequence[Layer], group: Group) -> list[dict[int, int]]:
     return columns[1:]
 
 
-def _labels(architecture: Architecture, num_classes: int) -> dict[int, tuple[str, str]]:
-    """Node to the kind and the label of its box."""
+def _looks(architecture: Architecture, num_classes: int) -> dict[int, tuple[str, Look]]:
+    """Node to the kind and the look of its box."""
     height, width, depth = architecture.input_shape
-    labels = {IMAGE: ("image", f"image\n{height} {TIMES} {width} {TIMES} {depth}")}
+    looks = {IMAGE: ("image", Look(text="", label=f"image\n{height} {TIMES} {width} {TIMES} {depth}"))}
     for position, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
-        if layer.op == "pool":
-            labels[position] = "pool", f"max pool\n2{TIMES}2"
-        elif layer.op == "concat":
-            labels[position] = "concat", f"concat\n{shape[2]:,}"
-        else:
-            name = f"{layer.kernel}{TIMES}{layer.kernel}, {layer.channels}"
-            strided = layer.stride > 1
-            labels[position] = ("strided conv", f"{name}\nstride {layer.stride}") if strided else ("conv", name)
+        looks[position] = layer.op, KINDS.find(layer.op).look(layer, shape[2])
     pooling = len(architecture.layers)
-    classifier = "classifier", f"classifier\n{num_classes} classes"
-    return labels | {pooling: ("pooling", "global\npooling"), pooling + 1: classifier}
+    looks[pooling] = "pooling", Look(text="", label="global\npooling")
+    return looks | {pooling + 1: ("classifier", Look(text="", label=f"classifier\n{num_classes} classes"))}

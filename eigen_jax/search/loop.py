@@ -263,11 +263,13 @@ class _Search(Context):
         if len(individuals) < BARREN * slots:
             return
         causes = collections.Counter(each.cause for each in individuals if each.fate is Fate.FAILED)
-        (cause, count), *_ = [*causes.most_common(1), ("no fitness is finite", 0)]
+        problem = "none has a finite fitness; loosen its limits"
+        for cause, count in causes.most_common(1):
+            problem = f"{causes.total()} failed, {count} of them because {cause!r}; lower the learning rate or the size"
+            problem += " of the networks"
         raise BarrenSearchError(
-            f"nothing survived in {progress.generation} generations: of {len(individuals)} individuals"
-            f" {causes.total()} failed, {count} of them because {cause!r}; lower the learning rate or the size of the"
-            " networks, and start in a new run folder"
+            f"nothing survived in {progress.generation} generations: of {len(individuals)} individuals {problem}, and"
+            " start in a new run folder"
         )
 
     def _run_generation(self, progress: _Progress) -> _Progress:

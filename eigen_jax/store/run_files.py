@@ -23,6 +23,8 @@ FORMER_SETTINGS: Mapping[str, Any] = {
     "max_children": 500,
     "sample_size": 3,
     "ahead": 4,
+    "kinds": ["conv", "concat", "pool"],
+    "operators": [],
 }
 
 

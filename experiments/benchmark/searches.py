@@ -32,9 +32,9 @@ from experiments.benchmark.measuring import NotMeasured, Plan, Progress, Row, Ro
 from experiments.benchmark.ours import noise_dataset
 from experiments.benchmark.steps import LEFT_OUT
 from experiments.command_line import parse
-from experiments.executors import open_executor
 from experiments.machine import cores
 from experiments.process import keep_freed_memory
+from experiments.runner import open_executor
 from experiments.settings import Machine, Settings
 
 MUTATION_STEPS = 100  # of every child, as in the paper's primary succession

@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from eigen_jax.data import load_dataset
+from eigen_jax.registry import check_there_is
 from eigen_jax.report import ReportError, Table, to_markdown
 from eigen_jax.store.run_files import RunFolderError
-from experiments.command_line import check_there_is
 from experiments.commands import command
 from experiments.process import configure
 from experiments.progress import duration

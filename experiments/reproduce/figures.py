@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from eigen_jax import report
-from eigen_jax.architecture import Architecture, Layer, count_parameters, layer_shapes
+from eigen_jax.architecture import Architecture, count_parameters, layer_shapes
 from eigen_jax.lineage import Individual
 from eigen_jax.report import ReportError
 from eigen_jax.report.figures import PANELS
@@ -135,13 +135,13 @@ def figure4(study: Study) -> Picture:
 
 def _layers_csv(networks: Mapping[str, Architecture]) -> str:
     """The layers of networks, a line each; inputs are layers' numbers, -1 the image."""
-    fields = [field.name for field in dataclasses.fields(Layer)]
-    rows: list[tuple[Any, ...]] = [("network", "layer", *fields, "height", "width", "maps")]
+    choices = sorted({name for each in networks.values() for layer in each.layers for name, _ in layer.values})
+    rows = []
     for name, architecture in networks.items():
         for number, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
-            told = dataclasses.asdict(layer) | {"inputs": " ".join(map(str, layer.inputs))}
-            rows.append((name, number, *told.values(), *shape))
-    return report.csv_text(rows)
+            values = (getattr(layer, choice) for choice in choices)
+            rows.append((name, number, layer.op, " ".join(map(str, layer.inputs)), *values, *shape))
+    return report.csv_text([("network", "layer", "op", "inputs", *choices, "height", "width", "maps"), *rows])
 
 
 def _best_curve(search: Search, number: Callable[[Individual], float | None]) -> list[float | None]:

@@ -1,0 +1,23 @@
+"""2 x 2 average pooling with stride 2; at the edge of an odd side, of the pixels that there are."""
+
+import jax.numpy as jnp
+
+from eigen_jax.layer_kinds.kind import LayerKind, Look, register
+
+
+def _layer(inputs, values, *, norm, name):
+    from flax import linen as nn
+
+    del values, norm, name
+    (x,) = inputs
+    means = nn.avg_pool(x.astype(jnp.float32), (2, 2), strides=(2, 2), padding="SAME", count_include_pad=False)
+    return means.astype(x.dtype)
+
+
+def _look(values, width):
+    del values, width
+    label = "avg pool\n2\N{MULTIPLICATION SIGN}2"
+    return Look(text="average pooling 2 x 2", label=label, legend="average pooling", face="#F9E9C4", edge="#D55E00")
+
+
+AVERAGE_POOL = register(LayerKind(name="average_pool", halves=True, layer=_layer, look=_look))

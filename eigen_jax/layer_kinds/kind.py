@@ -1,0 +1,135 @@
+"""What every module knows of a kind of layer: one record a kind, in a table to which anybody can add.
+
+The genome, shape inference, decoding, JSON, costs, the builder, listings and drawings read the table and name no
+kind. So a new kind is one file that makes a record and registers it; whoever imports the file can name the kind in
+`GenomeSpec.kinds`, which refuses a record that is not whole or contradicts itself.
+"""
+
+import dataclasses
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from eigen_jax.registry import Registry
+
+Number = Any  # an int, or an int32 or float32 scalar of JAX: what a record computes is written once for both
+Values = Any  # the values of a layer's choices, as attributes: `values.kernel`
+Size = tuple[int, int]  # H, W of a map
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Something that a layer of a kind can have in several values. Kinds may share its name with other values."""
+
+    name: str
+    values: tuple[Any, ...] | str  # JSON scalars; or the field of `GenomeSpec` that holds them
+    _: dataclasses.KW_ONLY
+    default: Any = None  # of an inserted layer; None, or what a field lacks: the first value
+    accepted: Sequence[Any] = ()  # what any search space may have; empty: the values
+    rule: str = ""  # the accepted values in words
+
+    def default_index(self, values: Sequence[Any]) -> int:
+        """The place of an inserted layer's value among those of the search space."""
+        return values.index(self.default) if self.default in values else 0
+
+    def refusal(self, value: Any) -> str | None:
+        """What a value must be that it is not, in words."""
+        accepted = self.accepted or self.values
+        # A Boolean, or a float, that is equal to an accepted integer is another value in JSON.
+        if value in accepted and type(accepted[accepted.index(value)]) is type(value):
+            return None
+        return self.rule or f"one of {', '.join(map(repr, accepted))}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a layer is shown."""
+
+    text: str  # in a listing, of at most 34 characters
+    label: str  # of its box in a drawing; one or two lines
+    legend: str | None = None  # of all boxes of these colours; None: none
+    face: str = "#FFFFFF"
+    edge: str = "#6B6B6B"
+
+
+def first_width(widths: Sequence[Number], values: Values) -> Number:
+    """That of the first input."""
+    del values
+    return widths[0]
+
+
+def lacking(*_: Any, **__: Any) -> Any:
+    """Stands for a function that a record must have and has not."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerKind:
+    """A kind of layer. `widths` are the channels of its inputs, one or two.
+
+    The functions belong at the level of a module, since jobs carry the records of a fork's kinds to their workers.
+    """
+
+    name: str
+    inputs: int = 1  # or 2: a layer that joins two earlier layers, none of them the image
+    agree: str | None = None  # what two inputs must have in common: "size" (H x W) or "shape" (H x W and width)
+    choices: tuple[Choice, ...] = ()
+    # Whether the output has half the height and width, rounded up; or the choice whose value is 2 where it has, else 1.
+    halves: bool | str = False
+    width: Callable[[Sequence[Number], Values], Number] = first_width  # channels of the output
+    parameters: Callable[[Sequence[Number], Values], Number] | None = None  # trainable values; None: no layer has any
+    # (taps, widths, values) -> of one image: 2 a multiply-add of convolutions on real pixels, nothing else; None: 0.
+    flops: Callable[[int, Sequence[Number], Values], Number] | None = None
+    taps: Callable[[Size, Values], int] | None = None  # of an input's H x W, on the host; None: the output's area
+    # (inputs, values, norm=, name=) -> output: [B, H, W, C] maps of one floating dtype. It is called within a compact
+    # Flax module, in which `name` is the layer's own, and imports Flax itself: the evolution arm does without.
+    # `norm(name=)` makes a module of batch normalisation and ReLU.
+    layer: Callable[..., Any] = lacking
+    look: Callable[[Values, int], Look] = lacking  # of its values and its width
+
+    @property
+    def choice_names(self) -> tuple[str, ...]:
+        """Of its choices, sorted."""
+        return tuple(sorted(choice.name for choice in self.choices))
+
+    def does_halve(self, values: Values) -> bool:
+        """Whether a layer of these values halves the map."""
+        return getattr(values, self.halves) == 2 if isinstance(self.halves, str) else self.halves
+
+    def output_size(self, size: Size, values: Values) -> Size:
+        """H and W of the output, of those of an input."""
+        return (-(-size[0] // 2), -(-size[1] // 2)) if self.does_halve(values) else size
+
+    def count_taps(self, size: Size, values: Values) -> int:
+        """What `flops` counts with, for an input of H x W."""
+        if self.taps is not None:
+            return self.taps(size, values)
+        height, width = self.output_size(size, values)
+        return height * width
+
+
+KINDS: Registry[LayerKind] = Registry("layer kind")
+
+
+def register(kind: LayerKind) -> LayerKind:
+    """Adds a kind to the table, and gives it; raises ConfigError where there is another of its name."""
+    return KINDS.add(kind.name, kind)
+
+
+def as_values(values: Mapping[str, Any]) -> Values:
+    """The values of choices, as the functions of a record read them."""
+    return types.SimpleNamespace(**values)
+
+
+def valid_taps(size: Sequence[int], kernel: int, stride: int) -> int:
+    """Kernel taps that fall on an H x W map, summed over the outputs of a SAME convolution.
+
+    Taps on the padding multiply zeros; neither XLA's cost analysis nor `flops` here counts them.
+    """
+    total = 1
+    for side in size:
+        outputs = -(-side // stride)
+        padding = max((outputs - 1) * stride + kernel - side, 0)
+        starts = range(-(padding // 2), outputs * stride - padding // 2, stride)
+        total *= sum(min(start + kernel, side) - max(start, 0) for start in starts)
+    return total

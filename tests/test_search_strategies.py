@@ -1,0 +1,216 @@
+"""Whole searches by every strategy, with pretended training: killed, and with executors that end jobs in any order."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import chex
+import numpy as np
+import pytest
+from executor_data import CONFIG as TRAIN
+from executor_data import make_dataset
+from refusals import refuses
+from search_data import Pretence
+
+from eigen_jax import lineage
+from eigen_jax.data import Dataset
+from eigen_jax.errors import ConfigError
+from eigen_jax.executor import InlineExecutor, Job, Outcome
+from eigen_jax.fitness import FitnessError, Limited, Measurement, Pareto, Penalised
+from eigen_jax.genome import GenomeSpec
+from eigen_jax.lineage import Fate, Individual, without_times
+from eigen_jax.search import BarrenSearchError, SearchConfig, load_network, run_search
+from eigen_jax.strategies import STRATEGIES, EvolutionConfig, Strategy
+
+SPEC = GenomeSpec(capacity=6, input_shape=(4, 4, 1), num_classes=2, channels=(4, 8), max_flops=50_000)
+COURSE: dict[str, Any] = {"max_primary_generations": 2, "max_secondary_generations": 1}
+EVOLUTION = EvolutionConfig(
+    population_size=4, first_rank=3, second_rank=2, primary_steps=6, max_children=13, sample_size=2, ahead=3, **COURSE
+)
+CONFIG = SearchConfig(seed=1, t1=2, t2=2, t3=2, final_steps=0, genome=SPEC, evolution=EVOLUTION, train=TRAIN)
+FITNESS = {"nsga2": Pareto(("accuracy", "flops"))}
+
+
+def make(name: str) -> dict[str, Any]:
+    """A strategy, and what it asks of networks."""
+    fitness = FITNESS.get(name, Penalised("parameters", 0.3))
+    objectives = 2 if name in FITNESS else 1
+    strategy = STRATEGIES.find(name)(spec=SPEC, config=EVOLUTION, objectives=objectives)
+    return {"strategy": strategy, "fitness": fitness}
+
+
+class AnyOrder(InlineExecutor):
+    """Has up to three jobs at a time, and ends any of them next; takes on what is appended, as workers do."""
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        super().__init__(dataset)
+        self.generator = np.random.default_rng(seed)
+
+    def run(self, jobs: Sequence[Job], *, on_progress: Any = None) -> Iterator[tuple[int, Outcome]]:
+        running: list[int] = []
+        coming = itertools.count()
+        following = next(coming)
+        while running or following < len(jobs):
+            while following < len(jobs) and len(running) < 3:
+                running.append(following)
+                following = next(coming)
+            position = running.pop(int(self.generator.integers(len(running))))
+            yield position, self.session.run(jobs[position], should_stop=self.should_stop)
+
+
+class AtOnce(InlineExecutor):
+    """Runs what there is when it is asked, and nothing that comes later."""
+
+    def run(self, jobs: Sequence[Job], *, on_progress: Any = None) -> Iterator[tuple[int, Outcome]]:
+        return super().run(list(jobs), on_progress=on_progress)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return make_dataset()
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretence:
+    return Pretence(monkeypatch)
+
+
+@pytest.fixture(scope="module", params=list(STRATEGIES))
+def whole(request, dataset, tmp_path_factory) -> tuple[str, Path]:
+    """The name of a strategy, and the folder of a search that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("search") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        Pretence(patch).fails = is_faulty
+        run_search(CONFIG, dataset, folder, **make(request.param))
+    return request.param, folder
+
+
+def is_faulty(job: Job) -> bool:
+    """By the architecture, as it is deterministic."""
+    return len(job.architecture.layers) % 3 == 2
+
+
+def record(folder: Path) -> list[Individual]:
+    return [without_times(each) for each in lineage.read(folder / "lineage.jsonl")]
+
+
+class _Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+def test_a_search_records_each_individual_once_in_order_and_its_network_is_the_fittest(whole):
+    name, folder = whole
+    individuals = record(folder)
+    places = [(each.generation, each.index) for each in individuals]
+    assert places == sorted(set(places))
+    if name != "eigen":
+        assert len(individuals) == EVOLUTION.max_children
+        assert {len(each.landmarks) for each in individuals} == {1}
+        assert {each.landmarks[0].step for each in individuals} == {6}
+    known = {each.reference: each for each in individuals}
+    assert all(parent in known for each in individuals for parent in each.parents)
+    failed = [each for each in individuals if each.fate is Fate.FAILED]
+    assert failed
+    if name != "aging":  # whose sample can hold nobody else
+        assert not {each.reference for each in failed} & {parent for each in individuals for parent in each.parents}
+    assert {len(each.architecture.layers) % 3 for each in failed} == {2}
+    fitness, told = make(name)["fitness"], {}
+    for each in individuals:
+        if each.end is not None and each.measurement is not None:
+            told[each.reference] = np.ravel(each.end.fitness or ())
+            np.testing.assert_allclose(told[each.reference], np.ravel(fitness(each.measurement)), rtol=1e-6)
+    best = max(told, key=lambda place: told[place][0])
+    assert load_network(folder)[0] == known[best].architecture
+    if name in ("aging", "nsga2"):
+        assert {Fate.PARENT, Fate.SURVIVED} <= {each.fate for each in individuals}
+
+
+@pytest.mark.parametrize("kind", ["any order", "at once"])
+def test_the_record_does_not_depend_on_the_order_in_which_jobs_end(whole, dataset, tmp_path, pretended, kind):
+    name, folder = whole
+    pretended.fails = is_faulty
+    executor = AnyOrder(dataset, seed=2) if kind == "any order" else AtOnce(dataset)
+    run_search(CONFIG, dataset, tmp_path / "run", executor=executor, **make(name))
+    assert record(tmp_path / "run") == record(folder)
+    chex.assert_trees_all_equal(load_network(tmp_path / "run"), load_network(folder))
+
+
+@pytest.mark.parametrize("every", [3, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_search_that_is_killed_again_and_again_measures_nothing_twice(whole, dataset, tmp_path, pretended, every):
+    name, folder = whole
+    lost = []
+
+    def die_at_times(job: Job) -> None:
+        if len(pretended.trained) % every == 0:
+            lost.append(pretended.trained[-1])
+            raise _Killed
+
+    pretended.fails, pretended.afterwards = is_faulty, die_at_times
+    for _ in range(60):
+        try:
+            run_search(CONFIG, dataset, tmp_path / "run", executor=AnyOrder(dataset, seed=3), **make(name))
+            break
+        except _Killed:
+            continue
+    assert len(lost) >= 2
+    assert len(pretended.trained) - len(lost) == sum(each.same_as is None for each in record(folder)) or name == "eigen"
+    assert record(tmp_path / "run") == record(folder)
+    assert not {"individuals", "generation.jsonl"} & {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_what_does_not_go_together_is_refused_before_anything_is_written(dataset, tmp_path):
+    strategy: Strategy = make("random")["strategy"]
+
+    def search(**changed: Any) -> Callable[[], Any]:
+        return lambda: run_search(CONFIG, dataset, tmp_path / "run", **changed)
+
+    line = "the fitness accuracy, flops gives 2 objectives, and the strategy compares 1; choose others that go together"
+    with refuses(ConfigError, line):
+        search(strategy=strategy, fitness=Pareto(("accuracy", "flops")))()
+    other = dataclasses.replace(strategy, spec=dataclasses.replace(SPEC, capacity=5))
+    with refuses(
+        ConfigError, "the strategy breeds in another search space than that of the config; give it config.genome"
+    ):
+        search(strategy=other)()
+    with pytest.raises(FitnessError, match="fails on"):
+        search(fitness=lambda measurement: measurement.beauty)()
+    with pytest.raises(ConfigError, match="gives 2 numbers"):
+        STRATEGIES.find("aging")(spec=SPEC, config=EVOLUTION, objectives=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_strategy_or_fitness_is_another_run(whole, dataset):
+    name, folder = whole
+    line = f"{folder} belongs to a run with other settings: fitness was"
+    with pytest.raises(ConfigError) as raised:
+        run_search(CONFIG, dataset, folder, strategy=make(name)["strategy"], fitness=a_user_s_own)
+    assert str(raised.value).startswith(line) or name == "nsga2"
+    if name != "nsga2":
+        assert "'test_search_strategies:a" in str(raised.value)
+    others = {"eigen": "random", "random": "aging", "aging": "eigen"}
+    if name in others:
+        strategy = make(others[name])["strategy"]
+        line = f"strategy was '{name}' and is now '{others[name]}'; choose another folder"
+        with refuses(ConfigError, f"{folder} belongs to a run with other settings: {line}"):
+            run_search(CONFIG, dataset, folder, strategy=strategy, fitness=make(name)["fitness"])
+
+
+def a_user_s_own(measurement: Measurement) -> float:
+    return -measurement.parameters
+
+
+def test_who_misses_a_hard_limit_is_extinct_and_bred_from_by_nobody(dataset, tmp_path, pretended):
+    pretended.fails = lambda job: False
+    strategy = make("aging")["strategy"]
+    limited = Limited(a_user_s_own, (("flops", 0),))
+    line = (
+        "nothing survived in 9 generations: of 9 individuals none has a finite fitness; loosen its limits, and start in"
+        " a new run folder"
+    )
+    with refuses(BarrenSearchError, line):
+        run_search(CONFIG, dataset, tmp_path / "run", strategy=strategy, fitness=limited)
+    individuals = lineage.read(tmp_path / "run" / "lineage.jsonl")
+    assert {(each.fate, each.cause, each.landmarks[0].fitness) for each in individuals} == {(Fate.EXTINCT, None, None)}
+    assert {each.landmarks[0].measurement is None for each in individuals} == {False}
