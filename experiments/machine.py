@@ -4,6 +4,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 from pathlib import Path
 
 import jax
@@ -22,25 +23,21 @@ def has_gpu() -> bool:
 
 
 def describe_machine() -> dict[str, str | int]:
-    """The processors."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cpu = models[0] if models else platform.processor() or platform.machine()
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^model name\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE):
+            cpu = found[1].strip()
     return {"cpu": cpu, "cores": cores(), "device": jax.devices()[0].device_kind}
 
 
 def describe_versions() -> dict[str, str]:
     """Of the interpreter and of the packages that are installed."""
     versions = surroundings.describe()["versions"]
-    del versions["device"]
+    del versions["device"]  # which is of the machine
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         versions["torch"] = importlib.metadata.version("torch")
     return versions
 
 
 def heading() -> str:
-    """Machine and versions in one line."""
     return ", ".join(f"{name}: {value}" for name, value in {**describe_machine(), **describe_versions()}.items())

@@ -22,9 +22,9 @@ from eigen_jax.architecture import IMAGE, count_parameters
 from eigen_jax.data import load_dataset, num_views
 from eigen_jax.training import TrainConfig
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import evolution, measuring, networks, ours, searches, steps
+from experiments.benchmark import measuring, ours, searches, steps
 from experiments.benchmark.measuring import NotMeasured, Plan, Timing
-from experiments.benchmark.networks import benchmark_architectures, convolution, eight_layers, training_flops
+from experiments.benchmark.ours import benchmark_architectures, eight_layers, one_convolution, training_flops
 from experiments.settings import Machine
 
 ONCE = Plan(rounds=1, seconds=0, runs=1)
@@ -79,7 +79,7 @@ def test_steps_are_held_against_pytorch_the_peak_and_single_calls(times):
     times |= {"PyTorch eager float32": 0.2, "ours float32": 0.1, "ours bfloat16": 0.05}
     times["ours float32, 8 in one call"] = 8 * 0.04
     peak: Any = {"float32": 1e7, "bfloat16": 4e7}
-    rows = list(steps.measure_network("tiny", TINY, peak=peak, plan=ONCE))
+    rows = list(steps.measure_network("tiny", TINY, peak, ONCE))
     assert [row.method for row in rows] == list(steps.ways(TINY))
     eager, absent, _, _, ours, rounded, chunk = rows
     assert eager.values == values(200, 1e7, times_pytorch=1)
@@ -98,7 +98,7 @@ def test_steps_are_held_against_pytorch_the_peak_and_single_calls(times):
     ],
 )
 def test_what_takes_long_to_compile_is_left_out_of_a_quick_run(times, name, measured):
-    list(steps.measure_network(name, TINY, peak={}, plan=QUICK))
+    list(steps.measure_network(name, TINY, {}, QUICK))
     assert [way for way, prepare in times.works.items() if prepare is not steps._left_out] == measured
     with pytest.raises(NotMeasured, match=r"^left out by --quick$"):
         times.works["torch.compile float32"]()
@@ -140,7 +140,7 @@ def test_the_peak_is_that_of_the_faster_side(times):
 
 def test_every_part_is_held_against_pytorch(times, monkeypatch):
     times |= {"ours": 0.5, "PyTorch": 0.25}
-    monkeypatch.setattr(steps, "CONVOLUTIONS", (convolution(5, 2, 3, stride=2),))
+    monkeypatch.setattr(steps, "CONVOLUTIONS", (one_convolution(5, 2, 3, stride=2),))
     monkeypatch.setattr(steps, "BATCH", 2)
     rows = list(steps.measure_parts(ONCE, print))
     assert [row.what for row in rows[:6:2]] == [
@@ -156,7 +156,7 @@ def test_every_part_is_held_against_pytorch(times, monkeypatch):
 
 @pytest.mark.slow
 def test_matrix_products_parts_and_mimicry_run(no_noise, small_mimicry, monkeypatch):
-    monkeypatch.setattr(steps, "CONVOLUTIONS", (convolution(5, 2, 3, stride=2),))
+    monkeypatch.setattr(steps, "CONVOLUTIONS", (one_convolution(5, 2, 3, stride=2),))
     monkeypatch.setattr(steps, "BATCH", 2)
     rows = [*steps.measure_peak(ONCE, size=8)[1], *steps.measure_parts(ONCE, print)]
     assert [row.note for row in rows] == ["", TORCH_NOTE] * 6
@@ -167,7 +167,7 @@ def test_matrix_products_parts_and_mimicry_run(no_noise, small_mimicry, monkeypa
 @pytest.fixture
 def small_mimicry(monkeypatch):
     """What it caches is cached for the test alone."""
-    monkeypatch.setattr(networks, "eight_layers", lambda: TINY)
+    monkeypatch.setattr(ours, "eight_layers", lambda: TINY)
     monkeypatch.setattr(ours, "untrained", ours.untrained.__wrapped__)
     monkeypatch.setattr(ours, "CONFIG", TrainConfig(batch_size=4, pad=1))
     monkeypatch.setattr(steps, "_MIMICRY_IMAGES", 8)
@@ -194,12 +194,12 @@ def test_mimicry_is_measured_beside_plain_training(times, no_noise, small_mimicr
 
 
 def test_rates_count_all_children_and_all_generations(monkeypatch):
-    monkeypatch.setattr(evolution, "rate_row", lambda work, *, amount, method, **_: (method, amount, work(1)))
-    monkeypatch.setattr(evolution, "breeder", lambda spec, *, steps: jax.random.key_data)
-    monkeypatch.setattr(evolution, "cores", lambda: 2)
-    monkeypatch.setattr(evolution, "initial_state", lambda key, *, spec, config: 1)
-    monkeypatch.setattr(evolution, "evolution_step", lambda key, state, fitness, *, spec, config: state + 1)
-    rates: Any = evolution.measure_evolution(dataclasses.replace(ONCE, mutation_batches=(4,)), print)
+    monkeypatch.setattr(searches, "rate_row", lambda work, *, amount, method, **_: (method, amount, work(1)))
+    monkeypatch.setattr(searches, "breeder", lambda spec, *, steps: jax.random.key_data)
+    monkeypatch.setattr(searches, "cores", lambda: 2)
+    monkeypatch.setattr(searches, "initial_state", lambda key, *, spec, config: 1)
+    monkeypatch.setattr(searches, "evolution_step", lambda key, state, fitness, *, spec, config: state + 1)
+    rates: Any = searches.measure_evolution(dataclasses.replace(ONCE, mutation_batches=(4,)), print)
     *found, generations = rates
     assert len(found) == 2
     for method, amount, shares in found:
@@ -207,7 +207,7 @@ def test_rates_count_all_children_and_all_generations(monkeypatch):
         assert (method, amount) == (("batch 4, one call", "batch 4, 2 threads of 2")[len(shares) - 1], 4)
         assert len(np.unique(children, axis=0)) == len(children) == 4, "each has a key of its own"
     assert generations == ("population 10, 20 generations", 20, 20)
-    rates = evolution.measure_evolution(dataclasses.replace(QUICK, mutation_batches=(4,)), print)
+    rates = searches.measure_evolution(dataclasses.replace(QUICK, mutation_batches=(4,)), print)
     assert [method for method, *_ in rates] == ["batch 4, 2 threads of 2", generations[0]]
 
 
@@ -253,10 +253,10 @@ def test_a_generation_is_held_against_one_worker(monkeypatch, tmp_path):
     def take(settings, dataset):
         return 6 / settings.machine.workers if settings.machine.executor == "processes" else 9
 
-    settings = searches.short_search(population=4, ranks=(2, 2), landmarks=(2, 2, 2))
+    settings = searches.short_search("--population 4 --p 2 --q 2 --t1 2 --t2 2 --t3 2")
     settings = with_values(settings, {"cache_dir": tmp_path})
     monkeypatch.setattr(searches, "_time_generation", take)
-    monkeypatch.setattr(searches, "short_search", lambda **_: settings)
+    monkeypatch.setattr(searches, "short_search", lambda options: settings)
     assert {row.method: row.values for row in searches.measure_workers(QUICK, print)} == {
         "inline": {"seconds": 9, "times_one_worker": 1.5},
         "1 worker process": {"seconds": 6, "times_one_worker": 1},
@@ -267,10 +267,10 @@ def test_a_generation_is_held_against_one_worker(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_searches_evolution_mutation_and_memory_run(monkeypatch, tmp_path):
     """In one test, since what one of them compiles serves the others."""
-    settings = searches.short_search(population=2, ranks=(1, 1), landmarks=(2, 1, 1))
+    settings = searches.short_search("--population 2 --p 1 --q 1 --t1 2 --t2 1 --t3 1")
     small: dict[str, Any] = {"primary_steps": 3, "capacity": 3, "decay_steps": (), "cache_dir": tmp_path}
     settings = with_values(settings, small)
-    monkeypatch.setattr(searches, "short_search", lambda **_: settings)
+    monkeypatch.setattr(searches, "short_search", lambda options: settings)
     (row,) = searches.measure_search(QUICK, print)
     assert row.method == "4 steps an individual"
     assert row.values["trained"] in (1, 2)
@@ -279,8 +279,8 @@ def test_searches_evolution_mutation_and_memory_run(monkeypatch, tmp_path):
     inline = dataclasses.replace(settings, machine=Machine(executor="inline"))
     assert searches._time_generation(inline, load_dataset(settings.data)) > 0
     spec = settings.search_config().genome
-    monkeypatch.setattr(evolution, "SPEC", spec)
-    for row in evolution.measure_evolution(dataclasses.replace(QUICK, mutation_batches=(2,)), print):
+    monkeypatch.setattr(searches, "SPEC", spec)
+    for row in searches.measure_evolution(dataclasses.replace(QUICK, mutation_batches=(2,)), print):
         assert row.values["per_second"] > 0
     monkeypatch.setattr(searches, "_SPEC", spec)
     monkeypatch.setattr(searches, "_BRED", 2)

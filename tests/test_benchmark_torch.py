@@ -13,7 +13,7 @@ from eigen_jax.losses import cross_entropy
 from eigen_jax.training import TrainConfig, train_step
 from experiments.benchmark import ours as our
 from experiments.benchmark import steps
-from experiments.benchmark.networks import NUM_CLASSES, benchmark_architectures
+from experiments.benchmark.ours import NUM_CLASSES, benchmark_architectures
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed; pip install -e '.[torch]'")
 pytorch = pytest.importorskip("experiments.benchmark.pytorch", reason="PyTorch is not installed")

@@ -196,7 +196,7 @@ def test_only_workers_are_killed_where_there_is_ray(monkeypatch, tmp_path):
     monkeypatch.setattr(Child, "descendants", lambda _: processes)
     child = Child([sys.executable, "-c", "raise SystemExit(3)"], cwd=tmp_path, output=tmp_path / "output")
     assert [worker.command for worker in child.workers()] == ["ray::Worker.run"]
-    assert not child.sleeps(60)
+    assert not child.runs(60)
     assert not child.end()
     assert child.returncode == 3
 
@@ -336,11 +336,11 @@ def test_a_run_that_does_not_save_when_its_terminal_is_closed_is_named(capsys, t
 def test_ctrl_c_ends_the_child_with_a_line(capsys, tmp_path, fake, monkeypatch):
     children: list[Child] = []
 
-    def interrupted(child, *_):
+    def interrupted(child, *_, **__):
         children.append(child)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Child, "runs_until", interrupted)
+    monkeypatch.setattr(Child, "runs", interrupted)
     assert chaos.main(["--folder", str(tmp_path / "chaos")], search=fake("well")) == INTERRUPTED
     assert capsys.readouterr().err == f"interrupted; the folders are kept in {tmp_path / 'chaos'}\n"
     assert [child.returncode for child in children] == [-signal.SIGKILL]

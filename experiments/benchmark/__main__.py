@@ -1,86 +1,86 @@
-"""The command that measures, see `experiments.benchmark`."""
+"""Measures what a search waits for, beside PyTorch where that is installed.
+
+    python -m experiments.benchmark                         # everything
+    python -m experiments.benchmark --quick                 # a first look: two minutes on two cores
+    python -m experiments.benchmark --only steps parts      # some groups of rows
+    python -m experiments.benchmark --json benchmark.json   # the same numbers for programs
+    python -m experiments.benchmark --search runs/digits-small   # how much of a finished run was training
+
+Times and rates are medians of calls after the first; what is compared is called in turns. Run it on
+an otherwise idle machine.
+"""
 
 import dataclasses
 import functools
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.store.files import told_as
 from eigen_jax.store.records import write_json
-from experiments import benchmark
-from experiments.benchmark.evolution import measure_evolution
-from experiments.benchmark.measuring import Plan, Progress, Row, table
-from experiments.benchmark.searches import measure_folder, measure_memory, measure_search, measure_workers
-from experiments.benchmark.steps import measure_compilation, measure_mimicry, measure_parts, measure_steps
+from experiments.benchmark import searches, steps
+from experiments.benchmark.measuring import Plan, Progress, Row, Rows, table
 from experiments.command_line import Parser, absolute_path, positive
 from experiments.commands import INTERRUPTED, command, show
 from experiments.machine import describe_machine, describe_versions, heading
 from experiments.process import keep_freed_memory
 from experiments.settings import SettingsError
 
-GROUPS: Mapping[str, Callable[[Plan, Progress], Iterator[Row]]] = {
-    "steps": measure_steps,
-    "parts": measure_parts,
-    "mimicry": measure_mimicry,
-    "evolution": measure_evolution,
-    "compile": measure_compilation,
-    "search": measure_search,
-    "workers": measure_workers,
-    "memory": measure_memory,
+GROUPS: Mapping[str, Callable[[Plan, Progress], Rows]] = {
+    "steps": steps.measure_steps,
+    "parts": steps.measure_parts,
+    "mimicry": steps.measure_mimicry,
+    "evolution": searches.measure_evolution,
+    "compile": steps.measure_compilation,
+    "search": searches.measure_search,
+    "workers": searches.measure_workers,
+    "memory": searches.measure_memory,
 }
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    """Measures, prints and writes."""
-    try:
-        _show_and_write(_parse(argv))
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return INTERRUPTED
-    return 0
-
-
 def _parse(argv: Sequence[str] | None) -> Namespace:
-    about = (benchmark.__doc__ or "").partition("\n")[0]
+    about = (__doc__ or "").partition("\n")[0]
     parser = Parser(prog="python -m experiments.benchmark", description=about)
     add = parser.add_argument
     add("--quick", action="store_true", help="fewer and shorter measurements: two minutes on two cores")
     add("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of {', '.join(GROUPS)} [all]")
     add("--memory", type=positive, metavar="N", help="different networks for the memory [300; none with --quick]")
     add("--json", type=absolute_path, metavar="FILE", help="write the numbers to FILE, too")
-    search = "measure nothing; show how much of a finished run was training"
-    add("--search", type=absolute_path, metavar="RUN_DIR", help=search)
+    add("--search", type=absolute_path, metavar="RUN_DIR", help="only show how much of a finished run was training")
     arguments = parser.parse_args(argv)
     if (path := arguments.json) is not None and not path.parent.is_dir():
         raise SettingsError(f"there is no folder {path.parent} to write {path.name} in; make it")
     return arguments
 
 
-def _show_and_write(arguments: Namespace) -> None:
-    if arguments.search is not None:
-        rows = [measure_folder(arguments.search)]
-    else:
-        keep_freed_memory()
-        check_devices_are_there()
-        # A cache of compiled programs, which the environment can name, would hide what compilation costs.
-        jax.config.update("jax_enable_compilation_cache", False)
-        print(heading(), flush=True)
-        rows = _measure(arguments)
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures, prints and writes."""
+    arguments = _parse(argv)
+    try:
+        rows = [searches.measure_folder(arguments.search)] if arguments.search else _measure(arguments)
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
     if (path := arguments.json) is not None:
         told = [dataclasses.asdict(row) for row in rows]
         with told_as(SettingsError, path, "name a file that can be written"):
             write_json(path, {"machine": describe_machine(), "versions": describe_versions(), "rows": told})
     show(table(rows))
+    return 0
 
 
 def _measure(arguments: Namespace) -> list[Row]:
     """All rows of the groups asked for, with a line on stderr for each thing that is measured."""
+    keep_freed_memory()
+    check_devices_are_there()
+    # A cache of compiled programs, which the environment can name, would hide what compilation costs.
+    jax.config.update("jax_enable_compilation_cache", False)
+    print(heading(), flush=True)
     # A quick run measures the memory where it is asked to.
     plan = Plan(memory=arguments.memory or (None if arguments.quick and not arguments.only else Plan.memory))
     if arguments.quick:

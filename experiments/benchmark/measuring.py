@@ -15,8 +15,7 @@ Work = Callable[[], Any]  # returns when the work is done; on a GPU it waits for
 Prepare = Callable[[], Work]  # it, or the first call of the work, may raise `NotMeasured`
 Progress = Callable[[str], None]  # is told what is measured next
 
-# After its last parallel loop, a thread of an OpenMP or an XLA pool spins for some milliseconds before it
-# sleeps. Without a pause it would take a core from whoever is timed next.
+# Threads of OpenMP and XLA spin for milliseconds after a parallel loop, and would take a core from who is timed next.
 _PAUSE = 0.02
 
 # What each column of `Row.values` is called in the table.
@@ -62,8 +61,6 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row of the table."""
-
     group: str  # of rows, with columns of their own
     what: str  # is measured
     method: str = ""  # how it was run
@@ -71,19 +68,16 @@ class Row:
     note: str = ""  # in place of the values: why there are none
 
 
-class Timing(NamedTuple):
-    """How long calls of one work took."""
+Rows = Iterator[Row]
 
+
+class Timing(NamedTuple):
     first: float  # seconds, preparation and compilation included
     seconds: list[float]  # of each later call
 
 
 def interleave(works: Mapping[str, Prepare], plan: Plan) -> dict[str, Timing | str]:
-    """Times works in turns, so that what else happens on the machine happens to all; or says why there is no timing.
-
-    A work for which `plan.rounds` calls take too long is called in some of the rounds only, at even
-    distances, and at least once.
-    """
+    """Times works in turns, so that what else happens on the machine happens to all; or says why there is no timing."""
     ready: dict[str, tuple[Work, list[float]]] = {}
     results: dict[str, Timing | str] = {}
     for name, prepare in works.items():
@@ -98,19 +92,15 @@ def interleave(works: Mapping[str, Prepare], plan: Plan) -> dict[str, Timing | s
             results[name], ready[name] = Timing(time.perf_counter() - began, seconds), (work, seconds)
     for turn in range(plan.rounds):
         for work, seconds in ready.values():
-            if _is_due(turn, seconds, plan):
+            # Where so many calls take too long, it is called in some of the rounds only, at even distances.
+            taken = seconds[0] if seconds else 0.0
+            calls = plan.rounds if taken * plan.rounds <= plan.seconds else max(1, int(plan.seconds / taken))
+            if len(seconds) <= turn * calls // plan.rounds:
                 time.sleep(_PAUSE)
                 began = time.perf_counter()
                 work()
                 seconds.append(time.perf_counter() - began)
     return results
-
-
-def _is_due(turn: int, taken: list[float], plan: Plan) -> bool:
-    if not taken:
-        return True
-    calls = plan.rounds if taken[0] * plan.rounds <= plan.seconds else max(1, int(plan.seconds / taken[0]))
-    return len(taken) <= turn * calls // plan.rounds
 
 
 def compare(
@@ -119,25 +109,16 @@ def compare(
     *,
     group: str,
     what: str,
-    units: Mapping[str, int] | None = None,
-    flops: int = 0,
-    tells_first: bool = False,
-    **against: str,
-) -> Iterator[Row]:
-    """Times works, by name, in turns, see `interleave`, and gives a row for each.
-
-    Args:
-        units: by name, of what a call does several of; the times are those of one.
-        flops: floating-point operations of one, where their rate is a value, too.
-        tells_first: whether the time of the first call is a value, too.
-        against: by column, a work whose time the others are multiples of; left out where it was not measured.
-    """
-    results = interleave(works, plan)
-    seconds = {
-        name: statistics.median(result.seconds) / (units or {}).get(name, 1)
-        for name, result in results.items()
-        if isinstance(result, Timing)
-    }
+    units: Mapping[str, int] | None = None,  # by name, of what a call does several of; the times are those of one
+    flops: int = 0,  # of one, where their rate is a value, too
+    tells_first: bool = False,  # whether the time of the first call is a value, too
+    **against: str,  # by column, a work whose time the others are multiples of; left out where it was not measured
+) -> Rows:
+    """Times works, by name, in turns, see `interleave`, and gives a row for each."""
+    results, seconds = interleave(works, plan), dict[str, float]()
+    for name, result in results.items():
+        if isinstance(result, Timing):
+            seconds[name] = statistics.median(result.seconds) / (units or {}).get(name, 1)
     for name, result in results.items():
         if not isinstance(result, Timing):
             yield not_measured(result, group=group, what=what, method=name)
@@ -159,13 +140,12 @@ def rate_row(work: Callable[[int], object], *, group: str, what: str, method: st
         jax.block_until_ready(work(run))
         seconds.append(time.perf_counter() - began)
     first, *rest = seconds
-    rates = {"per_second": statistics.median(rest), "slowest": max(rest), "fastest": min(rest)}
-    values = {name: amount / taken for name, taken in rates.items()} | {"first_seconds": first}
+    taken = {"per_second": statistics.median(rest), "slowest": max(rest), "fastest": min(rest)}
+    values = {name: amount / each for name, each in taken.items()} | {"first_seconds": first}
     return Row(group=group, what=what, method=method, values=values)
 
 
 def not_measured(reason: object, *, group: str, what: str, method: str = "") -> Row:
-    """The row that stands where a number cannot be had."""
     return Row(group=group, what=what, method=method, note=f"not measured: {reason}")
 
 

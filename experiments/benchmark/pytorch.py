@@ -17,7 +17,7 @@ from eigen_jax.errors import first_line
 from eigen_jax.training import Batch, ComputeDtype
 from experiments.benchmark import ours
 from experiments.benchmark.measuring import NotMeasured, Work
-from experiments.benchmark.networks import NUM_CLASSES
+from experiments.benchmark.ours import NUM_CLASSES
 from experiments.machine import cores, has_gpu
 
 
@@ -30,10 +30,7 @@ def set_up() -> None:
 
 
 def training_steps(architecture: Architecture, dtype: ComputeDtype, steps: int, *, compiles: bool = False) -> Work:
-    """The same training as ours, channels last, in float32 or, by autocast, in bfloat16: so many steps in a call.
-
-    Where `torch.compile` fails, the first call raises `NotMeasured`.
-    """
+    """The same training as ours, channels last, in float32 or, by autocast, in bfloat16: so many steps in a call."""
     start, batch = ours.untrained(architecture)
     network: Any = TorchNetwork(architecture, num_classes=NUM_CLASSES)
     copy_variables(network, start.variables)
@@ -94,7 +91,6 @@ def pool(shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
 
 
 def _forward_and_backward(module: Any, shape: tuple[int, ...], dtype: ComputeDtype) -> Work:
-    """With the gradient by every input and parameter."""
     x = _noise(shape, dtype).requires_grad_()
     gradient = torch.randn_like(module(x).detach())
     return _waited(lambda: torch.autograd.grad(module(x), [x, *module.parameters()], gradient))
@@ -105,15 +101,11 @@ def _device() -> str:
 
 
 def _noise(shape: tuple[int, ...], dtype: ComputeDtype) -> Any:
-    """Maps [B, H, W, C] as PyTorch has them."""
-    batch, height, width, channels = shape
-    x = torch.randn(batch, channels, height, width, device=_device(), dtype=getattr(torch, dtype))
-    return x.contiguous(memory_format=torch.channels_last)
+    """Maps of a shape [B, H, W, C] as PyTorch has them, whose order it shows as [B, C, H, W]."""
+    return torch.randn(shape, device=_device(), dtype=getattr(torch, dtype)).permute(0, 3, 1, 2)
 
 
 def _waited(work: Work) -> Work:
-    """Waits for the device after each call."""
-
     def waited() -> None:
         work()
         if has_gpu():
@@ -141,45 +133,41 @@ class TorchNetwork(nn.Module):
 
 
 class Concat(nn.Module):
-    """Joins the channels of two maps."""
-
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.cat((first, second), dim=1)
 
 
 def _layer(layer: Layer, input_shape: tuple[int, int, int]) -> nn.Module:
     if layer.op == "conv":
-        norm = nn.BatchNorm2d(layer.channels, eps=1e-5, momentum=0.1)
-        return nn.Sequential(*_same_conv(layer, input_shape), norm, nn.ReLU())
+        return nn.Sequential(*_same_conv(layer, input_shape), nn.BatchNorm2d(layer.channels), nn.ReLU())
     return nn.MaxPool2d(2, ceil_mode=True) if layer.op == "pool" else Concat()
 
 
 def _same_conv(layer: Layer, input_shape: tuple[int, int, int]) -> list[nn.Module]:
     """Convolution without bias; an odd pixel of padding goes to the right and to the bottom, as in XLA."""
 
-    def padding(pixels: int) -> tuple[int, int]:
-        total = max((-(-pixels // layer.stride) - 1) * layer.stride + layer.kernel - pixels, 0)
-        return total // 2, total - total // 2
-
     height, width, read = input_shape
-    (top, bottom), (left, right) = padding(height), padding(width)
+    # What is padded in all: each of the ceil(pixels / stride) outputs reads a window.
+    down, across = (
+        max((-(-pixels // layer.stride) - 1) * layer.stride + layer.kernel - pixels, 0) for pixels in (height, width)
+    )
     conv = functools.partial(nn.Conv2d, read, layer.channels, layer.kernel, layer.stride, bias=False)
-    if (top, left) == (bottom, right):
-        return [conv(padding=(top, left))]
-    return [nn.ZeroPad2d((left, right, top, bottom)), conv()]
+    if down % 2 == across % 2 == 0:
+        return [conv(padding=(down // 2, across // 2))]
+    return [nn.ZeroPad2d((across // 2, across - across // 2, down // 2, down - down // 2)), conv()]
 
 
 @torch.no_grad()
 def copy_variables(network: TorchNetwork, variables: Any) -> None:
     """Gives a network the weights and running statistics of ours, "params" and "batch_stats" of Flax."""
     params, statistics = variables["params"], variables.get("batch_stats", {})
+    names = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
     for position, layer in enumerate(network.layers):
         if isinstance(layer, nn.Sequential):
-            name = f"layer_{position}"
-            ours, norm = params[name], {**params[name]["norm"], **statistics[name]["norm"]}
+            ours = params[f"layer_{position}"]
+            norm = ours["norm"] | statistics[f"layer_{position}"]["norm"]
             # Ours is [K, K, C, D], PyTorch's [D, C, K, K].
             layer[-3].weight.copy_(_tensor(ours["conv"]["kernel"]).permute(3, 2, 0, 1))
-            names = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
             for theirs, name in names.items():
                 getattr(layer[-2], theirs).copy_(_tensor(norm[name]))
     network.classifier.weight.copy_(_tensor(params["classifier"]["kernel"]).T)
@@ -188,8 +176,7 @@ def copy_variables(network: TorchNetwork, variables: Any) -> None:
 
 def as_tensors(batch: Batch) -> tuple[Tensor, Tensor]:
     """The images, [B, H, W, C], as [B, C, H, W], channels last in memory, and the labels, [B]."""
-    images = _tensor(batch.images).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    return images, _tensor(batch.labels).long()
+    return _tensor(batch.images).permute(0, 3, 1, 2), _tensor(batch.labels).long()
 
 
 def _tensor(array: Any) -> Tensor:

@@ -1,6 +1,7 @@
-"""What searches take: how much of the time is training, a generation by where it is trained, and memory."""
+"""What searches take: to breed, by the time that is training, by where a generation is trained, and in memory."""
 
 import dataclasses
+import functools
 import itertools
 import math
 import multiprocessing
@@ -8,82 +9,111 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from eigen_jax import lineage
 from eigen_jax.architecture import Architecture, decode
 from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.executor import InlineExecutor, Job
-from eigen_jax.genome import GenomeSpec
+from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
 from eigen_jax.lineage import Individual
+from eigen_jax.mutation import mutate
 from eigen_jax.search import RunFolderError, SearchObserver, run_search
+from eigen_jax.strategies.eigen import EvolutionConfig, EvolutionState, evolution_step, initial_state
 from eigen_jax.training import TrainConfig
-from experiments.benchmark.measuring import NotMeasured, Plan, Progress, Row, not_measured
-from experiments.benchmark.networks import breeder, noise_dataset
+from experiments.benchmark.measuring import NotMeasured, Plan, Progress, Row, Rows, not_measured, rate_row
+from experiments.benchmark.ours import noise_dataset
 from experiments.benchmark.steps import LEFT_OUT
-from experiments.presets import PRESETS
+from experiments.command_line import parse
+from experiments.machine import cores
 from experiments.process import keep_freed_memory
 from experiments.runner import open_executor
 from experiments.settings import Machine, Settings
 
-EARLY = 30  # networks after which memory is read first
+MUTATION_STEPS = 100  # of every child, as in the paper's primary succession
+GENERATIONS = 20
+SPEC, CONFIG = GenomeSpec(), EvolutionConfig()
+
+# Of the networks that the memory is measured with.
+EARLY = 30  # after which it is read first
 _STATM = Path("/proc/self/statm")
 _SPEC = GenomeSpec(capacity=32, channels=(4, 8, 16), input_shape=(8, 8, 1))
 _CONFIG = TrainConfig(batch_size=8, learning_rate=0.05, decay_steps=(), pad=1, flip=False, eval_batch_size=8)
-_STEPS = 3  # of training, of each network
+_STEPS = 3  # of training
 _MUTATIONS = 10
 _BRED = 64  # children a call
 
 
-def short_search(
-    *, population: int, ranks: tuple[int, int], landmarks: tuple[int, int, int], generations: int = 1
-) -> Settings:
-    """A search on the digits, without a teacher, later phases or final training; `landmarks` as --t1, --t2, --t3.
-
-    It is short in generations, not in the training of each individual.
-    """
-    small, (first, second), (t1, t2, t3) = PRESETS["digits"]["small"], ranks, landmarks
-    evolution = dataclasses.replace(
-        small.search.evolution,
-        population_size=population,
-        first_rank=first,
-        second_rank=second,
-        max_primary_generations=generations,
-        max_secondary_generations=0,
-        max_duplication_generations=0,
-    )
-    search = dataclasses.replace(small.search, t1=t1, t2=t2, t3=t3, final_steps=0, evolution=evolution)
-    return dataclasses.replace(small, teacher="none", search=search)
+def measure_evolution(plan: Plan, progress: Progress) -> Rows:
+    """Mutation, in one call and in one for each core; and generations."""
+    rate = functools.partial(rate_row, group="evolution", runs=plan.runs)
+    progress("mutation")
+    for batch in plan.mutation_batches:
+        for threads in sorted({cores() if plan.quick else 1, cores()}):
+            share = batch // threads
+            method = f"batch {batch:,}, " + ("one call" if threads == 1 else f"{threads} threads of {share:,}")
+            with ThreadPoolExecutor(threads) as pool:
+                work = _breeding(pool, threads, share, runs=1 + plan.runs)
+                yield rate(work, what=f"children of {MUTATION_STEPS} steps", method=method, amount=share * threads)
+    progress("evolution steps")
+    method = f"population {CONFIG.population_size}, {GENERATIONS} generations"
+    fitness = jnp.tile(jnp.linspace(0.1, 0.9, CONFIG.population_size, dtype=jnp.float32)[:, None], (1, 3))
+    yield rate(functools.partial(_generations, fitness), what="evolution steps", method=method, amount=GENERATIONS)
 
 
-def measure_search(plan: Plan, progress: Progress) -> Iterator[Row]:
-    """A search in a folder that is then removed; the wall time is that of `run_search`."""
+def breeder(spec: GenomeSpec, *, steps: int) -> Callable[[jax.Array], Genome]:
+    """Gives children [P] of the global-pooling network for keys [P], each mutated by so many steps."""
+    parent, count = minimal_genome(spec), jnp.asarray(steps, jnp.int32)
+    breed = jax.jit(jax.vmap(functools.partial(mutate, spec=spec), (0, None, None)))
+    return lambda keys: breed(keys, parent, count)[0]
+
+
+def _breeding(pool: ThreadPoolExecutor, threads: int, share: int, *, runs: int) -> Callable[[int], object]:
+    breed = breeder(SPEC, steps=MUTATION_STEPS)
+    keys = [list(jax.random.split(jax.random.key(run), (threads, share))) for run in range(runs)]
+    jax.block_until_ready(keys)
+    return lambda run: list(pool.map(lambda part: jax.block_until_ready(breed(part)), keys[run]))
+
+
+def _generations(fitness: jax.Array, run: int) -> EvolutionState:
+    """Generations of the primary succession, of rising fitness, so that the search does not saturate."""
+    state = initial_state(jax.random.key(run), spec=SPEC, config=CONFIG)
+    for generation in range(1, GENERATIONS):
+        risen = fitness + 0.01 * generation
+        state = evolution_step(jax.random.key(generation), state, risen, spec=SPEC, config=CONFIG)
+    return state
+
+
+def short_search(options: str) -> Settings:
+    """A search on the digits, without a teacher, later phases or final training: short in generations alone."""
+    alone = "--preset small --teacher none --final-steps 0"
+    phases = "--max-primary-generations 1 --max-secondary-generations 0 --max-duplication-generations 0"
+    return parse(f"{alone} {phases} {options}".split(), program="", dataset="digits")
+
+
+def measure_search(plan: Plan, progress: Progress) -> Rows:
     progress("a search on the digits")
-    if plan.quick:
-        settings = short_search(population=3, ranks=(2, 1), landmarks=(500, 500, 500))
-    else:
-        settings = short_search(population=4, ranks=(2, 1), landmarks=(500, 1_500, 2_000), generations=2)
+    full = "--population 4 --p 2 --q 1 --t1 500 --t2 1500 --t3 2000 --max-primary-generations 2"
+    settings = short_search("--population 3 --p 2 --q 1 --t1 500 --t2 500 --t3 500" if plan.quick else full)
     dataset, config = load_dataset(settings.data), settings.search_config()
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         run_search(config, dataset, folder)
         wall = time.perf_counter() - began
         individuals = lineage.read(Path(folder) / "lineage.jsonl")
-    steps = f"{config.landmarks[-1]:,} steps an individual"
-    yield _share_row(individuals, wall, what="search on the digits", method=steps)
+    method = f"{config.landmarks[-1]:,} steps an individual"
+    yield _share_row(individuals, wall, what="search on the digits", method=method)
 
 
 def measure_folder(folder: Path) -> Row:
-    """The same of a finished run, which records no wall time: told by the times of its files, pauses counted.
-
-    Raises LineageError or RunFolderError where it has not finished, is damaged, or a copy that tells no times.
-    """
+    """The time of a finished run, which records none: told by the times of its files, pauses counted."""
     record, settings = folder / "lineage.jsonl", folder / "settings.json"
     individuals = lineage.read(record)
     if not (folder / "result.json").exists() or not settings.exists():
@@ -99,7 +129,6 @@ def measure_folder(folder: Path) -> Row:
 
 
 def _share_row(individuals: Sequence[Individual], wall: float, *, what: str, method: str) -> Row:
-    """The shares of training and of waiting for compilation in a search that took `wall` seconds."""
     values = {
         "seconds": wall,
         "share_training": math.fsum(each.seconds_training for each in individuals) / wall,
@@ -109,21 +138,15 @@ def _share_row(individuals: Sequence[Individual], wall: float, *, what: str, met
     return Row(group="time of a search", what=what, method=method, values=values)
 
 
-def measure_workers(plan: Plan, progress: Progress) -> Iterator[Row]:
+def measure_workers(plan: Plan, progress: Progress) -> Rows:
     """A generation, by where its individuals are trained: the first of a search, with nothing compiled or started."""
-    if plan.quick:
-        settings = short_search(population=4, ranks=(2, 2), landmarks=(200, 200, 200))
-    else:
-        settings = short_search(population=8, ranks=(4, 2), landmarks=(200, 400, 400))
+    full = "--population 8 --p 4 --q 2 --t1 200 --t2 400 --t3 400"
+    settings = short_search("--population 4 --p 2 --q 2 --t1 200 --t2 200 --t3 200" if plan.quick else full)
     dataset = load_dataset(settings.data)
-    places = {
-        "inline": Machine(executor="inline"),
-        "1 worker process": Machine(executor="processes", workers=1),
-        "2 worker processes": Machine(executor="processes", workers=2),
-    }
     seconds = {}
-    for name, machine in places.items():
+    for name, workers in (("inline", None), ("1 worker process", 1), ("2 worker processes", 2)):
         progress(f"a generation, {name}")
+        machine = Machine(executor="processes" if workers else "inline", workers=workers)
         seconds[name] = _time_generation(dataclasses.replace(settings, machine=machine), dataset)
     what = f"{settings.search.evolution.population_size} individuals, digits"
     for name, taken in seconds.items():
@@ -150,7 +173,7 @@ def _time_generation(settings: Settings, dataset: Dataset) -> float:
     return clock.taken
 
 
-def measure_memory(plan: Plan, progress: Progress) -> Iterator[Row]:
+def measure_memory(plan: Plan, progress: Progress) -> Rows:
     """Resident memory over many architectures, in a process of its own, where nothing else has used memory before."""
     if plan.memory is None:
         yield not_measured(f"{LEFT_OUT}; --memory 300 measures it", group="memory", what="different networks")
@@ -168,10 +191,7 @@ def measure_memory(plan: Plan, progress: Progress) -> Iterator[Row]:
 
 
 def train_networks(count: int) -> tuple[float, float]:
-    """Trains networks one after another, as a search does; gives the MiB in use after `EARLY` of them, and after all.
-
-    Raises NotMeasured where this system does not tell a process its memory, or a network fails.
-    """
+    """Trains networks one after another, as a search does; gives the MiB in use after `EARLY`, and after all."""
     memory = [_resident_mib()]  # after none, one, two networks, and so on
     executor = InlineExecutor(noise_dataset(64, _SPEC.input_shape))
     for architecture in itertools.islice(different_architectures(), count):

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import importlib.util
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +16,9 @@ from eigen_jax.builder import build_network
 from eigen_jax.data import num_views
 from eigen_jax.teacher import CachedLogits
 from eigen_jax.training import ComputeDtype, Teacher
-from experiments.benchmark import measuring, networks, ours
-from experiments.benchmark.measuring import Plan, Prepare, Progress, Row, Work, compare
-from experiments.benchmark.networks import benchmark_architectures, convolution, describe, describe_convolution
+from experiments.benchmark import measuring, ours
+from experiments.benchmark.measuring import Plan, Prepare, Progress, Row, Rows, Work, compare
+from experiments.benchmark.ours import benchmark_architectures, describe, one_convolution
 from experiments.machine import has_gpu
 
 GROUP = "training steps, batch 128"
@@ -28,11 +28,8 @@ DTYPES: tuple[ComputeDtype, ...] = ("float32", "bfloat16")
 LEFT_OUT = "left out by --quick"
 BATCH = 128  # of the parts
 CONVOLUTIONS = (
-    convolution(32, 32, 32),
-    convolution(32, 3, 32),
-    convolution(32, 32, 48, stride=2),
-    convolution(8, 96, 96),
-    convolution(32, 32, 64, kernel=1),
+    *(one_convolution(32, 32, 32), one_convolution(32, 3, 32), one_convolution(32, 32, 48, stride=2)),
+    *(one_convolution(8, 96, 96), one_convolution(32, 32, 64, kernel=1)),
 )
 PASSES = ("forward", "input gradient", "kernel gradient")
 
@@ -43,7 +40,6 @@ _MIMICRY_STEPS = 4  # of each call
 
 
 def _best_dtype() -> ComputeDtype:
-    """What the platform is for."""
     return "bfloat16" if has_gpu() else "float32"
 
 
@@ -58,47 +54,44 @@ def _require_pytorch() -> types.ModuleType:
 
 
 def _sides(function: str, *arguments: Any) -> dict[str, Prepare]:
-    """Ours and PyTorch's: of a function that both modules have."""
     return {
         "ours": lambda: getattr(ours, function)(*arguments),
         "PyTorch": lambda: getattr(_require_pytorch(), function)(*arguments),
     }
 
 
-def measure_parts(plan: Plan, progress: Progress) -> Iterator[Row]:
+def measure_parts(plan: Plan, progress: Progress) -> Rows:
     """Convolutions, pass by pass; normalisation and pooling, forward and backward together."""
     progress("convolutions, normalisation, pooling")
     dtype, shape = _best_dtype(), (BATCH, 32, 32, 32)
     versus = functools.partial(compare, plan=plan, group="parts of a step, batch 128", times_pytorch="PyTorch")
     for each in CONVOLUTIONS:
+        (size, _, read), (layer,) = each.input_shape, each.layers
+        kernel = f"{layer.kernel} x {layer.kernel}" + (", stride 2" if layer.stride == 2 else "")
+        what = f"conv {kernel}, {read} to {layer.channels}, on {size} x {size}"
         for part in PASSES:
             sides = _sides("convolution", each, part, BATCH, dtype)
-            flops = BATCH * count_flops(each, num_classes=0)
-            yield from versus(sides, what=f"{describe_convolution(each)}: {part}", flops=flops)
+            yield from versus(sides, what=f"{what}: {part}", flops=BATCH * count_flops(each, num_classes=0))
     for name, function in (("batch norm and ReLU", "norm"), ("max pooling", "pool")):
         yield from versus(_sides(function, shape, dtype), what=f"{name}, 32 on 32 x 32: forward and backward")
 
 
-def measure_steps(plan: Plan, progress: Progress) -> Iterator[Row]:
+def measure_steps(plan: Plan, progress: Progress) -> Rows:
     """The peak of the hardware, and the training step of each network."""
     progress("matrix product")
     peak, rows = measure_peak(plan)
     yield from rows
     for name, architecture in benchmark_architectures().items():
         progress(describe(name, architecture))
-        yield from measure_network(name, architecture, peak=peak, plan=plan)
+        yield from measure_network(name, architecture, peak, plan)
     if not has_gpu():
         yield measuring.not_measured("no GPU at hand", group=GROUP, what="GPU")
 
 
 def measure_peak(plan: Plan, *, size: int | None = None) -> tuple[dict[ComputeDtype, float], list[Row]]:
-    """The rate, in FLOP/s, that a step in each dtype is held against, and the rows of the matrix products that show it.
-
-    On the CPU it is that of float32 for both dtypes.
-    """
+    """FLOP/s that a step in each dtype is held against, on the CPU those of float32, and the rows that show them."""
     size = size or (8_192 if has_gpu() else 2_048)
-    rates: dict[ComputeDtype, float] = {}
-    rows: list[Row] = []
+    rates, rows = dict[ComputeDtype, float](), list[Row]()
     for dtype in DTYPES if has_gpu() else DTYPES[:1]:
         works = {f"{side} {dtype}": prepare for side, prepare in _sides("product", size, dtype).items()}
         what = f"matrix product, {size:,} x {size:,}"
@@ -109,8 +102,6 @@ def measure_peak(plan: Plan, *, size: int | None = None) -> tuple[dict[ComputeDt
 
 
 class Way(NamedTuple):
-    """One way to take training steps."""
-
     prepare: Prepare
     dtype: ComputeDtype
     steps: int  # in a call of what is prepared
@@ -135,9 +126,7 @@ def ways(architecture: Architecture) -> dict[str, Way]:
     return found | {f"ours {best}, {chunk} in one call": Way(many, best, chunk, single=f"ours {best}")}
 
 
-def measure_network(
-    name: str, architecture: Architecture, *, peak: Mapping[ComputeDtype, float], plan: Plan
-) -> Iterator[Row]:
+def measure_network(name: str, architecture: Architecture, peak: Mapping[ComputeDtype, float], plan: Plan) -> Rows:
     """The training step of one network, all ways in turns; `peak` as `measure_peak` gives it."""
     found = ways(architecture)
     works = {way: _left_out if plan.quick and _is_slow(name, way) else each.prepare for way, each in found.items()}
@@ -148,7 +137,7 @@ def measure_network(
             way, ms = found[row.method], row.values["ms"]
             times[row.method] = ms
             images = 1e3 * ours.CONFIG.batch_size / ms
-            share = networks.training_flops(architecture) * images / peak[way.dtype]
+            share = ours.training_flops(architecture) * images / peak[way.dtype]
             values = {**row.values, "images_per_second": images, "share_of_peak": share}
             if way.single in times:
                 values["times_single"] = ms / times[way.single]
@@ -157,16 +146,16 @@ def measure_network(
 
 
 def _is_slow(name: str, way: str) -> bool:
-    """`torch.compile`, the large network, and all but single float32 steps of the typical one."""
-    is_plain = way in (REFERENCE, "ours float32")
-    return name == "large" or way.startswith("torch.compile") or (name == "typical" and not is_plain)
+    if name == "typical":
+        return way not in (REFERENCE, "ours float32")
+    return name == "large" or way.startswith("torch.compile")
 
 
 def _left_out() -> Work:
     raise measuring.NotMeasured(LEFT_OUT)
 
 
-def measure_compilation(plan: Plan, progress: Progress) -> Iterator[Row]:
+def measure_compilation(plan: Plan, progress: Progress) -> Rows:
     """Tracing and compiling, once: where the process has compiled a step before, what it took then."""
     for name, architecture in benchmark_architectures().items():
         what = describe(name, architecture)
@@ -179,16 +168,15 @@ def measure_compilation(plan: Plan, progress: Progress) -> Iterator[Row]:
         yield Row(group=COMPILATION_GROUP, what=what, method="ours float32", values=values)
 
 
-def measure_mimicry(plan: Plan, progress: Progress) -> Iterator[Row]:
+def measure_mimicry(plan: Plan, progress: Progress) -> Rows:
     """Training without a teacher, and with one whose logits are cached; it draws its batches, as a search does."""
     progress("training with and without a teacher")
-    architecture, config = networks.eight_layers(), ours.CONFIG
-    dataset = networks.noise_dataset(_MIMICRY_IMAGES, architecture.input_shape)
-    views = num_views(config.pad)
-    logits = jax.random.normal(jax.random.key(2), (_MIMICRY_IMAGES, views, networks.NUM_CLASSES), jnp.float16)
+    architecture, config = ours.eight_layers(), ours.CONFIG
+    dataset, views = ours.noise_dataset(_MIMICRY_IMAGES, architecture.input_shape), num_views(config.pad)
+    logits = jax.random.normal(jax.random.key(2), (_MIMICRY_IMAGES, views, ours.NUM_CLASSES), jnp.float16)
     teacher = CachedLogits(logits=logits, slots=jnp.arange(views, dtype=jnp.int32), fingerprint="")
     state, _ = ours.untrained(architecture)
-    network = build_network(architecture, num_classes=networks.NUM_CLASSES)
+    network = build_network(architecture, num_classes=ours.NUM_CLASSES)
 
     def prepare(mimicked: Teacher | None) -> Work:
         train = functools.partial(training.train_to, network=network, config=config, teacher=mimicked)

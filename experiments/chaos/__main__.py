@@ -1,4 +1,16 @@
-"""The command that disturbs, see `experiments.chaos`."""
+"""Disturbs searches at random moments, again and again, and shows that all come out as an undisturbed one.
+
+    python -m experiments.chaos                                        # 50 kills of whole runs
+    python -m experiments.chaos --kills 200 --seed 1 --executor processes --workers 2
+    python -m experiments.chaos --victim worker --executor ray         # kills workers; the run goes on by itself
+    python -m experiments.chaos --disturbance stop --kills 20          # SIGSTOP, and SIGCONT after some seconds
+    python -m experiments.chaos --disturbance terminal --kills 20      # closes the terminal that the run is on
+
+Runs a whole search on the digits, teacher and final training included, twice undisturbed. Then begins further ones,
+kills each with SIGKILL (or disturbs it otherwise), and gives the same command again where that has ended it, until it
+ends by itself. Exit code 0: all lineages, results and networks are equal, times apart, and nothing half-written was
+left. Exit code 1: one is not, and a line says what.
+"""
 
 import collections
 import functools
@@ -10,7 +22,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments import chaos
+from eigen_jax.store.files import told_as
 from experiments.chaos.campaign import NOUNS, Campaign, DifferentError, Disturbance
 from experiments.chaos.folders import RUN, TEACHER, Phase
 from experiments.chaos.processes import has_proc
@@ -30,26 +42,15 @@ SETTINGS = (
 )
 
 
-def digits_command(
-    folder: Path, cache: Path, *, executor: str, workers: int, settings: Sequence[str] = SETTINGS
-) -> list[str]:
+def digits_command(folder: Path, cache: Path, *, where: Sequence[str], settings: Sequence[str] = SETTINGS) -> list[str]:
     """The command that runs the search in the folder of a run, or goes on with it."""
+    places = ("--run-dir", str(folder / RUN), "--teacher-dir", str(folder / TEACHER), "--cache-dir", str(cache))
     # It saves so often that trainings this short are saved on their way.
-    return [
-        *(sys.executable, "-m", "experiments.digits", *settings),
-        *("--run-dir", str(folder / RUN), "--teacher-dir", str(folder / TEACHER), "--cache-dir", str(cache)),
-        *("--executor", executor, "--workers", str(workers), "--save-every", "0.5"),
-    ]
-
-
-@command
-def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] = digits_command) -> int:
-    """Disturbs what `search` gives the command of, compares and prints; `DIFFERENT` is an exit code as well."""
-    return _disturb(_parse(argv), search)
+    return [sys.executable, "-m", "experiments.digits", *settings, *places, *where, "--save-every", "0.5"]
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:
-    parser = Parser(prog="python -m experiments.chaos", description=(chaos.__doc__ or "").partition("\n")[0])
+    parser = Parser(prog="python -m experiments.chaos", description=(__doc__ or "").partition("\n")[0])
     add = parser.add_argument
     add("--kills", type=positive, default=50, metavar="N", help="or other disturbances, in all runs together [50]")
     add("--seed", type=int, default=0, metavar="N", help="seed of the moments [0]")
@@ -76,29 +77,24 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
 
 
 def _make_folder(path: Path | None) -> Path:
-    """A new folder: the one asked for, or a temporary one."""
     if path is None:
         return Path(tempfile.mkdtemp(prefix="eigen-chaos-"))
-    try:
+    with told_as(SettingsError, path, "choose another --folder"):
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
             raise SettingsError(f"--folder is {path}, which is not empty; choose a new one")
-    except OSError as error:
-        raise SettingsError(f"--folder is {path}, which cannot be used: {error.strerror}; choose another") from None
     return path
 
 
-def _disturb(arguments: Namespace, search: Callable[..., list[str]]) -> int:
+@command
+def main(argv: Sequence[str] | None = None, *, search: Callable[..., list[str]] = digits_command) -> int:
+    """Disturbs what `search` gives the command of, compares and prints; gives 0 or `DIFFERENT`."""
+    arguments = _parse(argv)
     began, folder = time.monotonic(), _make_folder(arguments.folder)
     print(heading())
-    campaign = Campaign(
-        command=functools.partial(search, executor=arguments.executor, workers=arguments.workers),
-        folder=folder,
-        times=arguments.kills,
-        seed=arguments.seed,
-        victim=arguments.victim,
-        kind=arguments.disturbance,
-    )
+    where = ("--executor", arguments.executor, "--workers", str(arguments.workers))
+    what = {"victim": arguments.victim, "kind": arguments.disturbance, "times": arguments.kills, "seed": arguments.seed}
+    campaign = Campaign(command=functools.partial(search, where=where), folder=folder, **what)
     try:
         campaign.run()
     except DifferentError as error:
@@ -108,8 +104,8 @@ def _disturb(arguments: Namespace, search: Callable[..., list[str]]) -> int:
         print(f"interrupted; the folders are kept in {folder}", file=sys.stderr)
         return INTERRUPTED
     noun, done, runs = NOUNS[campaign.kind], campaign.disturbances, campaign.runs
-    where = f"{len(done)} {noun}s of {campaign.victim}s (executor {arguments.executor})"
-    print(f"\n{where}, in {duration(time.monotonic() - began)}\n\n{table(done, noun)}")
+    told = f"{len(done)} {noun}s of {campaign.victim}s (executor {arguments.executor})"
+    print(f"\n{told}, in {duration(time.monotonic() - began)}\n\n{table(done, noun)}")
     print(f"\n{runs} of {runs} lineages equal, and so are the results and the networks")
     if arguments.folder is None:
         shutil.rmtree(folder)
@@ -120,11 +116,10 @@ def table(disturbances: Sequence[Disturbance], noun: str) -> str:
     """The disturbances by phase, those among them that fell into the writing of a file, and the sums."""
     by_phase = collections.Counter(one.phase for one in disturbances)
     written = collections.Counter(one.phase for one in disturbances if one.written)
-    rows = [("phase", f"{noun}s", "while a file was written")]
-    rows += [(str(phase), str(by_phase[phase]), str(written[phase])) for phase in Phase]
-    rows.append(("all", str(by_phase.total()), str(written.total())))
-    name, count, during = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return "\n".join(f"{row[0]:{name}}  {row[1]:>{count}}  {row[2]:>{during}}" for row in rows)
+    rows: list[tuple[str, int | str, int | str]] = [("phase", f"{noun}s", "while a file was written")]
+    rows += [(phase, by_phase[phase], written[phase]) for phase in Phase]
+    rows.append(("all", by_phase.total(), written.total()))
+    return "\n".join(f"{name:19}  {count:>8}  {during:>24}" for name, count, during in rows)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,10 @@ from experiments.chaos import folders
 from experiments.chaos.folders import Phase
 from experiments.chaos.processes import Child, Process
 
-Victim = Literal["run", "worker"]
 Kind = Literal["kill", "stop", "terminal"]  # SIGKILL; SIGSTOP, and later SIGCONT; the end of the terminal it runs on
 NOUNS: dict[Kind, str] = {"kill": "kill", "stop": "stop", "terminal": "hang-up"}
-Command = Callable[[Path, Path], list[str]]  # what searches, or goes on, in a folder of a run and with one for caches
 
 _ROOT = Path(__file__).resolve().parents[2]  # where `python -m experiments` finds this package
-
 _OUTPUT = "output.txt"  # in the folder of each run: what its processes printed
 _PATIENCE = 20.0  # uninterrupted runs that one may take, or wait for something to happen
 _LEAST_PATIENCE = 300.0  # seconds of the same
@@ -36,8 +33,6 @@ class DifferentError(Exception):
 
 
 class Disturbance(NamedTuple):
-    """One kill, stop or hang-up."""
-
     run: int  # its number, from 1
     phase: Phase  # of the run, as its disk told then
     seconds: float  # after the start of the driver that was disturbed, or whose worker was
@@ -49,8 +44,6 @@ class Disturbance(NamedTuple):
 
 
 class _Reference(NamedTuple):
-    """An uninterrupted run."""
-
     folder: Path
     start_seconds: float  # until it began to work
     seconds: float
@@ -58,54 +51,23 @@ class _Reference(NamedTuple):
     phases: tuple[str, ...]  # of its generations
 
 
-class _Moments:
-    """When to disturb: moments, drawn with a seed, that reach every phase of a run, and the middle of writing files."""
-
-    def __init__(self, seed: int, reference: _Reference) -> None:
-        self._random, self._start = random.Random(seed), reference.start_seconds
-        # A run would be disturbed about six times, if none of its work were lost.
-        self._mean = max(reference.seconds - self._start, self._start) / 6
-        self._was_at_once = False
-
-    def draw(self, times: int) -> tuple[float, Literal["nothing", "writing", "turn"]]:
-        """The next moment of a run that was disturbed so many times; later ones tend to be later.
-
-        No two in a row come within the time that a start takes, so that each second one at least finds some work done.
-
-        Returns:
-            Seconds, and what is awaited besides. turn: they count from the beginning of the next phase, else from
-            the start of the process; writing: after them comes the first file that is being written.
-        """
-        scale, share = self._mean * 1.05**times, self._random.random()
-        # The first moment of a run alone can reach the start of one that has nothing on disk yet.
-        self._was_at_once = not self._was_at_once and share < (0.15 if times else 0.5)
-        if self._was_at_once:
-            return self._random.uniform(0, self._start), "nothing"
-        kind = self._random.random()
-        if kind < 0.25:
-            return self._random.uniform(0, scale / 2), "turn"
-        return self._start + self._random.expovariate(1 / scale), "writing" if kind < 0.5 else "nothing"
-
-
 @dataclasses.dataclass(kw_only=True)
 class Campaign:
-    """What is done, and what has happened."""
-
-    command: Command
+    command: Callable[[Path, Path], list[str]]  # what searches, or goes on, in a run's folder and with one for caches
     folder: Path  # of all runs; there, and empty
     times: int  # in all
     seed: int  # of the moments
-    victim: Victim
+    victim: Literal["run", "worker"]
     kind: Kind
     disturbances: list[Disturbance] = dataclasses.field(default_factory=list)
     runs: int = 0  # that were begun, the uninterrupted ones apart
 
     def run(self) -> None:
-        """Disturbs as often as is wanted, and lets the last run end; raises DifferentError."""
+        """Disturbs as often as is wanted, and lets the last run end."""
         # The first one compiles what the others find compiled, so its times say little.
         first, reference = self._uninterrupted("first"), self._uninterrupted("reference")
         self._check_same(first.folder, reference.folder, "the second of two uninterrupted runs")
-        moments = _Moments(self.seed, reference)
+        moments = random.Random(self.seed)
         while len(self.disturbances) < self.times:
             self.runs += 1
             run = _DisturbedRun(self, reference, moments)
@@ -116,14 +78,15 @@ class Campaign:
     def _uninterrupted(self, name: str) -> _Reference:
         child = self.start(folder := self.make_folder(name))
         try:
-            child.runs_until(lambda: folders.phase_of(folder) != Phase.START, _LEAST_PATIENCE)
+            child.runs(_LEAST_PATIENCE, until=lambda: folders.phase_of(folder) != Phase.START)
             start_seconds = child.seconds
             child.wait()
             seconds = child.seconds
         finally:
             child.end()
-        _check_ended_well(child, folder, f"the uninterrupted run ({name})")
-        _tell(f"uninterrupted run ({name}): {seconds:.1f} s, {start_seconds:.1f} s of them until the teacher")
+        name = f"uninterrupted run ({name})"
+        _check_ended_well(child, folder, f"the {name}")
+        _tell(f"{name}: {seconds:.1f} s, {start_seconds:.1f} s of them until the teacher")
         patience = max(_LEAST_PATIENCE, _PATIENCE * seconds)
         return _Reference(folder, start_seconds, seconds, patience, folders.phases_of(folder))
 
@@ -141,11 +104,10 @@ class Campaign:
         return folder
 
     def start(self, folder: Path) -> Child:
-        output, on_terminal = folder / _OUTPUT, self.kind == "terminal"
-        return Child(self.command(folder, self.cache), cwd=_ROOT, output=output, on_terminal=on_terminal)
+        command, output = self.command(folder, self.cache), folder / _OUTPUT
+        return Child(command, cwd=_ROOT, output=output, on_terminal=self.kind == "terminal")
 
     def _check_same(self, folder: Path, reference: Path, name: str) -> None:
-        """Checks that a run came out as another, and left nothing half-written."""
         if (difference := folders.first_difference(reference, folder)) is not None:
             raise DifferentError(f"{name}: {difference}")
         for path, _ in folders.temporary_files(self.cache):
@@ -153,14 +115,15 @@ class Campaign:
 
 
 class _DisturbedRun:
-    """One run, disturbed until it ends by itself; what it raises are `DifferentError`s."""
+    """One run, disturbed until it ends by itself."""
 
-    def __init__(self, campaign: Campaign, reference: _Reference, moments: _Moments) -> None:
+    def __init__(self, campaign: Campaign, reference: _Reference, moments: random.Random) -> None:
         self.campaign, self.reference, self.moments = campaign, reference, moments
         self.name = f"run {campaign.runs}"
         self.folder = campaign.make_folder(f"run-{campaign.runs}")
         self.chance = random.Random(f"{campaign.seed} {campaign.runs}")  # of victims, and of how long stops take
         self.disturbed = 0  # times
+        self.was_at_once = False  # the last time
         self.orphans: set[Process] = set()  # descendants of drivers that were ended
 
     def to_its_end(self) -> None:
@@ -185,30 +148,50 @@ class _DisturbedRun:
         """Waits for the next moment and disturbs; False where the run has ended, left alone or too quick."""
         campaign, patience = self.campaign, self.reference.patience
         if self.disturbed >= _MOST or len(campaign.disturbances) >= campaign.times:
-            if child.sleeps(patience):
+            if child.runs(patience):
                 waited = f"did not end in {patience:.0f} s when left alone; it stands in {self._phase()}"
                 raise DifferentError(f"{self.name} was disturbed {self.disturbed} times, and {waited}")
             return False
-        before, phase = self._temporary_files(), self._phase()
-        delay, event = self.moments.draw(self.disturbed)
-        if event == "turn" and not child.runs_until(lambda: self._phase() != phase, patience):
+        places = self.folder, campaign.cache
+        before, phase = folders.temporary_files(*places), self._phase()
+        delay, event = self._draw_moment()
+        if event == "turn" and not child.runs(patience, until=lambda: self._phase() != phase):
             return False
-        if not child.sleeps(delay):
+        if not child.runs(delay):
             return False
-        if event == "writing" and not child.runs_until(lambda: folders.temporary_files(self.folder) - before, patience):
+        if event == "writing" and not child.runs(patience, until=lambda: folders.temporary_files(self.folder) - before):
             return False
         seconds = child.seconds
 
         def look() -> Disturbance:
-            written = sorted(path for path, _ in self._temporary_files() - before)
+            written = sorted(path for path, _ in folders.temporary_files(*places) - before)
             return Disturbance(campaign.runs, self._phase(), seconds, tuple(written))
 
-        if (found := self._disturb(child, look)) is None:
-            return False
-        self.disturbed += 1
-        campaign.disturbances.append(found)
-        _tell(found.describe(len(campaign.disturbances), NOUNS[campaign.kind]))
-        return True
+        if found := self._disturb(child, look):
+            self.disturbed += 1
+            campaign.disturbances.append(found)
+            _tell(found.describe(len(campaign.disturbances), NOUNS[campaign.kind]))
+        return found is not None
+
+    def _draw_moment(self) -> tuple[float, Literal["nothing", "writing", "turn"]]:
+        """Seconds, and what is awaited besides: moments reach every phase of a run, and the middle of writing files.
+
+        turn: they count from the beginning of the next phase, else from the start of the process; writing: after
+        them comes the first file that is being written.
+        """
+        start, moments = self.reference.start_seconds, self.moments
+        # A run would be disturbed about six times, if none of its work were lost; later moments tend to be later.
+        scale = max(self.reference.seconds - start, start) / 6 * 1.05**self.disturbed
+        # The first moment of a run alone can reach the start of one that has nothing on disk yet. No two in a row
+        # come within the time that a start takes, so that each second one at least finds some work done.
+        share = moments.random()
+        self.was_at_once = not self.was_at_once and share < (0.15 if self.disturbed else 0.5)
+        if self.was_at_once:
+            return moments.uniform(0, start), "nothing"
+        kind = moments.random()
+        if kind < 0.25:
+            return moments.uniform(0, scale / 2), "turn"
+        return start + moments.expovariate(1 / scale), "writing" if kind < 0.5 else "nothing"
 
     def _disturb(self, child: Child, look: Callable[[], Disturbance]) -> Disturbance | None:
         """Does it, and looks where it was done; None where the run has ended before."""
@@ -230,10 +213,9 @@ class _DisturbedRun:
         """Kills one of the workers, waiting until there is one; False where the run has ended before."""
         deadline = time.monotonic() + self.reference.patience
         while time.monotonic() < deadline:
-            workers = child.workers()
-            if workers and self.chance.choice(workers).kill():
+            if (workers := child.workers()) and self.chance.choice(workers).kill():
                 return True
-            if not child.sleeps(0.01):
+            if not child.runs(0.01):
                 return False
         raise DifferentError(f"{self.name} has no worker that could be killed; choose another executor")
 
@@ -241,7 +223,7 @@ class _DisturbedRun:
         """Closes the terminal and waits for the end that follows from it; False where the run has ended by itself."""
         is_working = child.handles(signal.SIGHUP)
         child.close_terminal()
-        if child.sleeps(self.reference.patience):
+        if child.runs(self.reference.patience):
             raise DifferentError(f"{self.name} goes on without the terminal that it was started on")
         # Before it works and when it has finished, there is nothing to save.
         ends = {_HUNG_UP} if is_working and self._phase() is not Phase.ENDED else {_HUNG_UP, -signal.SIGHUP}
@@ -249,17 +231,11 @@ class _DisturbedRun:
             raise DifferentError(f"{self.name} ended with code {child.returncode} when its terminal was closed")
         return child.returncode != 0
 
-    def _temporary_files(self) -> frozenset[tuple[Path, int]]:
-        return folders.temporary_files(self.folder, self.campaign.cache)
-
     def _phase(self) -> Phase:
         return folders.phase_of(self.folder, phases=self.reference.phases)
 
 
 def _check_ended_well(child: Child, folder: Path, name: str) -> None:
-    """Checks that a run that ended by itself says so, and raises `DifferentError` where it failed."""
-    if child.returncode == 0 and (folder / folders.RUN / "result.json").exists():
-        return
-    lines = [line.strip() for line in (folder / _OUTPUT).read_text(errors="replace").split("\n") if line.strip()]
-    said = lines[-1] if lines else "nothing"
-    raise DifferentError(f"{name} ended with code {child.returncode} and said: {said}")
+    if child.returncode != 0 or not (folder / folders.RUN / "result.json").exists():
+        said = (folder / _OUTPUT).read_text(errors="replace").strip().rpartition("\n")[2].strip() or "nothing"
+        raise DifferentError(f"{name} ended with code {child.returncode} and said: {said}")

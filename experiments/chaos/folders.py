@@ -21,8 +21,6 @@ from eigen_jax.store.records import changes
 RUN, TEACHER = "run", "teacher"  # names in the folder of one run
 COMPILED = "compiled"  # name in the cache folder
 
-_MANIFEST = "manifest.json"  # of a checkpoint, which has its name when all of it is written
-
 
 class Phase(enum.StrEnum):
     """What a run is in the middle of, in the order of a run."""
@@ -39,10 +37,7 @@ class Phase(enum.StrEnum):
 
 
 def phase_of(folder: Path, *, phases: Sequence[str] = ()) -> Phase:
-    """The phase that a run is in, told by what lies on disk; its process may be at work meanwhile.
-
-    `phases` are those of the generations, as the record of an equal run has them, which has ended.
-    """
+    """The phase that a run is in, told by what lies on disk; `phases` are those of the generations of an equal run."""
     run, teacher = folder / RUN, folder / TEACHER / "teacher.json"
     if not (run / "settings.json").exists():
         if not teacher.exists():
@@ -50,45 +45,38 @@ def phase_of(folder: Path, *, phases: Sequence[str] = ()) -> Phase:
         return Phase.TEACHER if _read_object(teacher).get("ensemble") is None else Phase.LOGITS
     if (run / "result.json").exists():
         return Phase.ENDED
-    under_way = _generation_under_way(run)
-    if under_way is not None and under_way < len(phases):
+    in_training: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        in_training = os.listdir(run / "individuals")
+    under_way = max((int(name.partition("-")[0]) for name in in_training), default=len(phases))
+    if under_way < len(phases):
         return Phase(phases[under_way])
     # Where the last generation is not known, final training is told from its checkpoints alone.
     is_last = _read_object(run / "lineage.jsonl", line=-1).get("generation") == len(phases) - 1
     return Phase.FINAL if is_last or (run / "final").exists() else Phase.BETWEEN
 
 
-def _generation_under_way(run: Path) -> int | None:
-    """The newest generation of which individuals are in training."""
-    with contextlib.suppress(FileNotFoundError):
-        return max((int(name.partition("-")[0]) for name in os.listdir(run / "individuals")), default=None)
-    return None
-
-
 def phases_of(folder: Path) -> tuple[str, ...]:
-    """The phase of every generation of a run that has ended."""
     return tuple({each.generation: each.phase for each in lineage.read(folder / RUN / "lineage.jsonl")}.values())
 
 
 def _read_object(path: Path, *, line: int | None = None) -> dict[str, Any]:
     """The JSON object that a file is, or one of the lines of it that end; an empty one where there is none."""
-    try:
+    with contextlib.suppress(FileNotFoundError, IndexError, ValueError):
         text = path.read_text(errors="replace")
         content = json.loads(text if line is None else text.split("\n")[:-1][line])
-    except (FileNotFoundError, IndexError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def temporary_files(*folders: Path) -> frozenset[tuple[Path, int]]:
     """What lies under hidden or partial names, as writers leave it in the middle of their work.
 
-    Each with the time in ns at which it last changed, which tells what an earlier process left from what is being
-    written. Whole checkpoints are not searched, nor compiled programs, which are JAX's to write.
+    The time in ns at which it last changed tells what an earlier process left from what is being written.
     """
     found = set()
     for place, inner, names in itertools.chain(*map(os.walk, folders)):
-        if _MANIFEST in names:
+        if "manifest.json" in names:  # a whole checkpoint
             inner.clear()
             continue
         hidden = {name for name in (*inner, *names) if name.startswith(".") and not name.endswith(".lock")}
@@ -96,7 +84,7 @@ def temporary_files(*folders: Path) -> frozenset[tuple[Path, int]]:
         for path in (Path(place, name) for name in hidden):
             with contextlib.suppress(FileNotFoundError):
                 found.add((path, path.lstat().st_ctime_ns))
-        inner[:] = set(inner) - hidden - {COMPILED}
+        inner[:] = set(inner) - hidden - {COMPILED}  # which is JAX's to write
     return frozenset(found)
 
 
@@ -115,15 +103,13 @@ def _differences(reference: Path, other: Path) -> Iterator[str]:
     yield from _changes("result.json", *results)
     yield from _compare_networks(*runs)
     for part in (RUN, TEACHER):
-        for path, _ in sorted(temporary_files(other / part)):
-            yield f"{path} was left behind"
         wanted, got = ({path.name for path in (folder / part).glob("*")} for folder in (reference, other))
-        for name in sorted(got - wanted):
-            yield f"{other / part / name} was left behind"
+        left = {other / part / name for name in got - wanted} | {path for path, _ in temporary_files(other / part)}
+        for path in sorted(left):
+            yield f"{path} was left behind"
 
 
 def compare_individuals(expected: tuple[Individual, ...], found: tuple[Individual, ...]) -> Iterator[str]:
-    """Yields the differences of two records, times apart."""
     for wanted, got in zip(expected, found, strict=False):
         pair = (dataclasses.asdict(without_times(each)) for each in (wanted, got))
         yield from _changes(f"individual {wanted.reference}", *pair)

@@ -5,14 +5,13 @@ import os
 import re
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _PROC = Path("/proc")
 _POLL = 0.005  # seconds between two looks
@@ -35,11 +34,10 @@ class Process(NamedTuple):
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs; a dead one that nobody has asked about does not."""
         return (found := _look_up(self.pid)) is not None and found.started == self.started
 
     def kill(self) -> bool:
-        """Kills it; whether it was there to be killed."""
+        """Whether it was there to be killed."""
         if self.is_alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -54,32 +52,25 @@ class Child(subprocess.Popen[bytes]):
         """Starts it, adds what it prints to the file `output`, and gives it a terminal of its own if `on_terminal`."""
         self._terminal = _Terminal(output) if on_terminal else None
         self._began = time.monotonic()
-        environment = None
-        if on_terminal:
-            command = [sys.executable, "-S", "-c", _ON_TERMINAL, *command]
-            environment = os.environ | {"TERM": "xterm"}
+        options: dict[str, Any] = {"cwd": cwd, "stdin": subprocess.DEVNULL, "start_new_session": True}
         with open(output, "ab") if self._terminal is None else self._terminal.theirs as out:
-            stdin = out if on_terminal else subprocess.DEVNULL
-            super().__init__(
-                command, cwd=cwd, env=environment, stdin=stdin, stdout=out, stderr=out, start_new_session=True
-            )
+            if on_terminal:
+                command = [sys.executable, "-S", "-c", _ON_TERMINAL, *command]
+                options |= {"env": os.environ | {"TERM": "xterm"}, "stdin": out}
+            super().__init__(command, stdout=out, stderr=out, **options)
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
-    def runs_until(self, condition: Callable[[], object], timeout: float) -> bool:
-        """Waits until a condition holds, the time is over, or the process ends; whether it still runs."""
-        deadline = time.monotonic() + timeout
+    def runs(self, seconds: float, *, until: Callable[[], object] = lambda: False) -> bool:
+        """Waits so long, or until a condition holds or the process ends; whether it still runs."""
+        deadline = time.monotonic() + seconds
         while self.poll() is None:
-            if condition() or time.monotonic() >= deadline:
+            if until() or time.monotonic() >= deadline:
                 return True
             time.sleep(_POLL)
         return False
-
-    def sleeps(self, seconds: float) -> bool:
-        """Waits so long, or until the process ends; whether it still runs."""
-        return self.runs_until(lambda: False, seconds)
 
     def end(self) -> bool:
         """Kills it and waits for its end; whether it was this that ended it."""
@@ -89,31 +80,26 @@ class Child(subprocess.Popen[bytes]):
         return code == -signal.SIGKILL
 
     def close_terminal(self) -> None:
-        """Closes its terminal, if it has one: it gets SIGHUP, and can neither read nor write there."""
+        """Its processes get SIGHUP, and can neither read nor write there."""
         if self._terminal is not None:
             self._terminal.close()
 
     def handles(self, number: signal.Signals) -> bool:
         """Whether it does something of its own at a signal, as it is now."""
-        try:
+        with contextlib.suppress(OSError):  # it has ended
             status = (_PROC / str(self.pid) / "status").read_text()
-        except OSError:  # it has ended
-            return False
-        found = re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE)
-        return found is not None and bool(int(found[1], 16) >> (number - 1) & 1)
+            if found := re.search(r"^SigCgt:\s*(\w+)$", status, re.MULTILINE):
+                return bool(int(found[1], 16) >> (number - 1) & 1)
+        return False
 
     def descendants(self) -> tuple[Process, ...]:
-        """Its children, theirs, and so on."""
         found = list(_children(self.pid))
         for process in found:  # which grows meanwhile
             found += _children(process.pid)
         return tuple(found)
 
     def workers(self) -> tuple[Process, ...]:
-        """Those of its descendants that train networks: on Ray those that it names so, else its children.
-
-        Between Ray's workers and the driver are processes of Ray's own, without which no cluster is left.
-        """
+        """Those that train networks: its children, or the descendants that Ray names so; its own are in between."""
         everyone = self.descendants()
         if not any(server in process.command for process in everyone for server in _RAY_SERVERS):
             return tuple(_children(self.pid))
@@ -126,22 +112,22 @@ class _Terminal:
     def __init__(self, output: Path) -> None:
         self._ours, theirs = os.openpty()
         self.theirs = os.fdopen(theirs, "r+b", 0)
-        self._until, self._closing = socket.socketpair()
+        self._is_closing = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(output,), daemon=True)
         self._reader.start()
 
     def close(self) -> None:
         """Hangs up, once all that was printed is read."""
-        self._closing.close()
+        self._is_closing.set()
         self._reader.join()
-        self._until.close()
 
     def _read(self, output: Path) -> None:
         # It alone closes the terminal: that would have no effect while another thread reads.
         # Reading fails when the last process that could print has ended.
         with contextlib.suppress(OSError), open(self._ours, "rb", 0) as terminal, open(output, "ab", 0) as file:
-            while self._ours in select.select([self._ours, self._until.fileno()], [], [])[0]:
-                file.write(terminal.read(1 << 16))
+            while (printed := select.select([terminal], [], [], _POLL)[0]) or not self._is_closing.is_set():
+                if printed:
+                    file.write(terminal.read(1 << 16))
 
 
 def has_proc() -> bool:
@@ -159,7 +145,7 @@ def _children(pid: int) -> Iterator[Process]:
 
 
 def _look_up(pid: int) -> Process | None:
-    """The process of a number; None where it has ended."""
+    """The process of a number; None where it has ended, whether or not anybody has asked about it."""
     try:
         # The name, in parentheses, may hold anything.
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()

@@ -1,8 +1,20 @@
-"""The command, see `experiments.reproduce`: finds and makes runs, then writes tables and pictures."""
+"""Tables and figures of the paper on one data set: all of them, or those that are named.
+
+    python -m experiments.reproduce --dataset digits --seeds 0 1 2
+    python -m experiments.reproduce table3 figure4 --dataset cifar10 --preset small --data-dir PATH
+    python -m experiments.reproduce figure3 --dataset cifar10 --preset small --step-sizes 1 10 --generations 3
+
+Says first which runs are needed and which exist. A run that several need is made once; interrupted,
+the same command goes on.
+
+Cost, by seed: a search, one without mimicry, three or four final trainings, six primary successions;
+and a teacher for all.
+"""
 
 import dataclasses
 import inspect
 import itertools
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +24,6 @@ from eigen_jax.data import load_dataset
 from eigen_jax.registry import check_there_is
 from eigen_jax.report import ReportError, Table, to_markdown
 from eigen_jax.store.run_files import RunFolderError
-from experiments import reproduce
 from experiments.commands import command
 from experiments.process import configure
 from experiments.progress import duration
@@ -27,8 +38,6 @@ from experiments.settings import Settings, SettingsError
 
 
 class Experiment(NamedTuple):
-    """A table or a figure of the paper."""
-
     tell: Callable[[Study], Table | Picture]  # of finished runs; its docstring is what the help says
     runs: Callable[[Study], tuple[Run, ...]]  # that it needs
 
@@ -53,7 +62,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Makes tables and figures of the paper."""
     names, options = read_names(sys.argv[1:] if argv is None else argv)
-    request = read_request(options, about=f"{reproduce.__doc__}\n{_describe_experiments()}")
+    request = read_request(options, about=f"{__doc__}\n{_describe_experiments()}")
     for name in names:
         _check_compares(name, request.settings)
     check_writable(request.output)
@@ -64,7 +73,6 @@ def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """The names of the experiments that a command line asks for, in the order of `EXPERIMENTS`, and its options.
 
     Names stand before the options, or among them where they cannot be the value of one. Without any, all are meant.
-    Raises ConfigError for a name that there is not.
     """
     first = list(itertools.takewhile(lambda word: not word.startswith("-"), argv))
     for name in first:
@@ -82,8 +90,8 @@ def read_names(argv: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
 def make(request: Request, names: Sequence[str]) -> None:
     """Makes what is missing of the runs, and tells of each experiment as soon as its runs have finished.
 
-    Raises EigenError, Interrupted, and ReportError, after all others are made, for experiments whose runs have not
-    finished and are not to be made, or do not show what these tell of, such as a duplicate where none was bred.
+    Raises ReportError, after all others are made, for experiments whose runs have not finished and are not to be made,
+    or do not show what these tell of, such as a duplicate where none was bred.
     """
     study = Study(request, None if request.draw_only else DataFacts.of(load_dataset(request.settings.data)))
     runs_of = {name: EXPERIMENTS[name].runs(study) for name in names}
@@ -91,9 +99,8 @@ def make(request: Request, names: Sequence[str]) -> None:
         check_keeps_more(name, request=request, runs=runs)
     needed = distinct(itertools.chain(*runs_of.values()))
     _announce(needed)
-    # Before any other is made.
     finished = [run for run in needed if state(run) == "finished"]
-    check_together(finished, study.data)
+    check_together(finished, study.data)  # before any other is made
     study.data = study.data or next((run.origin.data for run in finished if run.origin.data), None)
     maker = RunMaker(needed, study.data)
     failures, untold = [], []
@@ -132,7 +139,6 @@ def state(run: Run) -> str:
 
 
 def unfinished(runs: Iterable[Run]) -> list[Run]:
-    """Those that are still to be made, or to be made to their end."""
     return [run for run in runs if state(run) in ("begun", "missing")]
 
 
@@ -145,9 +151,9 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
 
 
 def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
-    """Reads finished runs, and checks that they were made with the same data, and mimicked one teacher if any.
+    """Reads finished runs, and checks that they were made with the same data, `data` where those are known.
 
-    Raises ReportError where they were not, not with `data` where those are known, or one of them cannot be read.
+    Raises ReportError where they were not, mimicked different teachers, or one of them cannot be read.
     """
     known = {} if data is None else {"other data": (data.fingerprint, "this command's")}
     for run in runs:
@@ -166,7 +172,6 @@ def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
 
 
 def _announce(runs: Sequence[Run]) -> None:
-    """Says which runs are needed and which of them exist, a line each."""
     states = [state(run) for run in runs]
     counts = ", ".join(f"{states.count(each)} {each}" for each in ("finished", "begun", "missing"))
     # Two trainings may turn out to be of one network.
@@ -198,8 +203,13 @@ class RunMaker:
             # Asked one by one: two trainings may turn out to be of one network.
             if not unfinished([run]) or run.settings is None:
                 continue
-            print(f"\n{self._headline(run)}", flush=True)
             began = self.clock()
+            left, after = unfinished(self.needed), ""
+            if all(self.took[type(each)] for each in left):
+                seconds = sum(statistics.mean(self.took[type(each)]) for each in left)
+                after = f", about {duration(seconds)} left"
+            number, so_far = len(self.needed) - len(left) + 1, duration(began - self.began)
+            print(f"\nRun {number} of {len(self.needed)}: {run.label} ({so_far} so far{after})", flush=True)
             if isinstance(run, Search):
                 search(run.settings)
             elif run.network and (cause := retrain(run.settings, run.network)):
@@ -207,18 +217,8 @@ class RunMaker:
             note_machine(run.settings.run_dir, self.data)
             self.took[type(run)].append(self.clock() - began)
 
-    def _headline(self, run: Run) -> str:
-        left, after = unfinished(self.needed), ""
-        if all(self.took[type(each)] for each in left):
-            # By the mean of the runs of each kind so far.
-            means = {kind: sum(seconds) / len(seconds) for kind, seconds in self.took.items() if seconds}
-            after = f", about {duration(sum(means[type(each)] for each in left))} left"
-        number, so_far = len(self.needed) - len(left) + 1, duration(self.clock() - self.began)
-        return f"Run {number} of {len(self.needed)}: {run.label} ({so_far} so far{after})"
-
 
 def _check_compares(name: str, settings: Settings) -> None:
-    """Checks that an experiment would compare something; raises SettingsError where it would not."""
     if name in ("table3", "table5") and settings.teacher == "none":
         raise SettingsError("--teacher is none; it must be cache or live where mimicry is compared with none")
     if name in ("table4", "table5") and settings.search.final_until == 0:

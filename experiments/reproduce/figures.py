@@ -22,8 +22,6 @@ _CURVE = ("statistic", "seed", "generation")  # columns
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure, and the numbers that it shows."""
-
     figure: Figure
     caption: str  # one line
     numbers: Mapping[str, str]  # ending of the file's name, such as "" or "-networks", to CSV
@@ -32,10 +30,7 @@ class Picture:
 
 
 def figure1(study: Study) -> Picture:
-    """A drawing of the network found with the first seed, its layers and blocks.
-
-    Cost: the first search of Table 1.
-    """
+    """A drawing of the network found with the first seed, its layers and blocks. Cost: the first search of Table 1."""
     search = study.eigen[0]
     found, classes = search.chosen(Choice.FOUND), study.request.settings.data.num_classes
     if found is None:
@@ -59,28 +54,22 @@ def figure2(study: Study) -> Picture:
     """
     duplicates = [(search, best) for search in study.eigen if (best := search.chosen(Choice.BEST_DUPLICATE))]
     if not duplicates:
-        raise ReportError(
-            f"no search of seeds {', '.join(map(str, study.request.seeds))} measured a duplicate, so there is none to"
-            " draw: within the bounds on size, no block could be repeated"
-        )
+        none = f"no search of seeds {', '.join(map(str, study.request.seeds))} measured a duplicate"
+        why = "within the bounds on size, no block could be repeated"
+        raise ReportError(f"{none}, so there is none to draw: {why}")
     search, duplicate = duplicates[0]
     assert duplicate.parent is not None, "a duplicate repeats the blocks of an individual"
     parent = report.find_individual(search.individuals, duplicate.parent)
     is_found = duplicate == search.chosen(Choice.FOUND)
-    title, classes = study.request.title, study.request.settings.data.num_classes
-    figure = report.draw_duplication(
-        parent.architecture,
-        duplicate.architecture,
-        num_classes=classes,
-        repeats=duplicate.repeats,
-        title=f"Gene duplication on {title}, seed {search.seed}, blocks repeated {describe_repeats(duplicate)} times:"
-        f" {'the network found' if is_found else 'the best duplicate, not the network found'}",
-    )
+    on, classes = study.request.title, study.request.settings.data.num_classes
+    title = f"Gene duplication on {on}, seed {search.seed}, blocks repeated {describe_repeats(duplicate)} times:"
+    title += f" {'the network found' if is_found else 'the best duplicate, not the network found'}"
+    networks = parent.architecture, duplicate.architecture
     which = "the network found." if is_found else "the best duplicate; the network found is another one."
     return Picture(
-        figure=figure,
-        caption=f"Figure 2: a network found on {title} before and after gene duplication, seed {search.seed}",
-        numbers={"": _layers_csv({"before": parent.architecture, "after": duplicate.architecture})},
+        figure=report.draw_duplication(*networks, repeats=duplicate.repeats, num_classes=classes, title=title),
+        caption=f"Figure 2: a network found on {on} before and after gene duplication, seed {search.seed}",
+        numbers={"": _layers_csv(dict(zip(("before", "after"), networks, strict=True)))},
         notes=(f"Before: {_describe(parent, classes)}", f"After: {_describe(duplicate, classes)}", f"After is {which}"),
         runs=(search,),
     )
@@ -116,15 +105,14 @@ def figure3(study: Study) -> Picture:
 def figure4(study: Study) -> Picture:
     """A search, generation by generation.
 
-    The paper shows the best test accuracy a generation, the parameters of every individual as dots, and
-    where the primary succession ends. Here the best is the best by validation, so its test accuracy can
-    fall.
+    The paper shows the best test accuracy a generation, the parameters of every individual as dots, and where
+    the primary succession ends. Here the best is the best by validation, so its test accuracy can fall.
     Cost: the searches of Table 1.
     """
     searches, title = study.eigen, study.request.title
     curves = [_best_curve(search, lambda best: best.test_accuracy) for search in searches]
     columns = ("seed", "generation", "index", "phase", "parameters", "validation_accuracy", "test_accuracy", "fate")
-    networks = []
+    networks: list[tuple[Any, ...]] = [columns]
     for search in searches:
         for each in search.individuals:
             made = (search.seed, each.generation, each.index, each.phase, each.parameters)
@@ -134,7 +122,7 @@ def figure4(study: Study) -> Picture:
         caption=f"Figure 4: the search on {title}, generation by generation",
         numbers={
             "": report.csv_text([(*_CURVE, "best_test_accuracy"), *_curve_rows(curves, study.request.seeds)]),
-            "-networks": report.csv_text([columns, *networks]),
+            "-networks": report.csv_text(networks),
         },
         notes=(
             "Test accuracy is that of the individual that is best so far by validation, with the weights of the"
@@ -180,9 +168,7 @@ def _panels(sizes: Sequence[int]) -> Sequence[Sequence[int]]:
 
 
 def _describe(individual: Individual, classes: int) -> str:
-    parameters = count_parameters(individual.architecture, num_classes=classes)
+    size = f"{len(individual.architecture.layers)} layers"
+    size += f", {count_parameters(individual.architecture, num_classes=classes):,} parameters"
     repeats = f", blocks repeated {describe_repeats(individual)} times" if individual.repeats else ""
-    return (
-        f"individual {individual.reference}, {len(individual.architecture.layers)} layers,"
-        f" {parameters:,} parameters{repeats}."
-    )
+    return f"individual {individual.reference}, {size}{repeats}."

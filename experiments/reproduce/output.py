@@ -1,5 +1,6 @@
 """Writes tables and pictures, with all that is needed to make them again."""
 
+import collections
 import dataclasses
 import re
 import tempfile
@@ -16,9 +17,8 @@ from experiments.settings import SettingsError
 
 _NOT_NOTED = "not noted"
 _VERSIONS = ("python", "jax", "jaxlib", "flax", "optax", "numpy", "eigen_jax")
-
-# What a page notes of how much it tells of.
 _GENERATIONS = "Generations of each search"
+# What a page notes of how much it tells of.
 _EXTENT = re.compile(rf"^- (Seeds|Step sizes|{_GENERATIONS}): ([\d, ]+)$", re.MULTILINE)
 
 
@@ -30,10 +30,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_keeps_more(name: str, *, request: Request, runs: Sequence[Run]) -> None:
-    """Checks that what was told of more seeds, or for Figure 3 of more besides, is not overwritten.
-
-    Raises SettingsError where a page tells of all that is asked for and of more, ReportError where it cannot be read.
-    """
+    """Raises SettingsError where a page tells of more seeds, or for Figure 3 of more besides, than are asked for."""
     page = request.output / f"{name}.md"
     try:
         text = page.read_text(encoding="utf-8", errors="replace")
@@ -47,7 +44,7 @@ def check_keeps_more(name: str, *, request: Request, runs: Sequence[Run]) -> Non
         asked |= {"Step sizes": set(request.step_sizes), _GENERATIONS: {request.generations}}
 
     def extent(numbers: Mapping[str, set[int]]) -> set[tuple[str, int]]:
-        """All that is told of; generations count up to the last."""
+        # Generations count up to the last.
         counted = {**numbers, _GENERATIONS: range(max(numbers.get(_GENERATIONS, ()), default=0))}
         return {(label, number) for label in asked for number in counted[label]}
 
@@ -57,7 +54,7 @@ def check_keeps_more(name: str, *, request: Request, runs: Sequence[Run]) -> Non
 
 
 def write(told: Table | Picture, name: str, *, study: Study, runs: Sequence[Run]) -> tuple[Path, ...]:
-    """Writes what is told of finished runs; gives the files' paths, or raises ReportError where they cannot be."""
+    """Writes what is told of finished runs; gives the files' paths."""
     shown = runs if isinstance(told, Table) or told.runs is None else told.runs
     notes = (*told.notes, *_origin_notes(name, study=study, runs=shown))
     stem = study.request.output / name
@@ -86,19 +83,16 @@ def _origin_notes(name: str, *, study: Study, runs: Sequence[Run]) -> tuple[str,
 
 def _compute(runs: Iterable[Run]) -> Mapping[str, float | None]:
     """Seconds of each part of the work; the teacher counts once, however many runs mimic it."""
-    own: dict[str, float] = {}
+    own = collections.defaultdict[str, float](float)
     teacher: dict[str, float | None] = {}
     for run in runs:
         took = run.result.seconds
-        parts = {"training again": took.final}
         if isinstance(run, Search):
-            parts = {"search": took.search or None, "final training": took.final}
+            own["search"] += took.search or 0.0
             teacher |= {part: seconds for part, seconds in run.teacher_seconds.items() if teacher.get(part) is None}
-        for part, seconds in parts.items():
-            own[part] = own.get(part, 0.0) + (seconds or 0.0)
+        own["final training" if isinstance(run, Search) else "training again"] += took.final or 0.0
     return {**{part: seconds for part, seconds in own.items() if seconds}, **teacher}
 
 
 def _join(values: Iterable[str]) -> str:
-    """Different values, in their order."""
     return " and ".join(dict.fromkeys(values)) or _NOT_NOTED

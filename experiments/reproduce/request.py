@@ -47,29 +47,23 @@ class Request:
     arguments: tuple[str, ...]  # in one order, with what decides the outcome written out, without --draw-only
 
     def command(self, experiment: str) -> str:
-        """The command that makes one table or figure."""
         return f"{_PROGRAM} {experiment} {shlex.join(self.arguments)}"
 
 
 def read_request(argv: Sequence[str], *, about: str) -> Request:
-    """Reads a command line without the names; shows the help, which says `about`, where that is asked for.
-
-    Raises SystemExit then; SettingsError or ConfigError for an option or a value that cannot be.
-    """
+    """Reads a command line without the names; shows the help, which says `about`, where that is asked for."""
     given, rest = _build_parser(about).parse_known_args(argv)
     typed = {word.partition("=")[0] for word in rest}
-    # What a run gets from its plan.
     for option, instead in (("--seed", "--seeds"), ("--run-dir", "--runs-dir")):
         if option in typed:
             raise SettingsError(f"{option} is for a single search; use {instead} here")
     choice = [f"--{name}={value}" for name in ("dataset", "preset") if (value := getattr(given, name)) is not None]
     settings = parse([*choice, *rest], program=_PROGRAM, about=about)
-    dataset = settings.data.name
-    preset = given.preset or DEFAULT_PRESET[dataset]
-    outcome = settings.outcome()
+    dataset, outcome = settings.data.name, settings.outcome()
+    preset, runs_dir = given.preset or DEFAULT_PRESET[dataset], given.runs_dir or _RUNS_DIR.absolute()
     if "--teacher-dir" not in typed:
         key = digest({name: value for name, value in outcome.items() if name in _OF_TEACHER})
-        settings = dataclasses.replace(settings, teacher_dir=given.runs_dir / f"{dataset}-{preset}-teacher-{key}")
+        settings = dataclasses.replace(settings, teacher_dir=runs_dir / f"{dataset}-{preset}-teacher-{key}")
     seeds = tuple(sorted(_distinct("--seeds", given.seeds)))
     for seed in seeds:
         dataclasses.replace(settings.search, seed=seed)  # which checks it
@@ -77,21 +71,17 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
     is_changed = outcome != PRESETS[dataset][preset].outcome() or settings.teacher_logits is not None
     own = f"-{digest({**outcome, 'teacher_logits': settings.teacher_logits})}" if is_changed else ""
     arguments = ["--dataset", dataset, "--preset", preset, "--seeds", *map(str, seeds)]
-    if given.runs_dir != _RUNS_DIR.absolute():
-        arguments += ["--runs-dir", _shown(given.runs_dir)]
-    if given.output is not None:
-        arguments += ["--output", _shown(given.output)]
-    if given.step_sizes is not None:
-        arguments += ["--step-sizes", *map(str, given.step_sizes)]
-    if given.generations is not None:
-        arguments += ["--generations", str(given.generations)]
+    for name in ("runs_dir", "output", "step_sizes", "generations"):
+        if (value := getattr(given, name)) is not None:
+            words = value if isinstance(value, list) else [value]
+            arguments += [f"--{name.replace('_', '-')}", *map(_shown, words)]
     return Request(
         title=_TITLES[dataset],
         preset=preset,
         settings=settings,
         is_changed=is_changed,
         seeds=seeds,
-        runs_dir=given.runs_dir,
+        runs_dir=runs_dir,
         output=given.output or _RESULTS / f"{dataset}-{preset}{own}",
         draw_only=given.draw_only,
         step_sizes=STEP_SIZES if given.step_sizes is None else _distinct("--step-sizes", given.step_sizes),
@@ -119,20 +109,20 @@ def _build_parser(about: str) -> argparse.ArgumentParser:
     add("--dataset", metavar="NAME", help=f"one of {', '.join(get_args(DatasetName))}")
     add("--preset", metavar="NAME", help="the settings to start from: paper, small or smoke")
     add("--seeds", nargs="*", type=int, default=[0], metavar="N", help="a run for each [0]")
-    add("--runs-dir", type=absolute_path, default=str(_RUNS_DIR), metavar="PATH", help="folder of runs [%(default)s]")
-    output = f"folder of tables and pictures [{_RESULTS}/DATASET-PRESET]"
-    add("--output", type=absolute_path, metavar="PATH", help=output)
+    add("--runs-dir", type=absolute_path, metavar="PATH", help=f"folder of runs [{_RUNS_DIR}]")
+    add("--output", type=absolute_path, metavar="PATH", help=f"of tables and pictures [{_RESULTS}/DATASET-PRESET]")
     add("--draw-only", action="store_true", help="make no run: tell of the finished ones, or say what is missing")
-    sizes = f"of Figure 3 [{' '.join(map(str, STEP_SIZES))}]"
-    add("--step-sizes", nargs="*", type=positive, metavar="M", help=sizes)
+    add("--step-sizes", nargs="*", type=positive, metavar="M", help=f"of Figure 3 [{' '.join(map(str, STEP_SIZES))}]")
     generations = f"of each search of Figure 3 [the preset's of primary succession, at most {GENERATIONS}]"
     add("--generations", type=positive, metavar="N", help=generations)
     return parser
 
 
-def _shown(path: Path) -> str:
+def _shown(value: Path | int) -> str:
     """A path from where the command is given, so that a published command holds nobody's home folder."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    if isinstance(value, Path) and value.is_relative_to(Path.cwd()):
+        value = value.relative_to(Path.cwd())
+    return str(value)
 
 
 def _distinct(option: str, values: Sequence[int]) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
 """The runs that experiments need: what each is, the folder that it has, and what it left there.
 
-A run's folder is named by what it is and by all settings that its outcome depends on, so it is made once and
-found again, whoever needs it. What it left is read when it is first asked for, which raises ReportError or
-RunFolderError where the run has not finished, its folder is another run's, or a file is damaged.
+A run's folder is named by what it is and by all settings that its outcome depends on, so it is made once. What it
+left is read when it is first asked for, which raises ReportError or RunFolderError where the run has not finished,
+its folder is another run's, or a file is damaged.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -34,10 +35,8 @@ TEACHER_PARTS = ("teacher", "teacher's logits")  # the work on a teacher, which 
 _MACHINE = "machine.json"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class DataFacts:
-    """Of the data that runs are made with."""
-
     fingerprint: str
     train: int  # images
     validation: int
@@ -45,8 +44,8 @@ class DataFacts:
 
     @classmethod
     def of(cls, dataset: Dataset) -> "DataFacts":
-        train, validation, test = map(len, (dataset.train_images, dataset.validation_images, dataset.test_images))
-        return cls(fingerprint=dataset.fingerprint, train=train, validation=validation, test=test)
+        images = dataset.train_images, dataset.validation_images, dataset.test_images
+        return cls(dataset.fingerprint, *map(len, images))
 
     def __str__(self) -> str:
         return f"{self.train:,} images to train on, {self.validation:,} to validate, {self.test:,} to test"
@@ -93,8 +92,6 @@ class Choice(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
-    """A whole search."""
-
     label: str  # what people call it
     settings: Settings  # with its own seed and run folder
 
@@ -126,18 +123,14 @@ class Search:
 
     @property
     def duplicates(self) -> tuple[Individual, ...]:
-        """All individuals that repeat a block of their parent."""
         return tuple(filter(report.is_duplicate, self.individuals))
 
     def chosen(self, choice: Choice) -> Individual | None:
-        """The individual whose network a choice means; None where the search has none.
-
-        The best duplicate is the one that came furthest, the fittest of those, the earliest of equals.
-        """
+        """The individual whose network a choice means; None where the search has none."""
         if choice is Choice.FOUND:
-            reference = self.result.found
-            return None if reference is None else report.find_individual(self.individuals, reference)
-        if choice is Choice.BEST_DUPLICATE:
+            found = self.result.found
+            return None if found is None else report.find_individual(self.individuals, found)
+        if choice is Choice.BEST_DUPLICATE:  # who came furthest, the fittest of those, the earliest of equals
             measured = [each for each in self.duplicates if each.fate is not Fate.FAILED and _fitness(each)]
             return max(measured, key=lambda each: (len(_fitness(each)), _fitness(each)[-1]), default=None)
         return report.fittest(each for each in self.individuals if each.phase != "duplication")
@@ -185,8 +178,8 @@ class Retraining:
         """Of the training, with the run folder, which depends on the network; None without a network."""
         if self.network is None:
             return None
-        teacher = self.search.settings.teacher if self.mimicry else "none"
-        settings = dataclasses.replace(self.search.settings, teacher=teacher)
+        settings = self.search.settings
+        settings = settings if self.mimicry else dataclasses.replace(settings, teacher="none")
         slug = f"trained-{fingerprint(self.network)[:12]}-{'mimicry' if self.mimicry else 'plain'}"
         return _placed(settings, settings.run_dir.parent, slug)
 
@@ -221,13 +214,12 @@ class Study:
     def is_papers(self) -> bool:
         """Whether its runs are the paper's experiment: the paper's data set, all of it, and its schedule."""
         request, data = self.request, self.data
-        if request.settings.data.name == "digits" or request.preset != "paper" or request.is_changed or data is None:
+        if request.settings.data.name == "digits" or request.preset != "paper" or request.is_changed:
             return False
-        return data.train + data.validation == 50_000 and data.test == 10_000
+        return data is not None and (data.train + data.validation, data.test) == (50_000, 10_000)
 
     @cached_property
     def eigen(self) -> tuple[Search, ...]:
-        """EIGEN as the settings have it, a search a seed."""
         return self._searches(self.request.settings, what="EIGEN", slug="eigen")
 
     @cached_property
@@ -239,19 +231,14 @@ class Study:
     @cached_property
     def step_sizes(self) -> dict[int, tuple[Search, ...]]:
         """Primary successions alone, by their most mutation steps a child, all of equally many generations."""
-        settings, searches = self.request.settings, {}
-        for size in self.request.step_sizes:
-            evolution = dataclasses.replace(
-                settings.search.evolution,
-                primary_steps=size,
-                max_primary_generations=self.request.generations,
-                max_secondary_generations=0,
-                max_duplication_generations=0,
-                # The best never gets worse, so a gain of less than nothing never ends a succession.
-                saturation_gain=0.0,
-            )
-            alone = dataclasses.replace(settings.search, evolution=evolution, final_steps=0)
-            changed = dataclasses.replace(settings, search=alone)
+        request, searches = self.request, {}
+        # The best never gets worse, so a gain of less than nothing never ends a succession.
+        alone: dict[str, Any] = {"max_primary_generations": request.generations, "saturation_gain": 0.0}
+        alone |= {"max_secondary_generations": 0, "max_duplication_generations": 0}
+        for size in request.step_sizes:
+            evolution = dataclasses.replace(request.settings.search.evolution, primary_steps=size, **alone)
+            search = dataclasses.replace(request.settings.search, evolution=evolution, final_steps=0)
+            changed = dataclasses.replace(request.settings, search=search)
             searches[size] = self._searches(changed, what=f"step size {size}", slug=f"steps{size}")
         return searches
 
@@ -270,8 +257,7 @@ class Study:
 
 
 def describe_repeats(duplicate: Individual) -> str:
-    """How often each block stands in a row, such as "2-1"."""
-    return "-".join(map(str, duplicate.repeats or ()))
+    return "-".join(map(str, duplicate.repeats or ()))  # such as 2-1
 
 
 def _placed(settings: Settings, runs_dir: Path, slug: str) -> Settings:
@@ -283,15 +269,11 @@ def _placed(settings: Settings, runs_dir: Path, slug: str) -> Settings:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run has finished there: its result is written last."""
-    return run_files.RESULT.is_in(folder)
+    return run_files.RESULT.is_in(folder)  # which is written last
 
 
 def read_origin(settings: Settings, **more: str) -> Origin:
-    """Where the run of these settings, and of what settings.json holds besides them, was made.
-
-    Raises RunFolderError where its folder is missing, damaged, or that of a run with other settings.
-    """
+    """Where the run of these settings, and of what settings.json holds besides them, was made."""
     folder, now = settings.run_dir, as_json({**settings.outcome(), **more})
     recorded, noted = run_files.read_settings(folder), folder / _MACHINE
     recorded.check_same(now, path=folder, partly=True, advice="choose another --runs-dir")
@@ -305,7 +287,6 @@ def read_origin(settings: Settings, **more: str) -> Origin:
 
 
 def note_machine(folder: Path, data: DataFacts | None) -> None:
-    """Writes down beside a run what finished it, and with how much data; raises RunFolderError where it cannot."""
     noted = {**describe_machine(), "accelerators": len(jax.devices()), "data": data and dataclasses.asdict(data)}
     with told_as(RunFolderError, folder / _MACHINE, "choose another --runs-dir"):
         write_json(folder / _MACHINE, noted)

@@ -1,7 +1,6 @@
 """Tables 1 to 5: what each says of finished runs, and what the paper reports (Ren et al., CVPR 2019).
 
-Numbers of one row are one a seed. The paper's stand beside ours where data set and schedule are the
-paper's. The docstring of each table is what the help says of it.
+Numbers of one row are one a seed. The docstring of each table is what the help says of it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -57,15 +56,12 @@ def describe_published(table: str) -> str:
 
 
 def _describe(row: Published) -> str:
-    parts = [None if row.test_accuracy is None else f"{100 * row.test_accuracy:.1f} %"]
-    parts.append(None if row.parameters is None else f"{row.parameters / 1e6:.1f} M parameters")
-    parts.append(None if row.seconds is None else f"{row.seconds / 3_600:.0f} hours of a P100")
-    return ", ".join(filter(None, parts))
+    texts = (("{:.1f} %", 100), ("{:.1f} M parameters", 1e-6), ("{:.0f} hours of a P100", 1 / 3_600))
+    told = zip(texts, row, strict=True)
+    return ", ".join(text.format(scale * value) for (text, scale), value in told if value is not None)
 
 
 class Entry(NamedTuple):
-    """What a row has in a column."""
-
     heading: str
     unit: Unit
     value: Values | Cell  # numbers by seed, of which a gain is that on the first row; or the cell as it is
@@ -75,18 +71,17 @@ Rows = dict[str, list[Entry]]  # by title, all with the same columns
 
 
 def table1(study: Study, systems: Mapping[str, Sequence[Search]] | None = None) -> Table:
-    """EIGEN's test accuracy, parameters and compute on a data set.
+    """EIGEN's test accuracy, parameters and compute on a data set: search, teacher and final training apart.
 
-    Compute is told apart: search, teacher, final training.
     Cost: a search a seed, and a teacher for all. The other experiments find these searches again.
     """
     rows: Rows = {}
     systems = systems or {"EIGEN": study.eigen}
     for name, searches in systems.items():
-        results = _results(searches)
+        results = {search.seed: search.result for search in searches}
         rows[name] = [
             Entry("data set", Unit.TEXT, study.request.title),
-            Entry("test accuracy", Unit.ACCURACY, _each(results, lambda result: result.test_accuracy)),
+            _accuracy("test accuracy", _each(results, lambda result: result.test_accuracy)),
             _parameters(_chosen(searches, Choice.FOUND)),
             *_compute(searches),
         ]
@@ -110,7 +105,7 @@ def table2(study: Study) -> Table:
         until = {search.seed: search.phases_until(name) for search in study.eigen}
         best = _each(until, lambda phases: phases[-1].best)
         rows[title] = [
-            Entry("validation accuracy", Unit.ACCURACY, _each(best, lambda network: network.accuracy)),
+            _accuracy("validation accuracy", _each(best, lambda network: network.accuracy)),
             *_compared("test accuracy", _each(best, lambda network: network.test_accuracy)),
             _parameters(best),
             Entry("networks trained", Unit.COUNT, _each(until, lambda phases: sum(each.trained for each in phases))),
@@ -132,13 +127,12 @@ def table3(study: Study) -> Table:
     """
     rows: Rows = {}
     for title, searches in (("without mimicry", study.plain), ("with mimicry", study.eigen)):
-        results, before = _results(searches), _chosen(searches, Choice.BEFORE_DUPLICATION)
-        earlier = _each(before, lambda network: network.test_accuracy)
-        searched = _each(results, lambda result: result.search_test_accuracy)
+        results = {search.seed: search.result for search in searches}
+        earlier = _each(_chosen(searches, Choice.BEFORE_DUPLICATION), lambda network: network.test_accuracy)
         rows[title] = [
-            Entry("validation accuracy", Unit.ACCURACY, _each(results, lambda result: result.validation_accuracy)),
-            Entry("test accuracy before duplication, weights of the search", Unit.ACCURACY, earlier),
-            Entry("test accuracy, weights of the search", Unit.ACCURACY, searched),
+            _accuracy("validation accuracy", _each(results, lambda result: result.validation_accuracy)),
+            _accuracy("test accuracy before duplication, weights of the search", earlier),
+            _accuracy(_SEARCHED, _each(results, lambda result: result.search_test_accuracy)),
             *_compared("test accuracy, final training", _each(results, lambda result: result.test_accuracy)),
             _parameters(_chosen(searches, Choice.FOUND)),
             Entry("networks trained", Unit.COUNT, _each(results, lambda result: result.trained)),
@@ -170,10 +164,9 @@ def table4(study: Study) -> Table:
     }
     for title, choice in choices.items():
         networks, again = _chosen(study.eigen, choice), _trained_again(study, choice, mimicry=True)
-        searched = _each(networks, lambda network: network.test_accuracy)
         rows[title] = [
-            Entry("validation accuracy", Unit.ACCURACY, _each(networks, lambda network: network.accuracy)),
-            Entry("test accuracy, weights of the search", Unit.ACCURACY, searched),
+            _accuracy("validation accuracy", _each(networks, lambda network: network.accuracy)),
+            _accuracy(_SEARCHED, _each(networks, lambda network: network.test_accuracy)),
             *_compared("test accuracy, trained again", _each(again, lambda result: result.test_accuracy)),
             _parameters(networks),
             Entry("layers", Unit.COUNT, _each(networks, lambda network: len(network.architecture.layers))),
@@ -198,9 +191,8 @@ def table5(study: Study) -> Table:
     rows: Rows = {}
     for title, mimicry in (("without mimicry", False), ("with mimicry", True)):
         again = _trained_again(study, Choice.FOUND, mimicry=mimicry)
-        validation = _each(again, lambda result: result.final_validation_accuracy)
         rows[title] = [
-            Entry("validation accuracy", Unit.ACCURACY, validation),
+            _accuracy("validation accuracy", _each(again, lambda result: result.final_validation_accuracy)),
             *_compared("test accuracy", _each(again, lambda result: result.test_accuracy)),
             _parameters(_chosen(study.eigen, Choice.FOUND)),
             Entry("training", Unit.SECONDS, _each(again, lambda result: result.seconds.final)),
@@ -214,6 +206,7 @@ def table5(study: Study) -> Table:
     return _table(study, 5, about, "training of the network found", rows, notes)
 
 
+_SEARCHED = "test accuracy, weights of the search"
 _SECONDS_NOTE = (
     "Search, teacher and final training: compiling and training, one after another, without evaluation; the"
     " teacher's logits: computing and storing them."
@@ -240,20 +233,13 @@ def _table(
 
 def _cell(entry: Entry, first: Entry) -> Cell:
     """The cell of an entry; `first` is that of the first row, which gained nothing."""
-    if not isinstance(entry.value, Mapping):
-        return entry.value
-    if entry.unit is not Unit.GAIN:
-        return report.measured(entry.value)
-    assert isinstance(first.value, Mapping)
-    return "" if entry is first else report.gain(entry.value, first.value)
+    if entry.unit is Unit.GAIN and isinstance(entry.value, Mapping) and isinstance(first.value, Mapping):
+        return "" if entry is first else report.gain(entry.value, first.value)
+    return report.measured(entry.value) if isinstance(entry.value, Mapping) else entry.value
 
 
 def _each(items: Mapping[int, T | None], of: Callable[[T], Any]) -> dict[int, Any]:
     return {seed: None if item is None else of(item) for seed, item in items.items()}
-
-
-def _results(searches: Iterable[Search]) -> dict[int, RunResult | None]:
-    return {search.seed: search.result for search in searches}
 
 
 def _chosen(searches: Iterable[Search], choice: Choice) -> dict[int, Individual | None]:
@@ -265,9 +251,12 @@ def _trained_again(study: Study, choice: Choice, *, mimicry: bool) -> dict[int, 
     return {training.seed: training.result if training.network else None for training in trainings}
 
 
-def _compared(heading: str, accuracies: Values) -> Iterator[Entry]:
-    yield Entry(heading, Unit.ACCURACY, accuracies)
-    yield Entry("test accuracy gained", Unit.GAIN, accuracies)
+def _accuracy(heading: str, accuracies: Values) -> Entry:
+    return Entry(heading, Unit.ACCURACY, accuracies)
+
+
+def _compared(heading: str, accuracies: Values) -> tuple[Entry, Entry]:
+    return _accuracy(heading, accuracies), Entry("test accuracy gained", Unit.GAIN, accuracies)
 
 
 def _parameters(networks: Mapping[int, Individual | None]) -> Entry:
@@ -276,7 +265,7 @@ def _parameters(networks: Mapping[int, Individual | None]) -> Entry:
 
 def _compute(searches: Iterable[Search]) -> Iterator[Entry]:
     """Of searches, apart from one another; the work on a teacher was done once, however many runs mimic it."""
-    results = _results(searches)
+    results = {search.seed: search.result for search in searches}
     yield Entry("search", Unit.SECONDS, _each(results, lambda result: result.seconds.search))
     for part in TEACHER_PARTS:
         shared = [search.teacher_seconds[part] for search in searches if part in search.teacher_seconds]
@@ -315,7 +304,6 @@ def _failure_notes(trainings: Iterable[Retraining]) -> Iterator[str]:
 
 
 def _describe_duplicates(search: Search) -> str:
-    """How duplication went in a search."""
     duplicates, best, found = search.duplicates, search.chosen(Choice.BEST_DUPLICATE), search.result.found
     start = f"Seed {search.seed}: {len(duplicates)} {'duplicate' if len(duplicates) == 1 else 'duplicates'}"
     if best is None or found is None:
