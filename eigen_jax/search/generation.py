@@ -16,14 +16,14 @@ from jax import Array
 
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, fingerprint
 from eigen_jax.data import Dataset
-from eigen_jax.executor import Job
+from eigen_jax.executor import Executor, Job
 from eigen_jax.fitness import Fitness, needs, values
 from eigen_jax.lineage import Fate, Individual, Landmark, Reference, exact
 from eigen_jax.resumable import Care
 from eigen_jax.search.candidates import Candidate, Measured, outcomes_of
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.folder import RunFolder
-from eigen_jax.search.jobs import Jobs
+from eigen_jax.search.jobs import Jobs, Task
 from eigen_jax.search.journal import Entry, Journal
 from eigen_jax.search.observer import SearchObserver
 from eigen_jax.store import checkpoint
@@ -44,13 +44,22 @@ class Context:
     folder: RunFolder
     care: Care
     observer: SearchObserver
-    jobs: Jobs
-    journal: Journal
-    measured: Measured
+    executor: Executor  # where individuals are trained
+
+    def __post_init__(self) -> None:
+        self.jobs = Jobs(self.executor, self._told)
+        self.journal = Journal(self.folder.journal)
+        self.measured = Measured(reevaluate=self.config.reevaluate)
 
     @property
     def landmarks(self) -> tuple[int, ...]:
         return self.strategy.landmarks(self.config.landmarks)
+
+    def _told(self, task: Task, step: int, loss: float, steps_per_second: float) -> None:
+        place, landmark = task
+        told: dict[str, Any] = {"step": step, "loss": loss, "steps_per_second": steps_per_second}
+        until = self.landmarks[landmark]
+        self.observer.training_progress(individual=place, landmark=landmark, until=until, **told)
 
 
 class Generation:

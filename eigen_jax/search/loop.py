@@ -21,13 +21,11 @@ from eigen_jax.executor import Executor, InlineExecutor
 from eigen_jax.fitness import Fitness, accuracy, num_objectives
 from eigen_jax.lineage import Fate, Individual, fittest
 from eigen_jax.resumable import Care
-from eigen_jax.search.candidates import Candidate, Measured, candidates_of, reference
+from eigen_jax.search.candidates import Candidate, candidates_of, reference
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.final import Evaluation, TrainedNetwork, evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder
 from eigen_jax.search.generation import Context, Generation
-from eigen_jax.search.jobs import Jobs, Task
-from eigen_jax.search.journal import Journal
 from eigen_jax.search.observer import SearchObserver
 from eigen_jax.search.results import SearchResult, describe_mimicry, summarise
 from eigen_jax.store import checkpoint
@@ -123,11 +121,6 @@ def run_search(
         programs = owned.enter_context(Programs())
         if executor is None:
             executor = owned.enter_context(InlineExecutor(dataset, teacher=teacher, should_stop=care.should_stop))
-
-        def on_progress(task: Task, step: int, loss: float, rate: float) -> None:
-            told: dict[str, Any] = {"individual": task[0], "landmark": task[1], "loss": loss, "steps_per_second": rate}
-            observer.training_progress(step=step, until=strategy.landmarks(config.landmarks)[task[1]], **told)
-
         search = _Search(
             config=config,
             strategy=strategy,
@@ -137,9 +130,7 @@ def run_search(
             folder=run,
             care=care,
             observer=observer,
-            jobs=Jobs(executor, on_progress),
-            journal=Journal(run.journal),
-            measured=Measured(reevaluate=config.reevaluate),
+            executor=executor,
             programs=programs,
         )
         result = search.run()
@@ -179,6 +170,7 @@ class _Search(Context):
     programs: Programs
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.breeding_key, self.training_key, self.final_key = jax.random.split(jax.random.key(self.config.seed), 3)
         self.ahead: dict[Reference, Candidate] = {}  # individuals of later generations, bred already
 
