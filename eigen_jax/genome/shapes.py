@@ -8,6 +8,7 @@ Dimension letters: G genes, L halvings of the image, from 0 (full size) to 1 x 1
 
 import functools
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jax import Array, lax
 
 from eigen_jax.genome.genome import Genome
 from eigen_jax.genome.spec import GenomeSpec
-from eigen_jax.layer_kinds import LayerKind, as_values, first_width, is_numeric
+from eigen_jax.layer_kinds import LayerKind, first_width, is_numeric
 
 
 @struct.dataclass
@@ -106,7 +107,7 @@ class _Gene:
         for places in itertools.product(*(range(len(self.options[name])) for name in words)):
             chosen = dict(zip(words, places, strict=True))
             fixed = {name: self.options[name][place] for name, place in chosen.items()}
-            new = jnp.asarray(function(*arguments, as_values({**numbers, **fixed})), dtype)
+            new = jnp.asarray(function(*arguments, SimpleNamespace(**numbers, **fixed)), dtype)
             flags = (self.indices[name] == place for name, place in chosen.items())
             told = new if told is None else jnp.where(functools.reduce(jnp.logical_and, flags), new, told)
         return told
@@ -135,7 +136,7 @@ def _tabulated_taps(
     """Taps, float32, by the level of the input and by the choices that they depend on, and the names of those."""
     names, lists = [*dict(options)], [values for _, values in options]
     combinations = itertools.product(sizes, *lists)
-    taps = [kind.count_taps(size, as_values(dict(zip(names, own, strict=True)))) for size, *own in combinations]
+    taps = [kind.count_taps(size, SimpleNamespace(**dict(zip(names, own, strict=True)))) for size, *own in combinations]
     table: Any = np.array(taps, np.float32).reshape(len(sizes), *map(len, lists))
     for axis in reversed(range(1, table.ndim)):
         if (table == table.take([0], axis)).all():

@@ -2,12 +2,12 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from eigen_jax.config import INT64_MAX, Config, setting
 from eigen_jax.errors import ConfigError
-from eigen_jax.layer_kinds import BUILT_IN, KINDS, Choice, LayerKind, check_kind, lacking
+from eigen_jax.layer_kinds import BUILT_IN, KINDS, LayerKind, check_kind
 from eigen_jax.registry import Registry
 
 
@@ -21,9 +21,9 @@ class Operator:
     """
 
     name: str
-    applicable: Callable[..., Any] = lacking  # (genome, shapes, *, spec) -> [] bool, whether it has a site
-    propose: Callable[..., Any] = lacking  # (words [2] uint32, genome, shapes, *, spec) -> pytree of scalars
-    apply: Callable[..., Any] = lacking  # (proposal, genome, *, spec) -> the mutant, a Genome
+    applicable: Any = None  # (genome, shapes, *, spec) -> [] bool, whether it has a site
+    propose: Any = None  # (words [2] uint32, genome, shapes, *, spec) -> pytree of scalars
+    apply: Any = None  # (proposal, genome, *, spec) -> the mutant, a Genome
 
 
 OPERATORS: Registry[Operator] = Registry("mutation operator")
@@ -84,7 +84,6 @@ class GenomeSpec(Config):
                 rule = "it must be at least {}, for the classifier alone"
                 raise ConfigError(GenomeSpec, f"{{{name}}} is {{}}; {rule}", bound, least)
         self._check_kinds()
-        self._check_operators()
 
     def _check_kinds(self) -> None:
         for name in self.kinds:
@@ -93,27 +92,24 @@ class GenomeSpec(Config):
             check_kind(name, kind, self._options(kind), builds=name not in BUILT_IN)
         if all(kind.inputs == 2 for kind in self.ops):
             raise ConfigError(GenomeSpec, "{kinds} is {}; one kind at least must read the image", self.kinds)
-
-    def _check_operators(self) -> None:
-        names = [*derived_names(self), *self.operators]
+        names = operator_names(self)
         for name in self.operators:
-            operator = OPERATORS.find(name)
             parts = ("applicable", "propose", "apply")
-            if missing := [part for part in parts if getattr(operator, part, lacking) in (lacking, None)]:
+            if missing := [part for part in parts if getattr(OPERATORS.find(name), part) is None]:
                 rule = "the mutation operator {!r} lacks {}; mend its record"
                 raise ConfigError(None, rule, name, " and ".join(missing))
             if names.count(name) > 1:
                 raise ConfigError(GenomeSpec, "{operators} is {}; there are two operators {!r}", self.operators, name)
 
     def _options(self, kind: LayerKind) -> dict[str, Any]:
-        """The values of a kind's choices by name, None for those of no field; of a wrong record, what there is."""
+        """The values of a kind's choices by name, sorted; None for those of no field."""
+        choices = {choice.name: choice.values for choice in kind.choices}
         return {
-            choice.name: getattr(self, choice.values, None) if isinstance(choice.values, str) else choice.values
-            for choice in getattr(kind, "choices", None) or ()
-            if isinstance(choice, Choice) and isinstance(choice.name, str)
+            name: getattr(self, values, None) if isinstance(values, str) else values
+            for name, values in sorted(choices.items())
         }
 
-    @functools.cached_property
+    @property
     def ops(self) -> tuple[LayerKind, ...]:
         """The kinds in the order of their codes in a genome, from 1; those of one input first."""
         return tuple(sorted(map(KINDS.find, self.kinds), key=lambda kind: kind.inputs))
@@ -126,7 +122,7 @@ class GenomeSpec(Config):
     @functools.cached_property
     def options(self) -> Mapping[str, Mapping[str, tuple[Any, ...]]]:
         """The values that the indices of a choice stand for, by kind and by the name of the choice."""
-        return {kind.name: dict(sorted(self._options(kind).items())) for kind in self.ops}
+        return {kind.name: self._options(kind) for kind in self.ops}
 
     @functools.cached_property
     def choice_names(self) -> tuple[str, ...]:
@@ -153,8 +149,8 @@ class GenomeSpec(Config):
         return len(self.sizes) - 1
 
 
-def derived_names(spec: GenomeSpec) -> tuple[str, ...]:
-    """The operators that follow from the layer kinds, in the order in which they are drawn."""
+def operator_names(spec: GenomeSpec) -> tuple[str, ...]:
+    """The mutation operators in the order in which they are drawn and counted, [O]: first those of the kinds."""
     altered = dict.fromkeys(choice.name for kind in map(KINDS.find, spec.kinds) for choice in kind.choices)
     verbs = ("insert", spec.kinds), ("remove", spec.kinds), ("alter", altered)
-    return tuple(f"{verb}_{name}" for verb, names in verbs for name in names)
+    return *(f"{verb}_{name}" for verb, names in verbs for name in names), *spec.operators

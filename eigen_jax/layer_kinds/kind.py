@@ -6,8 +6,7 @@ kind. So a new kind is one file that makes a record and registers it; whoever im
 """
 
 import dataclasses
-import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from eigen_jax.registry import Registry
@@ -27,10 +26,6 @@ class Choice:
     default: Any = None  # of an inserted layer; None, or what a field lacks: the first value
     accepted: Sequence[Any] = ()  # what any search space may have; empty: the values
     rule: str = ""  # the accepted values in words
-
-    def default_index(self, values: Sequence[Any]) -> int:
-        """The place of an inserted layer's value among those of the search space."""
-        return values.index(self.default) if self.default in values else 0
 
     def refusal(self, value: Any) -> str | None:
         """What a value must be that it is not, in words."""
@@ -54,13 +49,7 @@ class Look:
 
 def first_width(widths: Sequence[Number], values: Values) -> Number:
     """That of the first input."""
-    del values
     return widths[0]
-
-
-def lacking(*_: Any, **__: Any) -> Any:
-    """Stands for a function that a record must have and has not."""
-    raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,8 +73,8 @@ class LayerKind:
     # (inputs, values, norm=, name=) -> output: [B, H, W, C] maps of one floating dtype. It is called within a compact
     # Flax module, in which `name` is the layer's own, and imports Flax itself: the evolution arm does without.
     # `norm(name=)` makes a module of batch normalisation and ReLU.
-    layer: Callable[..., Any] = lacking
-    look: Callable[[Values, int], Look] = lacking  # of its values and its width
+    layer: Any = None
+    look: Any = None  # (values, width) -> Look
 
     @property
     def choice_names(self) -> tuple[str, ...]:
@@ -114,11 +103,6 @@ KINDS: Registry[LayerKind] = Registry("layer kind")
 def register(kind: LayerKind) -> LayerKind:
     """Adds a kind to the table, and gives it; raises ConfigError where there is another of its name."""
     return KINDS.add(kind.name, kind)
-
-
-def as_values(values: Mapping[str, Any]) -> Values:
-    """The values of choices, as the functions of a record read them."""
-    return types.SimpleNamespace(**values)
 
 
 def valid_taps(size: Sequence[int], kernel: int, stride: int) -> int:

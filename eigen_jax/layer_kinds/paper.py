@@ -8,24 +8,6 @@ _BLUE, _YELLOW, _GREEN = "#0072B2", "#B37A00", "#009E73"
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def _conv_width(widths, values):
-    del widths
-    return values.channels
-
-
-def _conv_parameters(widths, values):
-    """The kernel's, and a scale and an offset for each channel."""
-    return values.kernel**2 * (widths[0] * values.channels) + 2 * values.channels
-
-
-def _conv_flops(taps, widths, values):
-    return 2 * (widths[0] * values.channels) * taps
-
-
-def _conv_taps(size, values):
-    return valid_taps(size, values.kernel, values.stride)
-
-
 def _conv_layer(inputs, values, *, norm, name):
     from eigen_jax.layers import ConvLayer
 
@@ -52,10 +34,11 @@ CONV = register(
             Choice("kernel", "kernels", default=3, accepted=range(1, 32, 2), rule="an odd integer from 1 to 31"),
         ),
         halves="stride",
-        width=_conv_width,
-        parameters=_conv_parameters,
-        flops=_conv_flops,
-        taps=_conv_taps,
+        width=lambda widths, values: values.channels,
+        # The kernel's, and a scale and an offset for each channel.
+        parameters=lambda widths, values: values.kernel**2 * (widths[0] * values.channels) + 2 * values.channels,
+        flops=lambda taps, widths, values: 2 * (widths[0] * values.channels) * taps,
+        taps=lambda size, values: valid_taps(size, values.kernel, values.stride),
         layer=_conv_layer,
         look=_conv_look,
     )
@@ -65,12 +48,10 @@ CONV = register(
 def _pool_layer(inputs, values, *, norm, name):
     from eigen_jax.layers import max_pool
 
-    del values, norm, name
     return max_pool(*inputs)
 
 
 def _pool_look(values, width):
-    del values, width
     label = f"max pool\n2{_TIMES}2"
     return Look(text="max pooling 2 x 2", label=label, legend="max pooling", face="#FBDDA0", edge=_YELLOW)
 
@@ -78,22 +59,22 @@ def _pool_look(values, width):
 POOL = register(LayerKind(name="pool", halves=True, layer=_pool_layer, look=_pool_look))
 
 
-def _concat_width(widths, values):
-    del values
-    return widths[0] + widths[1]
-
-
 def _concat_layer(inputs, values, *, norm, name):
-    del values, norm, name
     return jnp.concatenate(inputs, axis=-1)
 
 
 def _concat_look(values, width):
-    del values
     name = "concatenation"
     return Look(text=name, label=f"concat\n{width:,}", legend=name, face="#BFE6D8", edge=_GREEN)
 
 
 CONCAT = register(
-    LayerKind(name="concat", inputs=2, agree="size", width=_concat_width, layer=_concat_layer, look=_concat_look)
+    LayerKind(
+        name="concat",
+        inputs=2,
+        agree="size",
+        width=lambda widths, values: widths[0] + widths[1],
+        layer=_concat_layer,
+        look=_concat_look,
+    )
 )

@@ -12,13 +12,12 @@ from flax import struct
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
-from eigen_jax.genome import Genome, GenomeSpec, Shapes, acceptable, infer_shapes, is_well_formed
+from eigen_jax.genome import Genome, GenomeSpec, Shapes, acceptable, infer_shapes, is_well_formed, operator_names
 from eigen_jax.mutation.proposals import (
     WORDS_A_DRAW,
     Proposal,
     apply,
     draw,
-    operator_names,
     propose_nothing,
     read_shapes,
 )
@@ -32,7 +31,7 @@ MAX_REJECTIONS = 1_000
 class MutationTrace:
     """What a chain of mutations did."""
 
-    counts: Array  # [O] int32, how often each of `operators(spec)` was applied
+    counts: Array  # [O] int32, how often each of `operator_names(spec)` was applied
 
 
 def mutate(key: Array, genome: Genome, steps: Array | int, *, spec: GenomeSpec) -> tuple[Genome, MutationTrace]:

@@ -23,19 +23,9 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.genome import OPERATORS, Genome, GenomeSpec, Operator, Shapes, derived_names
+from eigen_jax.genome import OPERATORS, Genome, GenomeSpec, Shapes
 from eigen_jax.layer_kinds import KINDS, LayerKind
 from eigen_jax.mutation.selection import at, choose, count_bits, last_bit, nth_bit, or_along, to_bits, uniform_index
-
-
-def operators(spec: GenomeSpec) -> tuple[Operator, ...]:
-    """The operators of a search space, in the order of what counts them: [O]."""
-    return (*(Operator(name=name) for name in derived_names(spec)), *map(OPERATORS.find, spec.operators))
-
-
-def operator_names(spec: GenomeSpec) -> tuple[str, ...]:
-    """Their names."""
-    return tuple(operator.name for operator in operators(spec))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +46,7 @@ class _Derived:
 def _derived(spec: GenomeSpec) -> _Derived:
     kinds = tuple(map(KINDS.find, spec.kinds))
     joins = frozenset(range(spec.first_join, 1 + len(spec.ops)))
-    altered = tuple(name.removeprefix("alter_") for name in derived_names(spec)[2 * len(kinds) :])
+    altered = tuple(dict.fromkeys(choice.name for kind in kinds for choice in kind.choices))
     several = [
         frozenset(code for code, kind in enumerate(spec.ops, 1) if len(spec.options[kind.name].get(name, ())) > 1)
         for name in altered
@@ -81,7 +71,7 @@ class _Census:
 class Proposal:
     """One mutation, drawn but not applied. All scalars."""
 
-    operator: Array  # int32, its place among `operators`
+    operator: Array  # int32, its place among `operator_names`
     insert: Array  # bool
     remove: Array  # bool
     prune: Array  # bool, removes a dead layer; no operator is applied
@@ -108,7 +98,7 @@ def _is_among(op: Array, codes: frozenset[int]) -> Array:
 
 
 def applicable(genome: Genome, shapes: Shapes, census: _Census, spec: GenomeSpec) -> list[Array]:
-    """Which operators may have a site; [] bool each, in the order of `operators`."""
+    """Which operators may have a site; [] bool each, in the order of `operator_names`."""
     derived = _derived(spec)
     room = genome.length < spec.capacity
     inserts = [room] * len(derived.kinds)
@@ -288,7 +278,8 @@ def _apply_derived(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Geno
         new = jnp.zeros((), indices.dtype)
         for place, kind in enumerate(derived.kinds):
             for default in (each for each in kind.choices if each.name == name):
-                index = default.default_index(spec.options[kind.name][name])
+                values = spec.options[kind.name][name]
+                index = values.index(default.default) if default.default in values else 0
                 new = jnp.where(operator == place, index, new).astype(indices.dtype)
         value = proposal.value.astype(indices.dtype)
         kept = jnp.where(altered & (operator == derived.alters(name)), value, _shift(indices, proposal))
