@@ -1,7 +1,6 @@
 """Architectures: networks as static, hashable values, and what can be told of them without building.
 
-The one-way door between the two arms of the package: `decode` turns a genome, which is arrays,
-into an `Architecture`, which the training arm builds, compiles, caches and records.
+The one-way door between the two arms of the package: `decode` turns a genome, which is arrays, into an `Architecture`.
 """
 
 import dataclasses
@@ -66,21 +65,14 @@ class Layer:
 class Architecture:
     """A network: layers, then global average pooling and a classifier on the last one, the sink.
 
-    What a layer of each kind is, its record in `eigen_jax.layer_kinds` tells; of the paper's, a `conv` stands for
-    convolution, batch normalisation and ReLU, a `pool` for 2 x 2 max pooling with stride 2, and a `concat` joins
-    the channels of two layers of one height and width, which may be the same layer twice. SAME padding is used
-    throughout, so a layer that halves a map halves it to ceil(size / 2). Without layers, the network is global
-    pooling of the image alone.
+    What a layer of each kind is, its record in `eigen_jax.layer_kinds` tells; one of two inputs may read one layer
+    twice. A layer that halves a map halves it to ceil(size / 2). Without layers, it is global pooling of the image.
 
-    Layers may be given in any topological order; they are stored in depth-first post-order from the
-    sink, inputs in order, so that graphs that differ only in the numbering of their layers are equal
-    values, of one hash and one `fingerprint`. One layer that two others share and two equal layers in
-    parallel stay different networks.
+    Layers may be given in any topological order; they are stored in depth-first post-order from the sink, inputs in
+    order, so that graphs that differ only in the numbering of their layers are equal values, of one hash and one
+    `fingerprint`. One layer that two others share and two equal layers in parallel stay different networks.
 
-    Raises:
-        ArchitectureError: no registered kind has this name, a value is out of range, a layer reads
-            itself, a later layer or none at all, a layer does not reach the sink, a layer joins maps
-            that do not agree, or a 1 x 1 map is halved. Positions in the message are those that the caller gave.
+    Raises ArchitectureError for what is no such network, with positions as the caller gave them.
     """
 
     input_shape: Shape  # H, W, C of one image
@@ -134,9 +126,7 @@ def count_parameters(architecture: Architecture, *, num_classes: int) -> int:
 def count_flops(architecture: Architecture, *, num_classes: int) -> int:
     """Floating-point operations of one image's forward pass: two for each multiply-add.
 
-    Convolutions and the classifier are counted; sums, normalisation, ReLU, pooling and the classifier's
-    bias are left out, as is usual. Kernel positions that fall on the padding are not counted: the
-    number is the one that XLA's cost analysis gives for the same convolutions and matrix product.
+    Convolutions on real pixels and the classifier's product are counted, as XLA's cost analysis does; nothing else is.
     """
     maps = _infer_maps(architecture.input_shape, architecture.layers)
     total = 2 * maps[len(architecture.layers) - 1][2] * num_classes
@@ -179,7 +169,6 @@ def _kind_of(op: Any) -> LayerKind | None:
 
 
 def _check_layer(position: int, layer: Layer, num_layers: int) -> None:
-    """Checks the values of one layer, and that its inputs exist."""
     kind = _kind_of(layer.op)
     if kind is None:
         raise ArchitectureError(
@@ -209,10 +198,8 @@ def _check_topological(layers: tuple[Layer, ...]) -> None:
             try:
                 graphlib.TopologicalSorter({i: layer.inputs for i, layer in enumerate(layers)}).prepare()
             except graphlib.CycleError as error:
-                cycle = shown(error.args[1])
-                raise ArchitectureError(
-                    f"the architecture is cyclic: layers {cycle} read each other; remove an edge"
-                ) from None
+                told = f"the architecture is cyclic: layers {shown(error.args[1])} read each other; remove an edge"
+                raise ArchitectureError(told) from None
             raise ArchitectureError(
                 f"layer {position} ({layer.op}) has input {max(layer.inputs)}, a later layer; "
                 "every layer must come after its inputs"
@@ -244,8 +231,7 @@ def _canonical(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 def decode(genome: Genome, *, spec: GenomeSpec) -> Architecture:
     """The architecture that one genome, without batch dimensions, stands for; runs on the host.
 
-    Raises:
-        ArchitectureError: the genome breaks an invariant of `Genome`.
+    Raises ArchitectureError where the genome breaks an invariant of `Genome`.
     """
     genes: Genome = jax.device_get(genome)
     if np.ndim(genes.op) != 1 or not 0 <= int(genes.length) <= len(genes.op):
@@ -276,9 +262,7 @@ def decode(genome: Genome, *, spec: GenomeSpec) -> Architecture:
 def encode(architecture: Architecture, *, spec: GenomeSpec) -> Genome:
     """The genome of an architecture, genes in canonical order: `decode` inverts it.
 
-    Raises:
-        ArchitectureError: the search space does not hold the architecture, because of its number of
-            layers, its input shape, or a value that is not among the choices.
+    Raises ArchitectureError where the search space does not hold the architecture, bounds apart.
     """
     layers = architecture.layers
     if len(layers) > spec.capacity:
@@ -324,8 +308,7 @@ def to_dict(architecture: Architecture) -> dict[str, Any]:
 def from_dict(content: Any) -> Architecture:
     """The architecture that a parsed JSON object describes, as `to_dict` writes it, layers in any topological order.
 
-    Raises:
-        ArchitectureError: the content is no architecture, has an unknown schema version, or too many layers.
+    Raises ArchitectureError where it is none, has an unknown schema version, or too many layers.
     """
     _check_keys("an architecture", content, ("schema_version", "input_shape", "layers"))
     version, shape, entries = content["schema_version"], content["input_shape"], content["layers"]

@@ -146,7 +146,7 @@ def mutate_once(key: Array, genome: Genome, operator: str, *, spec: GenomeSpec) 
     mutant = jax.tree.map(partial(jnp.where, accepted), mutant, genome)
 
     def prune(genome: Genome) -> Genome:
-        return proposals.apply(proposals.propose_pruning(take_census(genome, spec).unread), genome, spec)
+        return proposals.apply(proposals.pruned(proposal, take_census(genome, spec).unread), genome, spec)
 
     return lax.while_loop(lambda genome: take_census(genome, spec).unread >= 0, prune, mutant), accepted
 

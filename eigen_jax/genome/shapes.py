@@ -1,9 +1,7 @@
 """Shape inference on genomes, as array code.
 
 A layer's map size is fully told by its *level*, the number of times that the image was halved on the way to it:
-every layer that halves a map uses SAME padding, so each halves to ceil(size / 2).
-
-Dimension letters: G genes, L halvings of the image, from 0 (full size) to 1 x 1.
+every layer that halves a map halves it to ceil(size / 2).
 """
 
 import functools
@@ -32,9 +30,7 @@ class Shapes:
     consistent: Array  # [] bool: no 1 x 1 map is halved, no map is over 2 ** 20 wide, layers join maps that agree
 
 
-# Widths saturate past this, where costs would no longer be told exactly: such a map is inconsistent.
-_WIDEST = 1 << 20
-
+_WIDEST = 1 << 20  # past this widths saturate, where costs would no longer be told exactly
 _LEVEL_BITS = 5  # sizes up to 2 ** 31 halve to 1 in as many steps
 _LEVEL_MASK = (1 << _LEVEL_BITS) - 1
 
@@ -42,8 +38,8 @@ _LEVEL_MASK = (1 << _LEVEL_BITS) - 1
 def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None) -> Shapes:
     """Infers map sizes, widths and costs in one pass along the genes; jit- and vmap-able.
 
-    `bound`, [] int32, tells how many genes to visit, at least the genome's length; by default, all. One
-    for a whole vmapped batch makes the pass cost what the longest genome needs.
+    `bound`, [] int32, tells how many genes to visit, at least the genome's length; by default, all. One for a whole
+    vmapped batch makes the pass cost what the longest genome needs.
     """
 
     # Level and width share a word, the image's in row 0, so that both inputs cost a single lookup.
@@ -117,7 +113,6 @@ class _Gene:
         return jnp.asarray(self.options[name], jnp.float32 if is_float else jnp.int32)[self.indices[name]]
 
     def halvings(self) -> Array | int:
-        """By how many levels it is past its input; 0 or 1."""
         if not isinstance(self.kind.halves, str):
             return int(self.kind.halves)
         halvings = [int(value == 2) for value in self.options[self.kind.halves]]

@@ -13,11 +13,10 @@ from eigen_jax.registry import Registry
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Operator:
-    """A mutation operator. Those that follow from the layer kinds have a name alone; a fork's one has all.
+    """A mutation operator that follows from no kind of layer, by three functions: array code, of one genome.
 
-    The functions are array code, of one genome. Its capacity may be less than the search space's, and an application
-    adds one layer at most. `shapes` are the genome's; `words` are random. What comes out is checked, and dead branches
-    are pruned: a genome that breaks a rule of the search space is drawn again, and does not count.
+    Its capacity may be less than the search space's, and an application adds one layer at most. What comes out is
+    checked, and pruned: a genome that breaks a rule of the search space is drawn again, and does not count.
     """
 
     name: str
@@ -33,9 +32,7 @@ OPERATORS: Registry[Operator] = Registry("mutation operator")
 class GenomeSpec(Config):
     """The search space (Section 3.1), whose bounds at least global pooling alone keeps.
 
-    Raises:
-        ConfigError: a value that cannot be; a layer kind or an operator that there is not, or whose record lacks
-            something or contradicts itself.
+    Raises ConfigError for a kind or an operator that there is not, or whose record is not whole or contradicts itself.
     """
 
     kinds: tuple[str, ...] = setting(
@@ -83,9 +80,6 @@ class GenomeSpec(Config):
             if (bound := getattr(self, name)) < least:
                 rule = "it must be at least {}, for the classifier alone"
                 raise ConfigError(GenomeSpec, f"{{{name}}} is {{}}; {rule}", bound, least)
-        self._check_kinds()
-
-    def _check_kinds(self) -> None:
         for name in self.kinds:
             kind = KINDS.find(name)
             # Tests hold the modules of the built-in kinds against their records; traced here, they look for devices.
@@ -137,11 +131,8 @@ class GenomeSpec(Config):
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """(H, W) at each level, from the image down to 1 x 1."""
         height, width, _ = self.input_shape
-        sizes = [(height, width)]
-        while sizes[-1] != (1, 1):
-            height, width = -(-height // 2), -(-width // 2)
-            sizes.append((height, width))
-        return tuple(sizes)
+        levels = range(1 + (max(height, width) - 1).bit_length())
+        return tuple((-(-height >> level), -(-width >> level)) for level in levels)  # each half of the last, rounded up
 
     @property
     def max_level(self) -> int:

@@ -1,8 +1,7 @@
 """What every module knows of a kind of layer: one record a kind, in a table to which anybody can add.
 
-The genome, shape inference, decoding, JSON, costs, the builder, listings and drawings read the table and name no
-kind. So a new kind is one file that makes a record and registers it; whoever imports the file can name the kind in
-`GenomeSpec.kinds`, which refuses a record that is not whole or contradicts itself.
+Nothing else names a kind, so a new one is one file that makes a record and registers it; whoever imports the file can
+name the kind in `GenomeSpec.kinds`, which refuses a record that is not whole or contradicts itself.
 """
 
 import dataclasses
@@ -56,7 +55,7 @@ def first_width(widths: Sequence[Number], values: Values) -> Number:
 class LayerKind:
     """A kind of layer. `widths` are the channels of its inputs, one or two.
 
-    The functions belong at the level of a module, since jobs carry the records of a fork's kinds to their workers.
+    A fork's functions belong at the level of a module, since jobs carry its records to their workers by reference.
     """
 
     name: str
@@ -106,10 +105,7 @@ def register(kind: LayerKind) -> LayerKind:
 
 
 def valid_taps(size: Sequence[int], kernel: int, stride: int) -> int:
-    """Kernel taps that fall on an H x W map, summed over the outputs of a SAME convolution.
-
-    Taps on the padding multiply zeros; neither XLA's cost analysis nor `flops` here counts them.
-    """
+    """Kernel taps that fall on an H x W map, not on the padding, summed over the outputs of a SAME convolution."""
     total = 1
     for side in size:
         outputs = -(-side // stride)

@@ -18,7 +18,6 @@ from eigen_jax.mutation.proposals import (
     Proposal,
     apply,
     draw,
-    propose_nothing,
     read_shapes,
 )
 
@@ -94,10 +93,12 @@ def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpe
     shapes = read_shapes(shapes, spec)
     # In one dtype throughout, the compiled loops are vectorised better than in several narrow ones.
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.int32), genomes)
+    words = jax.ShapeDtypeStruct((batch, WORDS_A_DRAW), jnp.uint32)
+    proposal = jax.eval_shape(jax.vmap(functools.partial(draw, spec=spec)), words, wide, shapes)
     chain = _Chain(
         genome=_swap(wide),
         shapes=shapes,
-        proposal=jax.vmap(functools.partial(propose_nothing, spec=spec))(wide, shapes),
+        proposal=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), proposal),  # none, not being sound
         left=steps,
         counts=jnp.zeros((batch, len(operator_names(spec))), jnp.int32),
         rejections=zeros,

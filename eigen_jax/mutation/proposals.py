@@ -1,14 +1,11 @@
 """The mutation operators: those that follow from the layer kinds of a search space, and a fork's beside them.
 
 Each kind can be inserted and removed, and each choice altered: of the paper's three kinds, the nine of Section 3.1.
-Edges to insert on are those between layers, from the image, and from the sink into global pooling. An inserted layer
-has the defaults of its choices; one of two inputs joins the edge with another, earlier layer of the same map size, and
-of the same width where its kind asks for that. What read a removed layer reads its first input. An altered choice is
-drawn among the others.
+Edges to insert on are those between layers, from the image, and from the sink into global pooling. A layer of two
+inputs joins the edge with another, earlier layer that agrees with it. What read a removed layer reads its first input.
 
-An operator is drawn as a *proposal*, a few scalars that say which gene to insert, remove or alter;
-one function applies what follows from the kinds; shape inference accepts or rejects the result. What
-is rejected is redrawn, so a chain of n steps applies n operators.
+An operator is drawn as a *proposal*, a few scalars that say which gene to insert, remove or alter; one function
+applies what follows from the kinds; shape inference accepts or rejects the result. What is rejected is redrawn.
 
 Dimension letters: G genes, W words of 32 genes.
 """
@@ -122,10 +119,7 @@ def draw(words: Array, genome: Genome, shapes: Shapes, *, spec: GenomeSpec) -> P
     """
     census = take_census(genome, spec)
     operator = _draw_operator(words[0], applicable(genome, shapes, census, spec))
-    proposal = propose(operator, words, genome, shapes, census, spec)
-    prune = census.unread >= 0
-    pruning = dataclasses.replace(propose_pruning(census.unread), others=proposal.others)
-    return jax.tree.map(functools.partial(jnp.where, prune), pruning, proposal)
+    return pruned(propose(operator, words, genome, shapes, census, spec), census.unread)
 
 
 def read_shapes(shapes: Shapes, spec: GenomeSpec) -> Shapes:
@@ -188,12 +182,8 @@ def propose(
         second=second,
         value=value,
         sound=sound | (operator >= len(derived.sites)) if spec.operators else sound,
-        others=_propose_others(words[1:], genome, shapes, spec),
+        others=tuple(OPERATORS.find(name).propose(words[1:], genome, shapes, spec=spec) for name in spec.operators),
     )
-
-
-def _propose_others(words: Array, genome: Genome, shapes: Shapes, spec: GenomeSpec) -> tuple[Any, ...]:
-    return tuple(OPERATORS.find(name).propose(words, genome, shapes, spec=spec) for name in spec.operators)
 
 
 def _draw_value(
@@ -218,28 +208,17 @@ def _draw_value(
     return jnp.where(shifted >= options, shifted - options, shifted).astype(jnp.int8)
 
 
-def propose_pruning(site: Array) -> Proposal:
-    """The removal of a layer that nothing reads."""
-    false, zero = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
-    return Proposal(
-        operator=zero,
-        insert=false,
-        remove=~false,
-        prune=~false,
-        site=site,
-        source=zero,
-        partner=zero,
-        second=false,
-        value=jnp.zeros((), jnp.int8),
-        sound=~false,
+def pruned(proposal: Proposal, site: Array) -> Proposal:
+    """The removal of a layer that nothing reads instead of a proposal; the proposal itself where the site is -1."""
+    prune = site >= 0
+    return dataclasses.replace(
+        proposal,
+        insert=proposal.insert & ~prune,
+        remove=proposal.remove | prune,
+        prune=prune,
+        site=jnp.where(prune, site, proposal.site),
+        sound=proposal.sound | prune,
     )
-
-
-def propose_nothing(genome: Genome, shapes: Shapes, *, spec: GenomeSpec) -> Proposal:
-    """One that is not sound, in the form of those that are drawn for this genome."""
-    words, zero = jnp.zeros(WORDS_A_DRAW - 1, jnp.uint32), jnp.zeros((), jnp.int32)
-    others = _propose_others(words, genome, shapes, spec)
-    return jax.tree.map(jnp.zeros_like, dataclasses.replace(propose_pruning(zero), others=others))
 
 
 def _keeps_joins(genome: Genome, site: Array, source: Array, spec: GenomeSpec) -> Array:
