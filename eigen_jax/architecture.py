@@ -6,7 +6,7 @@ The one-way door between the two arms of the package: `decode` turns a genome, w
 import dataclasses
 import graphlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from reprlib import repr as shown
 from typing import Any
 
@@ -47,12 +47,9 @@ class Layer:
         kind = _kind_of(op)
         own = kind.choice_names if kind else ()
         # A choice that the kind does not have may be given as what it is told to be.
-        told = {
-            name: value
-            for name, value in {**dict(values), **choices}.items()
-            if name in own or type(value) is not int or value
-        }
-        self.__dict__.update(op=op, inputs=inputs, values=tuple(sorted(told.items())))
+        given = {**dict(values), **choices}.items()
+        told = sorted((name, value) for name, value in given if name in own or type(value) is not int or value)
+        self.__dict__.update(op=op, inputs=inputs, values=tuple(told))
 
     def __getattr__(self, name: str) -> Any:
         values = dict(self.__dict__.get("values", ()))
@@ -147,19 +144,19 @@ def _infer_maps(input_shape: Shape, layers: tuple[Layer, ...]) -> dict[int, Shap
     for position, layer in enumerate(layers):
         kind, (height, width, _) = KINDS.find(layer.op), maps[layer.inputs[0]]
         if kind.agree is not None:
-            first, second = (maps[read] if kind.agree == "shape" else maps[read][:2] for read in layer.inputs)
-            if first != second:
-                raise ArchitectureError(
-                    f"layer {position} ({layer.op}) joins layer {layer.inputs[0]} of {_times(first)} with "
-                    f"layer {layer.inputs[1]} of {_times(second)}; {kind.agree}s must be equal"
-                )
+            sizes = [maps[read] if kind.agree == "shape" else maps[read][:2] for read in layer.inputs]
+            if sizes[0] != sizes[1]:
+                joined = (f"layer {read} of {times(size)}" for read, size in zip(layer.inputs, sizes, strict=True))
+                joins = f"layer {position} ({layer.op}) joins {' with '.join(joined)}"
+                raise ArchitectureError(f"{joins}; {kind.agree}s must be equal")
         if height == width == 1 and kind.does_halve(layer):
             raise ArchitectureError(f"layer {position} ({layer.op}) halves a 1 x 1 map; it cannot be halved")
         maps[position] = *kind.output_size((height, width), layer), kind.width(_widths(layer, maps), layer)
     return maps
 
 
-def _times(sizes: tuple[int, ...]) -> str:
+def times(sizes: Sequence[int]) -> str:
+    """Sizes for people: 32 x 32 x 3."""
     return " x ".join(map(str, sizes))
 
 
@@ -171,19 +168,16 @@ def _kind_of(op: Any) -> LayerKind | None:
 def _check_layer(position: int, layer: Layer, num_layers: int) -> None:
     kind = _kind_of(layer.op)
     if kind is None:
-        raise ArchitectureError(
-            f"layer {position} has op {shown(layer.op)}; it must be one of {', '.join(KINDS)}, or of a file to import "
-            "first, which registers it"
-        )
+        known = f"{', '.join(KINDS)}, or of a file to import first, which registers it"
+        raise ArchitectureError(f"layer {position} has op {shown(layer.op)}; it must be one of {known}")
     where = f"layer {position} ({layer.op})"
     first = IMAGE if kind.inputs == 1 else 0
     if not isinstance(layer.inputs, tuple) or len(layer.inputs) != kind.inputs:
         raise ArchitectureError(f"{where} has inputs {shown(layer.inputs)}; it takes {kind.inputs}")
     for read in layer.inputs:
         if type(read) is not int or not first <= read < num_layers:
-            raise ArchitectureError(
-                f"{where} has input {shown(read)}; it must be an integer from {first} to {num_layers - 1}"
-            )
+            fits = f"an integer from {first} to {num_layers - 1}"
+            raise ArchitectureError(f"{where} has input {shown(read)}; it must be {fits}")
     refusals = {choice.name: choice.refusal(getattr(layer, choice.name)) for choice in kind.choices}
     refusals |= dict.fromkeys(dict(layer.values).keys() - refusals.keys(), "0")
     for name, rule in sorted(refusals.items()):
@@ -200,16 +194,13 @@ def _check_topological(layers: tuple[Layer, ...]) -> None:
             except graphlib.CycleError as error:
                 told = f"the architecture is cyclic: layers {shown(error.args[1])} read each other; remove an edge"
                 raise ArchitectureError(told) from None
-            raise ArchitectureError(
-                f"layer {position} ({layer.op}) has input {max(layer.inputs)}, a later layer; "
-                "every layer must come after its inputs"
-            )
+            told = f"layer {position} ({layer.op}) has input {max(layer.inputs)}, a later layer"
+            raise ArchitectureError(f"{told}; every layer must come after its inputs")
     read = {source for layer in layers for source in layer.inputs}
     for position, layer in enumerate(layers[:-1]):
         if position not in read:
-            raise ArchitectureError(
-                f"layer {position} ({layer.op}) is dead: no layer reads it and it is not the last; remove it"
-            )
+            dead = f"layer {position} ({layer.op}) is dead: no layer reads it and it is not the last; remove it"
+            raise ArchitectureError(dead)
 
 
 def _canonical(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
@@ -235,24 +226,19 @@ def decode(genome: Genome, *, spec: GenomeSpec) -> Architecture:
     """
     genes: Genome = jax.device_get(genome)
     if np.ndim(genes.op) != 1 or not 0 <= int(genes.length) <= len(genes.op):
-        raise ArchitectureError(
-            f"a genome of shape {np.shape(genes.op)} and length {genes.length} cannot be decoded; "
-            "give one genome, no longer than its capacity"
-        )
+        told = f"a genome of shape {np.shape(genes.op)} and length {genes.length} cannot be decoded"
+        raise ArchitectureError(f"{told}; give one genome, no longer than its capacity")
     ops, inputs = (field[: int(genes.length)].tolist() for field in (genes.op, genes.inputs))
-    layers = []
+    kinds, layers = spec.ops, []
     for position, op in enumerate(ops):
-        if not 0 < op <= len(spec.ops):
-            *others, last = range(1, len(spec.ops) + 1)
-            codes = f"{', '.join(map(str, others))} or {last}" if others else last
-            raise ArchitectureError(f"gene {position} has op {op}; a live gene has op {codes}")
-        kind, values = spec.ops[op - 1].name, {}
+        if not 0 < op <= len(kinds):
+            raise ArchitectureError(f"gene {position} has op {op}; a live gene has one from 1 to {len(kinds)}")
+        kind, values = kinds[op - 1].name, {}
         for name, options in spec.options[kind].items():
             index = int(genes.choices[name][position])
             if not 0 <= index < len(options):
-                raise ArchitectureError(
-                    f"gene {position} has {name} index {index}; GenomeSpec has {len(options)} choices, numbered from 0"
-                )
+                rule = f"GenomeSpec has {len(options)} choices, numbered from 0"
+                raise ArchitectureError(f"gene {position} has {name} index {index}; {rule}")
             values[name] = options[index]
         read = tuple(source for source in inputs[position] if source != Genome.UNUSED)
         layers.append(Layer(op=kind, inputs=read, **values))
@@ -266,14 +252,11 @@ def encode(architecture: Architecture, *, spec: GenomeSpec) -> Genome:
     """
     layers = architecture.layers
     if len(layers) > spec.capacity:
-        raise ArchitectureError(
-            f"the architecture has {len(layers)} layers and a genome holds {spec.capacity}; raise GenomeSpec.capacity"
-        )
+        told = f"the architecture has {len(layers)} layers and a genome holds {spec.capacity}"
+        raise ArchitectureError(f"{told}; raise GenomeSpec.capacity")
     if architecture.input_shape != spec.input_shape:
-        raise ArchitectureError(
-            f"the architecture takes images of shape {architecture.input_shape}, "
-            f"and GenomeSpec.input_shape is {spec.input_shape}; they must be equal"
-        )
+        told = f"{architecture.input_shape}, and GenomeSpec.input_shape is {spec.input_shape}; they must be equal"
+        raise ArchitectureError(f"the architecture takes images of shape {told}")
     arrays: dict[str, Any] = {name: np.zeros(spec.capacity, np.int8) for name in ("op", *spec.choice_names)}
     arrays |= {"inputs": np.zeros((spec.capacity, 2), np.int16), "length": np.int32(len(layers))}
     for position, layer in enumerate(layers):
@@ -320,11 +303,11 @@ def from_dict(content: Any) -> Architecture:
         raise ArchitectureError(f"the architecture has {len(entries)} layers; at most {MAX_LAYERS} are accepted")
     layers = []
     for position, entry in enumerate(entries):
-        _check_keys(f"layer {position}", entry, _fields(entry.get("op") if isinstance(entry, dict) else None))
+        kind = _kind_of(entry.get("op")) if isinstance(entry, dict) else None
+        _check_keys(f"layer {position}", entry, ("op", "inputs", *(kind.choice_names if kind else ())))
         if not isinstance(entry["inputs"], list):
-            raise ArchitectureError(
-                f"layer {position} has inputs {shown(entry['inputs'])}; they must be a list of positions"
-            )
+            told = f"layer {position} has inputs {shown(entry['inputs'])}; they must be a list of positions"
+            raise ArchitectureError(told)
         layers.append(Layer(**{**entry, "inputs": tuple(entry["inputs"])}))
     return Architecture(input_shape=tuple(shape) if isinstance(shape, list) else shape, layers=tuple(layers))
 
@@ -341,12 +324,6 @@ def from_json(text: str | bytes) -> Architecture:
     except JSONError as error:
         raise ArchitectureError(f"the architecture is not valid JSON: {error}") from None
     return from_dict(content)
-
-
-def _fields(op: Any) -> tuple[str, ...]:
-    """What JSON says of a layer of a kind, in this order."""
-    kind = _kind_of(op)
-    return ("op", "inputs", *(kind.choice_names if kind else ()))
 
 
 def _check_keys(what: str, content: Any, keys: tuple[str, ...]) -> None:

@@ -13,13 +13,7 @@ from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
 from eigen_jax.genome import Genome, GenomeSpec, Shapes, acceptable, infer_shapes, is_well_formed, operator_names
-from eigen_jax.mutation.proposals import (
-    WORDS_A_DRAW,
-    Proposal,
-    apply,
-    draw,
-    read_shapes,
-)
+from eigen_jax.mutation.proposals import WORDS_A_DRAW, Proposal, apply, draw, propose_nothing, read_shapes
 
 # A chain that finds nothing to apply in this many draws in a row ends early: only a search space
 # whose bounds leave hardly any network comes near it.
@@ -93,12 +87,10 @@ def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpe
     shapes = read_shapes(shapes, spec)
     # In one dtype throughout, the compiled loops are vectorised better than in several narrow ones.
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.int32), genomes)
-    words = jax.ShapeDtypeStruct((batch, WORDS_A_DRAW), jnp.uint32)
-    proposal = jax.eval_shape(jax.vmap(functools.partial(draw, spec=spec)), words, wide, shapes)
     chain = _Chain(
         genome=_swap(wide),
         shapes=shapes,
-        proposal=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), proposal),  # none, not being sound
+        proposal=jax.vmap(functools.partial(propose_nothing, spec=spec))(wide, shapes),
         left=steps,
         counts=jnp.zeros((batch, len(operator_names(spec))), jnp.int32),
         rejections=zeros,

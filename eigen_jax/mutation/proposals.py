@@ -182,8 +182,20 @@ def propose(
         second=second,
         value=value,
         sound=sound | (operator >= len(derived.sites)) if spec.operators else sound,
-        others=tuple(OPERATORS.find(name).propose(words[1:], genome, shapes, spec=spec) for name in spec.operators),
+        others=_propose_others(words[1:], genome, shapes, spec),
     )
+
+
+def _propose_others(words: Array, genome: Genome, shapes: Shapes, spec: GenomeSpec) -> tuple[Any, ...]:
+    return tuple(OPERATORS.find(name).propose(words, genome, shapes, spec=spec) for name in spec.operators)
+
+
+def propose_nothing(genome: Genome, shapes: Shapes, *, spec: GenomeSpec) -> Proposal:
+    """One that is not sound, in the form of those that are drawn for this genome."""
+    others = _propose_others(jnp.zeros(WORDS_A_DRAW - 1, jnp.uint32), genome, shapes, spec)
+    numbers = dict.fromkeys(("operator", "site", "source", "partner"), jnp.zeros((), jnp.int32))
+    flags = dict.fromkeys(("insert", "remove", "prune", "second", "sound"), jnp.zeros((), bool))
+    return Proposal(**numbers, **flags, value=jnp.zeros((), jnp.int8), others=others)
 
 
 def _draw_value(
