@@ -77,7 +77,7 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
     if is_duplicate(found) and found.parent is not None:
         parent = find_individual(individuals, found.parent)
         networks = parent.architecture, found.architecture
-        figure = draw_duplication(*networks, num_classes=classes, repeats=found.repeats, title=title)
+        figure = draw_duplication(*networks, num_classes=classes, repeats=found.repeats or (), title=title)
         paths += save_figure(figure, output / "duplication")
     return paths
 

@@ -84,10 +84,10 @@ def activation(source: int, activation: str = "tanh", slope: float = 1.0) -> Lay
 def test_the_built_in_records_agree_with_their_modules() -> None:
     assert {*SIX} == BUILT_IN
     for name in SIX:
-        check_kind(name, KINDS.find(name), GenomeSpec(kinds=SIX).options[name], builds=True)
+        check_kind(KINDS.find(name), GenomeSpec(kinds=SIX).options[name], builds=True)
         wrong = dataclasses.replace(KINDS.find(name), parameters=lambda widths, values: 1 + 0 * widths[0])
         with pytest.raises(ConfigError, match=r"has a layer that gives .* where its record says .* and 1 par"):
-            check_kind(name, wrong, GenomeSpec(kinds=SIX).options[name], builds=True)
+            check_kind(wrong, GenomeSpec(kinds=SIX).options[name], builds=True)
 
 
 # --- What the three kinds beside the paper's compute and cost -------------------------------
@@ -387,7 +387,7 @@ def refused_kinds() -> dict[str, tuple[dict, str]]:
         ),
         "no name": (
             {"name": "a b"},
-            "has name 'a b'; it must be that of its entry, of letters, digits and underscores",
+            "needs another name, of letters, digits and underscores",
         ),
     }
 

@@ -95,10 +95,8 @@ class _Gene:
     def told(self, function: Any, *arguments: Any, dtype: Any = jnp.float32) -> Array:
         """What a function of the kind gives for the gene; it is asked for each of the values that are no numbers."""
         words = [name for name, values in self.options.items() if not all(map(is_numeric, values))]
-        numbers = {name: self._number(name) for name in self.options if name not in words}
-        numbers = {
-            name: number if number.dtype == jnp.float32 else number.astype(dtype) for name, number in numbers.items()
-        }
+        known = {name: self._number(name) for name in self.options if name not in words}
+        numbers = {name: number.astype(jnp.promote_types(number.dtype, dtype)) for name, number in known.items()}
         told: Any = None
         for places in itertools.product(*(range(len(self.options[name])) for name in words)):
             chosen = dict(zip(words, places, strict=True))

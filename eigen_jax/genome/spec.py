@@ -7,7 +7,7 @@ from typing import Any
 
 from eigen_jax.config import INT64_MAX, Config, setting
 from eigen_jax.errors import ConfigError
-from eigen_jax.layer_kinds import BUILT_IN, KINDS, LayerKind, check_kind
+from eigen_jax.layer_kinds import BUILT_IN, KINDS, Choice, LayerKind, check_kind
 from eigen_jax.registry import Registry
 
 
@@ -80,10 +80,9 @@ class GenomeSpec(Config):
             if (bound := getattr(self, name)) < least:
                 rule = "it must be at least {}, for the classifier alone"
                 raise ConfigError(GenomeSpec, f"{{{name}}} is {{}}; {rule}", bound, least)
-        for name in self.kinds:
-            kind = KINDS.find(name)
+        for kind in self.ops:
             # Tests hold the modules of the built-in kinds against their records; traced here, they look for devices.
-            check_kind(name, kind, self._options(kind), builds=name not in BUILT_IN)
+            check_kind(kind, self.options[kind.name], builds=kind.name not in BUILT_IN)
         if all(kind.inputs == 2 for kind in self.ops):
             raise ConfigError(GenomeSpec, "{kinds} is {}; one kind at least must read the image", self.kinds)
         names = operator_names(self)
@@ -94,14 +93,6 @@ class GenomeSpec(Config):
                 raise ConfigError(None, rule, name, " and ".join(missing))
             if names.count(name) > 1:
                 raise ConfigError(GenomeSpec, "{operators} is {}; there are two operators {!r}", self.operators, name)
-
-    def _options(self, kind: LayerKind) -> dict[str, Any]:
-        """The values of a kind's choices by name, sorted; None for those of no field."""
-        choices = {choice.name: choice.values for choice in kind.choices}
-        return {
-            name: getattr(self, values, None) if isinstance(values, str) else values
-            for name, values in sorted(choices.items())
-        }
 
     @property
     def ops(self) -> tuple[LayerKind, ...]:
@@ -115,8 +106,12 @@ class GenomeSpec(Config):
 
     @functools.cached_property
     def options(self) -> Mapping[str, Mapping[str, tuple[Any, ...]]]:
-        """The values that the indices of a choice stand for, by kind and by the name of the choice."""
-        return {kind.name: self._options(kind) for kind in self.ops}
+        """The values that the indices of a choice stand for, by kind and by the name of the choice, sorted."""
+
+        def values(choice: Choice) -> Any:
+            return getattr(self, choice.values, None) if isinstance(choice.values, str) else choice.values
+
+        return {kind.name: dict(sorted((each.name, values(each)) for each in kind.choices)) for kind in self.ops}
 
     @functools.cached_property
     def choice_names(self) -> tuple[str, ...]:

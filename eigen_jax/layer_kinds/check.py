@@ -19,24 +19,24 @@ _SIZE, _WIDTHS = (5, 4), {None: (3,), "size": (3, 5), "shape": (3, 3)}  # of the
 _WIDEST = 1 << 20  # of the maps of any network
 
 
-def check_kind(name: str, kind: LayerKind, options: Mapping[str, Any], *, builds: bool) -> None:
+def check_kind(kind: LayerKind, options: Mapping[str, Any], *, builds: bool) -> None:
     """Raises ConfigError, in one line, for a record that lacks something or contradicts itself.
 
     `options` are the values of its choices in the search space, by name. With `builds`, its module is traced, once a
     process for each record and values, for the shape of its output and the number of its parameters.
     """
     try:
-        problem = next(_of_form(name, kind, options), None) or _of_parts(kind, tuple(sorted(options.items())), builds)
+        problem = next(_of_form(kind, options), None) or _of_parts(kind, tuple(sorted(options.items())), builds)
     except Exception as error:  # where something is of another type
         problem = f"is no sound record ({type(error).__name__}: {first_line(error)})"
     if problem is not None:
-        raise ConfigError(None, "the layer kind {!r} {}; mend its record", name, problem)
+        raise ConfigError(None, "the layer kind {!r} {}; mend its record", kind.name, problem)
 
 
-def _of_form(name: str, kind: LayerKind, options: Mapping[str, Any]) -> Iterator[str]:
+def _of_form(kind: LayerKind, options: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the fields by themselves."""
-    if kind.name != name or not name.isidentifier():
-        yield f"has name {kind.name!r}; it must be that of its entry, of letters, digits and underscores"
+    if not kind.name.isidentifier():
+        yield "needs another name, of letters, digits and underscores"
     if missing := [part for part in ("width", "layer", "look") if not callable(getattr(kind, part))]:
         yield f"lacks {' and '.join(missing)}"
     if (kind.inputs, kind.agree) not in ((1, None), (2, "size"), (2, "shape")):

@@ -4,7 +4,6 @@ import jax.numpy as jnp
 
 from eigen_jax.layer_kinds.kind import Choice, LayerKind, Look, register, valid_taps
 
-_BLUE, _YELLOW, _GREEN = "#0072B2", "#B37A00", "#009E73"
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
@@ -21,7 +20,7 @@ def _conv_look(values, width):
         label=f"{side}{_TIMES}{side}, {width}" + f"\n{of_stride}" * strided,
         legend="convolution" + f", {of_stride}" * strided,
         face="#8FC3E6" if strided else "#D6E8F5",
-        edge=_BLUE,
+        edge="#0072B2",
     )
 
 
@@ -53,7 +52,7 @@ def _pool_layer(inputs, values, *, norm, name):
 
 def _pool_look(values, width):
     label = f"max pool\n2{_TIMES}2"
-    return Look(text="max pooling 2 x 2", label=label, legend="max pooling", face="#FBDDA0", edge=_YELLOW)
+    return Look(text="max pooling 2 x 2", label=label, legend="max pooling", face="#FBDDA0", edge="#B37A00")
 
 
 POOL = register(LayerKind(name="pool", halves=True, layer=_pool_layer, look=_pool_look))
@@ -65,7 +64,7 @@ def _concat_layer(inputs, values, *, norm, name):
 
 def _concat_look(values, width):
     name = "concatenation"
-    return Look(text=name, label=f"concat\n{width:,}", legend=name, face="#BFE6D8", edge=_GREEN)
+    return Look(text=name, label=f"concat\n{width:,}", legend=name, face="#BFE6D8", edge="#009E73")
 
 
 CONCAT = register(

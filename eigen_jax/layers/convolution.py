@@ -1,11 +1,10 @@
 """Convolution with SAME padding, and its gradients stated in the form that a CPU computes fastest.
 
-Dimension letters: B images, H x W x C maps that come in, I x J x D maps that go out, K the side of a
-kernel, S the stride; I = ceil(H / S), J = ceil(W / S).
+Dimension letters: B images, H x W x C maps that come in, I x J x D maps that go out, K the side of a kernel, S the
+stride; I = ceil(H / S), J = ceil(W / S).
 
-The gradients that JAX derives are convolutions with dilated inputs and permuted dimensions. On a CPU,
-XLA spends time on the zeros that a dilated input is made of, and it finds its fast kernels for
-permuted dimensions only in the outermost computation of a program, not in the body of a loop. Stated
+The gradients that JAX derives are convolutions with dilated inputs and permuted dimensions. On a CPU, XLA spends time
+on the zeros of a dilated input, and it finds its fast kernels for permuted dimensions only outside of loops. Stated
 here, each convolution reads [B, H, W, C] maps and [K, K, C, D] kernels from the start.
 """
 
@@ -40,10 +39,7 @@ class Conv(nn.Module):
 
 
 class ConvLayer(nn.Module):
-    """Convolution without bias, batch normalisation, ReLU.
-
-    Kernels are initialised as by He et al. (2015): normal, truncated at two standard deviations, variance 2 / fan-in.
-    """
+    """Convolution without bias, initialised as by He et al. (2015), batch normalisation, ReLU."""
 
     channels: int  # D
     kernel: int  # K, pixels a side
@@ -63,11 +59,8 @@ def derived_convolution(x: Array, kernel: Array, stride: int) -> Array:
 
 
 def stated_convolution(x: Array, kernel: Array, stride: int) -> Array:
-    """The same convolution, with gradients stated; arguments and result are `derived_convolution`'s.
-
-    A 1 x 1 kernel makes it a matrix product, and so are the gradients of that.
-    """
-    if kernel.shape[0] == 1:
+    """The same convolution, with gradients stated; arguments and result are `derived_convolution`'s."""
+    if kernel.shape[0] == 1:  # a matrix product, as its gradients are
         return x[:, ::stride, ::stride] @ kernel[0, 0]
     return _stated(x, kernel, stride)
 
@@ -88,10 +81,9 @@ _stated.defvjp(_forward, _backward)
 
 def _input_gradient(gradient: Array, kernel: Array, stride: int, size: Sequence[int]) -> Array:
     """[B, H, W, C], from [B, I, J, D]."""
-    # Output i reads input h with tap k where h + low = S i + k, `low` being the padding before the
-    # first pixel. So the inputs h = S m + r of one phase r meet every S-th tap only, and their
-    # gradient is a convolution of its own, of those taps and without zeros between the outputs. The
-    # S x S phases are interleaved at the end.
+    # Output i reads input h with tap k where h + low = S i + k, `low` being the padding before the first pixel. So the
+    # inputs h = S m + r of one phase r meet every S-th tap only, and their gradient is a convolution of its own, of
+    # those taps and without zeros between the outputs. The S x S phases are interleaved at the end.
     batch, side, channels = gradient.shape[0], kernel.shape[0], kernel.shape[2]
     counts = [-(-pixels // stride) for pixels in size]  # of inputs in a phase; the last may lie past the edge
     lows = [low for low, _ in _padding(size, side, stride)]

@@ -1,7 +1,4 @@
-"""Batch normalisation (Ioffe & Szegedy, 2015) followed by ReLU, with a short gradient.
-
-Dimension letters: B images, H x W x C their maps.
-"""
+"""Batch normalisation (Ioffe & Szegedy, 2015) followed by ReLU, with a short gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +14,7 @@ _EPSILON = 1e-5
 class BatchNormRelu(nn.Module):
     """Normalisation of each channel by its mean and variance, scale and bias, then ReLU; in float32.
 
-    Variables are those of `nn.BatchNorm`: "scale" and "bias" in "params", "mean" and "var" in
-    "batch_stats", all [C] float32. Running statistics move a tenth of the way to the batch's.
+    Variables are those of `nn.BatchNorm`: "scale" and "bias" in "params", "mean" and "var" in "batch_stats".
     """
 
     use_running_average: bool
@@ -43,10 +39,7 @@ class BatchNormRelu(nn.Module):
 
 
 def batch_statistics(x: Array, *, axis_name: str | None = None) -> tuple[Array, Array]:
-    """The mean and the variance of each channel of [B, H, W, C] maps, both [C] float32.
-
-    With `axis_name`, a mapped axis, the images of all its devices count as one batch.
-    """
+    """The mean and the variance of each channel of [B, H, W, C] maps, both [C] float32, over a mapped axis if any."""
     x = x.astype(jnp.float32)
     count = x.size // x.shape[-1]
     mean, square = channel_sums(x) / count, channel_sums(jnp.square(x)) / count
@@ -59,13 +52,11 @@ def batch_statistics(x: Array, *, axis_name: str | None = None) -> tuple[Array, 
 def scale_relu(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
     """max(0, (x - mean) factor + bias), computed in float32; x and the result [B, H, W, C], the others [C] float32.
 
-    Its gradient keeps `x` alone of the maps, and passes over it twice: once for the sums, once for
-    the gradient of `x`, which XLA merges with what comes in through the batch's statistics.
+    Its gradient keeps `x` alone of the maps, and passes over it twice: for the sums, and for the gradient of `x`.
     """
     scaled = _scale(x, mean, factor, bias)
-    # Not jnp.maximum: XLA would compute that anew in every layer that reads it, merged with whatever that
-    # layer does to it, on a CPU with transpositions that are then several times slower. It does not for a
-    # selection, which reads more than it writes. What is not a number stays, so that divergence is seen.
+    # Not jnp.maximum, which XLA would compute anew in every layer that reads it, on a CPU with transpositions that are
+    # then several times slower. What is not a number stays, so that divergence is seen.
     return jnp.where(scaled <= 0, 0, scaled).astype(x.dtype)
 
 

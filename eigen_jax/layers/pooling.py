@@ -1,5 +1,7 @@
 """2 x 2 max pooling, with an elementwise gradient."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -9,9 +11,8 @@ from jax import Array
 def max_pool(x: Array) -> Array:
     """2 x 2 max pooling with stride 2 and SAME padding: [B, H, W, C] to [B, ceil(H / 2), ceil(W / 2), C].
 
-    Values and gradient are those of `nn.max_pool`: the gradient goes to the first of equal maxima,
-    row by row. It is computed element by element, several times faster on a CPU than the scatter
-    that XLA derives, and deterministic on a GPU.
+    Values and gradient are those of `nn.max_pool`: the gradient goes to the first of equal maxima, row by row. Element
+    by element it is several times faster on a CPU than the scatter that XLA derives, and deterministic on a GPU.
     """
     return _corners(x).max(axis=(2, 4))
 
@@ -26,11 +27,10 @@ def _backward(x: Array, gradient: Array) -> tuple[Array]:
     best = corners.max(axis=(2, 4), keepdims=True)
     taken = jnp.zeros_like(best, bool)
     parts = []
-    for row in (0, 1):
-        for column in (0, 1):
-            chosen = (corners[:, :, row : row + 1, :, column : column + 1] == best) & ~taken
-            parts.append(jnp.where(chosen, gradient[:, :, None, :, None], 0))
-            taken |= chosen
+    for row, column in itertools.product((0, 1), repeat=2):
+        chosen = (corners[:, :, row : row + 1, :, column : column + 1] == best) & ~taken
+        parts.append(jnp.where(chosen, gradient[:, :, None, :, None], 0))
+        taken |= chosen
     upper, lower = jnp.concatenate(parts[:2], axis=4), jnp.concatenate(parts[2:], axis=4)
     whole = jnp.concatenate([upper, lower], axis=2)
     return (whole.reshape(batch, height + height % 2, width + width % 2, channels)[:, :height, :width],)

@@ -15,8 +15,7 @@ from jax.custom_batching import custom_vmap
 from eigen_jax.genome import Genome, GenomeSpec, Shapes, acceptable, infer_shapes, is_well_formed, operator_names
 from eigen_jax.mutation.proposals import WORDS_A_DRAW, Proposal, apply, draw, propose_nothing, read_shapes
 
-# A chain that finds nothing to apply in this many draws in a row ends early: only a search space
-# whose bounds leave hardly any network comes near it.
+# A chain that so many draws in a row give nothing ends early: only bounds that leave hardly any network come near it.
 MAX_REJECTIONS = 1_000
 
 
@@ -30,14 +29,12 @@ class MutationTrace:
 def mutate(key: Array, genome: Genome, steps: Array | int, *, spec: GenomeSpec) -> tuple[Genome, MutationTrace]:
     """Applies `steps` mutations, each drawn uniformly among the applicable operators (Section 3.1).
 
-    An operator applies where it has a site. A draw that breaks a rule of the search space (a later
-    concatenation, a bound, a halved 1 x 1 map) is redrawn and does not count. `steps`, [] int32, is data, so
-    one trace serves every number of steps. Under `vmap` a batch costs what its genomes' live lengths need, and
-    every individual's result is the same as alone.
+    An operator applies where it has a site. A draw that breaks a rule of the search space is redrawn and does not
+    count. `steps`, [] int32, is data, so one trace serves every number. Under `vmap` a batch costs what its genomes'
+    live lengths need, and every individual's result is the same as alone.
 
-    Returns:
-        The child, valid for the spec, and which operators made it. They are fewer than `steps` only
-        where the search space leaves nothing to apply (see `MAX_REJECTIONS`).
+    Returns the child, valid for the spec, and which operators made it: fewer than `steps` only where the search space
+    leaves nothing to apply (see `MAX_REJECTIONS`).
     """
     return _mutation_chain(spec)(key, genome, jnp.asarray(steps, jnp.int32))
 

@@ -98,12 +98,12 @@ def applicable(genome: Genome, shapes: Shapes, census: _Census, spec: GenomeSpec
     """Which operators may have a site; [] bool each, in the order of `operator_names`."""
     derived = _derived(spec)
     room = genome.length < spec.capacity
-    inserts = [room] * len(derived.kinds)
-    if any(kind.inputs == 2 for kind in derived.kinds):
+    joinable = room
+    if spec.first_join <= len(spec.ops):
         levels = jnp.where(genome.op != Genome.NONE, jnp.uint32(1) << shapes.level.astype(jnp.uint32), jnp.uint32(0))
         distinct_levels = count_bits(or_along(levels, (0,))[None])
         joinable = room & (genome.length > distinct_levels)
-        inserts = [joinable if kind.inputs == 2 else room for kind in derived.kinds]
+    inserts = [joinable if kind.inputs == 2 else room for kind in derived.kinds]
     found = dict(zip(derived.sets, (count > 0 for count in census.counts), strict=True))
     return [
         *inserts,

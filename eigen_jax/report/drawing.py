@@ -50,9 +50,8 @@ class _Drawing:
 def draw_architecture(architecture: Architecture, *, num_classes: int, title: str = "") -> Figure:
     """Draws the layers of a network and all edges between them (Figure 1); `save_figure` saves it.
 
-    Columns of layers run from left to right and wrap into lines, so the picture grows with the network and its text
-    does not shrink. A panel lies behind each block, the layers of one H x W. Skip connections have colours, one a
-    source; a dot marks where a wire branches, and wires that cross without one do not meet. The title is one line.
+    The picture grows with the network and its text does not shrink. A panel lies behind each block, the layers of one
+    H x W. Skip connections have colours, one a source; a dot marks where a wire branches. The title is one line.
     """
     return _draw_stacked([_Drawing(architecture, block_groups(architecture), num_classes=num_classes, title=title)])
 
@@ -68,16 +67,15 @@ def draw_duplication(
 ) -> Figure:
     """Draws a network over the one that gene duplication made of it (Figure 2); `title` is one line over both.
 
-    The panels of a block and of its copies have one colour in both. With `repeats` (how often each block stands in a
-    row, by halvings of the image from none on; what is beyond its end stands once), each copy has a panel of its
-    own. Raises ReportError where the networks take different images, or a block stands less than once.
+    With `repeats` (how often each block stands in a row, by halvings of the image from none on; what is beyond its end
+    stands once), each copy has a panel of its own. Raises ReportError where the networks take different images, or a
+    block stands less than once.
     """
     if before.input_shape != after.input_shape:
         shapes = f"{before.input_shape} and {after.input_shape}"
         raise ReportError(f"the networks take images of {shapes}; give a network and its duplicate")
-    repeats = tuple(repeats or ())
     if any(times < 1 for times in repeats):
-        raise ReportError(f"repeats is {repeats}; each block stands at least once")
+        raise ReportError(f"repeats is {tuple(repeats)}; each block stands at least once")
     copies = copy_groups(before, after, repeats)
     upper = _Drawing(before, block_groups(before), num_classes=num_classes, title="Before", prefix="before-")
     lower = _Drawing(after, copies, num_classes=num_classes, title="After", prefix="after-")

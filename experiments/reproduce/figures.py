@@ -72,7 +72,7 @@ def figure2(study: Study) -> Picture:
         parent.architecture,
         duplicate.architecture,
         num_classes=classes,
-        repeats=duplicate.repeats,
+        repeats=duplicate.repeats or (),
         title=f"Gene duplication on {title}, seed {search.seed}, blocks repeated {describe_repeats(duplicate)} times:"
         f" {'the network found' if is_found else 'the best duplicate, not the network found'}",
     )
