@@ -85,13 +85,12 @@ class GenomeSpec(Config):
             check_kind(kind, self.options[kind.name], builds=kind.name not in BUILT_IN)
         if all(kind.inputs == 2 for kind in self.ops):
             raise ConfigError(GenomeSpec, "{kinds} is {}; one kind at least must read the image", self.kinds)
-        names = operator_names(self)
         for name in self.operators:
             parts = ("applicable", "propose", "apply")
-            if missing := [part for part in parts if getattr(OPERATORS.find(name), part) is None]:
+            if missing := [part for part in parts if not callable(getattr(OPERATORS.find(name), part))]:
                 rule = "the mutation operator {!r} lacks {}; mend its record"
                 raise ConfigError(None, rule, name, " and ".join(missing))
-            if names.count(name) > 1:
+            if operator_names(self).count(name) > 1:
                 raise ConfigError(GenomeSpec, "{operators} is {}; there are two operators {!r}", self.operators, name)
 
     @property
@@ -116,7 +115,7 @@ class GenomeSpec(Config):
     @functools.cached_property
     def choice_names(self) -> tuple[str, ...]:
         """Of all kinds, sorted; the fields of `Genome` that hold indices."""
-        return tuple(sorted({name for kind in self.ops for name in kind.choice_names}))
+        return tuple(sorted({name for choices in self.options.values() for name in choices}))
 
     def code(self, kind: str) -> int:
         """What `Genome.op` has for a kind of this search space."""

@@ -5,6 +5,7 @@ name the kind in `GenomeSpec.kinds`, which refuses a record that is not whole or
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -90,10 +91,7 @@ class LayerKind:
 
     def count_taps(self, size: Size, values: Values) -> int:
         """What `flops` counts with, for an input of H x W."""
-        if self.taps is not None:
-            return self.taps(size, values)
-        height, width = self.output_size(size, values)
-        return height * width
+        return self.taps(size, values) if self.taps else math.prod(self.output_size(size, values))
 
 
 KINDS: Registry[LayerKind] = Registry("layer kind")

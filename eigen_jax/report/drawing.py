@@ -19,11 +19,9 @@ from eigen_jax.report.routing import Geometry, Point, Wire
 from eigen_jax.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, styled
 from eigen_jax.report.tables import format_flops, format_parameters
 
-# By halvings of the image; past the last it begins anew.
-_PANELS = ("#F0F0F0", "#FDF0E1", "#E9F3E4", "#F3E9F3", "#E4EEF7", "#FBF7D8")
+_PANELS = ("#F0F0F0", "#FDF0E1", "#E9F3E4", "#F3E9F3", "#E4EEF7", "#FBF7D8")  # by halvings of the image, over and over
 _SKIPS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 _CHAIN = "#4A4A4A"
-
 _PAD = 0.08  # of a panel, to the left and right of its boxes
 _CORNER = 0.06  # radius of a wire's bends
 _HEAD, _FOOT = 0.5, 0.4  # heights of the title over a drawing, and of the legend under all
@@ -58,12 +56,7 @@ def draw_architecture(architecture: Architecture, *, num_classes: int, title: st
 
 @styled
 def draw_duplication(
-    before: Architecture,
-    after: Architecture,
-    *,
-    num_classes: int,
-    repeats: Sequence[int] | None = None,
-    title: str = "",
+    before: Architecture, after: Architecture, *, num_classes: int, repeats: Sequence[int] = (), title: str = ""
 ) -> Figure:
     """Draws a network over the one that gene duplication made of it (Figure 2); `title` is one line over both.
 
