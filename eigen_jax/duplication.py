@@ -125,17 +125,11 @@ def _draw_candidates(key: Array, repeatable: Array, max_repeats: int) -> tuple[A
         digits = jnp.where(total > size, drawn, digits)
     digits = jnp.where(repeatable[None], digits, 0)
     if max_repeats**levels > size:
-        different &= (total <= size) | _first_of_equals(digits)
+        firsts = jnp.unique(digits, axis=0, return_index=True, size=size)[1]
+        different &= (total <= size) | jnp.zeros(size, bool).at[firsts].set(True)
     different &= (digits > 0).any(axis=1)
     order = jnp.lexsort((jax.random.bits(key_order, (size,), jnp.uint32), ~different))
     return digits[order] + 1, different.sum(dtype=jnp.int32)
-
-
-def _first_of_equals(rows: Array) -> Array:
-    """One row of every set of equal ones; [N] bool."""
-    order = jnp.lexsort(rows.T)
-    same = (rows[order[1:]] == rows[order[:-1]]).all(axis=1)
-    return jnp.ones(len(rows), bool).at[order[1:]].set(~same)
 
 
 def find_blocks(genome: Genome, *, spec: GenomeSpec) -> Blocks:

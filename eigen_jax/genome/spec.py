@@ -43,12 +43,7 @@ class GenomeSpec(Config):
         256, "the most layers of a network", paper="no limit stated", at_least=1, at_most=16_384
     )
     channels: tuple[int, ...] = setting(
-        (16, 32, 48, 64, 96),
-        "output channels a convolution may have",
-        paper="these",
-        choices=127,
-        at_least=1,
-        at_most=4_096,
+        (16, 32, 48, 64, 96), "output channels of a convolution", paper="these", choices=127, at_least=1, at_most=4_096
     )
     kernels: tuple[int, ...] = setting(
         (1, 3), "kernel sides of a convolution, pixels", paper="these", choices=127, at_least=1, at_most=31
@@ -62,10 +57,7 @@ class GenomeSpec(Config):
         20_000_000, "the most trainable values of a network", paper="no limit stated", at_most=INT64_MAX
     )
     max_flops: int = setting(
-        10_000_000_000,
-        "the most floating-point operations of a network on one image",
-        paper="no limit stated",
-        at_most=INT64_MAX,
+        10_000_000_000, "the most floating-point operations on one image", paper="no limit stated", at_most=INT64_MAX
     )
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from eigen_jax.errors import ConfigError, first_line
-from eigen_jax.layer_kinds.kind import Choice, LayerKind, Look, Values
+from eigen_jax.layer_kinds.kind import LayerKind, Look, Values
 
 _RESERVED = {"op", "inputs", "length", "values", "replace", "capacity", "choices", "IMAGE", "UNUSED", "schema_version"}
 _MOST_VALUES = 127  # which genes index as int8
@@ -43,26 +43,22 @@ def _of_form(kind: LayerKind, options: Mapping[str, Any]) -> Iterator[str]:
         given = f"inputs {kind.inputs!r} and agree {kind.agree!r}"
         yield f"has {given}; they must be 1 and None, or 2 and 'size' or 'shape'"
     for choice in kind.choices:
-        yield from _of_choice(choice, options[choice.name])
+        values = options[choice.name]
+        what = f"has {choice.name} {values!r}"
+        if choice.name in _RESERVED or not choice.name.isidentifier():
+            yield f"has a choice {choice.name!r}; choose another name, of letters, digits and underscores"
+        if not isinstance(values, tuple) or not all(isinstance(value, str) or math.isfinite(value) for value in values):
+            yield f"{what}; it must be a tuple of numbers or strings, or name one of GenomeSpec"
+        if not 1 <= len(set(values)) == len(values) <= _MOST_VALUES:
+            yield f"{what}; it must be 1 to {_MOST_VALUES} different values"
+        if not isinstance(choice.values, str) and choice.default is not None and choice.default not in values:
+            yield f"{what}, and the default {choice.default!r} is not among them"
+        if wrong := [(value, rule) for value in values if (rule := choice.refusal(value))]:
+            yield "has {} {!r}; it must be {}".format(choice.name, *wrong[0])
     if len(options) < len(kind.choices):
         yield "has two choices of one name"
     if not isinstance(kind.halves, bool) and not {*map(repr, options.get(kind.halves, "?"))} <= {"1", "2"}:
         yield f"has halves {kind.halves!r}; it must be True, False, or a choice of its own of the values 1 and 2 alone"
-
-
-def _of_choice(choice: Choice, values: Any) -> Iterator[str]:
-    if choice.name in _RESERVED or not choice.name.isidentifier():
-        yield f"has a choice {choice.name!r}; choose another name, of letters, digits and underscores"
-    what = f"has {choice.name} {values!r}"
-    if not isinstance(values, tuple) or not all(isinstance(value, str) or math.isfinite(value) for value in values):
-        yield f"{what}; it must be a tuple of numbers or strings, or name one of GenomeSpec"
-    if not 1 <= len(set(values)) == len(values) <= _MOST_VALUES:
-        yield f"{what}; it must be 1 to {_MOST_VALUES} different values"
-    if not isinstance(choice.values, str) and choice.default is not None and choice.default not in values:
-        yield f"{what}, and the default {choice.default!r} is not among them"
-    for value in values:
-        if rule := choice.refusal(value):
-            yield f"has {choice.name} {value!r}; it must be {rule}"
 
 
 @functools.lru_cache(maxsize=256)

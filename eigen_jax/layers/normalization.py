@@ -69,7 +69,7 @@ def _backward(residuals: tuple[Array, ...], gradient: Array) -> tuple[Array, ...
     passed = jnp.where(_scale(x, mean, factor, bias) <= 0, 0, gradient.astype(jnp.float32))
     bias_gradient = channel_sums(passed)
     factor_gradient = channel_sums(passed * _centred(x, mean))
-    return (passed * _per_channel(factor)).astype(x.dtype), -factor * bias_gradient, factor_gradient, bias_gradient
+    return (passed * factor[None, None, None]).astype(x.dtype), -factor * bias_gradient, factor_gradient, bias_gradient
 
 
 scale_relu.defvjp(_forward, _backward)
@@ -84,12 +84,8 @@ def channel_sums(x: Array) -> Array:
 
 
 def _scale(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
-    return _centred(x, mean) * _per_channel(factor) + _per_channel(bias)
+    return _centred(x, mean) * factor[None, None, None] + bias[None, None, None]
 
 
 def _centred(x: Array, mean: Array) -> Array:
-    return x.astype(jnp.float32) - _per_channel(mean)
-
-
-def _per_channel(values: Array) -> Array:
-    return values[None, None, None]
+    return x.astype(jnp.float32) - mean[None, None, None]
