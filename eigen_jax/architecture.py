@@ -82,7 +82,7 @@ class Architecture:
         for position, layer in enumerate(self.layers):
             _check_layer(position, layer, len(self.layers))
         _check_topological(self.layers)
-        _infer_maps(shape, self.layers)
+        _infer_maps(self)
         object.__setattr__(self, "layers", _canonical(self.layers))
 
     def __reduce__(self) -> tuple[Callable[..., "Architecture"], tuple[Any, ...]]:
@@ -106,18 +106,14 @@ def _restored(input_shape: Shape, layers: list[tuple[Any, ...]], *kinds: LayerKi
 
 def layer_shapes(architecture: Architecture) -> tuple[Shape, ...]:
     """(H, W, C) of each layer's output, in canonical order."""
-    _, *shapes = _infer_maps(architecture.input_shape, architecture.layers).values()
-    return tuple(shapes)
+    return tuple(_infer_maps(architecture).values())[1:]
 
 
 def count_parameters(architecture: Architecture, *, num_classes: int) -> int:
     """Trainable numbers: kernels, scales and offsets of batch normalisation, and the classifier."""
-    maps = _infer_maps(architecture.input_shape, architecture.layers)
-    total = (maps[len(architecture.layers) - 1][2] + 1) * num_classes
-    for layer in architecture.layers:
-        if parameters := KINDS.find(layer.op).parameters:
-            total += parameters(_widths(layer, maps), layer)
-    return total
+    maps, layers = _infer_maps(architecture), ((KINDS.find(layer.op), layer) for layer in architecture.layers)
+    total = sum(kind.parameters(_widths(layer, maps), layer) for kind, layer in layers if kind.parameters)
+    return total + (maps[len(architecture.layers) - 1][2] + 1) * num_classes
 
 
 def count_flops(architecture: Architecture, *, num_classes: int) -> int:
@@ -125,11 +121,11 @@ def count_flops(architecture: Architecture, *, num_classes: int) -> int:
 
     Convolutions on real pixels and the classifier's product are counted, as XLA's cost analysis does; nothing else is.
     """
-    maps = _infer_maps(architecture.input_shape, architecture.layers)
+    maps = _infer_maps(architecture)
     total = 2 * maps[len(architecture.layers) - 1][2] * num_classes
     for layer in architecture.layers:
-        kind, (height, width, _) = KINDS.find(layer.op), maps[layer.inputs[0]]
-        if kind.flops:
+        if (kind := KINDS.find(layer.op)).flops:
+            height, width, _ = maps[layer.inputs[0]]
             total += kind.flops(kind.count_taps((height, width), layer), _widths(layer, maps), layer)
     return total
 
@@ -138,10 +134,10 @@ def _widths(layer: Layer, maps: Mapping[int, Shape]) -> tuple[int, ...]:
     return tuple(maps[read][2] for read in layer.inputs)
 
 
-def _infer_maps(input_shape: Shape, layers: tuple[Layer, ...]) -> dict[int, Shape]:
+def _infer_maps(architecture: Architecture) -> dict[int, Shape]:
     """(H, W, C) of the image and of each layer's output, by position."""
-    maps = {IMAGE: input_shape}
-    for position, layer in enumerate(layers):
+    maps = {IMAGE: architecture.input_shape}
+    for position, layer in enumerate(architecture.layers):
         kind, (height, width, _) = KINDS.find(layer.op), maps[layer.inputs[0]]
         if kind.agree is not None:
             sizes = [maps[read] if kind.agree == "shape" else maps[read][:2] for read in layer.inputs]

@@ -187,7 +187,10 @@ def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
         accepted &= jax.vmap(functools.partial(is_well_formed, spec=spec))(mutants)
     counted = accepted & ~proposal.prune
     operators = jnp.arange(len(operator_names(spec)), dtype=jnp.int32)[None]
-    keep = functools.partial(_where, accepted)
+
+    def keep(new, old):
+        return jnp.where(jnp.expand_dims(accepted, range(1, new.ndim)), new, old)
+
     return dataclasses.replace(
         chain,
         genome=jax.tree.map(keep, _swap(mutants), chain.genome),
@@ -197,8 +200,3 @@ def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
         # A chain that does not run keeps its count: reset, it would go on because others of its batch do.
         rejections=jnp.where(accepted, 0, chain.rejections + unfinished.astype(jnp.int32)),
     )
-
-
-def _where(condition: Array, new: Array, old: Array) -> Array:
-    """`jnp.where` with a condition, [B], on the first axis of arrays of any rank."""
-    return jnp.where(jnp.expand_dims(condition, range(1, new.ndim)), new, old)
