@@ -88,20 +88,15 @@ class Architecture:
     def __reduce__(self) -> tuple[Callable[..., "Architecture"], tuple[Any, ...]]:
         # With the records of the kinds that a worker process may not know: they import the file that registers them.
         kinds = tuple(KINDS.find(name) for name in sorted({layer.op for layer in self.layers} - BUILT_IN))
-        layers = [(layer.op, layer.inputs, *dict(layer.values).values()) for layer in self.layers]
-        return _restored, (self.input_shape, layers, *kinds)
+        return _restored, (self.input_shape, self.layers, *kinds)
 
 
-def _restored(input_shape: Shape, layers: list[tuple[Any, ...]], *kinds: LayerKind) -> Architecture:
+def _restored(input_shape: Shape, layers: tuple[Layer, ...], *kinds: LayerKind) -> Architecture:
     """The architecture of a pickle."""
     for kind in kinds:
         if kind.name not in KINDS:  # which has an equal one, or a copy of it that was pickled by value
             register(kind)
-    made = (
-        Layer(op=op, inputs=inputs, **dict(zip(KINDS.find(op).choice_names, values, strict=True)))
-        for op, inputs, *values in layers
-    )
-    return Architecture(input_shape=input_shape, layers=tuple(made))
+    return Architecture(input_shape=input_shape, layers=layers)
 
 
 def layer_shapes(architecture: Architecture) -> tuple[Shape, ...]:

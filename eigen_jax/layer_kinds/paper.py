@@ -58,10 +58,6 @@ def _pool_look(values, width):
 POOL = register(LayerKind(name="pool", halves=True, layer=_pool_layer, look=_pool_look))
 
 
-def _concat_layer(inputs, values, *, norm, name):
-    return jnp.concatenate(inputs, axis=-1)
-
-
 def _concat_look(values, width):
     name = "concatenation"
     return Look(text=name, label=f"concat\n{width:,}", legend=name, face="#BFE6D8", edge="#009E73")
@@ -73,7 +69,7 @@ CONCAT = register(
         inputs=2,
         agree="size",
         width=lambda widths, values: widths[0] + widths[1],
-        layer=_concat_layer,
+        layer=lambda inputs, values, norm, name: jnp.concatenate(inputs, axis=-1),
         look=_concat_look,
     )
 )
