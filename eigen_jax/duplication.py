@@ -193,8 +193,8 @@ def _lay_out(genome: Genome, blocks: Blocks, repeats: Array) -> _Layout:
     )
 
 
-def _needed(genome: Genome, blocks: Blocks, repeats: Array) -> tuple[Array, Array, Array]:
-    """[G] bool each: who reaches the sink in a block's original, copies between and last copy, as a lone block is."""
+def _needed(genome: Genome, blocks: Blocks, repeats: Array) -> Array:
+    """[3, G] bool: who reaches the sink in a block's original, copies between and last copy, as a lone block is."""
     gene, level = jnp.arange(genome.capacity, dtype=jnp.int32), blocks.level
     repeated = (repeats > 1)[level]
     ends = gene == blocks.output[level], gene == blocks.copied_output[level], gene == genome.length - 1
@@ -212,8 +212,7 @@ def _needed(genome: Genome, blocks: Blocks, repeats: Array) -> tuple[Array, Arra
             needed = needed.at[jnp.where(is_gene, source, genome.capacity)].set(read, mode="drop")
         return needed
 
-    needed = lax.fori_loop(0, genome.capacity, visit, needed)
-    return needed[:, 0], needed[:, 1], needed[:, 2]
+    return lax.fori_loop(0, genome.capacity, visit, needed).T
 
 
 def _build(genome: Genome, layout: _Layout, spec: GenomeSpec) -> Genome:

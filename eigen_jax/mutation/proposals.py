@@ -56,15 +56,6 @@ WORDS_A_DRAW = 3  # random 32-bit words: the operator, its site, the partner or 
 
 
 @struct.dataclass
-class _Census:
-    """What a genome has to offer to the operators, counted once a draw."""
-
-    sites: list[Array]  # [W] uint32 each, the layers of each of `_Derived.sets`
-    counts: list[Array]  # [] int32 each, how many of them
-    unread: Array  # [] int32, the last layer that nothing reads and that is not the sink; -1 if none
-
-
-@struct.dataclass
 class Proposal:
     """One mutation, drawn but not applied. All scalars."""
 
@@ -81,12 +72,9 @@ class Proposal:
     others: tuple[Any, ...] = ()  # what each operator that follows from no kind proposes, drawn or not
 
 
-def take_census(genome: Genome, spec: GenomeSpec) -> _Census:
-    """Counts a genome's layers, and finds one that is dead."""
-    sites = [to_bits(_is_among(genome.op, codes)) for codes in _derived(spec).sets]
-    ought_to_be_read = to_bits(jnp.arange(genome.capacity, dtype=jnp.int32) < genome.length - 1)
-    unread = last_bit(ought_to_be_read & ~_read_bits(genome, len(ought_to_be_read)))
-    return _Census(sites=sites, counts=[count_bits(site) for site in sites], unread=unread)
+def find_sites(genome: Genome, spec: GenomeSpec) -> list[Array]:
+    """The layers of each of `_Derived.sets`; [W] uint32 each."""
+    return [to_bits(_is_among(genome.op, codes)) for codes in _derived(spec).sets]
 
 
 def _is_among(op: Array, codes: frozenset[int]) -> Array:
@@ -94,7 +82,7 @@ def _is_among(op: Array, codes: frozenset[int]) -> Array:
     return functools.reduce(jnp.logical_or, flags) if flags else jnp.zeros(op.shape, bool)
 
 
-def applicable(genome: Genome, shapes: Shapes, census: _Census, spec: GenomeSpec) -> list[Array]:
+def applicable(genome: Genome, shapes: Shapes, sites: list[Array], spec: GenomeSpec) -> list[Array]:
     """Which operators may have a site; [] bool each, in the order of `operator_names`."""
     derived = _derived(spec)
     room = genome.length < spec.capacity
@@ -104,7 +92,7 @@ def applicable(genome: Genome, shapes: Shapes, census: _Census, spec: GenomeSpec
         distinct_levels = count_bits(or_along(levels, (0,))[None])
         joinable = room & (genome.length > distinct_levels)
     inserts = [joinable if kind.inputs == 2 else room for kind in derived.kinds]
-    found = dict(zip(derived.sets, (count > 0 for count in census.counts), strict=True))
+    found = dict(zip(derived.sets, (count_bits(site) > 0 for site in sites), strict=True))
     return [
         *inserts,
         *(found[codes] for codes in derived.sites[len(inserts) :]),
@@ -113,13 +101,10 @@ def applicable(genome: Genome, shapes: Shapes, census: _Census, spec: GenomeSpec
 
 
 def draw(words: Array, genome: Genome, shapes: Shapes, *, spec: GenomeSpec) -> Proposal:
-    """Proposes to prune a dead layer if there is one, and an applicable operator otherwise.
-
-    `words`, [WORDS_A_DRAW] uint32, are random. Of the genome's `shapes`, those are read that `read_shapes` keeps.
-    """
-    census = take_census(genome, spec)
-    operator = _draw_operator(words[0], applicable(genome, shapes, census, spec))
-    return pruned(propose(operator, words, genome, shapes, census, spec), census.unread)
+    """Proposes to prune a dead layer if there is one, and otherwise an operator; `words`, [3] uint32, are random."""
+    sites = find_sites(genome, spec)
+    operator = _draw_operator(words[0], applicable(genome, shapes, sites, spec))
+    return pruned(propose(operator, words, genome, shapes, sites, spec), last_unread(genome))
 
 
 def read_shapes(shapes: Shapes, spec: GenomeSpec) -> Shapes:
@@ -141,7 +126,7 @@ def _draw_operator(word: Array, applicable: list[Array]) -> Array:
 
 
 def propose(
-    operator: Array, words: Array, genome: Genome, shapes: Shapes, census: _Census, spec: GenomeSpec
+    operator: Array, words: Array, genome: Genome, shapes: Shapes, sites: list[Array], spec: GenomeSpec
 ) -> Proposal:
     """Draws where and what for an operator that has a site."""
     derived, level, length = _derived(spec), shapes.level, genome.length
@@ -152,11 +137,10 @@ def propose(
 
     # Edges in order: every layer's first input, the edge into global pooling, the second inputs.
     set_of = _by_operator([derived.sets.index(codes) for codes in derived.sites], operator)
-    of_site = [set_of == place for place in range(len(derived.sets))]
-    sites = choose(of_site, census.sites)
-    drawn = uniform_index(words[1], jnp.where(insert, length + 1, 0) + choose(of_site, census.counts))
+    layers = choose([set_of == place for place in range(len(derived.sets))], sites)
+    drawn = uniform_index(words[1], jnp.where(insert, length + 1, 0) + count_bits(layers))
     second = insert & (drawn > length)
-    site = jnp.where(insert & ~second, drawn, nth_bit(sites, jnp.where(insert, drawn - length - 1, drawn)))
+    site = jnp.where(insert & ~second, drawn, nth_bit(layers, jnp.where(insert, drawn - length - 1, drawn)))
 
     edge = jnp.where(second, genome.inputs[:, 1], genome.inputs[:, 0]).astype(jnp.int32)
     source = jnp.where(insert & (site == length), length - 1, at(edge, site))
@@ -245,9 +229,8 @@ def apply(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Genome:
     """The genome with the proposed mutation; nothing is checked."""
     mutant, first = _apply_derived(proposal, genome, spec), len(_derived(spec).sites)
     for place, (name, proposed) in enumerate(zip(spec.operators, proposal.others, strict=True), start=first):
-        other = jax.tree.map(
-            lambda new, old: new.astype(old.dtype), OPERATORS.find(name).apply(proposed, genome, spec=spec), mutant
-        )
+        applied = OPERATORS.find(name).apply(proposed, genome, spec=spec)
+        other = jax.tree.map(lambda new, old: new.astype(old.dtype), applied, mutant)
         is_drawn = (proposal.operator == place) & ~proposal.prune
         mutant = jax.tree.map(functools.partial(jnp.where, is_drawn), other, mutant)
     return mutant
@@ -316,11 +299,11 @@ def _by_operator(table: Sequence[int], operator: Array) -> Array:
     return choose([operator == index for index in range(len(table))], table)
 
 
-def _read_bits(genome: Genome, words: int) -> Array:
-    """The genes that some layer reads; [W] uint32."""
+def last_unread(genome: Genome) -> Array:
+    """The last layer that nothing reads and that is not the sink; [] int32, -1 if there is none."""
+    ought_to_be_read = to_bits(jnp.arange(genome.capacity, dtype=jnp.int32) < genome.length - 1)
     inputs = genome.inputs.astype(jnp.int32)
     live = (genome.op != Genome.NONE)[:, None]
     bit = jnp.uint32(1) << (inputs & 31).astype(jnp.uint32)
-    return jnp.stack(
-        [or_along(jnp.where(live & (inputs >> 5 == word), bit, jnp.uint32(0)), (0, 1)) for word in range(words)]
-    )
+    words = [jnp.where(live & (inputs >> 5 == word), bit, jnp.uint32(0)) for word in range(len(ought_to_be_read))]
+    return last_bit(ought_to_be_read & ~jnp.stack([or_along(word, (0, 1)) for word in words]))
