@@ -96,8 +96,8 @@ def _probes(kind: LayerKind, values: Values, builds: bool) -> Iterator[Probe]:
     yield "function look", lambda: kind.look(values, 1), lambda look: isinstance(look, Look), "no Look"
     if builds:
         widths = _WIDTHS[kind.agree]
-        shape = (1, *kind.output_size(_SIZE, values), kind.width(widths, values))
         parameters = kind.parameters(widths, values) if kind.parameters else 0
+        shape = (1, *kind.output_size(_SIZE, values), kind.width(widths, values))
         ought = f"{shape} bfloat16 and {parameters:,} parameters"
         yield "layer", lambda: _built(kind, values), lambda given: given == ought, f"where its record says {ought}"
 

@@ -108,7 +108,7 @@ def draw(words: Array, genome: Genome, shapes: Shapes, *, spec: GenomeSpec) -> P
 
 
 def read_shapes(shapes: Shapes, spec: GenomeSpec) -> Shapes:
-    """What `draw` reads of a genome's shapes; None in place of the rest, which chains need not carry."""
+    """What `draw` reads of a genome's shapes, which chains carry; None in place of the rest."""
     if spec.operators:
         return shapes
     width = shapes.width if any(kind.agree == "shape" for kind in spec.ops) else None

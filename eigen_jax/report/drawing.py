@@ -104,9 +104,8 @@ def _draw_stacked(drawings: Sequence[_Drawing], *, title: str = "") -> Figure:
 
 def _legend(drawings: Sequence[_Drawing]) -> dict[str, Look | None]:
     """What stands for boxes in the legend, in the order of the table of kinds."""
-    places = {kind: place for place, kind in enumerate(KINDS)}
-    boxes = [box for drawing in drawings for box in drawing.geometry.grid.boxes.values()]
-    looks = {(places[box.kind], box.look.legend): box.look for box in boxes if box.look.legend}
+    kinds, boxes = list(KINDS), [box for drawing in drawings for box in drawing.geometry.grid.boxes.values()]
+    looks = {(kinds.index(box.kind), box.look.legend): box.look for box in boxes if box.look.legend}
     return {legend: looks[place, legend] for place, legend in sorted(looks)}
 
 

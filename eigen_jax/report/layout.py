@@ -93,8 +93,7 @@ def place(architecture: Architecture, groups: Sequence[Group], *, num_classes: i
     edges = [(source, node) for node, layer in enumerate(layers) for source in layer.inputs]
     edges += [(sink, pooling), (pooling, classifier)]
     columns: list[tuple[int | None, dict[int, int]]] = [(None, {IMAGE: 0})]  # group, node to lane
-    for number, group in enumerate(groups):
-        columns += [(number, lanes) for lanes in _columns_of(layers, group)]
+    columns += [(number, lanes) for number, group in enumerate(groups) for lanes in _columns_of(layers, group)]
     columns += [(None, {pooling: 0}), (None, {classifier: 0})]
     # Lines of about equal length, in a drawing about as wide as high: of 9 to 13 columns where there are so many.
     most = min(max(math.ceil(1.35 * math.sqrt(len(columns))), 9), 13)
