@@ -20,7 +20,7 @@ from eigen_jax.layers import BatchNormRelu
 class Network(nn.Module):
     """A network of a search space (Section 3.1): layers, global average pooling, linear classifier.
 
-    Equal ones have one hash, so a function whose static argument it is is traced once. Use `build_network`.
+    Equal architectures make equal modules, for which a function is traced once. Use `build_network`.
     """
 
     architecture: Architecture

@@ -102,10 +102,8 @@ def duplicates(
         return children, repeats, found + valid.sum(dtype=jnp.int32), tried + chunk
 
     unchanged = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), genome)
-    once = jnp.ones((count, spec.max_level + 1), jnp.int32)
-    zero = jnp.zeros((), jnp.int32)
-    children, repeats, _, _ = lax.while_loop(unfinished, try_chunk, (unchanged, once, zero, zero))
-    return children, repeats
+    once, zero = jnp.ones((count, spec.max_level + 1), jnp.int32), jnp.zeros((), jnp.int32)
+    return lax.while_loop(unfinished, try_chunk, (unchanged, once, zero, zero))[:2]
 
 
 def _draw_candidates(key: Array, repeatable: Array, max_repeats: int) -> tuple[Array, Array]:

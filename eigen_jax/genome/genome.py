@@ -49,8 +49,7 @@ class Genome:
         return {name: value for name, value in self.__dict__.items() if name not in ("op", "inputs", "length")}
 
     @property
-    def capacity(self) -> int:
-        """G."""
+    def capacity(self) -> int:  # G
         return self.op.shape[-1]
 
     def replace(self, **changes: Any) -> "Genome":

@@ -4,8 +4,6 @@ import jax.numpy as jnp
 
 from eigen_jax.layer_kinds.kind import Choice, LayerKind, Look, register, valid_taps
 
-_TIMES = "\N{MULTIPLICATION SIGN}"
-
 
 def _conv_layer(inputs, values, *, norm, name):
     from eigen_jax.layers import ConvLayer
@@ -17,7 +15,7 @@ def _conv_look(values, width):
     side, strided, of_stride = values.kernel, values.stride > 1, f"stride {values.stride}"
     return Look(
         text=f"convolution {side} x {side}" + f", {of_stride}" * strided,
-        label=f"{side}{_TIMES}{side}, {width}" + f"\n{of_stride}" * strided,
+        label=f"{side}\N{MULTIPLICATION SIGN}{side}, {width}" + f"\n{of_stride}" * strided,
         legend="convolution" + f", {of_stride}" * strided,
         face="#8FC3E6" if strided else "#D6E8F5",
         edge="#0072B2",
@@ -51,7 +49,7 @@ def _pool_layer(inputs, values, *, norm, name):
 
 
 def _pool_look(values, width):
-    label = f"max pool\n2{_TIMES}2"
+    label = "max pool\n2\N{MULTIPLICATION SIGN}2"
     return Look(text="max pooling 2 x 2", label=label, legend="max pooling", face="#FBDDA0", edge="#B37A00")
 
 

@@ -78,10 +78,9 @@ class _Chain:
 
 def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpec) -> tuple[Genome, MutationTrace]:
     """Runs a batch, [B, ...], in a window of its first genes until few chains go on; those run apart, in wider ones."""
-    batch = steps.shape[0]
-    zeros = jnp.zeros(batch, jnp.int32)
-    shapes = jax.vmap(functools.partial(infer_shapes, spec=spec, bound=genomes.length.max()))(genomes)
-    shapes = read_shapes(shapes, spec)
+    batch, zeros = len(steps), jnp.zeros_like(steps)
+    inferred = jax.vmap(functools.partial(infer_shapes, spec=spec, bound=genomes.length.max()))(genomes)
+    shapes = read_shapes(inferred, spec)
     # In one dtype throughout, the compiled loops are vectorised better than in several narrow ones.
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.int32), genomes)
     chain = _Chain(
@@ -137,10 +136,8 @@ def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) ->
         chain = _run_block(keys, chain, running, spec)
         return chain, _runnable(chain, window, spec)
 
-    def many_run(carry):
-        return carry[1].sum(dtype=jnp.int32) > few
-
-    narrow, _ = lax.while_loop(many_run, step, (narrow, _runnable(narrow, window, spec)))
+    start = narrow, _runnable(narrow, window, spec)
+    narrow, _ = lax.while_loop(lambda carry: carry[1].sum(dtype=jnp.int32) > few, step, start)
 
     # Genes past the window belong to the chains that did not run in it.
     def paste(whole, part):
@@ -158,10 +155,8 @@ def _swap(genome: Genome) -> Genome:
 def _run_block(keys: Array, chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
     """Tries and draws `_BLOCK` mutations of every running chain."""
 
-    def random_words(key, block):
-        return jax.random.bits(jax.random.fold_in(key, block), (_BLOCK, WORDS_A_DRAW), jnp.uint32)
-
-    words = jax.vmap(random_words, out_axes=1)(keys, chain.block)
+    of_block = jax.vmap(jax.random.fold_in)(keys, chain.block)
+    words = jax.vmap(lambda key: jax.random.bits(key, (_BLOCK, WORDS_A_DRAW), jnp.uint32), out_axes=1)(of_block)
 
     # A proposal crosses from one turn of the loop to the next: XLA would otherwise recompute it,
     # scalar for scalar, at every gene that it is applied to.

@@ -172,11 +172,9 @@ def _draw_wires(ax: Axes, drawing: _Drawing) -> None:
 
 def _junctions(wires: Sequence[Wire]) -> dict[Point, Wire]:
     """Where wires of one source part, each with a wire that bends there: three ways lead from such a point."""
-    by_source: dict[int, list[Wire]] = defaultdict(list)
-    for wire in wires:
-        by_source[wire.source].append(wire)
     found = {}
-    for own in by_source.values():
+    for source in dict.fromkeys(wire.source for wire in wires):
+        own = [wire for wire in wires if wire.source == source]
         pieces = {piece for wire in own for piece in itertools.pairwise(wire.points)}
         bends = {point: wire for wire in own for point in wire.points[1:-1]}
         for point, wire in bends.items():
