@@ -1,13 +1,12 @@
 """Architectures: networks as static, hashable values, and what can be told of them without building.
 
-The one-way door between the two arms of the package: `decode` turns a genome, which is arrays,
-into an `Architecture`, which the training arm builds, compiles, caches and records.
+The one-way door between the two arms of the package: `decode` turns a genome, which is arrays, into an `Architecture`.
 """
 
 import dataclasses
 import graphlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from reprlib import repr as shown
 from typing import Any
 
@@ -48,12 +47,9 @@ class Layer:
         kind = _kind_of(op)
         own = kind.choice_names if kind else ()
         # A choice that the kind does not have may be given as what it is told to be.
-        told = {
-            name: value
-            for name, value in {**dict(values), **choices}.items()
-            if name in own or type(value) is not int or value
-        }
-        self.__dict__.update(op=op, inputs=inputs, values=tuple(sorted(told.items())))
+        given = {**dict(values), **choices}.items()
+        told = sorted((name, value) for name, value in given if name in own or type(value) is not int or value)
+        self.__dict__.update(op=op, inputs=inputs, values=tuple(told))
 
     def __getattr__(self, name: str) -> Any:
         values = dict(self.__dict__.get("values", ()))
@@ -66,21 +62,14 @@ class Layer:
 class Architecture:
     """A network: layers, then global average pooling and a classifier on the last one, the sink.
 
-    What a layer of each kind is, its record in `eigen_jax.layer_kinds` tells; of the paper's, a `conv` stands for
-    convolution, batch normalisation and ReLU, a `pool` for 2 x 2 max pooling with stride 2, and a `concat` joins
-    the channels of two layers of one height and width, which may be the same layer twice. SAME padding is used
-    throughout, so a layer that halves a map halves it to ceil(size / 2). Without layers, the network is global
-    pooling of the image alone.
+    What a layer of each kind is, its record in `eigen_jax.layer_kinds` tells; one of two inputs may read one layer
+    twice. A layer that halves a map halves it to ceil(size / 2). Without layers, it is global pooling of the image.
 
-    Layers may be given in any topological order; they are stored in depth-first post-order from the
-    sink, inputs in order, so that graphs that differ only in the numbering of their layers are equal
-    values, of one hash and one `fingerprint`. One layer that two others share and two equal layers in
-    parallel stay different networks.
+    Layers may be given in any topological order; they are stored in depth-first post-order from the sink, inputs in
+    order, so that graphs that differ only in the numbering of their layers are equal values, of one hash and one
+    `fingerprint`. One layer that two others share and two equal layers in parallel stay different networks.
 
-    Raises:
-        ArchitectureError: no registered kind has this name, a value is out of range, a layer reads
-            itself, a later layer or none at all, a layer does not reach the sink, a layer joins maps
-            that do not agree, or a 1 x 1 map is halved. Positions in the message are those that the caller gave.
+    Raises ArchitectureError for what is no such network, with positions as the caller gave them.
     """
 
     input_shape: Shape  # H, W, C of one image
@@ -93,56 +82,45 @@ class Architecture:
         for position, layer in enumerate(self.layers):
             _check_layer(position, layer, len(self.layers))
         _check_topological(self.layers)
-        _infer_maps(shape, self.layers)
+        _infer_maps(self)
         object.__setattr__(self, "layers", _canonical(self.layers))
 
     def __reduce__(self) -> tuple[Callable[..., "Architecture"], tuple[Any, ...]]:
         # With the records of the kinds that a worker process may not know: they import the file that registers them.
         kinds = tuple(KINDS.find(name) for name in sorted({layer.op for layer in self.layers} - BUILT_IN))
-        layers = [(layer.op, layer.inputs, *dict(layer.values).values()) for layer in self.layers]
-        return _restored, (self.input_shape, layers, *kinds)
+        return _restored, (self.input_shape, self.layers, *kinds)
 
 
-def _restored(input_shape: Shape, layers: list[tuple[Any, ...]], *kinds: LayerKind) -> Architecture:
+def _restored(input_shape: Shape, layers: tuple[Layer, ...], *kinds: LayerKind) -> Architecture:
     """The architecture of a pickle."""
     for kind in kinds:
         if kind.name not in KINDS:  # which has an equal one, or a copy of it that was pickled by value
             register(kind)
-    made = (
-        Layer(op=op, inputs=inputs, **dict(zip(KINDS.find(op).choice_names, values, strict=True)))
-        for op, inputs, *values in layers
-    )
-    return Architecture(input_shape=input_shape, layers=tuple(made))
+    return Architecture(input_shape=input_shape, layers=layers)
 
 
 def layer_shapes(architecture: Architecture) -> tuple[Shape, ...]:
     """(H, W, C) of each layer's output, in canonical order."""
-    _, *shapes = _infer_maps(architecture.input_shape, architecture.layers).values()
-    return tuple(shapes)
+    return tuple(_infer_maps(architecture).values())[1:]
 
 
 def count_parameters(architecture: Architecture, *, num_classes: int) -> int:
     """Trainable numbers: kernels, scales and offsets of batch normalisation, and the classifier."""
-    maps = _infer_maps(architecture.input_shape, architecture.layers)
-    total = (maps[len(architecture.layers) - 1][2] + 1) * num_classes
-    for layer in architecture.layers:
-        if parameters := KINDS.find(layer.op).parameters:
-            total += parameters(_widths(layer, maps), layer)
-    return total
+    maps, layers = _infer_maps(architecture), ((KINDS.find(layer.op), layer) for layer in architecture.layers)
+    total = sum(kind.parameters(_widths(layer, maps), layer) for kind, layer in layers if kind.parameters)
+    return total + (maps[len(architecture.layers) - 1][2] + 1) * num_classes
 
 
 def count_flops(architecture: Architecture, *, num_classes: int) -> int:
     """Floating-point operations of one image's forward pass: two for each multiply-add.
 
-    Convolutions and the classifier are counted; sums, normalisation, ReLU, pooling and the classifier's
-    bias are left out, as is usual. Kernel positions that fall on the padding are not counted: the
-    number is the one that XLA's cost analysis gives for the same convolutions and matrix product.
+    Convolutions on real pixels and the classifier's product are counted, as XLA's cost analysis does; nothing else is.
     """
-    maps = _infer_maps(architecture.input_shape, architecture.layers)
+    maps = _infer_maps(architecture)
     total = 2 * maps[len(architecture.layers) - 1][2] * num_classes
     for layer in architecture.layers:
-        kind, (height, width, _) = KINDS.find(layer.op), maps[layer.inputs[0]]
-        if kind.flops:
+        if (kind := KINDS.find(layer.op)).flops:
+            height, width, _ = maps[layer.inputs[0]]
             total += kind.flops(kind.count_taps((height, width), layer), _widths(layer, maps), layer)
     return total
 
@@ -151,25 +129,25 @@ def _widths(layer: Layer, maps: Mapping[int, Shape]) -> tuple[int, ...]:
     return tuple(maps[read][2] for read in layer.inputs)
 
 
-def _infer_maps(input_shape: Shape, layers: tuple[Layer, ...]) -> dict[int, Shape]:
+def _infer_maps(architecture: Architecture) -> dict[int, Shape]:
     """(H, W, C) of the image and of each layer's output, by position."""
-    maps = {IMAGE: input_shape}
-    for position, layer in enumerate(layers):
+    maps = {IMAGE: architecture.input_shape}
+    for position, layer in enumerate(architecture.layers):
         kind, (height, width, _) = KINDS.find(layer.op), maps[layer.inputs[0]]
         if kind.agree is not None:
-            first, second = (maps[read] if kind.agree == "shape" else maps[read][:2] for read in layer.inputs)
-            if first != second:
-                raise ArchitectureError(
-                    f"layer {position} ({layer.op}) joins layer {layer.inputs[0]} of {_times(first)} with "
-                    f"layer {layer.inputs[1]} of {_times(second)}; {kind.agree}s must be equal"
-                )
+            sizes = [maps[read] if kind.agree == "shape" else maps[read][:2] for read in layer.inputs]
+            if sizes[0] != sizes[1]:
+                joined = (f"layer {read} of {times(size)}" for read, size in zip(layer.inputs, sizes, strict=True))
+                joins = f"layer {position} ({layer.op}) joins {' with '.join(joined)}"
+                raise ArchitectureError(f"{joins}; {kind.agree}s must be equal")
         if height == width == 1 and kind.does_halve(layer):
             raise ArchitectureError(f"layer {position} ({layer.op}) halves a 1 x 1 map; it cannot be halved")
         maps[position] = *kind.output_size((height, width), layer), kind.width(_widths(layer, maps), layer)
     return maps
 
 
-def _times(sizes: tuple[int, ...]) -> str:
+def times(sizes: Sequence[int]) -> str:
+    """Sizes for people: 32 x 32 x 3."""
     return " x ".join(map(str, sizes))
 
 
@@ -179,22 +157,18 @@ def _kind_of(op: Any) -> LayerKind | None:
 
 
 def _check_layer(position: int, layer: Layer, num_layers: int) -> None:
-    """Checks the values of one layer, and that its inputs exist."""
     kind = _kind_of(layer.op)
     if kind is None:
-        raise ArchitectureError(
-            f"layer {position} has op {shown(layer.op)}; it must be one of {', '.join(KINDS)}, or of a file to import "
-            "first, which registers it"
-        )
+        known = f"{', '.join(KINDS)}, or of a file to import first, which registers it"
+        raise ArchitectureError(f"layer {position} has op {shown(layer.op)}; it must be one of {known}")
     where = f"layer {position} ({layer.op})"
     first = IMAGE if kind.inputs == 1 else 0
     if not isinstance(layer.inputs, tuple) or len(layer.inputs) != kind.inputs:
         raise ArchitectureError(f"{where} has inputs {shown(layer.inputs)}; it takes {kind.inputs}")
     for read in layer.inputs:
         if type(read) is not int or not first <= read < num_layers:
-            raise ArchitectureError(
-                f"{where} has input {shown(read)}; it must be an integer from {first} to {num_layers - 1}"
-            )
+            fits = f"an integer from {first} to {num_layers - 1}"
+            raise ArchitectureError(f"{where} has input {shown(read)}; it must be {fits}")
     refusals = {choice.name: choice.refusal(getattr(layer, choice.name)) for choice in kind.choices}
     refusals |= dict.fromkeys(dict(layer.values).keys() - refusals.keys(), "0")
     for name, rule in sorted(refusals.items()):
@@ -209,20 +183,15 @@ def _check_topological(layers: tuple[Layer, ...]) -> None:
             try:
                 graphlib.TopologicalSorter({i: layer.inputs for i, layer in enumerate(layers)}).prepare()
             except graphlib.CycleError as error:
-                cycle = shown(error.args[1])
-                raise ArchitectureError(
-                    f"the architecture is cyclic: layers {cycle} read each other; remove an edge"
-                ) from None
-            raise ArchitectureError(
-                f"layer {position} ({layer.op}) has input {max(layer.inputs)}, a later layer; "
-                "every layer must come after its inputs"
-            )
+                told = f"the architecture is cyclic: layers {shown(error.args[1])} read each other; remove an edge"
+                raise ArchitectureError(told) from None
+            told = f"layer {position} ({layer.op}) has input {max(layer.inputs)}, a later layer"
+            raise ArchitectureError(f"{told}; every layer must come after its inputs")
     read = {source for layer in layers for source in layer.inputs}
     for position, layer in enumerate(layers[:-1]):
         if position not in read:
-            raise ArchitectureError(
-                f"layer {position} ({layer.op}) is dead: no layer reads it and it is not the last; remove it"
-            )
+            dead = f"layer {position} ({layer.op}) is dead: no layer reads it and it is not the last; remove it"
+            raise ArchitectureError(dead)
 
 
 def _canonical(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
@@ -244,29 +213,23 @@ def _canonical(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 def decode(genome: Genome, *, spec: GenomeSpec) -> Architecture:
     """The architecture that one genome, without batch dimensions, stands for; runs on the host.
 
-    Raises:
-        ArchitectureError: the genome breaks an invariant of `Genome`.
+    Raises ArchitectureError where the genome breaks an invariant of `Genome`.
     """
     genes: Genome = jax.device_get(genome)
     if np.ndim(genes.op) != 1 or not 0 <= int(genes.length) <= len(genes.op):
-        raise ArchitectureError(
-            f"a genome of shape {np.shape(genes.op)} and length {genes.length} cannot be decoded; "
-            "give one genome, no longer than its capacity"
-        )
+        told = f"a genome of shape {np.shape(genes.op)} and length {genes.length} cannot be decoded"
+        raise ArchitectureError(f"{told}; give one genome, no longer than its capacity")
     ops, inputs = (field[: int(genes.length)].tolist() for field in (genes.op, genes.inputs))
-    layers = []
+    kinds, layers = spec.ops, []
     for position, op in enumerate(ops):
-        if not 0 < op <= len(spec.ops):
-            *others, last = range(1, len(spec.ops) + 1)
-            codes = f"{', '.join(map(str, others))} or {last}" if others else last
-            raise ArchitectureError(f"gene {position} has op {op}; a live gene has op {codes}")
-        kind, values = spec.ops[op - 1].name, {}
+        if not 0 < op <= len(kinds):
+            raise ArchitectureError(f"gene {position} has op {op}; a live gene has one from 1 to {len(kinds)}")
+        kind, values = kinds[op - 1].name, {}
         for name, options in spec.options[kind].items():
             index = int(genes.choices[name][position])
             if not 0 <= index < len(options):
-                raise ArchitectureError(
-                    f"gene {position} has {name} index {index}; GenomeSpec has {len(options)} choices, numbered from 0"
-                )
+                rule = f"GenomeSpec has {len(options)} choices, numbered from 0"
+                raise ArchitectureError(f"gene {position} has {name} index {index}; {rule}")
             values[name] = options[index]
         read = tuple(source for source in inputs[position] if source != Genome.UNUSED)
         layers.append(Layer(op=kind, inputs=read, **values))
@@ -276,20 +239,15 @@ def decode(genome: Genome, *, spec: GenomeSpec) -> Architecture:
 def encode(architecture: Architecture, *, spec: GenomeSpec) -> Genome:
     """The genome of an architecture, genes in canonical order: `decode` inverts it.
 
-    Raises:
-        ArchitectureError: the search space does not hold the architecture, because of its number of
-            layers, its input shape, or a value that is not among the choices.
+    Raises ArchitectureError where the search space does not hold the architecture, bounds apart.
     """
     layers = architecture.layers
     if len(layers) > spec.capacity:
-        raise ArchitectureError(
-            f"the architecture has {len(layers)} layers and a genome holds {spec.capacity}; raise GenomeSpec.capacity"
-        )
+        told = f"the architecture has {len(layers)} layers and a genome holds {spec.capacity}"
+        raise ArchitectureError(f"{told}; raise GenomeSpec.capacity")
     if architecture.input_shape != spec.input_shape:
-        raise ArchitectureError(
-            f"the architecture takes images of shape {architecture.input_shape}, "
-            f"and GenomeSpec.input_shape is {spec.input_shape}; they must be equal"
-        )
+        told = f"{architecture.input_shape}, and GenomeSpec.input_shape is {spec.input_shape}; they must be equal"
+        raise ArchitectureError(f"the architecture takes images of shape {told}")
     arrays: dict[str, Any] = {name: np.zeros(spec.capacity, np.int8) for name in ("op", *spec.choice_names)}
     arrays |= {"inputs": np.zeros((spec.capacity, 2), np.int16), "length": np.int32(len(layers))}
     for position, layer in enumerate(layers):
@@ -324,8 +282,7 @@ def to_dict(architecture: Architecture) -> dict[str, Any]:
 def from_dict(content: Any) -> Architecture:
     """The architecture that a parsed JSON object describes, as `to_dict` writes it, layers in any topological order.
 
-    Raises:
-        ArchitectureError: the content is no architecture, has an unknown schema version, or too many layers.
+    Raises ArchitectureError where it is none, has an unknown schema version, or too many layers.
     """
     _check_keys("an architecture", content, ("schema_version", "input_shape", "layers"))
     version, shape, entries = content["schema_version"], content["input_shape"], content["layers"]
@@ -337,11 +294,11 @@ def from_dict(content: Any) -> Architecture:
         raise ArchitectureError(f"the architecture has {len(entries)} layers; at most {MAX_LAYERS} are accepted")
     layers = []
     for position, entry in enumerate(entries):
-        _check_keys(f"layer {position}", entry, _fields(entry.get("op") if isinstance(entry, dict) else None))
+        kind = _kind_of(entry.get("op")) if isinstance(entry, dict) else None
+        _check_keys(f"layer {position}", entry, ("op", "inputs", *(kind.choice_names if kind else ())))
         if not isinstance(entry["inputs"], list):
-            raise ArchitectureError(
-                f"layer {position} has inputs {shown(entry['inputs'])}; they must be a list of positions"
-            )
+            told = f"layer {position} has inputs {shown(entry['inputs'])}; they must be a list of positions"
+            raise ArchitectureError(told)
         layers.append(Layer(**{**entry, "inputs": tuple(entry["inputs"])}))
     return Architecture(input_shape=tuple(shape) if isinstance(shape, list) else shape, layers=tuple(layers))
 
@@ -358,12 +315,6 @@ def from_json(text: str | bytes) -> Architecture:
     except JSONError as error:
         raise ArchitectureError(f"the architecture is not valid JSON: {error}") from None
     return from_dict(content)
-
-
-def _fields(op: Any) -> tuple[str, ...]:
-    """What JSON says of a layer of a kind, in this order."""
-    kind = _kind_of(op)
-    return ("op", "inputs", *(kind.choice_names if kind else ()))
 
 
 def _check_keys(what: str, content: Any, keys: tuple[str, ...]) -> None:

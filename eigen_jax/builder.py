@@ -1,11 +1,8 @@
 """Flax modules of architectures.
 
-Dimension letters: B images, H x W x C their maps, K classes.
-
-Parameters and batch statistics are float32. Maps are computed in the module's dtype; batch
-normalisation, global pooling and the classifier are computed in float32, and logits are float32.
-Submodules are named after canonical positions, `layer_0`, `layer_1`, ..., so that saved
-variables fit every build of an equal architecture.
+Parameters and batch statistics are float32. Maps are computed in the module's dtype; batch normalisation, global
+pooling and the classifier in float32. Submodules are named after canonical positions, `layer_0`, `layer_1`, ..., so
+that saved variables fit every build of an equal architecture.
 """
 
 import functools
@@ -23,8 +20,7 @@ from eigen_jax.layers import BatchNormRelu
 class Network(nn.Module):
     """A network of a search space (Section 3.1): layers, global average pooling, linear classifier.
 
-    Modules of equal architectures are equal and have one hash, so a function that takes the module as a
-    static argument is traced once for all of them. Use `build_network`.
+    Equal architectures make equal modules, for which a function is traced once. Use `build_network`.
     """
 
     architecture: Architecture
@@ -34,11 +30,10 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool) -> Array:
-        """[B, H, W, C] images, of any real dtype, to [B, K] float32 logits.
+        """[B, H, W, C] images, of any real dtype, to [B, K] float32 logits; B images, K classes.
 
-        In training, batches are normalised with their own statistics and the running ones are updated, which
-        needs `mutable=["batch_stats"]`; otherwise with the running ones. Raises an ArchitectureError where the
-        images do not have the architecture's input shape.
+        In training, batches are normalised with their own statistics and the running ones are updated, which needs
+        `mutable=["batch_stats"]`. Raises an ArchitectureError where the images do not have the input shape.
         """
         if images.shape[1:] != self.architecture.input_shape:
             takes = ", ".join(map(str, self.architecture.input_shape))
@@ -55,8 +50,5 @@ class Network(nn.Module):
 def build_network(
     architecture: Architecture, *, num_classes: int, dtype: DTypeLike = jnp.float32, axis_name: str | None = None
 ) -> Network:
-    """The Flax module of an architecture, with K = `num_classes`, whose maps have this dtype.
-
-    Batch statistics are averaged over the mapped axis `axis_name`, where there is one, as under `jax.pmap`.
-    """
+    """The Flax module of an architecture; its fields are told at `Network`."""
     return Network(architecture=architecture, num_classes=num_classes, dtype=jnp.dtype(dtype), axis_name=axis_name)

@@ -1,12 +1,11 @@
 """Gene duplication (Section 3.3): networks that repeat whole blocks of their parent.
 
-A block is all layers of one map size, so of one level; the layer that shrinks the map opens its
-block. A block is repeated in series. In a copy a layer whose choice halves the map, as a strided
-convolution, does not, and one of a kind that always does, as a pool, is left out: it stands for what
-the copy reads. Every edge that enters a copy from outside comes from
-the output of the copy before it, which is that copy's last layer in the genome's order. What reads
-a layer of the block from outside, the classifier included, reads that layer's last copy. Layers
-that no longer reach the sink are pruned, and widths follow from the new inputs.
+A block is all layers of one map size, so of one level; the layer that shrinks the map opens its block. A block is
+repeated in series. In a copy a layer whose choice halves the map, as a strided convolution, does not, and one of a
+kind that always does, as a pool, is left out: it stands for what the copy reads. Every edge that enters a copy from
+outside comes from the output of the copy before it, its last layer in the genome's order. What reads a layer of the
+block from outside, the classifier included, reads that layer's last copy. Layers that no longer reach the sink are
+pruned, and widths follow from the new inputs.
 
 Dimension letters: G genes, L halvings of the image, N combinations of repeats.
 """
@@ -26,26 +25,22 @@ _CHUNK = 16  # combinations that are tried at a time
 
 @struct.dataclass
 class Blocks:
-    """The blocks of a genome, whatever their repeats.
-
-    One of pools alone, layers that always halve, cannot be repeated: its copy would be empty. Nor can one whose
-    strided convolutions would need a stride of 1 that the search space lacks.
-    """
+    """The blocks of a genome, whatever their repeats."""
 
     level: Array  # [G] int32, of a gene's block; meaningless for dead genes
     members: Array  # [L + 1, G] bool, live genes by block
     output: Array  # [L + 1] int32, the last layer of a block; meaningless if it is empty
     left_out: Array  # [G] bool, genes that copies leave out: those of a kind that always halves
     copied_output: Array  # [L + 1] int32, the last layer of a block that copies have
-    repeatable: Array  # [L + 1] bool, a copy of the block has layers, and the search space holds them
+    repeatable: Array  # [L + 1] bool, a copy of the block has layers, and the search space has values for them
 
 
 @struct.dataclass
 class _Layout:
     """Where the layers of the repeated blocks lie, in the order of block, copy and gene.
 
-    A block's layers come in three parts: its original, the copies between, which are all alike, and
-    its last copy. The last two are empty where it stands once.
+    A block has three parts: its original, the copies between, which are all alike, and its last copy, of which the
+    last two are empty where it stands once.
     """
 
     repeats: Array  # [L + 1] int32
@@ -80,13 +75,11 @@ def duplicates(
 ) -> tuple[Genome, Array]:
     """Repeats blocks by different combinations, drawn uniformly among those that fit, without replacement.
 
-    A combination is how often each block stands, from 1 to `max_repeats`; once each is none. All are
-    tried before fewer than `count` are given, unless they are more than `MAX_CANDIDATES`: then so
-    many draws are tried.
+    A combination is how often each block stands, from 1 to `max_repeats`; once each is none. All are tried before
+    fewer than `count` are given, unless they are more than `MAX_CANDIDATES`: then so many draws are tried.
 
-    Returns:
-        The children, [count, ...], valid for the spec, and their repeats, [count, L + 1] int32. Where
-        fewer combinations are found, the last children are the genome itself, with repeats of 1.
+    Returns the children, [count, ...], valid for the spec, and their repeats, [count, L + 1] int32. Where fewer
+    combinations are found, the last children are the genome itself, with repeats of 1.
     """
     blocks = find_blocks(genome, spec=spec)
     candidates, number = _draw_candidates(key, blocks.repeatable, max_repeats)
@@ -109,10 +102,8 @@ def duplicates(
         return children, repeats, found + valid.sum(dtype=jnp.int32), tried + chunk
 
     unchanged = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), genome)
-    once = jnp.ones((count, spec.max_level + 1), jnp.int32)
-    zero = jnp.zeros((), jnp.int32)
-    children, repeats, _, _ = lax.while_loop(unfinished, try_chunk, (unchanged, once, zero, zero))
-    return children, repeats
+    once, zero = jnp.ones((count, spec.max_level + 1), jnp.int32), jnp.zeros((), jnp.int32)
+    return lax.while_loop(unfinished, try_chunk, (unchanged, once, zero, zero))[:2]
 
 
 def _draw_candidates(key: Array, repeatable: Array, max_repeats: int) -> tuple[Array, Array]:
@@ -132,21 +123,14 @@ def _draw_candidates(key: Array, repeatable: Array, max_repeats: int) -> tuple[A
         digits = jnp.where(total > size, drawn, digits)
     digits = jnp.where(repeatable[None], digits, 0)
     if max_repeats**levels > size:
-        different &= (total <= size) | _first_of_equals(digits)
+        firsts = jnp.unique(digits, axis=0, return_index=True, size=size)[1]
+        different &= (total <= size) | jnp.zeros(size, bool).at[firsts].set(True)
     different &= (digits > 0).any(axis=1)
     order = jnp.lexsort((jax.random.bits(key_order, (size,), jnp.uint32), ~different))
     return digits[order] + 1, different.sum(dtype=jnp.int32)
 
 
-def _first_of_equals(rows: Array) -> Array:
-    """One row of every set of equal ones; [N] bool."""
-    order = jnp.lexsort(rows.T)
-    same = (rows[order[1:]] == rows[order[:-1]]).all(axis=1)
-    return jnp.ones(len(rows), bool).at[order[1:]].set(~same)
-
-
 def find_blocks(genome: Genome, *, spec: GenomeSpec) -> Blocks:
-    """The blocks of a genome, [G] genes; jit- and vmap-able."""
     gene = jnp.arange(genome.capacity, dtype=jnp.int32)
     level = infer_shapes(genome, spec=spec).level.astype(jnp.int32)
     levels = jnp.arange(spec.max_level + 1, dtype=jnp.int32)
@@ -171,14 +155,10 @@ def find_blocks(genome: Genome, *, spec: GenomeSpec) -> Blocks:
 
 
 def repeat_blocks(genome: Genome, blocks: Blocks, repeats: Array, *, spec: GenomeSpec) -> tuple[Genome, Array]:
-    """Repeats the blocks of a genome, [G] genes, in series; jit- and vmap-able.
+    """Repeats the blocks of a genome, each level's as often as `repeats`, [L + 1] int32, tells; jit- and vmap-able.
 
-    `repeats`, [L + 1] int32, tells how often each level's block stands in a row.
-
-    Returns:
-        The genome, and [] bool: whether there is such a network, within the capacity and the bounds, as
-        there is none where a level without a block that can be repeated has repeats other than 1. The
-        genome is as it was where there is none.
+    Returns the genome, as it was where there is no such network within the capacity and the bounds, and [] bool,
+    whether there is: there is none where a block that cannot be repeated, or is empty, has repeats other than 1.
     """
     possible = ((repeats == 1) | ((repeats > 1) & blocks.repeatable)).all()
     # Every copy has a layer at least, so more copies than genes are too many however many they are.
@@ -211,8 +191,8 @@ def _lay_out(genome: Genome, blocks: Blocks, repeats: Array) -> _Layout:
     )
 
 
-def _needed(genome: Genome, blocks: Blocks, repeats: Array) -> tuple[Array, Array, Array]:
-    """[G] bool each: who reaches the sink in a block's original, copies between and last copy, as a lone block is."""
+def _needed(genome: Genome, blocks: Blocks, repeats: Array) -> Array:
+    """[3, G] bool: who reaches the sink in a block's original, copies between and last copy, as a lone block is."""
     gene, level = jnp.arange(genome.capacity, dtype=jnp.int32), blocks.level
     repeated = (repeats > 1)[level]
     ends = gene == blocks.output[level], gene == blocks.copied_output[level], gene == genome.length - 1
@@ -230,8 +210,7 @@ def _needed(genome: Genome, blocks: Blocks, repeats: Array) -> tuple[Array, Arra
             needed = needed.at[jnp.where(is_gene, source, genome.capacity)].set(read, mode="drop")
         return needed
 
-    needed = lax.fori_loop(0, genome.capacity, visit, needed)
-    return needed[:, 0], needed[:, 1], needed[:, 2]
+    return lax.fori_loop(0, genome.capacity, visit, needed).T
 
 
 def _build(genome: Genome, layout: _Layout, spec: GenomeSpec) -> Genome:

@@ -67,7 +67,7 @@ def draw_run(folder: Path, output: Path, *, num_classes: int | None = None) -> l
     if report.is_duplicate(found) and found.parent is not None:
         parent = report.find_individual(individuals, found.parent)
         networks = parent.architecture, found.architecture
-        figure = report.draw_duplication(*networks, num_classes=classes, repeats=found.repeats, title=title)
+        figure = report.draw_duplication(*networks, num_classes=classes, repeats=found.repeats or (), title=title)
         paths += report.save_figure(figure, output / "duplication")
     return paths
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from eigen_jax.architecture import (
@@ -12,6 +11,7 @@ from eigen_jax.architecture import (
     count_parameters,
     fingerprint,
     layer_shapes,
+    times,
 )
 from eigen_jax.data import Dataset
 from eigen_jax.layer_kinds import KINDS
@@ -26,16 +26,12 @@ def describe(architecture: Architecture, *, num_classes: int) -> list[str]:
     def line(number: object, name: str, reads: str, output: str) -> str:
         return f"{number:>3}  {name:<34}  {reads:<12}  {output}"
 
-    lines = [line("", "image", "", _times(architecture.input_shape))]
+    lines = [line("", "image", "", times(architecture.input_shape))]
     for number, (layer, shape) in enumerate(zip(architecture.layers, layer_shapes(architecture), strict=True)):
         sources = ", ".join("image" if source == IMAGE else str(source) for source in layer.inputs)
         name = KINDS.find(layer.op).look(layer, shape[2]).text
-        lines.append(line(number, name, f"of {sources}", _times(shape)))
+        lines.append(line(number, name, f"of {sources}", times(shape)))
     return [*lines, line("", "global average pooling, classifier", "", f"{num_classes} classes")]
-
-
-def _times(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def choose_classes(genome: Path, architecture: Architecture, asked: int | None) -> int:
@@ -45,11 +41,8 @@ def choose_classes(genome: Path, architecture: Architecture, asked: int | None) 
     """
     known = asked or _recorded_classes(genome, architecture)
     if known is None:
-        print(
-            f"nothing says how many classes the network of {genome} tells apart: {_ASSUMED} are assumed; --num-classes"
-            " says another number",
-            file=sys.stderr,
-        )
+        told = f"nothing says how many classes the network of {genome} tells apart"
+        print(f"{told}: {_ASSUMED} are assumed; --num-classes says another number", file=sys.stderr)
     return known or _ASSUMED
 
 
@@ -69,7 +62,5 @@ def check_takes(architecture: Architecture, dataset: Dataset) -> None:
     """Raises ArchitectureError where a network does not take the images of a data set."""
     takes, has = architecture.input_shape, dataset.train_images.shape[1:]
     if takes != has:
-        raise ArchitectureError(
-            f"the network takes images of {_times(takes)}, and those of {dataset.name} are {_times(has)}; choose the"
-            " data set it is for"
-        )
+        told = f"the network takes images of {times(takes)}, and those of {dataset.name} are {times(has)}"
+        raise ArchitectureError(f"{told}; choose the data set it is for")

@@ -15,7 +15,6 @@ from eigen_jax.architecture import count_flops, count_parameters, decode, layer_
 from eigen_jax.builder import build_network
 from eigen_jax.genome import Genome, GenomeSpec, acceptable, infer_shapes
 from eigen_jax.mutation import operator_names, proposals
-from eigen_jax.mutation.proposals import take_census
 
 # Maps of 5 x 3, 3 x 2, 2 x 1 and 1 x 1; genomes longer than a 32-bit word; bounds that bind.
 SPEC = GenomeSpec(
@@ -133,22 +132,19 @@ def assert_built_as_told(genome: Genome, shapes, spec: GenomeSpec) -> None:
 
 def mutate_once(key: Array, genome: Genome, operator: str, *, spec: GenomeSpec) -> tuple[Genome, Array]:
     """One operator applied at a drawn site, dead layers pruned, and True; or the genome and False for a refusal."""
-    shapes, census, place = (
-        infer_shapes(genome, spec=spec),
-        take_census(genome, spec),
-        operator_names(spec).index(operator),
-    )
+    shapes, sites = infer_shapes(genome, spec=spec), proposals.find_sites(genome, spec)
+    place = operator_names(spec).index(operator)
     words = jax.random.bits(key, (proposals.WORDS_A_DRAW,), jnp.uint32)
-    applies = proposals.applicable(genome, shapes, census, spec)[place]
-    proposal = proposals.propose(jnp.asarray(place, jnp.int32), words, genome, shapes, census, spec)
+    applies = proposals.applicable(genome, shapes, sites, spec)[place]
+    proposal = proposals.propose(jnp.asarray(place, jnp.int32), words, genome, shapes, sites, spec)
     mutant = proposals.apply(proposal, genome, spec)
     accepted = applies & proposal.sound & acceptable(infer_shapes(mutant, spec=spec), spec=spec)
     mutant = jax.tree.map(partial(jnp.where, accepted), mutant, genome)
 
     def prune(genome: Genome) -> Genome:
-        return proposals.apply(proposals.propose_pruning(take_census(genome, spec).unread), genome, spec)
+        return proposals.apply(proposals.pruned(proposal, proposals.last_unread(genome)), genome, spec)
 
-    return lax.while_loop(lambda genome: take_census(genome, spec).unread >= 0, prune, mutant), accepted
+    return lax.while_loop(lambda genome: proposals.last_unread(genome) >= 0, prune, mutant), accepted
 
 
 def tally(genomes: Genome, labels: np.ndarray) -> Counter:

@@ -135,8 +135,8 @@ UNDECODABLE = " cannot be decoded; give one genome, no longer than its capacity"
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"op": [4, 0]}, "gene 0 has op 4; a live gene has op 1, 2 or 3"),
-        ({"op": [0, 0]}, "gene 0 has op 0; a live gene has op 1, 2 or 3"),
+        ({"op": [4, 0]}, "gene 0 has op 4; a live gene has one from 1 to 3"),
+        ({"op": [0, 0]}, "gene 0 has op 0; a live gene has one from 1 to 3"),
         ({"channels": [5, 0]}, "gene 0 has channels index 5; GenomeSpec has 5 choices, numbered from 0"),
         ({"kernel": [-1, 0]}, "gene 0 has kernel index -1; GenomeSpec has 2 choices, numbered from 0"),
         ({"inputs": [[-1, -1], [0, 0]]}, "layer 0 (conv) has inputs (-1, -1); it takes 1"),

@@ -8,4 +8,4 @@ Dimension letters, here and in every module that handles genomes:
 
 from eigen_jax.genome.genome import Genome, is_well_formed, minimal_genome
 from eigen_jax.genome.shapes import Shapes, acceptable, infer_shapes
-from eigen_jax.genome.spec import OPERATORS, GenomeSpec, Operator, derived_names
+from eigen_jax.genome.spec import OPERATORS, GenomeSpec, Operator, operator_names

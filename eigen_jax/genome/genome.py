@@ -14,10 +14,9 @@ from eigen_jax.genome.spec import GenomeSpec
 class Genome:
     """A network as arrays: a directed acyclic graph of layers in topological order. Immutable.
 
-    Gene i is live iff i < length, and dead genes are all zero. The last live gene is the one
-    sink, which every live gene reaches: global average pooling and the classifier follow it and are not
-    genes. Length 0 is the paper's starting network, global pooling alone. A kind of two inputs joins two
-    layers of one map size, and of one width where it asks for that; no 1 x 1 map is halved.
+    Gene i is live iff i < length, and dead genes are all zero. The last live gene is the one sink, which every live
+    gene reaches: global average pooling and the classifier follow it and are not genes. A layer of two inputs joins
+    two layers that agree; no 1 x 1 map is halved.
 
     Each choice of the search space is a field by its name, such as `kernel`: [G] int8, indices of the values that
     the gene's kind has for it; 0 where it has no such choice.
@@ -42,7 +41,7 @@ class Genome:
         raise dataclasses.FrozenInstanceError(f"cannot assign to {name} of a genome; use replace")
 
     def __repr__(self) -> str:
-        return f"Genome({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"
+        return f"Genome({self.__dict__})"
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -50,8 +49,7 @@ class Genome:
         return {name: value for name, value in self.__dict__.items() if name not in ("op", "inputs", "length")}
 
     @property
-    def capacity(self) -> int:
-        """G."""
+    def capacity(self) -> int:  # G
         return self.op.shape[-1]
 
     def replace(self, **changes: Any) -> "Genome":
@@ -62,9 +60,6 @@ class Genome:
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Any]], tuple[str, ...]]:
         return [(jax.tree_util.GetAttrKey(name), leaf) for name, leaf in self.__dict__.items()], tuple(self.__dict__)
-
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-        return tuple(self.__dict__.values()), tuple(self.__dict__)
 
     @classmethod
     def tree_unflatten(cls, names: tuple[str, ...], leaves: Any) -> "Genome":

@@ -2,28 +2,27 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from eigen_jax.config import INT64_MAX, Config, setting
 from eigen_jax.errors import ConfigError
-from eigen_jax.layer_kinds import BUILT_IN, KINDS, Choice, LayerKind, check_kind, lacking
+from eigen_jax.layer_kinds import BUILT_IN, KINDS, Choice, LayerKind, check_kind
 from eigen_jax.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Operator:
-    """A mutation operator. Those that follow from the layer kinds have a name alone; a fork's one has all.
+    """A mutation operator that follows from no kind of layer, by three functions: array code, of one genome.
 
-    The functions are array code, of one genome. Its capacity may be less than the search space's, and an application
-    adds one layer at most. `shapes` are the genome's; `words` are random. What comes out is checked, and dead branches
-    are pruned: a genome that breaks a rule of the search space is drawn again, and does not count.
+    Its capacity may be less than the search space's, and an application adds one layer at most. What comes out is
+    checked, and pruned: a genome that breaks a rule of the search space is drawn again, and does not count.
     """
 
     name: str
-    applicable: Callable[..., Any] = lacking  # (genome, shapes, *, spec) -> [] bool, whether it has a site
-    propose: Callable[..., Any] = lacking  # (words [2] uint32, genome, shapes, *, spec) -> pytree of scalars
-    apply: Callable[..., Any] = lacking  # (proposal, genome, *, spec) -> the mutant, a Genome
+    applicable: Any = None  # (genome, shapes, *, spec) -> [] bool, whether it has a site
+    propose: Any = None  # (words [2] uint32, genome, shapes, *, spec) -> pytree of scalars
+    apply: Any = None  # (proposal, genome, *, spec) -> the mutant, a Genome
 
 
 OPERATORS: Registry[Operator] = Registry("mutation operator")
@@ -33,9 +32,7 @@ OPERATORS: Registry[Operator] = Registry("mutation operator")
 class GenomeSpec(Config):
     """The search space (Section 3.1), whose bounds at least global pooling alone keeps.
 
-    Raises:
-        ConfigError: a value that cannot be; a layer kind or an operator that there is not, or whose record lacks
-            something or contradicts itself.
+    Raises ConfigError for a kind or an operator that there is not, or whose record is not whole or contradicts itself.
     """
 
     kinds: tuple[str, ...] = setting(
@@ -46,12 +43,7 @@ class GenomeSpec(Config):
         256, "the most layers of a network", paper="no limit stated", at_least=1, at_most=16_384
     )
     channels: tuple[int, ...] = setting(
-        (16, 32, 48, 64, 96),
-        "output channels a convolution may have",
-        paper="these",
-        choices=127,
-        at_least=1,
-        at_most=4_096,
+        (16, 32, 48, 64, 96), "output channels of a convolution", paper="these", choices=127, at_least=1, at_most=4_096
     )
     kernels: tuple[int, ...] = setting(
         (1, 3), "kernel sides of a convolution, pixels", paper="these", choices=127, at_least=1, at_most=31
@@ -65,10 +57,7 @@ class GenomeSpec(Config):
         20_000_000, "the most trainable values of a network", paper="no limit stated", at_most=INT64_MAX
     )
     max_flops: int = setting(
-        10_000_000_000,
-        "the most floating-point operations of a network on one image",
-        paper="no limit stated",
-        at_most=INT64_MAX,
+        10_000_000_000, "the most floating-point operations on one image", paper="no limit stated", at_most=INT64_MAX
     )
 
     def __post_init__(self) -> None:
@@ -83,37 +72,20 @@ class GenomeSpec(Config):
             if (bound := getattr(self, name)) < least:
                 rule = "it must be at least {}, for the classifier alone"
                 raise ConfigError(GenomeSpec, f"{{{name}}} is {{}}; {rule}", bound, least)
-        self._check_kinds()
-        self._check_operators()
-
-    def _check_kinds(self) -> None:
-        for name in self.kinds:
-            kind = KINDS.find(name)
+        for kind in self.ops:
             # Tests hold the modules of the built-in kinds against their records; traced here, they look for devices.
-            check_kind(name, kind, self._options(kind), builds=name not in BUILT_IN)
+            check_kind(kind, self.options[kind.name], builds=kind.name not in BUILT_IN)
         if all(kind.inputs == 2 for kind in self.ops):
             raise ConfigError(GenomeSpec, "{kinds} is {}; one kind at least must read the image", self.kinds)
-
-    def _check_operators(self) -> None:
-        names = [*derived_names(self), *self.operators]
         for name in self.operators:
-            operator = OPERATORS.find(name)
             parts = ("applicable", "propose", "apply")
-            if missing := [part for part in parts if getattr(operator, part, lacking) in (lacking, None)]:
+            if missing := [part for part in parts if not callable(getattr(OPERATORS.find(name), part))]:
                 rule = "the mutation operator {!r} lacks {}; mend its record"
                 raise ConfigError(None, rule, name, " and ".join(missing))
-            if names.count(name) > 1:
+            if operator_names(self).count(name) > 1:
                 raise ConfigError(GenomeSpec, "{operators} is {}; there are two operators {!r}", self.operators, name)
 
-    def _options(self, kind: LayerKind) -> dict[str, Any]:
-        """The values of a kind's choices by name, None for those of no field; of a wrong record, what there is."""
-        return {
-            choice.name: getattr(self, choice.values, None) if isinstance(choice.values, str) else choice.values
-            for choice in getattr(kind, "choices", None) or ()
-            if isinstance(choice, Choice) and isinstance(choice.name, str)
-        }
-
-    @functools.cached_property
+    @property
     def ops(self) -> tuple[LayerKind, ...]:
         """The kinds in the order of their codes in a genome, from 1; those of one input first."""
         return tuple(sorted(map(KINDS.find, self.kinds), key=lambda kind: kind.inputs))
@@ -125,13 +97,17 @@ class GenomeSpec(Config):
 
     @functools.cached_property
     def options(self) -> Mapping[str, Mapping[str, tuple[Any, ...]]]:
-        """The values that the indices of a choice stand for, by kind and by the name of the choice."""
-        return {kind.name: dict(sorted(self._options(kind).items())) for kind in self.ops}
+        """The values that the indices of a choice stand for, by kind and by the name of the choice, sorted."""
+
+        def values(choice: Choice) -> Any:
+            return getattr(self, choice.values, None) if isinstance(choice.values, str) else choice.values
+
+        return {kind.name: dict(sorted((each.name, values(each)) for each in kind.choices)) for kind in self.ops}
 
     @functools.cached_property
     def choice_names(self) -> tuple[str, ...]:
         """Of all kinds, sorted; the fields of `Genome` that hold indices."""
-        return tuple(sorted({name for kind in self.ops for name in kind.choice_names}))
+        return tuple(sorted({name for choices in self.options.values() for name in choices}))
 
     def code(self, kind: str) -> int:
         """What `Genome.op` has for a kind of this search space."""
@@ -141,11 +117,8 @@ class GenomeSpec(Config):
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """(H, W) at each level, from the image down to 1 x 1."""
         height, width, _ = self.input_shape
-        sizes = [(height, width)]
-        while sizes[-1] != (1, 1):
-            height, width = -(-height // 2), -(-width // 2)
-            sizes.append((height, width))
-        return tuple(sizes)
+        levels = range(1 + (max(height, width) - 1).bit_length())
+        return tuple((-(-height >> level), -(-width >> level)) for level in levels)  # each half of the last, rounded up
 
     @property
     def max_level(self) -> int:
@@ -153,8 +126,8 @@ class GenomeSpec(Config):
         return len(self.sizes) - 1
 
 
-def derived_names(spec: GenomeSpec) -> tuple[str, ...]:
-    """The operators that follow from the layer kinds, in the order in which they are drawn."""
+def operator_names(spec: GenomeSpec) -> tuple[str, ...]:
+    """The mutation operators in the order in which they are drawn and counted, [O]: first those of the kinds."""
     altered = dict.fromkeys(choice.name for kind in map(KINDS.find, spec.kinds) for choice in kind.choices)
     verbs = ("insert", spec.kinds), ("remove", spec.kinds), ("alter", altered)
-    return tuple(f"{verb}_{name}" for verb, names in verbs for name in names)
+    return *(f"{verb}_{name}" for verb, names in verbs for name in names), *spec.operators

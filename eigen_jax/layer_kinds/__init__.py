@@ -2,6 +2,6 @@
 
 from eigen_jax.layer_kinds import paper, add, depthwise, average_pool  # isort: skip  # in the order of the table
 from eigen_jax.layer_kinds.check import check_kind, is_numeric
-from eigen_jax.layer_kinds.kind import KINDS, Choice, LayerKind, Look, Values, as_values, first_width, lacking, register
+from eigen_jax.layer_kinds.kind import KINDS, Choice, LayerKind, Look, Values, first_width, register
 
 BUILT_IN = frozenset(KINDS)  # which every process knows that imports eigen_jax

@@ -3,15 +3,12 @@
 from eigen_jax.layer_kinds.kind import LayerKind, Look, register
 
 
-def _layer(inputs, values, *, norm, name):
-    del values, norm, name
-    first, second = inputs
-    return first + second
-
-
 def _look(values, width):
-    del values
     return Look(text="addition", label=f"add\n{width:,}", legend="addition", face="#F3DCE9", edge="#CC79A7")
+
+
+def _layer(inputs, values, *, norm, name):
+    return inputs[0] + inputs[1]
 
 
 ADD = register(LayerKind(name="add", inputs=2, agree="shape", layer=_layer, look=_look))

@@ -8,14 +8,11 @@ from eigen_jax.layer_kinds.kind import LayerKind, Look, register
 def _layer(inputs, values, *, norm, name):
     from flax import linen as nn
 
-    del values, norm, name
-    (x,) = inputs
-    means = nn.avg_pool(x.astype(jnp.float32), (2, 2), strides=(2, 2), padding="SAME", count_include_pad=False)
-    return means.astype(x.dtype)
+    x = inputs[0].astype(jnp.float32)
+    return nn.avg_pool(x, (2, 2), strides=(2, 2), padding="SAME", count_include_pad=False).astype(inputs[0].dtype)
 
 
 def _look(values, width):
-    del values, width
     label = "avg pool\n2\N{MULTIPLICATION SIGN}2"
     return Look(text="average pooling 2 x 2", label=label, legend="average pooling", face="#F9E9C4", edge="#D55E00")
 

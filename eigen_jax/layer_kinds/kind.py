@@ -1,13 +1,12 @@
 """What every module knows of a kind of layer: one record a kind, in a table to which anybody can add.
 
-The genome, shape inference, decoding, JSON, costs, the builder, listings and drawings read the table and name no
-kind. So a new kind is one file that makes a record and registers it; whoever imports the file can name the kind in
-`GenomeSpec.kinds`, which refuses a record that is not whole or contradicts itself.
+Nothing else names a kind, so a new one is one file that makes a record and registers it; whoever imports the file can
+name the kind in `GenomeSpec.kinds`, which refuses a record that is not whole or contradicts itself.
 """
 
 import dataclasses
-import types
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from eigen_jax.registry import Registry
@@ -27,10 +26,6 @@ class Choice:
     default: Any = None  # of an inserted layer; None, or what a field lacks: the first value
     accepted: Sequence[Any] = ()  # what any search space may have; empty: the values
     rule: str = ""  # the accepted values in words
-
-    def default_index(self, values: Sequence[Any]) -> int:
-        """The place of an inserted layer's value among those of the search space."""
-        return values.index(self.default) if self.default in values else 0
 
     def refusal(self, value: Any) -> str | None:
         """What a value must be that it is not, in words."""
@@ -54,20 +49,14 @@ class Look:
 
 def first_width(widths: Sequence[Number], values: Values) -> Number:
     """That of the first input."""
-    del values
     return widths[0]
-
-
-def lacking(*_: Any, **__: Any) -> Any:
-    """Stands for a function that a record must have and has not."""
-    raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerKind:
     """A kind of layer. `widths` are the channels of its inputs, one or two.
 
-    The functions belong at the level of a module, since jobs carry the records of a fork's kinds to their workers.
+    A fork's functions belong at the level of a module, since jobs carry its records to their workers by reference.
     """
 
     name: str
@@ -84,8 +73,8 @@ class LayerKind:
     # (inputs, values, norm=, name=) -> output: [B, H, W, C] maps of one floating dtype. It is called within a compact
     # Flax module, in which `name` is the layer's own, and imports Flax itself: the evolution arm does without.
     # `norm(name=)` makes a module of batch normalisation and ReLU.
-    layer: Callable[..., Any] = lacking
-    look: Callable[[Values, int], Look] = lacking  # of its values and its width
+    layer: Any = None
+    look: Any = None  # (values, width) -> Look
 
     @property
     def choice_names(self) -> tuple[str, ...]:
@@ -102,10 +91,7 @@ class LayerKind:
 
     def count_taps(self, size: Size, values: Values) -> int:
         """What `flops` counts with, for an input of H x W."""
-        if self.taps is not None:
-            return self.taps(size, values)
-        height, width = self.output_size(size, values)
-        return height * width
+        return self.taps(size, values) if self.taps else math.prod(self.output_size(size, values))
 
 
 KINDS: Registry[LayerKind] = Registry("layer kind")
@@ -116,16 +102,8 @@ def register(kind: LayerKind) -> LayerKind:
     return KINDS.add(kind.name, kind)
 
 
-def as_values(values: Mapping[str, Any]) -> Values:
-    """The values of choices, as the functions of a record read them."""
-    return types.SimpleNamespace(**values)
-
-
 def valid_taps(size: Sequence[int], kernel: int, stride: int) -> int:
-    """Kernel taps that fall on an H x W map, summed over the outputs of a SAME convolution.
-
-    Taps on the padding multiply zeros; neither XLA's cost analysis nor `flops` here counts them.
-    """
+    """Kernel taps that fall on an H x W map, not on the padding, summed over the outputs of a SAME convolution."""
     total = 1
     for side in size:
         outputs = -(-side // stride)

@@ -4,27 +4,6 @@ import jax.numpy as jnp
 
 from eigen_jax.layer_kinds.kind import Choice, LayerKind, Look, register, valid_taps
 
-_BLUE, _YELLOW, _GREEN = "#0072B2", "#B37A00", "#009E73"
-_TIMES = "\N{MULTIPLICATION SIGN}"
-
-
-def _conv_width(widths, values):
-    del widths
-    return values.channels
-
-
-def _conv_parameters(widths, values):
-    """The kernel's, and a scale and an offset for each channel."""
-    return values.kernel**2 * (widths[0] * values.channels) + 2 * values.channels
-
-
-def _conv_flops(taps, widths, values):
-    return 2 * (widths[0] * values.channels) * taps
-
-
-def _conv_taps(size, values):
-    return valid_taps(size, values.kernel, values.stride)
-
 
 def _conv_layer(inputs, values, *, norm, name):
     from eigen_jax.layers import ConvLayer
@@ -36,10 +15,10 @@ def _conv_look(values, width):
     side, strided, of_stride = values.kernel, values.stride > 1, f"stride {values.stride}"
     return Look(
         text=f"convolution {side} x {side}" + f", {of_stride}" * strided,
-        label=f"{side}{_TIMES}{side}, {width}" + f"\n{of_stride}" * strided,
+        label=f"{side}\N{MULTIPLICATION SIGN}{side}, {width}" + f"\n{of_stride}" * strided,
         legend="convolution" + f", {of_stride}" * strided,
         face="#8FC3E6" if strided else "#D6E8F5",
-        edge=_BLUE,
+        edge="#0072B2",
     )
 
 
@@ -52,10 +31,11 @@ CONV = register(
             Choice("kernel", "kernels", default=3, accepted=range(1, 32, 2), rule="an odd integer from 1 to 31"),
         ),
         halves="stride",
-        width=_conv_width,
-        parameters=_conv_parameters,
-        flops=_conv_flops,
-        taps=_conv_taps,
+        width=lambda widths, values: values.channels,
+        # The kernel's, and a scale and an offset for each channel.
+        parameters=lambda widths, values: values.kernel**2 * (widths[0] * values.channels) + 2 * values.channels,
+        flops=lambda taps, widths, values: 2 * (widths[0] * values.channels) * taps,
+        taps=lambda size, values: valid_taps(size, values.kernel, values.stride),
         layer=_conv_layer,
         look=_conv_look,
     )
@@ -65,35 +45,29 @@ CONV = register(
 def _pool_layer(inputs, values, *, norm, name):
     from eigen_jax.layers import max_pool
 
-    del values, norm, name
     return max_pool(*inputs)
 
 
 def _pool_look(values, width):
-    del values, width
-    label = f"max pool\n2{_TIMES}2"
-    return Look(text="max pooling 2 x 2", label=label, legend="max pooling", face="#FBDDA0", edge=_YELLOW)
+    label = "max pool\n2\N{MULTIPLICATION SIGN}2"
+    return Look(text="max pooling 2 x 2", label=label, legend="max pooling", face="#FBDDA0", edge="#B37A00")
 
 
 POOL = register(LayerKind(name="pool", halves=True, layer=_pool_layer, look=_pool_look))
 
 
-def _concat_width(widths, values):
-    del values
-    return widths[0] + widths[1]
-
-
-def _concat_layer(inputs, values, *, norm, name):
-    del values, norm, name
-    return jnp.concatenate(inputs, axis=-1)
-
-
 def _concat_look(values, width):
-    del values
     name = "concatenation"
-    return Look(text=name, label=f"concat\n{width:,}", legend=name, face="#BFE6D8", edge=_GREEN)
+    return Look(text=name, label=f"concat\n{width:,}", legend=name, face="#BFE6D8", edge="#009E73")
 
 
 CONCAT = register(
-    LayerKind(name="concat", inputs=2, agree="size", width=_concat_width, layer=_concat_layer, look=_concat_look)
+    LayerKind(
+        name="concat",
+        inputs=2,
+        agree="size",
+        width=lambda widths, values: widths[0] + widths[1],
+        layer=lambda inputs, values, norm, name: jnp.concatenate(inputs, axis=-1),
+        look=_concat_look,
+    )
 )

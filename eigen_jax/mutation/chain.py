@@ -12,19 +12,10 @@ from flax import struct
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
-from eigen_jax.genome import Genome, GenomeSpec, Shapes, acceptable, infer_shapes, is_well_formed
-from eigen_jax.mutation.proposals import (
-    WORDS_A_DRAW,
-    Proposal,
-    apply,
-    draw,
-    operator_names,
-    propose_nothing,
-    read_shapes,
-)
+from eigen_jax.genome import Genome, GenomeSpec, Shapes, acceptable, infer_shapes, is_well_formed, operator_names
+from eigen_jax.mutation.proposals import WORDS_A_DRAW, Proposal, apply, draw, propose_nothing, read_shapes
 
-# A chain that finds nothing to apply in this many draws in a row ends early: only a search space
-# whose bounds leave hardly any network comes near it.
+# A chain that so many draws in a row give nothing ends early: only bounds that leave hardly any network come near it.
 MAX_REJECTIONS = 1_000
 
 
@@ -32,20 +23,18 @@ MAX_REJECTIONS = 1_000
 class MutationTrace:
     """What a chain of mutations did."""
 
-    counts: Array  # [O] int32, how often each of `operators(spec)` was applied
+    counts: Array  # [O] int32, how often each of `operator_names(spec)` was applied
 
 
 def mutate(key: Array, genome: Genome, steps: Array | int, *, spec: GenomeSpec) -> tuple[Genome, MutationTrace]:
     """Applies `steps` mutations, each drawn uniformly among the applicable operators (Section 3.1).
 
-    An operator applies where it has a site. A draw that breaks a rule of the search space (a later
-    concatenation, a bound, a halved 1 x 1 map) is redrawn and does not count. `steps`, [] int32, is data, so
-    one trace serves every number of steps. Under `vmap` a batch costs what its genomes' live lengths need, and
-    every individual's result is the same as alone.
+    An operator applies where it has a site. A draw that breaks a rule of the search space is redrawn and does not
+    count. `steps`, [] int32, is data, so one trace serves every number. Under `vmap` a batch costs what its genomes'
+    live lengths need, and every individual's result is the same as alone.
 
-    Returns:
-        The child, valid for the spec, and which operators made it. They are fewer than `steps` only
-        where the search space leaves nothing to apply (see `MAX_REJECTIONS`).
+    Returns the child, valid for the spec, and which operators made it: fewer than `steps` only where the search space
+    leaves nothing to apply (see `MAX_REJECTIONS`).
     """
     return _mutation_chain(spec)(key, genome, jnp.asarray(steps, jnp.int32))
 
@@ -89,10 +78,9 @@ class _Chain:
 
 def _mutate_batch(keys: Array, genomes: Genome, steps: Array, *, spec: GenomeSpec) -> tuple[Genome, MutationTrace]:
     """Runs a batch, [B, ...], in a window of its first genes until few chains go on; those run apart, in wider ones."""
-    batch = steps.shape[0]
-    zeros = jnp.zeros(batch, jnp.int32)
-    shapes = jax.vmap(functools.partial(infer_shapes, spec=spec, bound=genomes.length.max()))(genomes)
-    shapes = read_shapes(shapes, spec)
+    batch, zeros = len(steps), jnp.zeros_like(steps)
+    inferred = jax.vmap(functools.partial(infer_shapes, spec=spec, bound=genomes.length.max()))(genomes)
+    shapes = read_shapes(inferred, spec)
     # In one dtype throughout, the compiled loops are vectorised better than in several narrow ones.
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.int32), genomes)
     chain = _Chain(
@@ -148,10 +136,8 @@ def _run(keys: Array, chain: _Chain, window: int, few: int, spec: GenomeSpec) ->
         chain = _run_block(keys, chain, running, spec)
         return chain, _runnable(chain, window, spec)
 
-    def many_run(carry):
-        return carry[1].sum(dtype=jnp.int32) > few
-
-    narrow, _ = lax.while_loop(many_run, step, (narrow, _runnable(narrow, window, spec)))
+    start = narrow, _runnable(narrow, window, spec)
+    narrow, _ = lax.while_loop(lambda carry: carry[1].sum(dtype=jnp.int32) > few, step, start)
 
     # Genes past the window belong to the chains that did not run in it.
     def paste(whole, part):
@@ -169,10 +155,8 @@ def _swap(genome: Genome) -> Genome:
 def _run_block(keys: Array, chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
     """Tries and draws `_BLOCK` mutations of every running chain."""
 
-    def random_words(key, block):
-        return jax.random.bits(jax.random.fold_in(key, block), (_BLOCK, WORDS_A_DRAW), jnp.uint32)
-
-    words = jax.vmap(random_words, out_axes=1)(keys, chain.block)
+    of_block = jax.vmap(jax.random.fold_in)(keys, chain.block)
+    words = jax.vmap(lambda key: jax.random.bits(key, (_BLOCK, WORDS_A_DRAW), jnp.uint32), out_axes=1)(of_block)
 
     # A proposal crosses from one turn of the loop to the next: XLA would otherwise recompute it,
     # scalar for scalar, at every gene that it is applied to.
@@ -198,7 +182,10 @@ def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
         accepted &= jax.vmap(functools.partial(is_well_formed, spec=spec))(mutants)
     counted = accepted & ~proposal.prune
     operators = jnp.arange(len(operator_names(spec)), dtype=jnp.int32)[None]
-    keep = functools.partial(_where, accepted)
+
+    def keep(new, old):
+        return jnp.where(jnp.expand_dims(accepted, range(1, new.ndim)), new, old)
+
     return dataclasses.replace(
         chain,
         genome=jax.tree.map(keep, _swap(mutants), chain.genome),
@@ -208,8 +195,3 @@ def _try_proposals(chain: _Chain, running: Array, spec: GenomeSpec) -> _Chain:
         # A chain that does not run keeps its count: reset, it would go on because others of its batch do.
         rejections=jnp.where(accepted, 0, chain.rejections + unfinished.astype(jnp.int32)),
     )
-
-
-def _where(condition: Array, new: Array, old: Array) -> Array:
-    """`jnp.where` with a condition, [B], on the first axis of arrays of any rank."""
-    return jnp.where(jnp.expand_dims(condition, range(1, new.ndim)), new, old)

@@ -1,14 +1,11 @@
 """The mutation operators: those that follow from the layer kinds of a search space, and a fork's beside them.
 
 Each kind can be inserted and removed, and each choice altered: of the paper's three kinds, the nine of Section 3.1.
-Edges to insert on are those between layers, from the image, and from the sink into global pooling. An inserted layer
-has the defaults of its choices; one of two inputs joins the edge with another, earlier layer of the same map size, and
-of the same width where its kind asks for that. What read a removed layer reads its first input. An altered choice is
-drawn among the others.
+Edges to insert on are those between layers, from the image, and from the sink into global pooling. A layer of two
+inputs joins the edge with another, earlier layer that agrees with it. What read a removed layer reads its first input.
 
-An operator is drawn as a *proposal*, a few scalars that say which gene to insert, remove or alter;
-one function applies what follows from the kinds; shape inference accepts or rejects the result. What
-is rejected is redrawn, so a chain of n steps applies n operators.
+An operator is drawn as a *proposal*, a few scalars that say which gene to insert, remove or alter; one function
+applies what follows from the kinds; shape inference accepts or rejects the result. What is rejected is redrawn.
 
 Dimension letters: G genes, W words of 32 genes.
 """
@@ -23,19 +20,9 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.genome import OPERATORS, Genome, GenomeSpec, Operator, Shapes, derived_names
+from eigen_jax.genome import OPERATORS, Genome, GenomeSpec, Shapes
 from eigen_jax.layer_kinds import KINDS, LayerKind
 from eigen_jax.mutation.selection import at, choose, count_bits, last_bit, nth_bit, or_along, to_bits, uniform_index
-
-
-def operators(spec: GenomeSpec) -> tuple[Operator, ...]:
-    """The operators of a search space, in the order of what counts them: [O]."""
-    return (*(Operator(name=name) for name in derived_names(spec)), *map(OPERATORS.find, spec.operators))
-
-
-def operator_names(spec: GenomeSpec) -> tuple[str, ...]:
-    """Their names."""
-    return tuple(operator.name for operator in operators(spec))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +43,7 @@ class _Derived:
 def _derived(spec: GenomeSpec) -> _Derived:
     kinds = tuple(map(KINDS.find, spec.kinds))
     joins = frozenset(range(spec.first_join, 1 + len(spec.ops)))
-    altered = tuple(name.removeprefix("alter_") for name in derived_names(spec)[2 * len(kinds) :])
+    altered = tuple(dict.fromkeys(choice.name for kind in kinds for choice in kind.choices))
     several = [
         frozenset(code for code, kind in enumerate(spec.ops, 1) if len(spec.options[kind.name].get(name, ())) > 1)
         for name in altered
@@ -69,19 +56,10 @@ WORDS_A_DRAW = 3  # random 32-bit words: the operator, its site, the partner or 
 
 
 @struct.dataclass
-class _Census:
-    """What a genome has to offer to the operators, counted once a draw."""
-
-    sites: list[Array]  # [W] uint32 each, the layers of each of `_Derived.sets`
-    counts: list[Array]  # [] int32 each, how many of them
-    unread: Array  # [] int32, the last layer that nothing reads and that is not the sink; -1 if none
-
-
-@struct.dataclass
 class Proposal:
     """One mutation, drawn but not applied. All scalars."""
 
-    operator: Array  # int32, its place among `operators`
+    operator: Array  # int32, its place among `operator_names`
     insert: Array  # bool
     remove: Array  # bool
     prune: Array  # bool, removes a dead layer; no operator is applied
@@ -94,12 +72,9 @@ class Proposal:
     others: tuple[Any, ...] = ()  # what each operator that follows from no kind proposes, drawn or not
 
 
-def take_census(genome: Genome, spec: GenomeSpec) -> _Census:
-    """Counts a genome's layers, and finds one that is dead."""
-    sites = [to_bits(_is_among(genome.op, codes)) for codes in _derived(spec).sets]
-    ought_to_be_read = to_bits(jnp.arange(genome.capacity, dtype=jnp.int32) < genome.length - 1)
-    unread = last_bit(ought_to_be_read & ~_read_bits(genome, len(ought_to_be_read)))
-    return _Census(sites=sites, counts=[count_bits(site) for site in sites], unread=unread)
+def find_sites(genome: Genome, spec: GenomeSpec) -> list[Array]:
+    """The layers of each of `_Derived.sets`; [W] uint32 each."""
+    return [to_bits(_is_among(genome.op, codes)) for codes in _derived(spec).sets]
 
 
 def _is_among(op: Array, codes: frozenset[int]) -> Array:
@@ -107,17 +82,17 @@ def _is_among(op: Array, codes: frozenset[int]) -> Array:
     return functools.reduce(jnp.logical_or, flags) if flags else jnp.zeros(op.shape, bool)
 
 
-def applicable(genome: Genome, shapes: Shapes, census: _Census, spec: GenomeSpec) -> list[Array]:
-    """Which operators may have a site; [] bool each, in the order of `operators`."""
+def applicable(genome: Genome, shapes: Shapes, sites: list[Array], spec: GenomeSpec) -> list[Array]:
+    """Which operators may have a site; [] bool each, in the order of `operator_names`."""
     derived = _derived(spec)
     room = genome.length < spec.capacity
-    inserts = [room] * len(derived.kinds)
-    if any(kind.inputs == 2 for kind in derived.kinds):
+    joinable = room
+    if spec.first_join <= len(spec.ops):
         levels = jnp.where(genome.op != Genome.NONE, jnp.uint32(1) << shapes.level.astype(jnp.uint32), jnp.uint32(0))
         distinct_levels = count_bits(or_along(levels, (0,))[None])
         joinable = room & (genome.length > distinct_levels)
-        inserts = [joinable if kind.inputs == 2 else room for kind in derived.kinds]
-    found = dict(zip(derived.sets, (count > 0 for count in census.counts), strict=True))
+    inserts = [joinable if kind.inputs == 2 else room for kind in derived.kinds]
+    found = dict(zip(derived.sets, (count_bits(site) > 0 for site in sites), strict=True))
     return [
         *inserts,
         *(found[codes] for codes in derived.sites[len(inserts) :]),
@@ -126,20 +101,14 @@ def applicable(genome: Genome, shapes: Shapes, census: _Census, spec: GenomeSpec
 
 
 def draw(words: Array, genome: Genome, shapes: Shapes, *, spec: GenomeSpec) -> Proposal:
-    """Proposes to prune a dead layer if there is one, and an applicable operator otherwise.
-
-    `words`, [WORDS_A_DRAW] uint32, are random. Of the genome's `shapes`, those are read that `read_shapes` keeps.
-    """
-    census = take_census(genome, spec)
-    operator = _draw_operator(words[0], applicable(genome, shapes, census, spec))
-    proposal = propose(operator, words, genome, shapes, census, spec)
-    prune = census.unread >= 0
-    pruning = dataclasses.replace(propose_pruning(census.unread), others=proposal.others)
-    return jax.tree.map(functools.partial(jnp.where, prune), pruning, proposal)
+    """Proposes to prune a dead layer if there is one, and otherwise an operator; `words`, [3] uint32, are random."""
+    sites = find_sites(genome, spec)
+    operator = _draw_operator(words[0], applicable(genome, shapes, sites, spec))
+    return pruned(propose(operator, words, genome, shapes, sites, spec), last_unread(genome))
 
 
 def read_shapes(shapes: Shapes, spec: GenomeSpec) -> Shapes:
-    """What `draw` reads of a genome's shapes; None in place of the rest, which chains need not carry."""
+    """What `draw` reads of a genome's shapes, which chains carry; None in place of the rest."""
     if spec.operators:
         return shapes
     width = shapes.width if any(kind.agree == "shape" for kind in spec.ops) else None
@@ -157,7 +126,7 @@ def _draw_operator(word: Array, applicable: list[Array]) -> Array:
 
 
 def propose(
-    operator: Array, words: Array, genome: Genome, shapes: Shapes, census: _Census, spec: GenomeSpec
+    operator: Array, words: Array, genome: Genome, shapes: Shapes, sites: list[Array], spec: GenomeSpec
 ) -> Proposal:
     """Draws where and what for an operator that has a site."""
     derived, level, length = _derived(spec), shapes.level, genome.length
@@ -168,11 +137,10 @@ def propose(
 
     # Edges in order: every layer's first input, the edge into global pooling, the second inputs.
     set_of = _by_operator([derived.sets.index(codes) for codes in derived.sites], operator)
-    of_site = [set_of == place for place in range(len(derived.sets))]
-    sites = choose(of_site, census.sites)
-    drawn = uniform_index(words[1], jnp.where(insert, length + 1, 0) + choose(of_site, census.counts))
+    layers = choose([set_of == place for place in range(len(derived.sets))], sites)
+    drawn = uniform_index(words[1], jnp.where(insert, length + 1, 0) + count_bits(layers))
     second = insert & (drawn > length)
-    site = jnp.where(insert & ~second, drawn, nth_bit(sites, jnp.where(insert, drawn - length - 1, drawn)))
+    site = jnp.where(insert & ~second, drawn, nth_bit(layers, jnp.where(insert, drawn - length - 1, drawn)))
 
     edge = jnp.where(second, genome.inputs[:, 1], genome.inputs[:, 0]).astype(jnp.int32)
     source = jnp.where(insert & (site == length), length - 1, at(edge, site))
@@ -206,6 +174,14 @@ def _propose_others(words: Array, genome: Genome, shapes: Shapes, spec: GenomeSp
     return tuple(OPERATORS.find(name).propose(words, genome, shapes, spec=spec) for name in spec.operators)
 
 
+def propose_nothing(genome: Genome, shapes: Shapes, *, spec: GenomeSpec) -> Proposal:
+    """One that is not sound, in the form of those that are drawn for this genome."""
+    others = _propose_others(jnp.zeros(WORDS_A_DRAW - 1, jnp.uint32), genome, shapes, spec)
+    numbers = dict.fromkeys(("operator", "site", "source", "partner"), jnp.zeros((), jnp.int32))
+    flags = dict.fromkeys(("insert", "remove", "prune", "second", "sound"), jnp.zeros((), bool))
+    return Proposal(**numbers, **flags, value=jnp.zeros((), jnp.int8), others=others)
+
+
 def _draw_value(
     operator: Array, word: Array, genome: Genome, site: Array, derived: _Derived, spec: GenomeSpec
 ) -> Array:
@@ -228,28 +204,17 @@ def _draw_value(
     return jnp.where(shifted >= options, shifted - options, shifted).astype(jnp.int8)
 
 
-def propose_pruning(site: Array) -> Proposal:
-    """The removal of a layer that nothing reads."""
-    false, zero = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
-    return Proposal(
-        operator=zero,
-        insert=false,
-        remove=~false,
-        prune=~false,
-        site=site,
-        source=zero,
-        partner=zero,
-        second=false,
-        value=jnp.zeros((), jnp.int8),
-        sound=~false,
+def pruned(proposal: Proposal, site: Array) -> Proposal:
+    """The removal of a layer that nothing reads instead of a proposal; the proposal itself where the site is -1."""
+    prune = site >= 0
+    return dataclasses.replace(
+        proposal,
+        insert=proposal.insert & ~prune,
+        remove=proposal.remove | prune,
+        prune=prune,
+        site=jnp.where(prune, site, proposal.site),
+        sound=proposal.sound | prune,
     )
-
-
-def propose_nothing(genome: Genome, shapes: Shapes, *, spec: GenomeSpec) -> Proposal:
-    """One that is not sound, in the form of those that are drawn for this genome."""
-    words, zero = jnp.zeros(WORDS_A_DRAW - 1, jnp.uint32), jnp.zeros((), jnp.int32)
-    others = _propose_others(words, genome, shapes, spec)
-    return jax.tree.map(jnp.zeros_like, dataclasses.replace(propose_pruning(zero), others=others))
 
 
 def _keeps_joins(genome: Genome, site: Array, source: Array, spec: GenomeSpec) -> Array:
@@ -264,9 +229,8 @@ def apply(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Genome:
     """The genome with the proposed mutation; nothing is checked."""
     mutant, first = _apply_derived(proposal, genome, spec), len(_derived(spec).sites)
     for place, (name, proposed) in enumerate(zip(spec.operators, proposal.others, strict=True), start=first):
-        other = jax.tree.map(
-            lambda new, old: new.astype(old.dtype), OPERATORS.find(name).apply(proposed, genome, spec=spec), mutant
-        )
+        applied = OPERATORS.find(name).apply(proposed, genome, spec=spec)
+        other = jax.tree.map(lambda new, old: new.astype(old.dtype), applied, mutant)
         is_drawn = (proposal.operator == place) & ~proposal.prune
         mutant = jax.tree.map(functools.partial(jnp.where, is_drawn), other, mutant)
     return mutant
@@ -288,7 +252,8 @@ def _apply_derived(proposal: Proposal, genome: Genome, spec: GenomeSpec) -> Geno
         new = jnp.zeros((), indices.dtype)
         for place, kind in enumerate(derived.kinds):
             for default in (each for each in kind.choices if each.name == name):
-                index = default.default_index(spec.options[kind.name][name])
+                values = spec.options[kind.name][name]
+                index = values.index(default.default) if default.default in values else 0
                 new = jnp.where(operator == place, index, new).astype(indices.dtype)
         value = proposal.value.astype(indices.dtype)
         kept = jnp.where(altered & (operator == derived.alters(name)), value, _shift(indices, proposal))
@@ -334,11 +299,11 @@ def _by_operator(table: Sequence[int], operator: Array) -> Array:
     return choose([operator == index for index in range(len(table))], table)
 
 
-def _read_bits(genome: Genome, words: int) -> Array:
-    """The genes that some layer reads; [W] uint32."""
+def last_unread(genome: Genome) -> Array:
+    """The last layer that nothing reads and that is not the sink; [] int32, -1 if there is none."""
+    ought_to_be_read = to_bits(jnp.arange(genome.capacity, dtype=jnp.int32) < genome.length - 1)
     inputs = genome.inputs.astype(jnp.int32)
     live = (genome.op != Genome.NONE)[:, None]
     bit = jnp.uint32(1) << (inputs & 31).astype(jnp.uint32)
-    return jnp.stack(
-        [or_along(jnp.where(live & (inputs >> 5 == word), bit, jnp.uint32(0)), (0, 1)) for word in range(words)]
-    )
+    words = [jnp.where(live & (inputs >> 5 == word), bit, jnp.uint32(0)) for word in range(len(ought_to_be_read))]
+    return last_bit(ought_to_be_read & ~jnp.stack([or_along(word, (0, 1)) for word in words]))

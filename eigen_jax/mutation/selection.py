@@ -1,7 +1,6 @@
 """Choosing among genes with scalars and bit sets, in forms that stay cheap when vmapped.
 
-A set of genes is [W] uint32, gene i at bit i % 32 of word i // 32: counting a set or finding its
-n-th member is then scalar work, where a cumulative sum along the genes would be a pass over them.
+A set of genes is [W] uint32, gene i at bit i % 32 of word i // 32: to count it or find its n-th member is scalar work.
 """
 
 import jax.numpy as jnp
@@ -38,7 +37,7 @@ def or_along(words: Array, axes: tuple[int, ...]) -> Array:
 
 
 def to_bits(flags: Array) -> Array:
-    """Packs [G] bool into [W] uint32, gene i at bit i % 32 of word i // 32."""
+    """Packs [G] bool into [W] uint32."""
     bit = jnp.uint32(1) << (jnp.arange(len(flags), dtype=jnp.uint32) & 31)
     bits = jnp.where(flags, bit, jnp.uint32(0))
     return jnp.stack([bits[start : start + 32].sum(dtype=jnp.uint32) for start in range(0, len(flags), 32)])

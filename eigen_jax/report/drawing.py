@@ -19,11 +19,9 @@ from eigen_jax.report.routing import Geometry, Point, Wire
 from eigen_jax.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, styled
 from eigen_jax.report.tables import format_flops, format_parameters
 
-# By halvings of the image; past the last it begins anew.
-_PANELS = ("#F0F0F0", "#FDF0E1", "#E9F3E4", "#F3E9F3", "#E4EEF7", "#FBF7D8")
+_PANELS = ("#F0F0F0", "#FDF0E1", "#E9F3E4", "#F3E9F3", "#E4EEF7", "#FBF7D8")  # by halvings of the image, over and over
 _SKIPS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
 _CHAIN = "#4A4A4A"
-
 _PAD = 0.08  # of a panel, to the left and right of its boxes
 _CORNER = 0.06  # radius of a wire's bends
 _HEAD, _FOOT = 0.5, 0.4  # heights of the title over a drawing, and of the legend under all
@@ -50,34 +48,27 @@ class _Drawing:
 def draw_architecture(architecture: Architecture, *, num_classes: int, title: str = "") -> Figure:
     """Draws the layers of a network and all edges between them (Figure 1); `save_figure` saves it.
 
-    Columns of layers run from left to right and wrap into lines, so the picture grows with the network and its text
-    does not shrink. A panel lies behind each block, the layers of one H x W. Skip connections have colours, one a
-    source; a dot marks where a wire branches, and wires that cross without one do not meet. The title is one line.
+    The picture grows with the network and its text does not shrink. A panel lies behind each block, the layers of one
+    H x W. Skip connections have colours, one a source; a dot marks where a wire branches. The title is one line.
     """
     return _draw_stacked([_Drawing(architecture, block_groups(architecture), num_classes=num_classes, title=title)])
 
 
 @styled
 def draw_duplication(
-    before: Architecture,
-    after: Architecture,
-    *,
-    num_classes: int,
-    repeats: Sequence[int] | None = None,
-    title: str = "",
+    before: Architecture, after: Architecture, *, num_classes: int, repeats: Sequence[int] = (), title: str = ""
 ) -> Figure:
     """Draws a network over the one that gene duplication made of it (Figure 2); `title` is one line over both.
 
-    The panels of a block and of its copies have one colour in both. With `repeats` (how often each block stands in a
-    row, by halvings of the image from none on; what is beyond its end stands once), each copy has a panel of its
-    own. Raises ReportError where the networks take different images, or a block stands less than once.
+    With `repeats` (how often each block stands in a row, by halvings of the image from none on; what is beyond its end
+    stands once), each copy has a panel of its own. Raises ReportError where the networks take different images, or a
+    block stands less than once.
     """
     if before.input_shape != after.input_shape:
         shapes = f"{before.input_shape} and {after.input_shape}"
         raise ReportError(f"the networks take images of {shapes}; give a network and its duplicate")
-    repeats = tuple(repeats or ())
     if any(times < 1 for times in repeats):
-        raise ReportError(f"repeats is {repeats}; each block stands at least once")
+        raise ReportError(f"repeats is {tuple(repeats)}; each block stands at least once")
     copies = copy_groups(before, after, repeats)
     upper = _Drawing(before, block_groups(before), num_classes=num_classes, title="Before", prefix="before-")
     lower = _Drawing(after, copies, num_classes=num_classes, title="After", prefix="after-")
@@ -113,9 +104,8 @@ def _draw_stacked(drawings: Sequence[_Drawing], *, title: str = "") -> Figure:
 
 def _legend(drawings: Sequence[_Drawing]) -> dict[str, Look | None]:
     """What stands for boxes in the legend, in the order of the table of kinds."""
-    places = {kind: place for place, kind in enumerate(KINDS)}
-    boxes = [box for drawing in drawings for box in drawing.geometry.grid.boxes.values()]
-    looks = {(places[box.kind], box.look.legend): box.look for box in boxes if box.look.legend}
+    kinds, boxes = list(KINDS), [box for drawing in drawings for box in drawing.geometry.grid.boxes.values()]
+    looks = {(kinds.index(box.kind), box.look.legend): box.look for box in boxes if box.look.legend}
     return {legend: looks[place, legend] for place, legend in sorted(looks)}
 
 
@@ -182,11 +172,9 @@ def _draw_wires(ax: Axes, drawing: _Drawing) -> None:
 
 def _junctions(wires: Sequence[Wire]) -> dict[Point, Wire]:
     """Where wires of one source part, each with a wire that bends there: three ways lead from such a point."""
-    by_source: dict[int, list[Wire]] = defaultdict(list)
-    for wire in wires:
-        by_source[wire.source].append(wire)
     found = {}
-    for own in by_source.values():
+    for source in dict.fromkeys(wire.source for wire in wires):
+        own = [wire for wire in wires if wire.source == source]
         pieces = {piece for wire in own for piece in itertools.pairwise(wire.points)}
         bends = {point: wire for wire in own for point in wire.points[1:-1]}
         for point, wire in bends.items():

@@ -1,8 +1,7 @@
 """Where the boxes of a drawing lie: layers in columns, columns in lines, as words in a text.
 
-Layers are grouped by block, and a block's layers stand in columns by rank, the longest path from the
-block's first layers. Columns follow one another from left to right and wrap into lines. Layers of one
-rank stand in lanes, one under the other. Lengths are inches; y grows downwards.
+A block's layers stand in columns by rank, the longest path from the block's first layers; layers of one rank stand in
+lanes, one under the other. Columns wrap into lines. Lengths are inches; y grows downwards.
 """
 
 import dataclasses
@@ -59,19 +58,18 @@ def block_groups(architecture: Architecture) -> tuple[Group, ...]:
     for position, (height, width, _) in enumerate(layer_shapes(architecture)):
         members[height, width].append(position)
     height, width, _ = architecture.input_shape
-    groups = []
-    for halvings in range(1 + max(height, width).bit_length()):  # down to 1 x 1
-        if layers := members.pop((height, width), None):
-            groups.append(Group(label=f"{height} {TIMES} {width}", block=halvings, layers=tuple(layers)))
-        height, width = -(-height // 2), -(-width // 2)
-    return tuple(groups)
+    sizes = [(-(-height >> level), -(-width >> level)) for level in range(1 + (max(height, width) - 1).bit_length())]
+    return tuple(
+        Group(label=f"{size[0]} {TIMES} {size[1]}", block=block, layers=tuple(members[size]))
+        for block, size in enumerate(sizes)
+        if size in members
+    )
 
 
 def copy_groups(before: Architecture, after: Architecture, repeats: Sequence[int]) -> tuple[Group, ...]:
     """The blocks of a network that came by duplication, a group for each copy of a block.
 
-    `repeats` tells how often each block of the network before stands in a row, by halvings of the image.
-    A block whose layers do not come apart into so many copies, or are not in both networks, stays one group.
+    `repeats`: see `draw_duplication`. A block that does not come apart into so many copies stays one group.
     """
     originals = {group.block: group for group in block_groups(before)}
     groups = []
@@ -95,8 +93,7 @@ def place(architecture: Architecture, groups: Sequence[Group], *, num_classes: i
     edges = [(source, node) for node, layer in enumerate(layers) for source in layer.inputs]
     edges += [(sink, pooling), (pooling, classifier)]
     columns: list[tuple[int | None, dict[int, int]]] = [(None, {IMAGE: 0})]  # group, node to lane
-    for number, group in enumerate(groups):
-        columns += [(number, lanes) for lanes in _columns_of(layers, group)]
+    columns += [(number, lanes) for number, group in enumerate(groups) for lanes in _columns_of(layers, group)]
     columns += [(None, {pooling: 0}), (None, {classifier: 0})]
     # Lines of about equal length, in a drawing about as wide as high: of 9 to 13 columns where there are so many.
     most = min(max(math.ceil(1.35 * math.sqrt(len(columns))), 9), 13)
@@ -109,9 +106,8 @@ def place(architecture: Architecture, groups: Sequence[Group], *, num_classes: i
         heights[line] = max(heights[line], 1 + max(lanes.values()))
         for node, lane in lanes.items():
             kind, look = looks[node]
-            boxes[node] = Box(
-                node=node, kind=kind, look=look, group=owner, column=column, line=line, place=within, lane=lane
-            )
+            where = {"column": column, "line": line, "place": within, "lane": lane}
+            boxes[node] = Box(node=node, kind=kind, look=look, group=owner, **where)
     line_lanes = tuple(heights.values())
     return Grid(boxes=boxes, edges=tuple(edges), groups=tuple(groups), lanes=line_lanes, columns=per_line)
 
@@ -121,9 +117,8 @@ def _split_copies(
 ) -> list[tuple[int, ...]]:
     """The copies of a block, in order, or all of its layers in one where they do not come apart.
 
-    Layers of a copy follow one another in the canonical order: all of a copy, but for the last, lead to its output,
-    and nothing else of it is read. The last copy has all layers but the pools, those that always halve; those before
-    lack what only layers outside of the block read, and the first has its pools too.
+    Layers of a copy follow one another in the canonical order. The last copy has all but the pools, those that always
+    halve; those before lack what only layers outside of the block read, and the first has its pools too.
     """
     pools = sum(KINDS.find(layer.op).halves is True for layer in original)
     last = len(original) - pools

@@ -67,7 +67,7 @@ def figure2(study: Study) -> Picture:
     networks = parent.architecture, duplicate.architecture
     which = "the network found." if is_found else "the best duplicate; the network found is another one."
     return Picture(
-        figure=report.draw_duplication(*networks, repeats=duplicate.repeats, num_classes=classes, title=title),
+        figure=report.draw_duplication(*networks, repeats=duplicate.repeats or (), num_classes=classes, title=title),
         caption=f"Figure 2: a network found on {on} before and after gene duplication, seed {search.seed}",
         numbers={"": _layers_csv(dict(zip(("before", "after"), networks, strict=True)))},
         notes=(f"Before: {_describe(parent, classes)}", f"After: {_describe(duplicate, classes)}", f"After is {which}"),
