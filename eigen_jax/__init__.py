@@ -6,7 +6,7 @@ from eigen_jax.data import DataConfig, Dataset, load_dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.executor import Executor, InlineExecutor, PoolExecutor, ProcessWorkers
 from eigen_jax.executor.ray_cluster import RayWorkers
-from eigen_jax.fitness import Measurement
+from eigen_jax.fitness import Fitness, Measurement
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
 from eigen_jax.layer_kinds import LayerKind
 from eigen_jax.mutation import MutationTrace, Operator, mutate
@@ -28,7 +28,7 @@ from eigen_jax.version import __version__
 
 __all__ = [
     "AgingEvolution", "Architecture", "Care", "ConfigError", "DataConfig", "Dataset", "Eigen", "EigenError",
-    "EvolutionConfig", "EvolutionState", "Executor", "Genome", "GenomeSpec", "InlineExecutor", "LayerKind",
+    "EvolutionConfig", "EvolutionState", "Executor", "Fitness", "Genome", "GenomeSpec", "InlineExecutor", "LayerKind",
     "Measurement", "MutationTrace", "Nsga2", "Operator", "PoolExecutor", "ProcessWorkers", "RandomSearch",
     "RayWorkers", "SearchConfig", "SearchObserver", "SearchResult", "Strategy", "TrainConfig",
     "__version__", "build_network", "decode", "encode", "evolution_step", "initial_state", "load_dataset",

@@ -156,11 +156,15 @@ def _kind_of(op: Any) -> LayerKind | None:
     return KINDS.find(op) if isinstance(op, str) and op in KINDS else None
 
 
+def _unknown_kind(position: int, op: Any) -> ArchitectureError:
+    known = f"{', '.join(KINDS)}, or of a file to import first, which registers it"
+    return ArchitectureError(f"layer {position} has op {shown(op)}; it must be one of {known}")
+
+
 def _check_layer(position: int, layer: Layer, num_layers: int) -> None:
     kind = _kind_of(layer.op)
     if kind is None:
-        known = f"{', '.join(KINDS)}, or of a file to import first, which registers it"
-        raise ArchitectureError(f"layer {position} has op {shown(layer.op)}; it must be one of {known}")
+        raise _unknown_kind(position, layer.op)
     where = f"layer {position} ({layer.op})"
     first = IMAGE if kind.inputs == 1 else 0
     if not isinstance(layer.inputs, tuple) or len(layer.inputs) != kind.inputs:
@@ -295,6 +299,8 @@ def from_dict(content: Any) -> Architecture:
     layers = []
     for position, entry in enumerate(entries):
         kind = _kind_of(entry.get("op")) if isinstance(entry, dict) else None
+        if kind is None and isinstance(entry, dict) and "op" in entry:
+            raise _unknown_kind(position, entry["op"])
         _check_keys(f"layer {position}", entry, ("op", "inputs", *(kind.choice_names if kind else ())))
         if not isinstance(entry["inputs"], list):
             told = f"layer {position} has inputs {shown(entry['inputs'])}; they must be a list of positions"

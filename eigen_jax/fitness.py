@@ -181,6 +181,8 @@ def values(fitness: Fitness, measurement: Measurement, *, objectives: int | None
 
 def num_objectives(fitness: Fitness) -> int:
     """M: how many numbers a fitness gives, which it is asked with an example; raises FitnessError as `values` does."""
+    for name in needs(fitness):
+        OBJECTIVES.find(name)
     return len(values(fitness, _EXAMPLE))
 
 

@@ -14,9 +14,11 @@ from tyro import constructors
 
 from eigen_jax.config import Config, is_config, name_of, settings_of, takes_function, without_none
 from eigen_jax.data.types import DatasetName
-from eigen_jax.registry import check_there_is
+from eigen_jax.genome import OPERATORS
+from eigen_jax.layer_kinds import KINDS
+from eigen_jax.registry import Registry, check_there_is
 from experiments.commands import show
-from experiments.own import is_own, load
+from experiments.own import OwnFileError, is_own, load
 from experiments.presets import DEFAULT_PRESET, PRESETS
 from experiments.settings import FLAGS, Settings, SettingsError, flag_of
 
@@ -39,16 +41,26 @@ class Parser(argparse.ArgumentParser):
         show(self.format_help().removesuffix("\n"))
 
 
+def _registered(text: str, setting: str) -> str:
+    """The name of a record in a file of the user's, which registers it."""
+    table: Registry[Any] = OPERATORS if setting == "operators" else KINDS
+    record = load(text, f"--{setting}")
+    name = next((name for name, each in table.items() if each is record), None)
+    if name is None:
+        raise OwnFileError(f"--{setting}: {text} is no {table.what} that its file registers")
+    return name
+
+
 class _LoadKinds(argparse.Action):
     """Imports files of layer kinds, which register them."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         for text in values:
-            load(text, "--kinds")
+            _registered(text, "kinds")
 
 
 # The option of commands that read a network, for `add_argument`.
-KINDS: Mapping[str, Any] = {
+KINDS_OPTION: Mapping[str, Any] = {
     "nargs": "+", "action": _LoadKinds, "metavar": "FILE.py:NAME", "help": "kinds of layers of your own that it has"
 }  # fmt: skip
 
@@ -196,6 +208,5 @@ def _changed(config: C, values: Mapping[str, Any]) -> C:
         elif kind == tuple[str, ...] and isinstance(
             value, tuple
         ):  # of which some can be records of the user's own, registered by their files
-            loaded = (load(each, flag_of(type(config), name)).name if is_own(each) else each for each in value)
-            changes[name] = tuple(loaded)
+            changes[name] = tuple(_registered(each, name) if is_own(each) else each for each in value)
     return dataclasses.replace(config, **changes)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from eigen_jax.architecture import count_flops, count_parameters
 from eigen_jax.search import read_genome
-from experiments.command_line import KINDS, Parser, absolute_path, positive
+from experiments.command_line import KINDS_OPTION, Parser, absolute_path, positive
 from experiments.commands import command, show
 from experiments.networks import choose_classes, describe
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prints the network."""
     parser = Parser(prog="python -m experiments.describe", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("genome", type=absolute_path, help="genome.json of a network")
-    parser.add_argument("--kinds", **KINDS)
+    parser.add_argument("--kinds", **KINDS_OPTION)
     parser.add_argument("--num-classes", type=positive, metavar="N", help="classes to tell apart [the run's; else 10]")
 
     arguments = parser.parse_args(argv)

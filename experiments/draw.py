@@ -13,7 +13,7 @@ from eigen_jax import report
 from eigen_jax.fitness import OBJECTIVES
 from eigen_jax.search import read_genome
 from eigen_jax.store.run_files import read_settings
-from experiments.command_line import KINDS, Parser, absolute_path, positive
+from experiments.command_line import KINDS_OPTION, Parser, absolute_path, positive
 from experiments.commands import command, show
 from experiments.networks import choose_classes
 
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Draws, and names the files."""
     parser = Parser(prog="python -m experiments.draw", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("source", type=absolute_path, help="genome.json of a network, or the folder of a finished run")
-    parser.add_argument("--kinds", **KINDS)
+    parser.add_argument("--kinds", **KINDS_OPTION)
     parser.add_argument("--num-classes", type=positive, metavar="N", help="classes to tell apart [the run's; else 10]")
     help = "of a network: the pictures' path without ending [beside it]; of a run: their folder [RUN/pictures]"
     parser.add_argument("--output", type=absolute_path, metavar="PATH", help=help)

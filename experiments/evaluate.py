@@ -30,7 +30,7 @@ from eigen_jax.store import files
 from eigen_jax.store.records import JSONError, Text, convert
 from eigen_jax.store.run_files import RunResult, read_result, read_settings, with_former_settings
 from eigen_jax.training import ComputeDtype, accuracy, predict
-from experiments.command_line import KINDS, Parser, absolute_path
+from experiments.command_line import KINDS_OPTION, Parser, absolute_path
 from experiments.commands import command, show
 from experiments.networks import check_takes
 from experiments.process import configure
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--data-dir", metavar="PATH", help="where the data are, if not where they were")
     add("--cache-dir", metavar="PATH", help="folder of what is kept between runs")
     add("--logits", metavar="PATH", help="write the test images' logits there, as .npy")
-    parser.add_argument("--kinds", **KINDS)
+    parser.add_argument("--kinds", **KINDS_OPTION)
     arguments = parser.parse_args(argv)
     run_dir = arguments.run_dir
     check_devices_are_there()  # before the weights are put there

@@ -135,7 +135,12 @@ class Settings(Config):
 
     def strategy_kind(self) -> type[Strategy]:
         """The class that `strategy` names; raises ConfigError or OwnFileError where there is none."""
-        return own.load(self.strategy, "--strategy") if own.is_own(self.strategy) else STRATEGIES.find(self.strategy)
+        if not own.is_own(self.strategy):
+            return STRATEGIES.find(self.strategy)
+        kind = own.load(self.strategy, "--strategy")
+        if not (isinstance(kind, type) and issubclass(kind, Strategy)):
+            raise own.OwnFileError(f"--strategy: {self.strategy} is no class that derives from eigen_jax.Strategy")
+        return kind
 
     def make_strategy(self) -> Strategy:
         """The strategy, for as many objectives as the fitness has; raises EigenError where there cannot be one."""

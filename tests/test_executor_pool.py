@@ -373,3 +373,13 @@ def test_a_stop_asks_all_workers_and_waits_until_they_have_saved(stopping, takes
     assert list(workers.saves.values()) == [4] * len(workers.started) * (takes == 30)
     assert at + takes * bool(at) <= round(workers.now, 6) < at + takes * bool(at) + 5
     assert list(workers.attempts.values()) == [1] * len(workers.started)
+
+
+def test_jobs_that_nobody_waits_for_any_more_are_not_taken_for_others():
+    workers = FakeWorkers(2, script=good(Takes(5.0)))
+    jobs, others = make_jobs(3), [make_job(Path("/nowhere"), number, until=10) for number in (11, 12, 13)]
+    with opened(workers) as executor:
+        abandoned = executor.run(jobs)
+        next(abandoned)
+        abandoned.close()  # type: ignore[attr-defined]
+        assert dict(executor.run(others)) == all_good(others)

@@ -2,15 +2,18 @@
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import chex
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from executor_data import CONFIG as TRAIN
 from executor_data import make_dataset
+from jax import Array
 from refusals import refuses
 from search_data import Pretence
 
@@ -22,7 +25,7 @@ from eigen_jax.fitness import FitnessError, Limited, Measurement, Objectives, Pe
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Fate, Individual, without_times
 from eigen_jax.search import BarrenSearchError, SearchConfig, load_network, run_search
-from eigen_jax.strategies import STRATEGIES, EvolutionConfig, Strategy
+from eigen_jax.strategies import NONE, STRATEGIES, EvolutionConfig, RandomSearch, Strategy
 
 SPEC = GenomeSpec(capacity=6, input_shape=(4, 4, 1), num_classes=2, channels=(4, 8), max_flops=50_000)
 COURSE: dict[str, Any] = {"max_primary_generations": 2, "max_secondary_generations": 1}
@@ -206,11 +209,86 @@ def test_who_misses_a_hard_limit_is_extinct_and_bred_from_by_nobody(dataset, tmp
     strategy = make("aging")["strategy"]
     limited = Limited(a_user_s_own, (("flops", 0),))
     line = (
-        "nothing survived in 9 generations: of 9 individuals none has a finite fitness; loosen its limits, and start in"
-        " a new run folder"
+        "nothing survived in 9 generations: of 9 individuals none has a finite fitness; mend it, or loosen its limits,"
+        " and start in a new run folder"
     )
     with refuses(BarrenSearchError, line):
         run_search(CONFIG, dataset, tmp_path / "run", strategy=strategy, fitness=limited)
     individuals = lineage.read(tmp_path / "run" / "lineage.jsonl")
     assert {(each.fate, each.cause, each.landmarks[0].fitness) for each in individuals} == {(Fate.EXTINCT, None, None)}
     assert {each.landmarks[0].measurement is None for each in individuals} == {False}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Own(RandomSearch):
+    """A user's, with a setting of its own, and mistakes."""
+
+    pressure: float = 1.0
+    mistake: str = ""
+
+    def step(self, key: Array, state: Any, fitness: Array) -> Any:
+        following = super().step(key, state, fitness)
+        if self.mistake == "dtype":
+            return dataclasses.replace(following, generation=following.generation.astype(jnp.float32))
+        if self.mistake == "late":
+            places = following.population.places
+            late = jnp.where(places == NONE, NONE, places + jnp.asarray([[1, 0]], jnp.int32))
+            return dataclasses.replace(following, population=dataclasses.replace(following.population, places=late))
+        return following
+
+    def landmarks(self, steps: Sequence[int]) -> tuple[int, ...]:
+        return (3, 6) if self.mistake == "landmarks" else super().landmarks(steps)
+
+
+def test_settings_of_a_strategy_are_part_of_the_run(dataset, tmp_path, pretended):
+    own = Own(spec=SPEC, config=EVOLUTION)
+    run_search(CONFIG, dataset, tmp_path / "run", strategy=own)
+    content = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]
+    assert content["strategy"].startswith("test_search_strategies:Own ")
+    assert (content["strategy_pressure"], content["strategy_mistake"]) == (1.0, "")
+    with refuses(
+        ConfigError,
+        f"{tmp_path / 'run'} belongs to a run with other settings: strategy_pressure was 1.0 and is"
+        " now 5.0; choose another folder",
+    ):
+        run_search(CONFIG, dataset, tmp_path / "run", strategy=dataclasses.replace(own, pressure=5.0))
+    other = dataclasses.replace(own, config=dataclasses.replace(EVOLUTION, primary_steps=2))
+    with pytest.raises(ConfigError, match="strategy_config was None and is now"):
+        run_search(CONFIG, dataset, tmp_path / "run", strategy=other)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "line"),
+    [
+        ("dtype", "gives a state of other structure, shapes or dtypes than it takes"),
+        ("late", "each must be given once, in ascending order, from it on"),
+        ("landmarks", "the strategy measures after (3, 6) steps; it must be 1 numbers in ascending order"),
+    ],
+)
+def test_a_mistaken_strategy_is_told_in_one_line(dataset, tmp_path, pretended, mistake, line):
+    with pytest.raises(ConfigError) as raised:
+        run_search(CONFIG, dataset, tmp_path / "run", strategy=Own(spec=SPEC, config=EVOLUTION, mistake=mistake))
+    assert line in str(raised.value)
+    assert pretended.trained == []
+
+
+def test_what_is_no_strategy_is_refused(dataset, tmp_path):
+    for wrong in ("nsga2", RandomSearch):
+        with pytest.raises(ConfigError, match=r"it must be an eigen_jax\.Strategy"):
+            run_search(CONFIG, dataset, tmp_path / "run", strategy=wrong)  # type: ignore[arg-type]
+
+
+def test_a_strategy_can_begin_by_itself(dataset, tmp_path, pretended):
+    begun = []
+
+    class Begun(RandomSearch):
+        def init(self, key: Array) -> Any:
+            begun.append(key)
+            return super().init(key)
+
+    run_search(CONFIG, dataset, tmp_path / "run", strategy=Begun(spec=SPEC, config=EVOLUTION))
+    run_search(CONFIG, dataset, tmp_path / "plain", strategy=RandomSearch(spec=SPEC, config=EVOLUTION))
+    assert len(begun) == 1
+    assert [each.architecture for each in record(tmp_path / "run")] == [
+        each.architecture for each in record(tmp_path / "plain")
+    ]

@@ -551,3 +551,17 @@ def test_kinds_and_operators_of_the_users_own_are_loaded_from_their_files(tmp_pa
     assert settings.search.genome.operators == ("swap_neighbours",)
     with pytest.raises(EigenError, match=r"^--kinds: .*new_operator.py has no 'GATE'; it has "):
         read("--kinds", "conv", f"{tmp_path / 'new_operator.py'}:GATE")
+
+
+def test_what_is_no_strategy_or_registers_nothing_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", "")
+    text = "from eigen_jax.layer_kinds import KINDS\nimport dataclasses\nNUMBER = 3\n"
+    text += "CONV = dataclasses.replace(KINDS.find('conv'), halves=False)\n"
+    (tmp_path / "strange_things.py").write_text(text)
+    for name in ("NUMBER", "CONV"):
+        place = f"{tmp_path / 'strange_things.py'}:{name}"
+        with refuses(EigenError, f"--kinds: {place} is no layer kind that its file registers"):
+            read("--kinds", "conv", place)
+        with refuses(EigenError, f"--strategy: {place} is no class that derives from eigen_jax.Strategy"):
+            read("--strategy", place)

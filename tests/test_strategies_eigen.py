@@ -498,3 +498,12 @@ def test_a_setting_that_cannot_be_is_refused_in_one_line(name, value, rule):
 def test_the_least_and_the_most_settings_are_accepted():
     assert EvolutionConfig(**LEAST)
     assert EvolutionConfig(**LEAST | MOST)
+
+
+def test_of_several_objectives_the_first_counts():
+    state, one = start(), np.random.default_rng(0).random((CONFIG.population_size, 3, 1), np.float32)
+    several = np.concatenate([one, one[::-1], -one], axis=2)
+    following = [
+        evolution_step(jax.random.key(1), state, jnp.asarray(each), spec=SPEC, config=CONFIG) for each in (one, several)
+    ]
+    assert_equal(*following)

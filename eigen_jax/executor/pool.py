@@ -70,19 +70,29 @@ class PoolExecutor:
     def run(self, jobs: Sequence[Job], *, on_progress: JobProgress | None = None) -> Iterator[tuple[int, Outcome]]:
         """See `Executor`."""
         work = _Work(jobs)
-        while work.ended < len(jobs):
-            if self.should_stop():
-                self._stop_all()
-                raise StoppedError("jobs were stopped")
-            self._assign(work)
-            for slot, message in self._messages():
-                position = slot.position
-                if isinstance(message, interface.Progress) and on_progress is not None and position is not None:
-                    on_progress(position, *message)
-                outcome = self._take(slot, message, work)
-                if outcome is not None and position is not None:
-                    work.ended += 1
-                    yield position, outcome
+        try:
+            while work.ended < len(jobs):
+                if self.should_stop():
+                    self._stop_all()
+                    raise StoppedError("jobs were stopped")
+                self._assign(work)
+                for slot, message in self._messages():
+                    position = slot.position
+                    if isinstance(message, interface.Progress) and on_progress is not None and position is not None:
+                        on_progress(position, *message)
+                    outcome = self._take(slot, message, work)
+                    if outcome is not None and position is not None:
+                        work.ended += 1
+                        yield position, outcome
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Ends the workers whose jobs nobody waits for any more: what they say would be taken for the next ones'."""
+        for slot in self._slots:
+            if slot.position is not None and slot.worker is not None:
+                slot.worker.kill()
+                slot.worker = slot.position = None
 
     def _assign(self, work: _Work) -> None:
         """Gives jobs to idle workers, and tells each which one it may be given next."""

@@ -128,13 +128,17 @@ def _built(kind: LayerKind, values: Values) -> str:
     class Alone(nn.Module):
         """One layer, within a network that is nothing else."""
 
+        train: bool = False
+
         @nn.compact
         def __call__(self, inputs):
-            norm = functools.partial(BatchNormRelu, use_running_average=True)
+            norm = functools.partial(BatchNormRelu, use_running_average=not self.train)
             return kind.layer(inputs, values, norm=norm, name="layer_0")
 
     maps = [jax.ShapeDtypeStruct((1, *_SIZE, width), jnp.bfloat16) for width in _WIDTHS[kind.agree]]
     output, variables = jax.eval_shape(lambda maps: Alone().init_with_output(jax.random.key(0), maps), maps)
+    # In training, no random numbers are at hand.
+    jax.eval_shape(lambda *given: Alone(train=True).apply(*given, mutable=["batch_stats"]), variables, maps)
     count = sum(leaf.size for leaf in jax.tree.leaves(variables.get("params", {})))
     return f"{output.shape} {output.dtype} and {count:,} parameters"
 

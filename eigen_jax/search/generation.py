@@ -16,6 +16,7 @@ from jax import Array
 
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, fingerprint
 from eigen_jax.data import Dataset
+from eigen_jax.errors import ConfigError
 from eigen_jax.executor import Executor, Job
 from eigen_jax.fitness import Fitness, needs, values
 from eigen_jax.lineage import Fate, Individual, Landmark, Reference, exact
@@ -70,6 +71,12 @@ class Generation:
         self.number, self.state, self.context = number, state, context
         self.due = [each for each in candidates if each.place.generation == number]
         self.ahead = [each for each in candidates if each.place.generation > number]
+        places = [(each.place.generation, each.place.index) for each in candidates]
+        if not self.due or places != sorted(set(places)) or len(self.due) + len(self.ahead) < len(places):
+            rule = (
+                "the strategy's places in generation {} are {}; each must be given once, in ascending order, from it on"
+            )
+            raise ConfigError(None, rule, number, places)
         for candidate in self.due:
             is_on_its_way = candidate.outcomes or (candidate.place, 0) in context.jobs
             if not is_on_its_way and (known := self._find(candidate)):
@@ -215,8 +222,7 @@ class Generation:
         """Who of later generations can be trained ahead: no equal one is known, or is measured before."""
         architectures = {each.architecture for each in before}
         for candidate in self.ahead:
-            is_new = candidate.architecture not in architectures and self._find(candidate) is None
-            if self.context.config.reevaluate or is_new:
+            if candidate.architecture not in architectures and self._find(candidate) is None:
                 yield candidate
             architectures.add(candidate.architecture)
 

@@ -46,7 +46,8 @@ class Jobs:
             del self._waiting[task]
             missing.discard(task)
             yield task, outcome
-        if not self._waiting:
+        if not self._waiting and self._stream is not None:
+            next(self._stream, None)  # lets the executor end its run
             self._stream = None
 
     def _told(self, position: int, step: int, loss: float, steps_per_second: float) -> None:

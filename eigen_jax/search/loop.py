@@ -19,6 +19,8 @@ from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.executor import Executor, InlineExecutor
 from eigen_jax.fitness import Fitness, accuracy, num_objectives
+from eigen_jax.genome import OPERATORS
+from eigen_jax.layer_kinds import KINDS
 from eigen_jax.lineage import Fate, Individual, fittest
 from eigen_jax.resumable import Care
 from eigen_jax.search.candidates import Candidate, candidates_of, reference
@@ -113,7 +115,7 @@ def run_search(
         "dataset": dataset.name,
         "data_fingerprint": dataset.fingerprint,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
-        "strategy": name_of_strategy(type(strategy)),
+        **_described_own(config, strategy),
         "fitness": name_of(fitness),
     }
     with contextlib.ExitStack() as owned:
@@ -143,7 +145,26 @@ def name_of_strategy(kind: type[Strategy]) -> str:
     return next((name for name in STRATEGIES if STRATEGIES.find(name) is kind), None) or name_of(kind)
 
 
+def _described_own(config: SearchConfig, strategy: Strategy) -> dict[str, Any]:
+    """What a record says of a strategy, and of the layer kinds and operators that are not the library's own."""
+    space, told = config.genome, {"strategy": name_of_strategy(type(strategy))}
+    records = {name: KINDS.find(name).layer for name in space.kinds} | {
+        name: OPERATORS.find(name).apply for name in space.operators
+    }
+    own: dict[str, Any] = {name: name_of(part) for name, part in records.items()}
+    told |= {name: text for name, text in own.items() if not text.startswith("eigen_jax.")}
+    fields = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
+    given = {"spec": space, "config": config.evolution, "objectives": strategy.objectives}
+    return told | {f"strategy_{name}": name_of(value) for name, value in fields.items() if given.get(name) != value}
+
+
 def _check_together(config: SearchConfig, strategy: Strategy, fitness: Fitness) -> None:
+    if not isinstance(strategy, Strategy):
+        raise ConfigError(None, "the strategy is {!r}; it must be an eigen_jax.Strategy", strategy)
+    landmarks = strategy.landmarks(config.landmarks)
+    if len(landmarks) != strategy.num_landmarks or list(landmarks) != sorted(set(landmarks)):
+        rule = "the strategy measures after {} steps; it must be {} numbers in ascending order"
+        raise ConfigError(None, rule, landmarks, strategy.num_landmarks)
     if strategy.spec != config.genome:
         raise ConfigError(
             None, "the strategy breeds in another search space than that of the config; give it {}", "config.genome"
@@ -197,18 +218,29 @@ class _Search(Context):
         lineage.truncate(self.folder.lineage, step or 0)
         self._forget(before=step or 0)
         if step is None:
-            genesis = self.strategy.genesis()
-            first = self._step(0, genesis, self.strategy.unmeasured(genesis))
-            return _Progress(generation=0, state=first, best=None, variables=None)
+            return _Progress(generation=0, state=self._first_state(), best=None, variables=None)
         recorded = tuple(each for each in recorded if each.generation < step)
         self.measured.add(recorded)
-        abstract = jax.eval_shape(self.strategy.genesis)
+        abstract = self._abstract()
         state = checkpoint.restore(self.folder.checkpoints, "evolution", step=step, abstract=abstract)
         best, variables = fittest(recorded), None
         if best is not None:
             network = self._abstract_state(best.architecture).variables
             variables = checkpoint.restore(self.folder.checkpoints, "variables", step=step, abstract=network)
         return _Progress(generation=step, state=state, best=best, variables=variables)
+
+    def _first_state(self) -> State:
+        if type(self.strategy).init is not Strategy.init:
+            return self.strategy.init(jax.random.fold_in(self.breeding_key, 0))
+        # As `Strategy.init` does, by the one program of all steps.
+        genesis = self.strategy.genesis()
+        return self._step(0, genesis, self.strategy.unmeasured(genesis))
+
+    def _abstract(self) -> State:
+        """The shapes and dtypes of the strategy's state."""
+        if type(self.strategy).init is not Strategy.init:
+            return jax.eval_shape(self.strategy.init, self.breeding_key)
+        return jax.eval_shape(self.strategy.genesis)
 
     def _network(self, architecture: Architecture) -> Network:
         return build_network(architecture, num_classes=self.dataset.num_classes, dtype=self.config.train.dtype)
@@ -232,7 +264,7 @@ class _Search(Context):
         if len(individuals) < BARREN * slots:
             return
         causes = collections.Counter(each.cause for each in individuals if each.fate is Fate.FAILED)
-        problem = "none has a finite fitness; loosen its limits"
+        problem = "none has a finite fitness; mend it, or loosen its limits"
         for cause, count in causes.most_common(1):
             problem = f"{causes.total()} failed, {count} of them because {cause!r}; lower the learning rate or the size"
             problem += " of the networks"
@@ -280,7 +312,11 @@ class _Search(Context):
         how: dict[str, Any] = {"programs": self.programs, "options": platforms.current().brief_options}
         # Compiled even for people who step through training: operation by operation, it would take minutes.
         with jax.disable_jit(False):
-            return compiled(_step, arguments, strategy=self.strategy, **how)(*arguments)
+            step = compiled(_step, arguments, strategy=self.strategy, **how)
+            if isinstance(step, jax.stages.Compiled) and _form(step.out_info) != _form(state):
+                rule = "`step` of the strategy {} gives a state of other structure, shapes or dtypes than it takes"
+                raise ConfigError(None, rule, name_of_strategy(type(self.strategy)))
+            return step(*arguments)
 
     def _finish(self, progress: _Progress) -> SearchResult:
         """Trains and tests the best network, and saves it and the result."""
@@ -328,6 +364,11 @@ class _Search(Context):
             )
         self.folder.save_network(best.architecture, trained.variables if trained and trained.test else variables)
         return searched, trained
+
+
+def _form(state: State) -> tuple[Any, ...]:
+    leaves, structure = jax.tree.flatten(state)
+    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
 def _step(key: Array, state: State, fitness: Array, *, strategy: Strategy) -> State:

@@ -4,7 +4,14 @@ from eigen_jax.registry import Registry
 from eigen_jax.strategies.aging import AgingEvolution
 from eigen_jax.strategies.breeding import Parents, global_pooling, join, nobody, offspring, pick, places_of, walk
 from eigen_jax.strategies.config import EvolutionConfig
-from eigen_jax.strategies.eigen import Eigen, EvolutionState, evolution_step, initial_state
+from eigen_jax.strategies.eigen import (
+    Eigen,
+    EvolutionState,
+    evolution_step,
+    extinguish,
+    initial_state,
+    update_threshold,
+)
 from eigen_jax.strategies.nsga2 import Nsga2
 from eigen_jax.strategies.random_search import RandomSearch
 from eigen_jax.strategies.strategy import NONE, Population, State, Strategy

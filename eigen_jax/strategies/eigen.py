@@ -185,7 +185,7 @@ def evolution_step(
     fitter). In the duplication phase it is the fittest survivor so far; that phase is passed over where nothing has
     survived yet, or no combination of its blocks fits.
     """
-    fitness = fitness.reshape(len(fitness), -1)
+    fitness = fitness[..., 0] if fitness.ndim == 3 else fitness
     survival = survivors(state, fitness, config=config)
     parent, best = _select(state, survival, fitness, config)
     stage = _next_stage(state, best.fitness, config)

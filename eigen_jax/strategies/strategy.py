@@ -61,8 +61,7 @@ class Strategy(abc.ABC):
                 rule = f"{{{name}}} is {{}}; it must be at most {{population_size}}, which is {{}}"
                 raise ConfigError(EvolutionConfig, rule, value, self.config.population_size)
 
-    @abc.abstractmethod
-    def genesis(self) -> State:
+    def genesis(self) -> State:  # noqa: B027  # not needed by a strategy with an `init` of its own
         """The state of which a step, with a fitness of which nothing is measured, gives the first population."""
 
     def population(self, state: State) -> Population:
