@@ -128,6 +128,7 @@ class PoolExecutor:
         if isinstance(message, interface.Ready):
             slot.ready, self._failed_starts = True, 0
         elif isinstance(message, interface.Refused):
+            slot.position = None
             raise message.error or ExecutorError(message.reason)
         elif isinstance(message, Outcome) and position is not None:
             slot.position = None
