@@ -130,23 +130,21 @@ def test_a_search_records_each_individual_once_in_order_and_its_network_is_the_f
         assert {Fate.PARENT, Fate.SURVIVED} <= {each.fate for each in individuals}
 
 
-@pytest.mark.parametrize("kind", ["any order", "at once"])
-def test_the_record_does_not_depend_on_the_order_in_which_jobs_end(whole, dataset, tmp_path, pretended, kind):
+def test_the_record_does_not_depend_on_the_order_in_which_jobs_end(whole, dataset, tmp_path, pretended):
     name, folder = whole
     pretended.fails = is_faulty
-    executor = AnyOrder(dataset, seed=2) if kind == "any order" else AtOnce(dataset)
+    executor = AtOnce(dataset) if name == "nsga2" else AnyOrder(dataset, seed=2)
     run_search(CONFIG, dataset, tmp_path / "run", executor=executor, **make(name))
     assert record(tmp_path / "run") == record(folder)
     chex.assert_trees_all_equal(load_network(tmp_path / "run"), load_network(folder))
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_search_that_is_killed_again_and_again_measures_nothing_twice(whole, dataset, tmp_path, pretended, every):
+def test_a_search_that_is_killed_again_and_again_measures_nothing_twice(whole, dataset, tmp_path, pretended):
     name, folder = whole
     lost = []
 
     def die_at_times(job: Job) -> None:
-        if len(pretended.trained) % every == 0:
+        if len(pretended.trained) % 3 == 0:
             lost.append(pretended.trained[-1])
             raise _Killed
 
