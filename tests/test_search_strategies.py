@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import chex
+import fork_kinds  # noqa: F401  # which has the kind "activation" and the operator "swap"
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import InlineExecutor, Job, Outcome
 from eigen_jax.fitness import FitnessError, Limited, Measurement, Objectives, Penalised
-from eigen_jax.genome import GenomeSpec
+from eigen_jax.genome import OPERATORS, GenomeSpec
 from eigen_jax.lineage import Fate, Individual, without_times
 from eigen_jax.search import BarrenSearchError, SearchConfig, load_network, run_search
 from eigen_jax.strategies import NONE, STRATEGIES, EvolutionConfig, RandomSearch, Strategy
@@ -290,3 +291,21 @@ def test_a_strategy_can_begin_by_itself(dataset, tmp_path, pretended):
     assert [each.architecture for each in record(tmp_path / "run")] == [
         each.architecture for each in record(tmp_path / "plain")
     ]
+
+
+def test_records_of_kinds_and_operators_of_the_users_own_are_part_of_the_run(dataset, tmp_path, pretended, monkeypatch):
+    space = dataclasses.replace(SPEC, kinds=("conv", "pool", "activation"), operators=("swap",))
+    config = dataclasses.replace(CONFIG, genome=space)
+    strategy = RandomSearch(spec=space, config=EVOLUTION)
+    run_search(config, dataset, tmp_path / "run", strategy=strategy)
+    content = json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]
+    own = {name: text.partition(" ")[0] for name, text in content.items() if name.startswith(("kind_", "operator_"))}
+    assert own == {"kind_activation": "fork_kinds:_layer", "operator_swap": "fork_kinds:_swap"}
+    swap = dataclasses.replace(OPERATORS.find("swap"), apply=another_swap)
+    monkeypatch.setitem(OPERATORS, "swap", swap)
+    with pytest.raises(ConfigError, match="other settings: operator_swap was 'fork_kinds"):
+        run_search(config, dataset, tmp_path / "run", strategy=strategy)
+
+
+def another_swap(proposal, genome, *, spec):
+    return genome

@@ -20,7 +20,7 @@ from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.executor import Executor, InlineExecutor
 from eigen_jax.fitness import Fitness, accuracy, num_objectives
 from eigen_jax.genome import OPERATORS
-from eigen_jax.layer_kinds import KINDS
+from eigen_jax.layer_kinds import BUILT_IN, KINDS
 from eigen_jax.lineage import Fate, Individual, fittest
 from eigen_jax.resumable import Care
 from eigen_jax.search.candidates import Candidate, candidates_of, reference
@@ -147,15 +147,15 @@ def name_of_strategy(kind: type[Strategy]) -> str:
 
 def _described_own(config: SearchConfig, strategy: Strategy) -> dict[str, Any]:
     """What a record says of a strategy, and of the layer kinds and operators that are not the library's own."""
-    space, told = config.genome, {"strategy": name_of_strategy(type(strategy))}
-    records = {name: KINDS.find(name).layer for name in space.kinds} | {
-        name: OPERATORS.find(name).apply for name in space.operators
-    }
-    own: dict[str, Any] = {name: name_of(part) for name, part in records.items()}
-    told |= {name: text for name, text in own.items() if not text.startswith("eigen_jax.")}
+    space = config.genome
     fields = {field.name: getattr(strategy, field.name) for field in dataclasses.fields(strategy)}
     given = {"spec": space, "config": config.evolution, "objectives": strategy.objectives}
-    return told | {f"strategy_{name}": name_of(value) for name, value in fields.items() if given.get(name) != value}
+    return {
+        "strategy": name_of_strategy(type(strategy)),
+        **{f"strategy_{name}": name_of(value) for name, value in fields.items() if given.get(name) != value},
+        **{f"kind_{name}": name_of(KINDS.find(name).layer) for name in space.kinds if name not in BUILT_IN},
+        **{f"operator_{name}": name_of(OPERATORS.find(name).apply) for name in space.operators},
+    }
 
 
 def _check_together(config: SearchConfig, strategy: Strategy, fitness: Fitness) -> None:
