@@ -131,6 +131,7 @@ def _draw_candidates(key: Array, repeatable: Array, max_repeats: int) -> tuple[A
 
 
 def find_blocks(genome: Genome, *, spec: GenomeSpec) -> Blocks:
+    """The blocks of a genome, [G] genes; jit- and vmap-able."""
     gene = jnp.arange(genome.capacity, dtype=jnp.int32)
     level = infer_shapes(genome, spec=spec).level.astype(jnp.int32)
     levels = jnp.arange(spec.max_level + 1, dtype=jnp.int32)

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ def is_own(text: str) -> bool:
 def load(text: str, what: str) -> Any:
     """What FILE.py:NAME names; `what` is the option that asks for it, in messages.
 
-    The file becomes the module of its stem, and its folder a place that modules are found in, here and in processes
-    that are started from here, so that what it defines can be pickled. Raises OwnFileError.
+    The file becomes the module of its stem, and its folder a place that modules are found in, here and in workers that
+    are started from here, so that what it defines can be pickled. Raises OwnFileError.
     """
     place, _, name = text.rpartition(":")
     if not place.endswith(".py") or not name.isidentifier():
@@ -43,7 +42,6 @@ def _import(path: Path, what: str) -> Any:
     # Last, so that nothing in the folder hides a module of others.
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(path.parent)]))
     importlib.invalidate_caches()
     try:
         found = importlib.util.find_spec(path.stem)

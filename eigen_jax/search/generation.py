@@ -69,6 +69,7 @@ class Generation:
     def __init__(self, number: int, state: State, candidates: Sequence[Candidate], context: Context) -> None:
         """Takes over what is known of equal architectures; `candidates` are of this generation and of later ones."""
         self.number, self.state, self.context = number, state, context
+        self._spared = context.strategy.spares(state)
         self.due = [each for each in candidates if each.place.generation == number]
         self.ahead = [each for each in candidates if each.place.generation > number]
         places = [(each.place.generation, each.place.index) for each in candidates]
@@ -172,8 +173,7 @@ class Generation:
         return values(self.context.fitness, measurement, objectives=self.context.strategy.objectives)
 
     def _find(self, candidate: Candidate) -> Individual | None:
-        spared = self.context.strategy.spares(self.state)
-        return self.context.measured.find(candidate.architecture, to_the_end=spared)
+        return self.context.measured.find(candidate.architecture, to_the_end=self._spared)
 
     def _measure(self, landmark: int, living: Sequence[Candidate]) -> None:
         """Gives every living candidate its outcome at a landmark; equal ones of a generation are trained once."""
