@@ -110,6 +110,8 @@ def test_the_paper_preset_is_section_4_1(name):
 LATER: Options = {"optimizer": "sgd", "decay_rates": (), "schedule": "constant"}
 LATER |= {"max_children": 500, "sample_size": 3, "ahead": 4, "strategy": "eigen", "fitness": "accuracy"}
 LATER |= {"kinds": ("conv", "concat", "pool"), "operators": ()}
+LATER |= {"nesterov": False, "weight_decay_on": "all", "averaging": 0.0, "label_smoothing": 0.0}
+LATER |= {"alternating_flips": False, "final_schedule": "same"}
 # SHA-256 of the outcomes of all presets, but for those: run folders record them, are compared with them and named by
 # them.
 OUTCOMES = "bed2122727fd50a19d5a0e695b05d076543b24854ac4bb670cc250997013063e"
@@ -149,7 +151,7 @@ def test_every_field_of_every_config_says_what_it_is():
 
 def test_every_flag_has_a_name_of_its_own():
     names = [each.name for each in FLAGS.values()]
-    assert len(set(names)) == len(names) == 78
+    assert len(set(names)) == len(names) == 84
 
 
 def test_every_setting_reaches_the_library():
@@ -157,7 +159,7 @@ def test_every_setting_reaches_the_library():
     data: Options = {"validation_size": 2, "split_seed": 3, "preprocessing": "standardize"}
     data |= {"data_dir": Path("/data"), "cache_dir": Path("/cache")}
     search: Options = {"seed": 1, "t1": 4, "t2": 5, "t3": 6, "reevaluate": True, "final_steps": 22}
-    search |= {"final_on": "train+validation"}
+    search |= {"final_on": "train+validation", "final_schedule": "one-cycle"}
     genome: Options = {"capacity": 17, "channels": (18, 19), "kernels": (5,), "strides": (2,)}
     genome |= {"max_parameters": 420, "max_flops": 621, "kinds": ("pool", "depthwise"), "operators": ("swap",)}
     evolution: Options = {"primary_steps": 12, "secondary_steps": 13, "elitism": True, "saturation_gain": 0.0625}
@@ -165,6 +167,8 @@ def test_every_setting_reaches_the_library():
     evolution |= {"max_duplication_generations": 2, "max_repeats": 4, "extinguish_duplicates": True}
     evolution |= {"max_children": 30, "sample_size": 31, "ahead": 32}
     images: Options = {"pad": 1, "flip": False, "eval_batch_size": 10}
+    recipe: Options = {"averaging": 0.96875, "label_smoothing": 0.21875, "weight_decay_on": "kernels"}
+    recipe |= {"alternating_flips": True, "nesterov": True}
     train: Options = {"batch_size": 7, "learning_rate": 0.25, "decay_steps": (8, 9), "decay_rate": 0.5}
     train |= {"momentum": 0.75, "weight_decay": 0.125, "mimicry_weight": 0.375, "temperature": 2.5}
     train |= {
@@ -177,7 +181,7 @@ def test_every_setting_reaches_the_library():
     teacher: Options = {"members": 5, "depth": 16, "growth": 23, "stem_stride": 2, "epochs": 24, "batch_size": 25}
     teacher |= {"learning_rate": 0.03125, "dtype": "bfloat16", "seed": 26}
     default = Settings(data=DataConfig(name="cifar100"))
-    values: Options = data | search | genome | evolution | images | train | MACHINE | FITNESS
+    values: Options = data | search | genome | evolution | images | train | recipe | MACHINE | FITNESS
     values |= {f"teacher_{name}": value for name, value in teacher.items()}
     values |= {"run_dir": Path("/run"), "population": 11, "p": 4, "q": 3, "teacher": "live", "teacher_views": "center"}
     values |= {"teacher_logits": Path("/logits.npy"), "teacher_dir": Path("/teacher"), "strategy": "aging"}
@@ -188,7 +192,7 @@ def test_every_setting_reaches_the_library():
         **search,
         genome=GenomeSpec(**genome, num_classes=100),
         evolution=EvolutionConfig(**evolution, population_size=11, first_rank=4, second_rank=3),
-        train=TrainConfig(**train, **images),
+        train=TrainConfig(**train, **images, **recipe),
     )
     assert changed.teacher_config() == TeacherConfig(**teacher, **images)
     assert changed.fitness.load() == Limited(Penalised("flops", 0.5), (("loss", 2.0), ("memory", 1e9)))
@@ -273,6 +277,7 @@ REFUSED: dict[str, list[tuple[str, Any]]] = {
         *[("teacher_members", 0), ("teacher_growth", 0), ("teacher_epochs", -1), ("teacher_batch_size", 0)],
         *[("teacher_learning_rate", 0.0), ("teacher_seed", 1 << 32)],
     ],
+    "it must be at least 0 and less than 1": [("averaging", 1.0), ("label_smoothing", -0.5)],
     "": [("decay_steps", (3, 2)), ("kernels", (2,)), ("channels", ()), ("channels", (8, 8)), ("strides", (3,))],
 }
 
@@ -300,7 +305,7 @@ def test_a_value_that_cannot_be_is_named_as_on_the_command_line(setting, value, 
         (TrainConfig, "flip", 1, "flip is 1; it must be True or False"),
         (TrainConfig, "optimizer", 5, "optimizer is 5; it must be a name or a function"),
         (TrainConfig, "optimizer", "sdg", "there is no optimizer 'sdg'; did you mean sgd? choose from sgd"),
-        (TrainConfig, "schedule", "cosine", "schedule is 'cosine'; it must be one of constant, linear"),
+        (TrainConfig, "schedule", "cosine", "schedule is 'cosine'; it must be one of constant, linear, one-cycle"),
         (GenomeSpec, "channels", [8], "channels is [8]; it must be a tuple"),
         (GenomeSpec, "channels", (8, 0), "channels is (8, 0); it must be from 1 to 4,096, each"),
     ],
@@ -367,13 +372,14 @@ def test_values_of_every_type_are_read():
     settings = read(
         *("--run-dir", "runs/a b", "--data-dir", "/d", "--channels", "8", "16", "--decay-steps", "--no-flip"),
         *("--elitism", "--preprocessing", "standardize", "--weight-decay", "0", "--max-flops", "3_000"),
-        *("--kinds", "pool", "depthwise", "--operators"),
+        *("--kinds", "pool", "depthwise", "--operators", "--nesterov", "--averaging", "0.95"),
     )
     train = settings.search.train
     assert (settings.run_dir, settings.data.data_dir) == (Path.cwd() / "runs" / "a b", Path("/d"))
     assert (settings.search.genome.channels, train.decay_steps) == ((8, 16), ())
     assert (settings.search.genome.kinds, settings.search.genome.operators) == (("pool", "depthwise"), ())
     assert (train.flip, settings.search.evolution.elitism, settings.data.preprocessing) == (False, True, "standardize")
+    assert (train.nesterov, train.averaging, train.alternating_flips) == (True, 0.95, False)
     assert (train.weight_decay, settings.search.genome.max_flops) == (0.0, 3_000)
     assert isinstance(train.weight_decay, float)
 
@@ -490,7 +496,7 @@ def test_a_preset_that_there_is_not_gets_one_line(argv, message):
         (["--popul=3"], "Unrecognized options: --popul=3 "),
         (["--zzz", "3"], "Unrecognized options: --zzz, 3"),
         (["3"], "Unrecognized options: 3"),
-        (["--nesterov"], "Unrecognized options: --nesterov"),
+        (["--teacher-momentum"], "Unrecognized options: --teacher-momentum"),
         (["--t1", "abc"], "--t1: is 'abc'; it must be a whole number"),
         (["--t1", "1.5"], "--t1: is '1.5'; it must be a whole number"),
         (["--workers", "many"], "--workers: is 'many'; it must be a whole number"),

@@ -42,7 +42,7 @@ LAYERS = conv(-1, 16), pool(0), conv(0, 16, stride=2), concat(1, 2), conv(3, 16,
 NETWORK, POINTWISE = (
     build_network(network(*layers, input_shape=SHAPE), num_classes=3) for layers in (LAYERS, [conv(-1, 16, kernel=1)])
 )
-CONFIG = TrainConfig(batch_size=16, learning_rate=0.05, decay_steps=(12,), pad=1, eval_batch_size=10)
+CONFIG = TrainConfig(batch_size=16, learning_rate=0.05, decay_steps=(12,), pad=1, eval_batch_size=10, averaging=0.8)
 DATASET, TEACHER = make_dataset(num_train=70), cached_teacher(count=70)  # epochs of four batches
 
 # Sums of float32 in another order, after twenty steps.

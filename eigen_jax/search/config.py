@@ -9,6 +9,7 @@ from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.training import TrainConfig
 
 FinalOn = Literal["train", "train+validation"]
+FinalSchedule = Literal["same", "one-cycle"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,9 @@ class SearchConfig(Config):
         " 0: the weights of the search are tested",
         at_least=0,
     )
+    final_schedule: FinalSchedule = setting(
+        "same", "the schedule then; same: that of the search; one-cycle: one cycle to the end, whatever the search's is"
+    )
     final_on: FinalOn = setting("train", "the images that the network found is trained on")
     genome: GenomeSpec = part(GenomeSpec, "The search space.")
     evolution: EvolutionConfig = part(EvolutionConfig, "How the population evolves.")
@@ -37,8 +41,11 @@ class SearchConfig(Config):
 
     @property
     def final_train(self) -> TrainConfig:
-        """How the network found is trained at the end: the schedule of the search, stretched to `final_until`."""
+        """How the network found is trained at the end: with the search's schedule, stretched, or one of its own."""
         stretch, train = self.final_until / self.landmarks[-1], self.train
+        if self.final_schedule == "one-cycle":
+            end = max(1, self.final_until)
+            return dataclasses.replace(train, schedule="one-cycle", decay_steps=(end,), decay_rates=())
         steps = [max(1, round(step * stretch)) for step in train.decay_steps]
         if not train.decay_rates:
             return dataclasses.replace(train, decay_steps=tuple(sorted(set(steps))))

@@ -25,6 +25,12 @@ FORMER_SETTINGS: Mapping[str, Any] = {
     "ahead": 4,
     "kinds": ["conv", "concat", "pool"],
     "operators": [],
+    "nesterov": False,
+    "weight_decay_on": "all",
+    "averaging": 0.0,
+    "label_smoothing": 0.0,
+    "alternating_flips": False,
+    "final_schedule": "same",
 }
 
 

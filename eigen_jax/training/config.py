@@ -14,7 +14,8 @@ from eigen_jax.errors import ConfigError, EigenError, first_line
 from eigen_jax.registry import Registry
 
 ComputeDtype = Literal["float32", "bfloat16"]
-Schedule = Literal["constant", "linear"]
+Schedule = Literal["constant", "linear", "one-cycle"]
+WeightDecayOn = Literal["all", "kernels"]
 
 # A function of the config that makes an Optax optimizer, called once for every program that is traced. Hashable and
 # equal to its copies, as functions and frozen dataclasses are; workers find it by the name of its module.
@@ -59,13 +60,33 @@ class TrainConfig(Config):
     )
     schedule: Schedule = setting(
         "constant",
-        "the rate between those steps; constant: as it became at the last; linear: on a straight line to the next",
+        "the rate between those steps; constant: as it became at the last; linear: on a straight line to the next;"
+        " one-cycle: from a tenth of the learning rate on straight lines, to all of it after a fifth of the way to the"
+        " one step named, and to 0 there",
         paper="constant",
     )
     momentum: float = setting(0.9, "momentum of SGD", paper="0.9", at_least=0, below=1)
-    nesterov: bool = setting(False, "look ahead along the momentum", flag=False)
-    weight_decay: float = setting(
-        5e-4, "weight decay of all parameters, added to the gradient", paper="0.0005", at_least=0
+    nesterov: bool = setting(False, "look ahead along the momentum", paper="not stated, presumably not")
+    weight_decay: float = setting(5e-4, "weight decay, added to the gradient", paper="0.0005", at_least=0)
+    weight_decay_on: WeightDecayOn = setting(
+        "all",
+        "the parameters that decay; kernels: neither biases nor the scales and offsets of normalization",
+        paper="all",
+    )
+    averaging: float = setting(
+        0.0,
+        "networks are evaluated and saved with their weights and batch statistics averaged over the steps; a step keeps"
+        " this share of the average, or (1 + n) / (10 + n) after n steps where that is less; 0: with the last ones",
+        paper="not stated, presumably 0",
+        at_least=0,
+        below=1,
+    )
+    label_smoothing: float = setting(
+        0.0,
+        "share of the true class's part of the loss that is spread over all classes",
+        paper="0",
+        at_least=0,
+        below=1,
     )
     mimicry_weight: float = setting(
         0.9, "alpha of Eq. 3: the teacher's share of the loss, from 0 to 1", paper="0.9", at_least=0, at_most=1
@@ -73,6 +94,9 @@ class TrainConfig(Config):
     temperature: float = setting(5.0, "T of Eq. 3, which softens both predictions", paper="5", above=0)
     pad: int = setting(4, "pixels of padding before a random crop; 0: no crop", at_least=0, at_most=256)
     flip: bool = setting(True, "mirror half of the training images")
+    alternating_flips: bool = setting(
+        False, "mirror each image in every other epoch, in place of at random, where images are mirrored at all"
+    )
     eval_batch_size: int = setting(1_000, "images at a time in evaluation", at_least=1)
     dtype: ComputeDtype = setting(
         "float32",
@@ -93,6 +117,9 @@ class TrainConfig(Config):
         if self.decay_rates and len(self.decay_rates) != len(self.decay_steps):
             rule = "{decay_rates} is {}; it must have a rate for each of {decay_steps}, which is {}"
             raise ConfigError(TrainConfig, rule, self.decay_rates, self.decay_steps)
+        if self.schedule == "one-cycle" and len(self.decay_steps) != 1:
+            rule = "{schedule} is 'one-cycle', and {decay_steps} is {}; name one step, at which the rate is to be 0"
+            raise ConfigError(TrainConfig, rule, self.decay_steps)
         make_optimizer(self)  # so that whatever is wrong with it is told here, not by a worker
 
 
@@ -130,7 +157,11 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
     """The learning rate at each step, [] float32 of [] int32, as the schedule and the decay of a config say."""
     rates = config.decay_rates or itertools.repeat(config.decay_rate)
     at_steps = config.learning_rate, dict(zip(config.decay_steps, rates, strict=False))
-    if config.schedule == "linear":
+    if config.schedule == "one-cycle":
+        (end,) = config.decay_steps
+        # In a cycle of one step both are the same, and the fall alone is left.
+        at_steps = config.learning_rate / 10, {max(1, round(end / 5)): 10.0, end: 0.0}
+    if config.schedule != "constant":
         piecewise = optax.piecewise_interpolate_schedule("linear", *at_steps)
     else:
         piecewise = optax.piecewise_constant_schedule(*at_steps)  # Section 4.1
@@ -145,9 +176,14 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 def sgd(config: TrainConfig) -> optax.GradientTransformation:
     """SGD with plain momentum; weight decay joins the gradient before the momentum does (Section 4.1)."""
     return optax.chain(
-        optax.add_decayed_weights(config.weight_decay),
+        optax.add_decayed_weights(config.weight_decay, None if config.weight_decay_on == "all" else _kernels),
         optax.sgd(make_schedule(config), momentum=config.momentum, nesterov=config.nesterov),
     )
+
+
+def _kernels(params: optax.Params) -> optax.Params:
+    """Which parameters are kernels, of convolutions and classifiers: those of more than one dimension."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 OPTIMIZERS.add("sgd", sgd)

@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.data import Dataset, apply_views, sample_views
+from eigen_jax.data import Dataset, alternate_flips, apply_views, sample_views
 from eigen_jax.errors import ConfigError
 from eigen_jax.losses import cross_entropy, mimicry_loss
 from eigen_jax.training.config import TrainConfig, make_optimizer
@@ -35,9 +35,29 @@ class TrainState:
     opt_state: PyTree  # of the Optax optimizer
 
     @property
-    def variables(self) -> dict[str, PyTree]:
-        """What `network.apply` takes."""
+    def trained(self) -> dict[str, PyTree]:
+        """What training goes on from."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What `network.apply` takes, to be evaluated and saved."""
+        return self.trained
+
+
+@struct.dataclass
+class AveragedState(TrainState):
+    """A network in training whose `TrainConfig.averaging` is not 0.
+
+    A class of its own, because Orbax would not restore a state from before into one with a field more, empty or not.
+    """
+
+    average: PyTree  # of `trained`, over the steps so far
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """The average."""
+        return self.average
 
 
 @struct.dataclass
@@ -123,8 +143,9 @@ def _initial_state(
 ) -> TrainState:
     variables = network.init(key, jnp.zeros((1, *input_shape), jnp.float32), train=False)
     params, batch_stats = variables.get("params", {}), variables.get("batch_stats", {})
-    opt_state = make_optimizer(config).init(params)
-    return TrainState(step=jnp.zeros((), jnp.int32), params=params, batch_stats=batch_stats, opt_state=opt_state)
+    opt_state, step = make_optimizer(config).init(params), jnp.zeros((), jnp.int32)
+    state = TrainState(step=step, params=params, batch_stats=batch_stats, opt_state=opt_state)
+    return AveragedState(**vars(state), average=state.trained) if config.averaging else state
 
 
 @functools.partial(jax.jit, static_argnames="num_examples")
@@ -134,19 +155,33 @@ def epoch_order(key: Array, epoch: int | Array, *, num_examples: int) -> Array:
     return jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), num_examples)
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "pad", "flip"))
+@functools.partial(jax.jit, static_argnames=("batch_size", "pad", "flip", "alternating"))
 def draw_batch(
-    key: Array, step: int | Array, order: Array, images: Array, labels: Array, *, batch_size: int, pad: int, flip: bool
+    key: Array,
+    step: int | Array,
+    order: Array,
+    images: Array,
+    labels: Array,
+    *,
+    batch_size: int,
+    pad: int,
+    flip: bool,
+    alternating: bool = False,
 ) -> Batch:
     """The batch of one step, augmented. It depends on no network, so all share one program.
 
     The key is that of `train_to`, the order [N] the `epoch_order` of the epoch that the step lies in, whose last
     examples are dropped where they fill no batch; images [N, H, W, C] float32 and labels [N] int32 are all there are.
+    `alternating` is of the flips, see `alternate_flips`; without `flip` there are none.
     """
     _, view_key = jax.random.split(key)
-    position = step % (order.shape[0] // batch_size) * batch_size
+    steps_per_epoch = order.shape[0] // batch_size
+    position = step % steps_per_epoch * batch_size
     examples = lax.dynamic_slice_in_dim(order, position, batch_size)
     views = sample_views(jax.random.fold_in(view_key, step), examples, pad=pad, flip=flip)
+    if flip and alternating:
+        # Of a key that neither `split`, which gives the same as 0 and 1 do, nor a step gives.
+        views = alternate_flips(jax.random.fold_in(key, 2), examples, views, step // steps_per_epoch)
     return Batch(
         images=apply_views(images[examples], views, pad=pad), labels=labels[examples], examples=examples, views=views
     )
@@ -161,7 +196,8 @@ def draw_batches(
         rule = "{batch_size} is {}; the training set has only {} images"
         raise ConfigError(TrainConfig, rule, config.batch_size, len(images))
     steps_per_epoch = len(images) // config.batch_size
-    draw = functools.partial(draw_batch, batch_size=config.batch_size, pad=config.pad, flip=config.flip)
+    augmented = {"pad": config.pad, "flip": config.flip, "alternating": config.alternating_flips}
+    draw = functools.partial(draw_batch, batch_size=config.batch_size, **augmented)
     for epoch in itertools.count(step // steps_per_epoch):
         order = epoch_order(key, epoch, num_examples=len(images))
         for each in range(max(step, epoch * steps_per_epoch), (epoch + 1) * steps_per_epoch):
@@ -184,9 +220,10 @@ def train_step(
     mean_of_devices = (lambda tree: tree) if axis_name is None else functools.partial(lax.pmean, axis_name=axis_name)
 
     def losses(logits: Array) -> Array:
+        smoothing = config.label_smoothing
         if batch.teacher_logits is None:
-            return cross_entropy(logits, batch.labels)
-        mimicry = {"weight": config.mimicry_weight, "temperature": config.temperature}
+            return cross_entropy(logits, batch.labels, smoothing=smoothing)
+        mimicry = {"weight": config.mimicry_weight, "temperature": config.temperature, "smoothing": smoothing}
         return mimicry_loss(logits, batch.labels, batch.teacher_logits, **mimicry)
 
     def mean_loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
@@ -202,7 +239,17 @@ def train_step(
         accuracy=mean_of_devices((logits.argmax(axis=-1) == batch.labels).mean(dtype=jnp.float32)),
         norm=_norm((params, batch_stats)),
     )
-    return TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
+    changes = {"step": state.step + 1, "params": params, "batch_stats": batch_stats, "opt_state": opt_state}
+    following = dataclasses.replace(state, **changes)
+    if isinstance(following, AveragedState):
+        following = dataclasses.replace(following, average=_averaged(state, following, config.averaging))
+    return following, metrics
+
+
+def _averaged(before: TrainState, after: AveragedState, averaging: float) -> PyTree:
+    """The average after a step. Early ones forget more, so that little is left of the untrained network."""
+    kept = jnp.minimum(averaging, (1 + before.step) / (10 + before.step))
+    return optax.incremental_update(after.trained, after.average, 1 - kept)
 
 
 def _norm(tree: PyTree) -> Array:
