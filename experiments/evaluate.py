@@ -34,7 +34,7 @@ from experiments.command_line import KINDS_OPTION, Parser, absolute_path
 from experiments.commands import command, show
 from experiments.networks import check_takes
 from experiments.process import configure
-from experiments.progress import percent
+from experiments.progress import BY_MIRROR_IMAGES, percent
 from experiments.settings import Settings, SettingsError
 
 
@@ -78,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parameters = count_parameters(architecture, num_classes=dataset.num_classes)
     show(f"network              {len(architecture.layers)} layers, {parameters:,} parameters")
     show(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
+    if run.flip:
+        both = accuracy(logits + logits_of(dataset.test_images[:, :, ::-1]), dataset.test_labels)
+        show(f"test accuracy        {percent(both)} % {BY_MIRROR_IMAGES}")
     reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
     note = ", which it was trained on" if is_final and run.final_on != "train" else ""
     show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
@@ -99,6 +102,7 @@ class _Evaluated:
     dtype: ComputeDtype
     final_on: FinalOn
     final_steps: int
+    flip: bool
 
 
 def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evaluated, DataConfig]:

@@ -19,6 +19,7 @@ from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import SearchConfig, SearchObserver, SearchResult
 from experiments.networks import describe
 
+BY_MIRROR_IMAGES = "by the mean logits of an image and its mirror image"
 _PLAIN_EVERY = 10.0  # seconds between two lines of progress without a terminal
 _STYLES = {Fate.PARENT: "bold green", Fate.SURVIVED: "green", Fate.EXTINCT: "dim", Fate.FAILED: "red"}
 
@@ -229,6 +230,8 @@ class ConsoleObserver(LiveBars, SearchObserver):
         if result.seconds.final:
             self.print(f"test accuracy        {percent(result.search_test_accuracy)} % with the search's weights")
         self.print(f"test accuracy        {percent(result.test_accuracy)} %", "bold green")
+        if result.mirrored_test_accuracy is not None:
+            self.print(f"test accuracy        {percent(result.mirrored_test_accuracy)} % {BY_MIRROR_IMAGES}")
         self.print(f"parameters           {best.parameters:,}")
         self.print(f"FLOPs an image       {best.flops:,}")
 

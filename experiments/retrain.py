@@ -25,7 +25,7 @@ from experiments.commands import command, held_off, make_console
 from experiments.networks import check_takes
 from experiments.presets import PRESETS
 from experiments.process import configure
-from experiments.progress import LiveBars, percent
+from experiments.progress import BY_MIRROR_IMAGES, LiveBars, percent
 from experiments.settings import Settings, SettingsError
 from experiments.teacher import prepare_teacher
 
@@ -89,6 +89,8 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
     if trained.validation_accuracy is not None:
         print(f"validation accuracy  {percent(trained.validation_accuracy)} %")
     print(f"test accuracy        {percent(trained.test.accuracy)} %")
+    if trained.test.mirrored_accuracy is not None:
+        print(f"test accuracy        {percent(trained.test.mirrored_accuracy)} % {BY_MIRROR_IMAGES}")
     print(f"run folder           {settings.run_dir}")
     return None
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands_data import (
@@ -139,6 +140,16 @@ def without_dtypes(folder: Path) -> None:
 def test_logits_are_compared_with_those_of_the_result(copied, capsys, prepare, told):
     prepare(copied)
     assert lines_of(capsys, copied)[-1] == told
+
+
+def test_a_network_that_was_trained_on_mirror_images_is_evaluated_with_them_as_well(copied, digits, capsys):
+    images, lines = digits.test_images, lines_of(capsys, copied)
+    settle(flip=True)(copied)
+    mirror_images = jnp.asarray(np.asarray(images)[:, :, ::-1])
+    both = (logits_of(copied, images) + logits_of(copied, mirror_images)).argmax(axis=1)
+    reached = 100 * (both == np.asarray(digits.test_labels)).mean()
+    lines.insert(2, f"test accuracy        {reached:.1f} % by the mean logits of an image and its mirror image")
+    assert lines_of(capsys, copied) == lines
 
 
 def test_only_a_final_training_was_trained_on_validation_images(copied, capsys):

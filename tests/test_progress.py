@@ -340,6 +340,12 @@ def test_the_end_shows_the_network_and_what_it_reached():
     # 22 * 22 taps on the map, 16 filters, and 160 weights of the classifier, 2 operations each.
     end = ["parameters           346", "FLOPs an image       15,808", "run folder           runs/x", ""]
     assert lines[-4:] == end
+    lines = told_at_the_end(dataclasses.replace(final, mirrored_test_accuracy=0.845))
+    assert lines[-6:] == [
+        "test accuracy        84.0 %",
+        "test accuracy        84.5 % by the mean logits of an image and its mirror image",
+        *end,
+    ]
 
 
 def test_the_end_without_a_survivor_or_a_final_training():

@@ -105,15 +105,17 @@ def test_a_training_that_is_interrupted_goes_on_to_the_same_bits_and_then_trains
     assert contents(folder) == before
 
 
-def test_a_network_mimics_the_logits_of_a_file_on_all_images(tmp_path, capsys):
+def test_a_network_mimics_the_logits_of_a_file_on_all_images_and_their_mirror_images(tmp_path, capsys):
     logits = write_logits(tmp_path, 1_437)
-    assert train(tmp_path, "--teacher-logits", str(logits), "--final-on", "train+validation") == 0
+    assert train(tmp_path, "--teacher-logits", str(logits), "--final-on", "train+validation", "--flip") == 0
     result = read(tmp_path / "run-dir", "result.json")
     fingerprint = read(tmp_path / "run-dir", "settings.json")["settings"]["teacher_fingerprint"]
     assert result["mimicry"] == {"teacher": fingerprint, "weight": 0.9, "temperature": 5.0}
     assert len(fingerprint) == 64
     assert result["final_validation_accuracy"] is None
-    assert "validation accuracy" not in capsys.readouterr().out
+    out, mirrored = capsys.readouterr().out, f"{100 * result['mirrored_test_accuracy']:.1f} %"
+    assert "validation accuracy" not in out
+    assert f"test accuracy        {mirrored} by the mean logits of an image and its mirror image\n" in out
 
 
 def test_a_training_with_other_settings_or_of_another_network_is_refused(trained, tmp_path, capsys):

@@ -31,7 +31,8 @@ from eigen_jax.store import checkpoint
 from eigen_jax.store.files import sha256
 from eigen_jax.store.records import read_json
 from eigen_jax.strategies import EvolutionConfig
-from eigen_jax.training import DivergedError, TrainConfig, init_state, predict, train_to
+from eigen_jax.training import DivergedError, Programs, TrainConfig, init_state, predict, train_to
+from eigen_jax.training.config import make_schedule
 
 CLASSES = 2
 TRAINED, HELD_OUT = 16, 16  # images
@@ -44,7 +45,7 @@ CONFIG = SearchConfig(
     **STEPS,
     genome=GenomeSpec(capacity=3, input_shape=SHAPE, num_classes=CLASSES, channels=(2, 4)),
     evolution=EvolutionConfig(population_size=2, primary_steps=4, first_rank=2, second_rank=2, **ONE_GENERATION),
-    train=dataclasses.replace(TRAIN, pad=1, eval_batch_size=10),
+    train=dataclasses.replace(TRAIN, pad=1, flip=True, eval_batch_size=10),
 )
 KEY = jax.random.key(5)
 NETWORK = network()
@@ -111,6 +112,29 @@ def test_the_learning_rate_falls_at_the_same_shares_of_the_final_training(final_
     assert config.final_train.decay_steps == stretched
 
 
+@pytest.mark.parametrize(("final_steps", "stretched"), [(50, (10, 50)), (2, (1, 2)), (1, (1,)), (0, (1,))])
+def test_a_rise_and_a_fall_to_0_are_stretched_to_end_with_the_final_training(final_steps, stretched):
+    train = TrainConfig(schedule="linear", learning_rate=0.02, decay_steps=(5_000, 25_000), decay_rates=(10.0, 0.0))
+    final = SearchConfig(final_steps=final_steps, train=train).final_train
+    rates = (10.0, 0.0) if len(stretched) == 2 else (0.0,)
+    assert final == dataclasses.replace(train, decay_steps=stretched, decay_rates=rates)
+    given = [float(make_schedule(final)(jnp.int32(step))) for step in (0, *stretched)]
+    assert given == pytest.approx([0.02, 0.2, 0.0] if len(stretched) == 2 else [0.02, 0.0])
+    assert given[-1] == 0
+
+
+@pytest.mark.parametrize("decay", [{"decay_steps": ()}, {"decay_steps": (9, 20), "decay_rates": (0.5, 0.1)}])
+def test_the_final_training_can_be_one_cycle_whatever_the_search_is(decay):
+    train = TrainConfig(**decay, momentum=0.5)
+    for steps in (1_000, 1):
+        final = SearchConfig(final_steps=steps, final_schedule="one-cycle", train=train).final_train
+        assert final == TrainConfig(schedule="one-cycle", decay_steps=(steps,), momentum=0.5)
+    # And both, each of its own length.
+    both = SearchConfig(final_steps=70, train=TrainConfig(schedule="one-cycle", decay_steps=(25_000,)))
+    assert both.final_train == TrainConfig(schedule="one-cycle", decay_steps=(70,))
+    assert SearchConfig(final_steps=0, final_schedule="one-cycle").final_train.decay_steps == (1,)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(noise, tmp_path_factory) -> TrainedNetwork:
     return train(noise, tmp_path_factory.mktemp("final") / "checkpoints", config=CONFIG)
@@ -140,6 +164,22 @@ def test_a_network_is_trained_to_the_last_step_with_the_stretched_schedule_and_m
     # The second of the search's 3 steps has a lower rate; so have all from the fourth of the 10.
     stretched = train(noise, tmp_path / "b", config=with_training(decay_steps=(1,)))
     chex.assert_trees_all_equal(stretched.variables, by_the_loop(noise, with_training(decay_steps=(3,)).train))
+
+
+def test_what_is_averaged_is_measured_with_mirror_images_as_well_where_those_were_trained_on(noise, tmp_path):
+    recipe = with_training(alternating_flips=True, averaging=0.9)
+    trained = train(noise, tmp_path / "with", config=recipe)
+    chex.assert_trees_all_equal(trained.variables, by_the_loop(noise, recipe.train))
+    without = with_training(flip=False)
+    assert on_test_images(train(noise, tmp_path / "without", config=without)).mirrored_accuracy is None
+    logits = [
+        np.asarray(PLAIN.apply(trained.variables, images, train=False))
+        for images in (noise.test_images, noise.test_images[:, :, ::-1])
+    ]
+    by_hand = np.mean(np.mean(logits, axis=0).argmax(axis=1) == np.asarray(noise.test_labels))
+    assert on_test_images(trained).mirrored_accuracy == pytest.approx(by_hand, abs=1e-9)
+    plain = accuracy_by_hand(trained.variables, noise.test_images, noise.test_labels)
+    assert on_test_images(trained).accuracy == pytest.approx(plain, abs=1e-9)
 
 
 def test_a_network_is_trained_and_measured_in_the_dtype_asked_for(noise, uninterrupted, tmp_path):
@@ -262,7 +302,9 @@ def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_
     assert all(len(examples) == 8 for examples in teacher.asked)
     architecture, variables = load_network(folder)
     network = build_network(architecture, num_classes=CLASSES)
-    tested = search.evaluate_network(network, variables, noise, batch_size=10)
+    with Programs() as programs:
+        tested = search.evaluate_network(network, variables, noise, batch_size=10, mirrored=True, programs=programs)
+        assert len(programs._programs) == 1
     assert (tested.accuracy, tested.logits_digest) == (result.test_accuracy, result.test_logits)
     by_hand = accuracy_by_hand(variables, noise.test_images, noise.test_labels, architecture)
     assert by_hand == pytest.approx(result.test_accuracy, abs=1e-9)
@@ -272,6 +314,7 @@ def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_
         "search_test_accuracy": result.best.test_accuracy,
         "final_validation_accuracy": result.final_validation_accuracy,
         "test_accuracy": tested.accuracy,
+        "mirrored_test_accuracy": tested.mirrored_accuracy,
         "test_logits": tested.logits_digest,
         "final_cause": None,
         "generations": 1,
@@ -287,7 +330,7 @@ def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_
         "seconds": {"search": result.seconds.search, "final": result.seconds.final},
         "mimicry": {"teacher": "recording", "weight": 0.9, "temperature": 5.0},
     }
-    assert result.final_validation_accuracy is not None
+    assert None not in (result.final_validation_accuracy, tested.mirrored_accuracy)
     assert result.seconds.final is not None
     assert min(result.seconds.search, result.seconds.final) > 0
 
@@ -297,8 +340,9 @@ def test_without_a_final_training_the_weights_of_the_search_are_kept(noise, sear
     assert result.best is not None
     architecture, variables = load_network(folder)
     network = build_network(architecture, num_classes=CLASSES)
-    tested = search.evaluate_network(network, variables, noise, batch_size=10)
+    tested = search.evaluate_network(network, variables, noise, batch_size=10, mirrored=True)
     assert (tested.accuracy, tested.logits_digest) == (result.test_accuracy, result.test_logits)
+    assert tested.mirrored_accuracy == result.mirrored_test_accuracy
     assert result.test_accuracy == result.search_test_accuracy == result.best.test_accuracy
     assert (result.final_validation_accuracy, result.final_cause, result.seconds.final) == (None, None, None)
     assert not (folder / "final").exists()

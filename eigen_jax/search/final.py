@@ -1,6 +1,7 @@
 """Training of one network from scratch to the end, and its test: the last phase of a search, or all of a run."""
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class Evaluation:
     """What a network makes of the test images."""
 
     accuracy: float  # a fraction
+    mirrored_accuracy: float | None = None  # of the mean of the logits of an image and of its mirror image
     logits_digest: str  # SHA-256, hexadecimal, of every bit of its logits [N, K] float32
 
 
@@ -83,7 +85,7 @@ def train_network(
         )
         validation = dataset.validation_images, dataset.validation_labels
         validation_accuracy = None if joined else evaluate(state, *validation, network=network, **how)
-        test = evaluate_network(network, state.variables, dataset, **how)
+        test = evaluate_network(network, state.variables, dataset, mirrored=train.flip, **how)
     except DivergedError as error:
         return TrainedNetwork(cause=str(error), seconds=time.perf_counter() - began)
     except jax.errors.JaxRuntimeError as error:
@@ -97,8 +99,24 @@ def train_network(
 
 
 def evaluate_network(
-    network: nn.Module, variables: PyTree, dataset: Dataset, *, batch_size: int, programs: Programs | None = None
+    network: nn.Module,
+    variables: PyTree,
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    mirrored: bool = False,
+    programs: Programs | None = None,
 ) -> Evaluation:
-    """Measures a trained network on the test images; another dtype or batch size gives other bits; see `predict`."""
-    logits = predict(variables, dataset.test_images, network=network, batch_size=batch_size, programs=programs)
-    return Evaluation(accuracy=accuracy(logits, dataset.test_labels), logits_digest=sha256([logits]))
+    """Measures a trained network on the test images; another dtype or batch size gives other bits; see `predict`.
+
+    `mirrored` asks for that accuracy as well: where mirror images were trained on, it is a network's with test-time
+    augmentation.
+    """
+    predicted = functools.partial(predict, variables, network=network, batch_size=batch_size, programs=programs)
+    images, labels = dataset.test_images, dataset.test_labels
+    logits = predicted(images)
+    return Evaluation(
+        accuracy=accuracy(logits, labels),
+        mirrored_accuracy=accuracy(logits + predicted(images[:, :, ::-1]), labels) if mirrored else None,
+        logits_digest=sha256([logits]),
+    )

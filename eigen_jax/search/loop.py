@@ -330,6 +330,7 @@ class _Search(Context):
             search_test_accuracy=searched.accuracy if searched else None,
             final_validation_accuracy=final.validation_accuracy if final else None,
             test_accuracy=test.accuracy if test else None,
+            mirrored_test_accuracy=test.mirrored_accuracy if test else None,
             test_logits=test.logits_digest if test else None,
             final_cause=final.cause if final else None,
             generations=progress.generation,
@@ -344,8 +345,9 @@ class _Search(Context):
 
     def _train_best(self, best: Individual, variables: PyTree) -> tuple[Evaluation, TrainedNetwork | None]:
         """Tests the weights of the search, which are saved where the final training is turned off, or diverges."""
-        batch_size, until = self.config.train.eval_batch_size, self.config.final_until
-        searched = evaluate_network(self._network(best.architecture), variables, self.dataset, batch_size=batch_size)
+        train, until = self.config.train, self.config.final_until
+        how: dict[str, Any] = {"batch_size": train.eval_batch_size, "mirrored": train.flip}
+        searched = evaluate_network(self._network(best.architecture), variables, self.dataset, **how)
         trained = None
         if until:
             self.observer.final_training_started(best=best, until=until)

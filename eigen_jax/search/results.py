@@ -30,6 +30,7 @@ def describe_training(
     return RunResult(
         final_validation_accuracy=trained.validation_accuracy,
         test_accuracy=trained.test.accuracy if trained.test else None,
+        mirrored_test_accuracy=trained.test.mirrored_accuracy if trained.test else None,
         test_logits=trained.test.logits_digest if trained.test else None,
         final_cause=trained.cause,
         network=summarise(architecture, config),

@@ -110,6 +110,7 @@ class RunResult:
     search_test_accuracy: float | UnsetType | None = UNSET  # a fraction; of the same weights
     final_validation_accuracy: float | None = None  # a fraction; None where the validation images were trained on
     test_accuracy: float | None  # a fraction, of the weights that are saved; None where there are none
+    mirrored_test_accuracy: float | None = None  # a fraction; see `Evaluation`
     test_logits: str | None = None  # digest of theirs
     final_cause: str | None = None  # why the training to the end diverged; None where it did not
     generations: Count | UnsetType = UNSET
