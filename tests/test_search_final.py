@@ -45,7 +45,7 @@ CONFIG = SearchConfig(
     **STEPS,
     genome=GenomeSpec(capacity=3, input_shape=SHAPE, num_classes=CLASSES, channels=(2, 4)),
     evolution=EvolutionConfig(population_size=2, primary_steps=4, first_rank=2, second_rank=2, **ONE_GENERATION),
-    train=dataclasses.replace(TRAIN, pad=1, flip=True, eval_batch_size=10),
+    train=dataclasses.replace(TRAIN, pad=1, flip=True, averaging=0.9, eval_batch_size=10),
 )
 KEY = jax.random.key(5)
 NETWORK = network()
@@ -167,7 +167,7 @@ def test_a_network_is_trained_to_the_last_step_with_the_stretched_schedule_and_m
 
 
 def test_what_is_averaged_is_measured_with_mirror_images_as_well_where_those_were_trained_on(noise, tmp_path):
-    recipe = with_training(alternating_flips=True, averaging=0.9)
+    recipe = with_training(alternating_flips=True)
     trained = train(noise, tmp_path / "with", config=recipe)
     chex.assert_trees_all_equal(trained.variables, by_the_loop(noise, recipe.train))
     without = with_training(flip=False)
