@@ -27,7 +27,7 @@ from experiments.presets import PRESETS
 from experiments.process import configure
 from experiments.progress import LiveBars, percent
 from experiments.settings import Settings, SettingsError
-from experiments.teacher import prepare_teacher
+from experiments.teacher import prepare_teacher, teacher_flops
 
 _PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
 
@@ -63,7 +63,14 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
     # Before the teacher, which may take days.
     check_takes(architecture, dataset)
     search.check_data(config, dataset)
-    if not config.final_until:
+    flops, until = teacher_flops(settings, dataset), config.final_until
+    price = search.price(architecture, config=config, teacher=flops)
+    if until and (budget := search.Budget.of(config, flops)):
+        until = budget.final_until(0, price)
+        if not until:
+            rule = "{budget} is {:.3g}, and {:.3g} training FLOPs are needed for the teacher and one step; raise it"
+            raise ConfigError(search.SearchConfig, rule, config.budget, flops.once + price)
+    if not until:
         raise ConfigError(search.SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
     search.check_run_folder(settings.run_dir, described)
     console = make_console()
@@ -77,13 +84,16 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
                 dataset,
                 run.final_checkpoints,
                 config=config,
+                until=until,
                 teacher=teacher,
                 care=Care(save_every=settings.machine.save_every, should_stop=should_stop),
-                on_progress=functools.partial(bars.show_training, "training", config.final_until),
+                on_progress=functools.partial(bars.show_training, "training", until),
             )
             if trained.test:
                 run.save_network(architecture, trained.variables)
-            write_result(run.path, search.describe_training(architecture, trained, config=config, teacher=teacher))
+            spent = search.sum_flops(flops.once, until * price)
+            told = search.describe_training(architecture, trained, config=config, teacher=teacher, training_flops=spent)
+            write_result(run.path, told)
     if trained.test is None:
         return trained.cause
     if trained.validation_accuracy is not None:

@@ -110,6 +110,7 @@ def test_the_paper_preset_is_section_4_1(name):
 LATER: Options = {"optimizer": "sgd", "decay_rates": (), "schedule": "constant"}
 LATER |= {"max_children": 500, "sample_size": 3, "ahead": 4, "strategy": "eigen", "fitness": "accuracy"}
 LATER |= {"kinds": ("conv", "concat", "pool"), "operators": ()}
+LATER |= {"budget": None, "final_share": 0.5, "secondary_from": 0.6, "duplication_from": 0.9}
 # SHA-256 of the outcomes of all presets, but for those: run folders record them, are compared with them and named by
 # them.
 OUTCOMES = "bed2122727fd50a19d5a0e695b05d076543b24854ac4bb670cc250997013063e"
@@ -149,7 +150,7 @@ def test_every_field_of_every_config_says_what_it_is():
 
 def test_every_flag_has_a_name_of_its_own():
     names = [each.name for each in FLAGS.values()]
-    assert len(set(names)) == len(names) == 78
+    assert len(set(names)) == len(names) == 82
 
 
 def test_every_setting_reaches_the_library():
@@ -157,12 +158,13 @@ def test_every_setting_reaches_the_library():
     data: Options = {"validation_size": 2, "split_seed": 3, "preprocessing": "standardize"}
     data |= {"data_dir": Path("/data"), "cache_dir": Path("/cache")}
     search: Options = {"seed": 1, "t1": 4, "t2": 5, "t3": 6, "reevaluate": True, "final_steps": 22}
-    search |= {"final_on": "train+validation"}
+    search |= {"final_on": "train+validation", "budget": 1e9, "final_share": 0.25}
     genome: Options = {"capacity": 17, "channels": (18, 19), "kernels": (5,), "strides": (2,)}
     genome |= {"max_parameters": 420, "max_flops": 621, "kinds": ("pool", "depthwise"), "operators": ("swap",)}
     evolution: Options = {"primary_steps": 12, "secondary_steps": 13, "elitism": True, "saturation_gain": 0.0625}
     evolution |= {"saturation_window": 14, "max_primary_generations": 15, "max_secondary_generations": 16}
     evolution |= {"max_duplication_generations": 2, "max_repeats": 4, "extinguish_duplicates": True}
+    evolution |= {"secondary_from": 0.5, "duplication_from": 0.75}
     evolution |= {"max_children": 30, "sample_size": 31, "ahead": 32}
     images: Options = {"pad": 1, "flip": False, "eval_batch_size": 10}
     train: Options = {"batch_size": 7, "learning_rate": 0.25, "decay_steps": (8, 9), "decay_rate": 0.5}

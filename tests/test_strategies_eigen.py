@@ -473,6 +473,8 @@ LEAST: dict = {field.name: 1 for field in dataclasses.fields(EvolutionConfig) if
     "max_secondary_generations": 0,
     "max_duplication_generations": 0,
     "max_repeats": 2,
+    "secondary_from": 0,
+    "duplication_from": 0,
 }
 MOST = {"population_size": 10_000, "saturation_window": 10_000, "max_repeats": 16, "ahead": 10_000}
 

@@ -25,6 +25,10 @@ FORMER_SETTINGS: Mapping[str, Any] = {
     "ahead": 4,
     "kinds": ["conv", "concat", "pool"],
     "operators": [],
+    "budget": None,
+    "final_share": 0.5,
+    "secondary_from": 0.6,
+    "duplication_from": 0.9,
 }
 
 
@@ -88,6 +92,16 @@ class RunSeconds:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RunFlops:
+    """The training FLOPs of a run, see `eigen_jax.search.budget`."""
+
+    teacher: Count  # training and logits, also where they were at hand already
+    search: Count | UnsetType = UNSET  # all individuals; unset where there was no search
+    final: Count  # all steps of the final training; 0: there was none
+    total: Count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Mimicry:
     """Whom networks mimicked, and how."""
 
@@ -111,6 +125,7 @@ class RunResult:
     network: NetworkSummary | None  # None where nothing survived
     dtype: str = "float32"  # that maps were computed in
     seconds: RunSeconds
+    training_flops: RunFlops | None = None  # None where older lines of the record do not tell them
     mimicry: Mimicry | None  # None where it was off
 
     @property
