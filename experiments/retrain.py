@@ -3,8 +3,8 @@
     python -m experiments.retrain runs/digits-small/network/genome.json --dataset digits
     python -m experiments.retrain genome.json --dataset cifar10 --preset small --teacher none --seed 1
 
-The settings are those of a search. The run folder, by default that of the preset with the network's
-fingerprint behind it, then holds genome.json and the weights, as a search's does.
+The settings are those of a search; with --budget, it takes as many steps as that pays for. The run folder, by default
+that of the preset with the network's fingerprint behind it, then holds genome.json and the weights, as a search's does.
 """
 
 import dataclasses
@@ -53,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def retrain(settings: Settings, architecture: Architecture) -> str | None:
-    """Trains a network from scratch for `final_steps`, or goes on with a training; raises EigenError, Interrupted.
+    """Trains a network from scratch, or goes on with a training; raises EigenError, Interrupted.
 
-    Gives why the training diverged, which result.json then says as well; None if it did not.
+    It takes `final_steps`, or as many steps as the whole budget pays for. Gives why the training diverged, which
+    result.json then says as well; None if it did not.
     """
     dataset, config = load_dataset(settings.data), settings.search_config()
     described = settings.outcome() | {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
@@ -65,7 +66,7 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
     search.check_data(config, dataset)
     flops, until = teacher_flops(settings, dataset), config.final_until
     price = search.price(architecture, config=config, teacher=flops)
-    if until and (budget := search.Budget.of(config, flops)):
+    if budget := search.Budget.of(dataclasses.replace(config, final_steps=None), flops):
         until = budget.final_until(0, price)
         if not until:
             rule = "{budget} is {:.3g}, and {:.3g} training FLOPs are needed for the teacher and one step; raise it"

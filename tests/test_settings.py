@@ -398,6 +398,15 @@ def test_an_optimizer_is_named_or_loaded_from_a_file_and_told_by_a_name_that_sta
         read("--optimizer", f"{tmp_path / 'own_optimizer.py'}:other")
 
 
+def test_a_number_of_a_preset_that_need_not_be_given_is_taken_back(capsys):
+    with mock.patch.dict(CHOICES, plain=with_values(CHOICES["plain"], {"final_steps": 9, "budget": 1e9})):
+        assert read().search.final_steps == 9
+        search = read("--final-steps", "none", "--budget", "none").search
+    assert (search.final_steps, search.budget) == (None, None)
+    assert read("--workers", "none", "--budget", "2.3e14").search.budget == 2.3e14
+    assert "--t1: is 'none'; it must be a whole number" in refused_box(capsys, "--t1", "none")
+
+
 def test_a_config_is_described_by_all_its_fields_and_functions_by_their_names():
     plain = SearchConfig(seed=3)
     assert describe_config(plain) == dataclasses.asdict(plain)

@@ -23,7 +23,7 @@ class SearchConfig(Config):
     final_steps: int | None = setting(  # None: as many as in the search
         None,
         "training steps of the network found, from scratch, with the learning rate's schedule stretched to them;"
-        " 0: the weights of the search are tested; by default as many as in the search, or as a budget pays for",
+        " 0: the weights of the search are tested; none: as many as in the search, or as a budget pays for",
         at_least=0,
     )
     budget: float | None = setting(  # None: as much as it takes
