@@ -7,7 +7,7 @@ and `truncate` removes.
 
 A line ends with a checksum of all that it says but the times, and is read only if it stands exactly as it was written.
 So any flipped bit is told, but for one that makes another number of seconds. Lines of schema versions 2, which have no
-checksum, and 3 are read as well.
+checksum, 3 and 4 are read as well.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from eigen_jax.store import files
 from eigen_jax.store.records import Count, Fraction, JSONError, Positive, Seconds, convert, parse_json
 from eigen_jax.store.run_files import Reference
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _READ = range(2, SCHEMA_VERSION + 1)  # schema versions; the first has no checksums
 # What another run of the same may measure otherwise, and what stands for it.
@@ -93,6 +93,8 @@ class Individual:
     fate: Fate
     cause: Name | None = None  # why it failed; None unless it did
     same_as: Reference | None = None  # whose training gave the fitness; None: its own
+    # Of the steps of its own training up to its last landmark, reached or not; None in older records.
+    training_flops: Count | None = None
     seconds_compiling: Seconds = 0.0
     seconds_training: Seconds = 0.0
 
@@ -214,7 +216,13 @@ def _to_individual(fields: Mapping[str, Any]) -> Individual:
 
 
 def _modernised(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of schema version 2 or 3 as those of the newest: three landmarks, of accuracy; one parent."""
+    """The fields of an older schema version as those of the newest."""
+    fields = {**fields, "training_flops": None}
+    return fields if fields["schema_version"] == 4 else _with_landmarks(fields)
+
+
+def _with_landmarks(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of schema version 2 or 3 as those of 4: three landmarks, of accuracy; one parent."""
     names = "parent", "t1", "t2", "t3"
     if wrong := (set(names) - fields.keys()) | (fields.keys() & {"parents", "landmarks"}):
         raise JSONError(f"it has or lacks {reprlib.repr(sorted(wrong))}")

@@ -158,8 +158,12 @@ _REGISTRY = constructors.ConstructorRegistry()
 
 @_REGISTRY.primitive_rule
 def _value(info: constructors.PrimitiveTypeInfo) -> constructors.PrimitiveConstructorSpec | None:
-    """How tyro reads numbers, texts and paths, which need not be given, tuples of them, and names of functions."""
+    """How tyro reads numbers, texts and paths, which need not be given, tuples of them, and names of functions.
+
+    A number that need not be given, and that a preset gives, is taken back with "none".
+    """
     kind = without_none(info.type)
+    may_be_none = kind is not info.type and kind in (int, float)
     is_tuple = get_origin(kind) is tuple
     kind = get_args(kind)[0] if is_tuple else kind
     if kind not in _READERS:
@@ -168,7 +172,9 @@ def _value(info: constructors.PrimitiveTypeInfo) -> constructors.PrimitiveConstr
     return constructors.PrimitiveConstructorSpec(
         nargs="*" if is_tuple else 1,
         metavar=f"[{metavar} ...]" if is_tuple else metavar,
-        instance_from_str=lambda texts: tuple(map(read, texts)) if is_tuple else read(texts[0]),
+        instance_from_str=lambda texts: (
+            None if may_be_none and texts[0] == "none" else tuple(map(read, texts)) if is_tuple else read(texts[0])
+        ),
         is_instance=lambda value: True,
         str_from_instance=lambda value: [str(name_of(each)) for each in (value if is_tuple else [value])],
     )

@@ -16,8 +16,9 @@ from rich.text import Text
 from eigen_jax.architecture import Architecture, count_parameters
 from eigen_jax.fitness import Measurement
 from eigen_jax.lineage import Fate, Individual, Reference
-from eigen_jax.search import SearchConfig, SearchObserver, SearchResult
+from eigen_jax.search import Budget, SearchConfig, SearchObserver, SearchResult
 from experiments.networks import describe
+from experiments.spending import Spending
 
 BY_MIRROR_IMAGES = "by the mean logits of an image and its mirror image"
 _PLAIN_EVERY = 10.0  # seconds between two lines of progress without a terminal
@@ -95,6 +96,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.next_bar = self.bars.add_task("next network", detail="preparing", visible=False)
         self.training_bars: dict[Reference, TaskID] = {}  # of the individuals that train now
         self.search_began = self.generation_began = clock()
+        self.spending = Spending(clock)
         self.phase = ""
         self.generation = self.landmark = self.final_until = 0
         self.steps_ahead = 0  # of this generation's individuals, before it began
@@ -110,6 +112,11 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.generation, self.landmarks = generation, landmarks
         self.print(f"Run folder {self.folder}" + (f", going on after {generation} generations" if generation else ""))
         self.print("Individuals are named generation.index; accuracies are % of validation images", "dim")
+
+    def budget_spent(self, *, budget: Budget, spent: int, kept: int) -> None:
+        if told := self.spending.tell(budget, spent):
+            text, seconds = told
+            self.print(text if seconds is None else f"{text}, about {duration(seconds)} left here")
 
     def generation_started(
         self,

@@ -3,8 +3,8 @@
     python -m experiments.retrain runs/digits-small/network/genome.json --dataset digits
     python -m experiments.retrain genome.json --dataset cifar10 --preset small --teacher none --seed 1
 
-The settings are those of a search. The run folder, by default that of the preset with the network's
-fingerprint behind it, then holds genome.json and the weights, as a search's does.
+The settings are those of a search; with --budget, it takes as many steps as that pays for. The run folder, by default
+that of the preset with the network's fingerprint behind it, then holds genome.json and the weights, as a search's does.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from experiments.presets import PRESETS
 from experiments.process import configure
 from experiments.progress import BY_MIRROR_IMAGES, LiveBars, percent
 from experiments.settings import Settings, SettingsError
-from experiments.teacher import prepare_teacher
+from experiments.teacher import prepare_teacher, teacher_flops
 
 _PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
 
@@ -53,9 +53,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def retrain(settings: Settings, architecture: Architecture) -> str | None:
-    """Trains a network from scratch for `final_steps`, or goes on with a training; raises EigenError, Interrupted.
+    """Trains a network from scratch, or goes on with a training; raises EigenError, Interrupted.
 
-    Gives why the training diverged, which result.json then says as well; None if it did not.
+    It takes `final_steps`, or as many steps as the whole budget pays for. Gives why the training diverged, which
+    result.json then says as well; None if it did not.
     """
     dataset, config = load_dataset(settings.data), settings.search_config()
     described = settings.outcome() | {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
@@ -63,7 +64,14 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
     # Before the teacher, which may take days.
     check_takes(architecture, dataset)
     search.check_data(config, dataset)
-    if not config.final_until:
+    flops, until = teacher_flops(settings, dataset), config.final_until
+    price = search.price(architecture, config=config, teacher=flops)
+    if budget := search.Budget.of(dataclasses.replace(config, final_steps=None), flops):
+        until = budget.final_until(0, price)
+        if not until:
+            rule = "{budget} is {:.3g}, and {:.3g} training FLOPs are needed for the teacher and one step; raise it"
+            raise ConfigError(search.SearchConfig, rule, config.budget, flops.once + price)
+    if not until:
         raise ConfigError(search.SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
     search.check_run_folder(settings.run_dir, described)
     console = make_console()
@@ -77,13 +85,16 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
                 dataset,
                 run.final_checkpoints,
                 config=config,
+                until=until,
                 teacher=teacher,
                 care=Care(save_every=settings.machine.save_every, should_stop=should_stop),
-                on_progress=functools.partial(bars.show_training, "training", config.final_until),
+                on_progress=functools.partial(bars.show_training, "training", until),
             )
             if trained.test:
                 run.save_network(architecture, trained.variables)
-            write_result(run.path, search.describe_training(architecture, trained, config=config, teacher=teacher))
+            spent = search.sum_flops(flops.once, until * price)
+            told = search.describe_training(architecture, trained, config=config, teacher=teacher, training_flops=spent)
+            write_result(run.path, told)
     if trained.test is None:
         return trained.cause
     if trained.validation_accuracy is not None:

@@ -6,7 +6,7 @@ from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.executor import InlineExecutor, PoolExecutor, ProcessWorkers
 from eigen_jax.resumable import Care
-from eigen_jax.search import BarrenSearchError, SearchResult, check_data, check_run_folder, run_search
+from eigen_jax.search import BarrenSearchError, SearchResult, check_budget, check_data, check_run_folder, run_search
 from eigen_jax.store.locks import ShouldStop
 from eigen_jax.training import Teacher
 from experiments.command_line import parse
@@ -14,7 +14,8 @@ from experiments.commands import command, held_off, make_console
 from experiments.process import configure, environment, worker_environments
 from experiments.progress import ConsoleObserver
 from experiments.settings import Settings
-from experiments.teacher import prepare_teacher
+from experiments.spending import describe_budget
+from experiments.teacher import prepare_teacher, teacher_flops
 
 
 @command
@@ -33,7 +34,11 @@ def search(settings: Settings) -> SearchResult:
     # Before the teacher, which may take days.
     check_data(config, dataset)
     check_run_folder(settings.run_dir, {**settings.outcome(), "data_fingerprint": dataset.fingerprint})
+    strategy, flops = settings.make_strategy(), teacher_flops(settings, dataset)
+    check_budget(config, strategy, flops)
     console = make_console()
+    for line in describe_budget(config, flops):
+        console.print(line, soft_wrap=True)
     with held_off() as should_stop:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
         with (
@@ -44,8 +49,9 @@ def search(settings: Settings) -> SearchResult:
                 config,
                 dataset,
                 settings.run_dir,
-                strategy=settings.make_strategy(),
+                strategy=strategy,
                 teacher=teacher,
+                teacher_flops=flops,
                 executor=executor,
                 care=Care(save_every=machine.save_every, time_limit=machine.time_limit, should_stop=should_stop),
                 fitness=settings.fitness.load(),

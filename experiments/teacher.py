@@ -17,6 +17,7 @@ from rich.filesize import decimal
 
 from eigen_jax.data import Dataset, join_validation, load_dataset
 from eigen_jax.resumable import Care
+from eigen_jax.search import TeacherFlops, training_flops
 from eigen_jax.store.locks import ShouldStop, never
 from eigen_jax.teacher import (
     Ensemble,
@@ -27,6 +28,7 @@ from eigen_jax.teacher import (
     TeacherConfig,
     TeacherObserver,
     cache_logits,
+    forward_flops,
     read_logits,
     train_ensemble,
 )
@@ -60,8 +62,7 @@ def prepare_teacher(
         return None
     joined = settings.search.final_on == "train+validation"
     images = join_validation(dataset).train_images if joined else dataset.train_images
-    train = settings.search.train
-    layout = LogitsLayout(pad=train.pad, flip=train.flip, views=settings.teacher_views, num_classes=dataset.num_classes)
+    train, layout = settings.search.train, _layout(settings, dataset)
     if (path := settings.teacher_logits) is not None:
         logits = read_logits(path, layout, num_examples=images.shape[0])
         console.print(f"Teacher for {dataset.name}: the logits in {path}", style="bold", soft_wrap=True)
@@ -81,6 +82,25 @@ def prepare_teacher(
             on_progress=observer.caching_progress,
             should_stop=should_stop,
         )
+
+
+def teacher_flops(settings: Settings, dataset: Dataset) -> TeacherFlops:
+    """What whoever is mimicked takes of a budget, whatever of it is at hand; logits from a file take nothing."""
+    if settings.teacher == "none" or settings.teacher_logits is not None:
+        return TeacherFlops()
+    config, (count, *shape) = settings.teacher_config(), dataset.train_images.shape
+    forward = forward_flops(config, (shape[0], shape[1], shape[2]), dataset.num_classes)
+    training = training_flops(forward, config.steps(count) * config.batch_size)
+    if settings.teacher == "live":
+        return TeacherFlops(once=training, per_image=forward)
+    if settings.search.final_on == "train+validation":
+        count += dataset.validation_images.shape[0]
+    return TeacherFlops(once=training + forward * count * _layout(settings, dataset).stored_views.size)
+
+
+def _layout(settings: Settings, dataset: Dataset) -> LogitsLayout:
+    train, views = settings.search.train, settings.teacher_views
+    return LogitsLayout(pad=train.pad, flip=train.flip, views=views, num_classes=dataset.num_classes)
 
 
 def train_teacher(settings: Settings, dataset: Dataset, console: Console, should_stop: ShouldStop = never) -> Ensemble:

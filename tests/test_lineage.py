@@ -126,13 +126,13 @@ def test_the_line_is_the_documented_one_and_ends_with_the_checksum_of_all_but_th
     line = lineage.to_line(make(3, 1, parents=(Reference(generation=2, index=5), FIRST), **fields))
     start, architecture = line.split(',"fingerprint":"')
     assert start == (
-        '{"schema_version":4,"generation":3,"phase":"primary","index":1,'
+        '{"schema_version":5,"generation":3,"phase":"primary","index":1,'
         '"parents":[{"generation":2,"index":5},{"generation":0,"index":0}],'
         '"operators":{"insert_conv":2,"insert_pool":1},"repeats":null,"parameters":784,"flops":12345,'
         '"landmarks":[{"step":60,"measurement":{"accuracy":0.5,"loss":1.25,"parameters":784,"flops":12345,'
         '"latency":1e-05,"batch_latency":0.25,"memory":4096},"fitness":[0.5,-784.0],"threshold":0.25},'
         '{"step":180,"measurement":null,"fitness":null,"threshold":null}],"test_accuracy":null,"fate":"failed",'
-        '"cause":"out of\\nmemory","same_as":null,'
+        '"cause":"out of\\nmemory","same_as":null,"training_flops":null,'
         '"seconds_compiling":1.5,"seconds_training":2.25'
     )
     assert '","architecture":{' in architecture
@@ -216,6 +216,23 @@ def test_records_of_earlier_versions_are_read_and_go_on_in_the_newest(path: Path
     assert path.read_text() == f"{''.join(lines)}{lineage.to_line(new)}\n"
 
 
+def test_a_record_of_schema_version_4_does_not_tell_training_flops(path: Path) -> None:
+    text = (OLDER / "schema-4.jsonl").read_text()
+    path.write_text(text)
+    failed = {"landmarks": (*make().landmarks, Landmark(step=180)), "fate": Fate.FAILED, "cause": "out of\nmemory"}
+    parents = Reference(generation=2, index=5), FIRST
+    older = make(), make(0, 1, same_as=FIRST), make(3, 1, parents=parents, **failed)
+    assert lineage.read(path) == older
+    assert [each.training_flops for each in older] == [None] * 3
+    lineage.append(path, [new := make(4, training_flops=2**60)])
+    assert lineage.read(path) == (*older, new)
+    assert path.read_text() == f"{text}{lineage.to_line(new)}\n"
+    assert '"same_as":null,"training_flops":1152921504606846976,"seconds_compiling":1.5' in lineage.to_line(new)
+    path.write_text(text.replace('"schema_version":4', '"schema_version":5'))
+    with refuses(LineageError, f"{path}, line 1: {DAMAGED}it has or lacks ['training_flops']"):
+        lineage.read(path)
+
+
 @pytest.mark.parametrize(
     ("version", "old", "new", "message"),
     [
@@ -229,6 +246,7 @@ def test_records_of_earlier_versions_are_read_and_go_on_in_the_newest(path: Path
         (2, "af9552fb", "af9552fa", NOT_AS_WRITTEN),
         (3, '"schema_version":3', '"schema_version":2', NOT_AS_WRITTEN),
         (3, '"schema_version":3', '"schema_version":4', f"{DAMAGED}it has or lacks ['landmarks', 'parent', "),
+        (3, '"schema_version":3', '"schema_version":5', f"{DAMAGED}it has or lacks ['landmarks', 'parent', "),
         (3, '"fitness":0.625', '"fitness":0.626', NOT_AS_WRITTEN),
         (3, '"fitness":0.625', '"fitness":6.25e-1', NOT_AS_WRITTEN),
         (3, '"phase":"primary"', '"phase":"primari"', NOT_AS_WRITTEN),
@@ -456,9 +474,9 @@ def changed(**fields: Any) -> str:
         ('{"schema_version":1', f"{DAMAGED}Expecting ',' delimiter: line 1 column 20 (char 19)"),
         ("[" * 100_000, f"{DAMAGED}its arrays and objects are too deep in one another"),
         ("[]", f"{DAMAGED}Expected `object`, got `array`"),
-        (changed(schema_version=1), "schema version is 1; this version of eigen_jax reads 2 to 4"),
-        (changed(schema_version=True), "schema version is True; this version of eigen_jax reads 2 to 4"),
-        (changed(schema_version=...), "schema version is None; this version of eigen_jax reads 2 to 4"),
+        (changed(schema_version=1), "schema version is 1; this version of eigen_jax reads 2 to 5"),
+        (changed(schema_version=True), "schema version is True; this version of eigen_jax reads 2 to 5"),
+        (changed(schema_version=...), "schema version is None; this version of eigen_jax reads 2 to 5"),
         (changed(landmarks=...), f"{DAMAGED}it has or lacks ['landmarks']"),
         (changed(colour=1), f"{DAMAGED}it has or lacks ['colour']"),
         (changed(schema_version=2), f"{DAMAGED}it has or lacks ['landmarks', 'parent', 'parents', 't1', 't2', 't3']"),

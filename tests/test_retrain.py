@@ -131,6 +131,21 @@ def test_a_training_with_other_settings_or_of_another_network_is_refused(trained
     assert contents(trained) == before
 
 
+def test_a_budget_pays_for_as_many_steps_as_fit(trained, tmp_path, capsys):
+    assert read(trained, "result.json")["training_flops"]["total"] > 0
+    # Without a budget, `train` asks for six.
+    step = 3 * count_flops(NETWORK, num_classes=10) * read(trained, "settings.json")["settings"]["batch_size"]
+    argv = ["--budget", str(9.5 * step)]
+    assert train(tmp_path, *argv) == 0
+    expected = {"teacher": 0, "final": 9 * step, "total": 9 * step}
+    assert read(tmp_path / "run-dir", "result.json")["training_flops"] == expected
+    assert checkpoint.latest_step(tmp_path / "run-dir" / "final") == 9
+    (tmp_path / "less").mkdir()
+    line = refused(capsys, lambda argv: train(tmp_path / "less", *argv), "--budget", str(step - 1), quiet=False)
+    assert "training FLOPs are needed for the teacher and one step; raise it" in line
+    assert not (tmp_path / "less" / "run-dir").exists()
+
+
 def test_training_that_diverges_gets_one_line_and_no_network(tmp_path, capsys):
     argv = ("--learning-rate", "1e30")
     line = refused(capsys, lambda argv: train(tmp_path, *argv, architecture=EMPTY), *argv, quiet=False)

@@ -17,7 +17,7 @@ from executor_data import CONFIG as TRAIN
 from executor_data import SHAPE, make_dataset, network
 from refusals import refuses
 
-from eigen_jax import resumable, search
+from eigen_jax import lineage, resumable, search
 from eigen_jax.architecture import count_flops, count_parameters, fingerprint
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
@@ -104,12 +104,12 @@ def test_the_learning_rate_falls_at_the_same_shares_of_the_final_training(final_
     train = TrainConfig(decay_steps=decay_steps, momentum=0.5)
     config = SearchConfig(final_steps=final_steps, train=train)  # 25,000 steps in the search
     assert config.final_until == final_steps
-    assert config.final_train == dataclasses.replace(train, decay_steps=stretched)
+    assert config.final_train(final_steps) == dataclasses.replace(train, decay_steps=stretched)
     # With a rate for each, those of steps that become one are multiplied.
     rates = (10.0, 0.25)[: len(decay_steps)]
     config = dataclasses.replace(config, train=dataclasses.replace(train, decay_rates=rates))
-    assert config.final_train.decay_rates == (rates if len(stretched) != 1 else (2.5,))
-    assert config.final_train.decay_steps == stretched
+    assert config.final_train(final_steps).decay_rates == (rates if len(stretched) != 1 else (2.5,))
+    assert config.final_train(final_steps).decay_steps == stretched
 
 
 @pytest.mark.parametrize(("final_steps", "stretched"), [(50, (10, 50)), (2, (1, 2)), (1, (1,)), (0, (1,))])
@@ -306,6 +306,7 @@ def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_
         tested = search.evaluate_network(network, variables, noise, batch_size=10, mirrored=True, programs=programs)
         assert len(programs._programs) == 1
     assert (tested.accuracy, tested.logits_digest) == (result.test_accuracy, result.test_logits)
+    individuals, final = lineage.read(folder / "lineage.jsonl"), count_flops(architecture, num_classes=CLASSES)
     by_hand = accuracy_by_hand(variables, noise.test_images, noise.test_labels, architecture)
     assert by_hand == pytest.approx(result.test_accuracy, abs=1e-9)
     assert read_json(folder / "result.json") == {
@@ -328,6 +329,12 @@ def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_
         },
         "dtype": "float32",
         "seconds": {"search": result.seconds.search, "final": result.seconds.final},
+        "training_flops": {
+            "teacher": 0,
+            "search": sum(each.training_flops or 0 for each in individuals),
+            "final": 3 * 10 * 8 * final,
+            "total": sum(each.training_flops or 0 for each in individuals) + 3 * 10 * 8 * final,
+        },
         "mimicry": {"teacher": "recording", "weight": 0.9, "temperature": 5.0},
     }
     assert None not in (result.final_validation_accuracy, tested.mirrored_accuracy)

@@ -112,6 +112,7 @@ LATER |= {"max_children": 500, "sample_size": 3, "ahead": 4, "strategy": "eigen"
 LATER |= {"kinds": ("conv", "concat", "pool"), "operators": ()}
 LATER |= {"nesterov": False, "weight_decay_on": "all", "averaging": 0.0, "label_smoothing": 0.0}
 LATER |= {"alternating_flips": False, "final_schedule": "same"}
+LATER |= {"budget": None, "final_share": 0.5, "secondary_from": 0.6, "duplication_from": 0.9}
 # SHA-256 of the outcomes of all presets, but for those: run folders record them, are compared with them and named by
 # them.
 OUTCOMES = "bed2122727fd50a19d5a0e695b05d076543b24854ac4bb670cc250997013063e"
@@ -151,7 +152,7 @@ def test_every_field_of_every_config_says_what_it_is():
 
 def test_every_flag_has_a_name_of_its_own():
     names = [each.name for each in FLAGS.values()]
-    assert len(set(names)) == len(names) == 84
+    assert len(set(names)) == len(names) == 88
 
 
 def test_every_setting_reaches_the_library():
@@ -160,11 +161,13 @@ def test_every_setting_reaches_the_library():
     data |= {"data_dir": Path("/data"), "cache_dir": Path("/cache")}
     search: Options = {"seed": 1, "t1": 4, "t2": 5, "t3": 6, "reevaluate": True, "final_steps": 22}
     search |= {"final_on": "train+validation", "final_schedule": "one-cycle"}
+    search |= {"budget": 1e9, "final_share": 0.25}
     genome: Options = {"capacity": 17, "channels": (18, 19), "kernels": (5,), "strides": (2,)}
     genome |= {"max_parameters": 420, "max_flops": 621, "kinds": ("pool", "depthwise"), "operators": ("swap",)}
     evolution: Options = {"primary_steps": 12, "secondary_steps": 13, "elitism": True, "saturation_gain": 0.0625}
     evolution |= {"saturation_window": 14, "max_primary_generations": 15, "max_secondary_generations": 16}
     evolution |= {"max_duplication_generations": 2, "max_repeats": 4, "extinguish_duplicates": True}
+    evolution |= {"secondary_from": 0.5, "duplication_from": 0.75}
     evolution |= {"max_children": 30, "sample_size": 31, "ahead": 32}
     images: Options = {"pad": 1, "flip": False, "eval_batch_size": 10}
     recipe: Options = {"averaging": 0.96875, "label_smoothing": 0.21875, "weight_decay_on": "kernels"}
@@ -400,6 +403,15 @@ def test_an_optimizer_is_named_or_loaded_from_a_file_and_told_by_a_name_that_sta
         read("--optimizer", "sdg")
     with pytest.raises(EigenError, match=r"^--optimizer: .*own_optimizer.py has no 'other'; it has "):
         read("--optimizer", f"{tmp_path / 'own_optimizer.py'}:other")
+
+
+def test_a_number_of_a_preset_that_need_not_be_given_is_taken_back(capsys):
+    with mock.patch.dict(CHOICES, plain=with_values(CHOICES["plain"], {"final_steps": 9, "budget": 1e9})):
+        assert read().search.final_steps == 9
+        search = read("--final-steps", "none", "--budget", "none").search
+    assert (search.final_steps, search.budget) == (None, None)
+    assert read("--workers", "none", "--budget", "2.3e14").search.budget == 2.3e14
+    assert "--t1: is 'none'; it must be a whole number" in refused_box(capsys, "--t1", "none")
 
 
 def test_a_config_is_described_by_all_its_fields_and_functions_by_their_names():

@@ -22,7 +22,14 @@ from eigen_jax.duplication import find_blocks, repeat_blocks
 from eigen_jax.errors import ConfigError
 from eigen_jax.genome import Genome, GenomeSpec
 from eigen_jax.strategies import Eigen, eigen
-from eigen_jax.strategies.eigen import EvolutionConfig, EvolutionState, Phase, evolution_step, initial_state
+from eigen_jax.strategies.eigen import (
+    BudgetedState,
+    EvolutionConfig,
+    EvolutionState,
+    Phase,
+    evolution_step,
+    initial_state,
+)
 
 NAN, NONE = math.nan, -math.inf
 
@@ -473,6 +480,8 @@ LEAST: dict = {field.name: 1 for field in dataclasses.fields(EvolutionConfig) if
     "max_secondary_generations": 0,
     "max_duplication_generations": 0,
     "max_repeats": 2,
+    "secondary_from": 0,
+    "duplication_from": 0,
 }
 MOST = {"population_size": 10_000, "saturation_window": 10_000, "max_repeats": 16, "ahead": 10_000}
 
@@ -498,6 +507,54 @@ def test_a_setting_that_cannot_be_is_refused_in_one_line(name, value, rule):
 def test_the_least_and_the_most_settings_are_accepted():
     assert EvolutionConfig(**LEAST)
     assert EvolutionConfig(**LEAST | MOST)
+
+
+PRIMARY, SECONDARY, DUPLICATION, CONVERGED = Phase
+
+
+@pytest.mark.parametrize(
+    ("limits", "phase", "spent", "following"),
+    [
+        ({}, PRIMARY, 0.59, PRIMARY),
+        ({}, PRIMARY, 0.6, SECONDARY),
+        ({}, PRIMARY, 1.0, SECONDARY),
+        ({}, SECONDARY, 0.89, SECONDARY),
+        ({}, SECONDARY, 0.9, DUPLICATION),
+        ({}, DUPLICATION, 1.0, DUPLICATION),
+        ({"secondary_from": 0.2, "duplication_from": 0.3}, PRIMARY, 0.25, SECONDARY),
+        ({"secondary_from": 0.2, "duplication_from": 0.3}, SECONDARY, 0.25, SECONDARY),
+        ({"secondary_from": 0.2, "duplication_from": 0.3}, SECONDARY, 0.3, DUPLICATION),
+        # To where the phase begins that does follow; to the end where none does.
+        ({"max_secondary_generations": 0}, PRIMARY, 0.89, PRIMARY),
+        ({"max_secondary_generations": 0}, PRIMARY, 0.9, DUPLICATION),
+        ({"max_duplication_generations": 0}, PRIMARY, 0.6, SECONDARY),
+        ({"max_duplication_generations": 0}, SECONDARY, 1.0, SECONDARY),
+        ({"max_duplication_generations": 0, "max_secondary_generations": 0}, PRIMARY, 1.0, PRIMARY),
+    ],
+)
+def test_a_phase_is_over_when_that_share_of_a_budget_is_spent_at_which_the_next_one_begins(
+    limits, phase, spent, following
+):
+    config = EvolutionConfig(**{"max_duplication_generations": 2} | limits)
+    strategy, none = Eigen(spec=SPEC, config=config), jnp.float32(NONE)
+    state = dataclasses.replace(strategy.genesis(), phase=jnp.int32(phase), phase_generation=jnp.int32(0))
+    told = strategy.spend(strategy.spend(state, jnp.float32(0)), jnp.float32(spent))
+    assert float(told.spent) == np.float32(spent)
+    stage = eigen._next_stage(told, none, config)
+    assert int(stage["phase"]) == following
+    assert int(stage["phase_generation"]) == int(phase == following)
+    # Without a budget no phase ends by its share.
+    assert int(eigen._next_stage(state, none, config)["phase"]) == phase
+
+
+def test_a_step_keeps_what_is_spent_and_is_otherwise_the_same():
+    state = start()
+    told = Eigen(spec=SPEC, config=CONFIG).spend(state, jnp.float32(0.25))
+    after, plain = step(told, *EVEN), step(state, *EVEN)
+    assert isinstance(after, BudgetedState)
+    assert float(after.spent) == 0.25
+    for field in dataclasses.fields(EvolutionState):
+        assert_equal(getattr(after, field.name), getattr(plain, field.name))
 
 
 def test_of_several_objectives_the_first_counts(monkeypatch):

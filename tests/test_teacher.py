@@ -24,7 +24,16 @@ from training_data import TRACES, Convolutional, Linear
 from eigen_jax.errors import ConfigError
 from eigen_jax.resumable import Care
 from eigen_jax.store.locks import StoppedError
-from eigen_jax.teacher import DenseNet, TeacherConfig, TeacherObserver, load_ensemble, read_teacher, train_ensemble
+from eigen_jax.teacher import (
+    DenseNet,
+    TeacherConfig,
+    TeacherObserver,
+    forward_flops,
+    load_ensemble,
+    read_teacher,
+    train_ensemble,
+)
+from eigen_jax.teacher.densenet import count_flops
 from eigen_jax.teacher.ensemble import check_fits, make_ensemble
 
 STEPS = 4  # of each member: two epochs of two batches
@@ -64,6 +73,25 @@ def test_parameters_of_the_papers_teacher():
         size = size_of(DenseNet(num_classes=classes))
         assert size == body + 660 * classes + classes
         assert (f"{size / 1e6:.2f}", f"{4 * size / 1e6:.1f}") == (millions, of_four)
+
+
+def test_the_flops_of_a_teacher_are_those_of_its_products_on_real_pixels():
+    # A kernel of 3 x 3 has 3 S - 2 taps on a line of S pixels, two of them less than with padding.
+    def convolved(side: int, channels: int) -> int:
+        return 2 * (side * side * channels * 240 + (3 * side - 2) ** 2 * 240 * 60)
+
+    blocks = sum(
+        convolved(side, start + 60 * layer) for side, start in ((32, 120), (16, 240), (8, 300)) for layer in range(6)
+    )
+    transitions = 2 * (32**2 * 480 * 240 + 16**2 * 600 * 300)
+    by_hand = 2 * 94**2 * 3 * 120 + blocks + transitions + 2 * 660 * 10
+    assert count_flops(DenseNet(num_classes=10), (32, 32, 3)) == by_hand
+    assert forward_flops(TeacherConfig(), (32, 32, 3), 10) == 4 * by_hand
+    # With a stem of stride two: 15 x 15 pixels become 8 x 8, and rows begin with a tap on the padding.
+    stem = 2 * (8 * 3 - 2) ** 2 * 1 * 8
+    small = sum(2 * (s * s * c * 16 + (3 * s - 2) ** 2 * 16 * 4) for s, c in ((8, 8), (4, 6), (2, 5)))
+    halved = 2 * (8**2 * 12 * 6 + 4**2 * 10 * 5)
+    assert count_flops(small_densenet(stem_stride=2), (15, 15, 1)) == stem + small + halved + 2 * 9 * 5
 
 
 def reference_densenet(variables, images) -> np.ndarray:

@@ -24,11 +24,26 @@ class SearchConfig(Config):
     final_steps: int | None = setting(  # None: as many as in the search
         None,
         "training steps of the network found, from scratch, with the learning rate's schedule stretched to them;"
-        " 0: the weights of the search are tested",
+        " 0: the weights of the search are tested; none: as many as in the search, or as a budget pays for",
         at_least=0,
     )
     final_schedule: FinalSchedule = setting(
         "same", "the schedule then; same: that of the search; one-cycle: one cycle to the end, whatever the search's is"
+    )
+    budget: float | None = setting(  # None: as much as it takes
+        None,
+        "training FLOPs of all that is trained, the teacher and its logits included (a file of logits takes nothing):"
+        " three times those of a forward pass, for each image of each training step; the search ends when no further"
+        " generation is paid for, or by its other limits, and the final training has what is left",
+        paper="none",
+        above=0,
+    )
+    final_share: float = setting(
+        0.5,
+        "share of a budget that is kept for the final training; of final steps that are given, their own is",
+        paper="no budget",
+        at_least=0,
+        below=1,
     )
     final_on: FinalOn = setting("train", "the images that the network found is trained on")
     genome: GenomeSpec = part(GenomeSpec, "The search space.")
@@ -37,15 +52,14 @@ class SearchConfig(Config):
 
     @property
     def final_until(self) -> int:
+        """The steps of the final training that are asked for, of which a budget may pay for others."""
         return self.landmarks[-1] if self.final_steps is None else self.final_steps
 
-    @property
-    def final_train(self) -> TrainConfig:
-        """How the network found is trained at the end: with the search's schedule, stretched, or one of its own."""
-        stretch, train = self.final_until / self.landmarks[-1], self.train
+    def final_train(self, until: int) -> TrainConfig:
+        """How the network found is trained for `until` steps: with the search's schedule, stretched, or one of its own."""
+        stretch, train = until / self.landmarks[-1], self.train
         if self.final_schedule == "one-cycle":
-            end = max(1, self.final_until)
-            return dataclasses.replace(train, schedule="one-cycle", decay_steps=(end,), decay_rates=())
+            return dataclasses.replace(train, schedule="one-cycle", decay_steps=(max(1, until),), decay_rates=())
         steps = [max(1, round(step * stretch)) for step in train.decay_steps]
         if not train.decay_rates:
             return dataclasses.replace(train, decay_steps=tuple(sorted(set(steps))))

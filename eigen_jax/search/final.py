@@ -53,15 +53,17 @@ def train_network(
     checkpoints: Path,
     *,
     config: SearchConfig,
+    until: int | None = None,
     teacher: Teacher | None = None,
     care: Care | None = None,
     on_progress: ProgressCallback | None = None,
     programs: Programs | None = None,
 ) -> TrainedNetwork:
-    """Trains a network for `config.final_until` steps, saved on the way; the test images are seen once, after them.
+    """Trains a network for so many steps, saved on the way; the test images are seen once, after them.
 
     Args:
         key: of the initial weights, the batches and the views.
+        until: the steps; by default `config.final_until`.
         checkpoints: a folder of this training's own; one that was interrupted goes on from there.
         care: when to save and when to stop; its time limit is of individuals alone.
         programs: where compiled programs are held; by default until the return.
@@ -72,7 +74,8 @@ def train_network(
         ConfigError: a batch is larger than the training set, or devices are missing.
         CheckpointError: a checkpoint cannot be written, or is of another network.
     """
-    train, began = config.final_train, time.perf_counter()
+    until = config.final_until if until is None else until
+    train, began = config.final_train(until), time.perf_counter()
     joined = config.final_on == "train+validation"
     trained_on = join_validation(dataset) if joined else dataset
     network = build_network(architecture, num_classes=dataset.num_classes, dtype=train.dtype)
@@ -81,7 +84,7 @@ def train_network(
     how: dict[str, Any] = {"batch_size": train.eval_batch_size, "programs": programs}
     try:
         state, seconds = train_resumably(
-            training, config.final_until, checkpoints, care=care, on_progress=on_progress, programs=programs
+            training, until, checkpoints, care=care, on_progress=on_progress, programs=programs
         )
         validation = dataset.validation_images, dataset.validation_labels
         validation_accuracy = None if joined else evaluate(state, *validation, network=network, **how)

@@ -21,6 +21,7 @@ from eigen_jax.executor import Executor, Job
 from eigen_jax.fitness import Fitness, needs, values
 from eigen_jax.lineage import Fate, Individual, Landmark, Reference, exact
 from eigen_jax.resumable import Care
+from eigen_jax.search.budget import Budget, TeacherFlops, expected_flops, price
 from eigen_jax.search.candidates import Candidate, Measured, outcomes_of
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.folder import RunFolder
@@ -46,8 +47,10 @@ class Context:
     care: Care
     observer: SearchObserver
     executor: Executor  # where individuals are trained
+    teacher_flops: TeacherFlops
 
     def __post_init__(self) -> None:
+        self.budget = Budget.of(self.config, self.teacher_flops)
         self.jobs = Jobs(self.executor, self._told)
         self.journal = Journal(self.folder.journal)
         self.measured = Measured(reevaluate=self.config.reevaluate)
@@ -55,6 +58,10 @@ class Context:
     @property
     def landmarks(self) -> tuple[int, ...]:
         return self.strategy.landmarks(self.config.landmarks)
+
+    def price(self, architecture: Architecture) -> int:
+        """Training FLOPs of one step of a network."""
+        return price(architecture, config=self.config, teacher=self.teacher_flops)
 
     def _told(self, task: Task, step: int, loss: float, steps_per_second: float) -> None:
         place, landmark = task
@@ -72,6 +79,7 @@ class Generation:
         self._spared = context.strategy.spares(state)
         self.due = [each for each in candidates if each.place.generation == number]
         self.ahead = [each for each in candidates if each.place.generation > number]
+        self._paid_ahead = len(self.ahead)
         places = [(each.place.generation, each.place.index) for each in candidates]
         if not self.due or places != sorted(set(places)) or len(self.due) + len(self.ahead) < len(places):
             rule = (
@@ -82,6 +90,24 @@ class Generation:
             is_on_its_way = candidate.outcomes or (candidate.place, 0) in context.jobs
             if not is_on_its_way and (known := self._find(candidate)):
                 candidate.take(outcomes_of(known), known.reference)
+
+    def is_paid_for(self, budget: Budget, spent: int, best: int) -> bool:
+        """Whether it begins, see `Budget.begins`; of those ahead, it then trains only who is paid for as well."""
+        context, landmarks = self.context, self.context.landmarks
+        due = [context.price(each.architecture) for each in self.due]
+        own = [context.price(each.architecture) for each in self.due if each.same_as is None]
+        ahead = [context.price(each.architecture) for each in self.ahead]
+        # With several landmarks, what a generation takes is known at its end alone.
+        is_sure = len(landmarks) == 1
+        self._paid_ahead = budget.number_ahead(spent, best, due, ahead, landmarks[-1]) if is_sure else 0
+        expected = expected_flops(own, landmarks, context.strategy.quota(self.state))
+        return budget.begins(spent, best, due, expected=expected, most=sum(due) * landmarks[-1])
+
+    def flops(self, candidate: Candidate) -> int:
+        """Training FLOPs of a candidate's own steps up to the last landmark that it trained for, reached or not."""
+        if candidate.same_as is not None or not candidate.thresholds:
+            return 0
+        return self.context.landmarks[len(candidate.thresholds) - 1] * self.context.price(candidate.architecture)
 
     def train(self) -> Array:
         """Trains to each landmark in turn those whom the strategy lets survive; gives the fitness, as of `fitness`."""
@@ -149,6 +175,7 @@ class Generation:
                 fate=_fate(each, parents),
                 cause=each.cause,
                 same_as=each.same_as,
+                training_flops=self.flops(each),
                 seconds_compiling=each.seconds.compiling,
                 seconds_training=each.seconds.training,
             )
@@ -221,7 +248,7 @@ class Generation:
     def _startable(self, before: Sequence[Candidate]) -> Iterator[Candidate]:
         """Who of later generations can be trained ahead: no equal one is known, or is measured before."""
         architectures = {each.architecture for each in before}
-        for candidate in self.ahead:
+        for candidate in self.ahead[: self._paid_ahead]:
             if candidate.architecture not in architectures and self._find(candidate) is None:
                 yield candidate
             architectures.add(candidate.architecture)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from eigen_jax import lineage, platforms
@@ -23,13 +24,14 @@ from eigen_jax.genome import OPERATORS
 from eigen_jax.layer_kinds import BUILT_IN, KINDS
 from eigen_jax.lineage import Fate, Individual, fittest
 from eigen_jax.resumable import Care
+from eigen_jax.search.budget import TeacherFlops, check_budget, search_keys
 from eigen_jax.search.candidates import Candidate, candidates_of, reference
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.final import Evaluation, TrainedNetwork, evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder
 from eigen_jax.search.generation import Context, Generation
 from eigen_jax.search.observer import SearchObserver
-from eigen_jax.search.results import SearchResult, describe_mimicry, summarise
+from eigen_jax.search.results import SearchResult, describe_mimicry, sum_flops, summarise
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import StoppedError
 from eigen_jax.store.records import to_fields
@@ -55,6 +57,7 @@ class _Progress:
     state: State  # of the strategy
     best: Individual | None  # the fittest so far
     variables: PyTree | None  # its trained weights
+    spent: int = 0  # training FLOPs of all individuals; of those of older records, none are known
 
 
 def run_search(
@@ -65,6 +68,7 @@ def run_search(
     strategy: Strategy | None = None,
     fitness: Fitness = accuracy,
     teacher: Teacher | None = None,
+    teacher_flops: TeacherFlops | None = None,
     executor: Executor | None = None,
     care: Care | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -85,6 +89,7 @@ def run_search(
             first of those with the highest first objective.
         teacher: whom all networks mimic; None for plain cross-entropy. Where the final training is on the validation
             images as well, it must know them as the examples that follow the training images.
+        teacher_flops: what the teacher takes of the budget, and of the FLOPs that are recorded; by default nothing.
         executor: where individuals are trained, with this data set and teacher; by default, one after the other here.
         care: of individuals and of the final training; an executor that is given has its own `should_stop`.
         settings: what settings.json says of the run, and must be the same for it to go on; by default, all of `config`.
@@ -94,8 +99,8 @@ def run_search(
         StoppedError: it was asked to stop; the same call goes on.
         BarrenSearchError: nothing survived the first generations.
         ExecutorError: individuals cannot be trained, for a reason that lies in none of them.
-        ConfigError: the config is not for this data set, a batch is larger than the training set, or config,
-            strategy and fitness do not go together.
+        ConfigError: the config is not for this data set, a batch is larger than the training set, config,
+            strategy and fitness do not go together, or the budget is too small, see `check_budget`.
         FitnessError: the fitness gives no numbers.
         RunFolderError: the folder cannot be written, is in use, belongs to another run (another teacher makes it
             another run), or has lost its checkpoints.
@@ -105,6 +110,8 @@ def run_search(
     check_data(config, dataset)
     strategy = strategy or Eigen(spec=config.genome, config=config.evolution)
     _check_together(config, strategy, fitness)
+    teacher_flops = teacher_flops or TeacherFlops()
+    check_budget(config, strategy, teacher_flops)
     care, observer = care or Care(), observer or SearchObserver()
     if settings is None:
         settings = describe(config)
@@ -133,6 +140,7 @@ def run_search(
             care=care,
             observer=observer,
             executor=executor,
+            teacher_flops=teacher_flops,
             programs=programs,
         )
         result = search.run()
@@ -192,17 +200,19 @@ class _Search(Context):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.breeding_key, self.training_key, self.final_key = jax.random.split(jax.random.key(self.config.seed), 3)
+        self.breeding_key, self.training_key, self.final_key = search_keys(self.config)
         self.ahead: dict[Reference, Candidate] = {}  # individuals of later generations, bred already
 
     def run(self) -> SearchResult:
         progress = self._resume()
         self.observer.search_started(generation=progress.generation, landmarks=self.landmarks)
-        while not self.strategy.is_done(progress.state):
-            progress = self._run_generation(progress)
+        self._tell_spending(progress)
+        while not self.strategy.is_done(progress.state) and (following := self._run_generation(progress)):
+            progress = following
             weights = {} if progress.best is None else {"variables": progress.variables}
             checkpoint.save(self.folder.checkpoints, progress.generation, {"evolution": progress.state, **weights})
             self._forget(before=progress.generation)
+            self._tell_spending(progress)
         return self._finish(progress)
 
     def _resume(self) -> _Progress:
@@ -227,20 +237,25 @@ class _Search(Context):
         if best is not None:
             network = self._abstract_state(best.architecture).variables
             variables = checkpoint.restore(self.folder.checkpoints, "variables", step=step, abstract=network)
-        return _Progress(generation=step, state=state, best=best, variables=variables)
+        spent = sum(each.training_flops or 0 for each in recorded)
+        return _Progress(generation=step, state=state, best=best, variables=variables, spent=spent)
 
     def _first_state(self) -> State:
         if type(self.strategy).init is not Strategy.init:
-            return self.strategy.init(jax.random.fold_in(self.breeding_key, 0))
+            return self._begun(self.strategy.init(jax.random.fold_in(self.breeding_key, 0)))
         # As `Strategy.init` does, by the one program of all steps.
-        genesis = self.strategy.genesis()
+        genesis = self._begun(self.strategy.genesis())
         return self._step(0, genesis, self.strategy.unmeasured(genesis))
+
+    def _begun(self, state: State) -> State:
+        """A first state, in the form that all have: with a budget, they are told how much of it is spent."""
+        return state if self.budget is None else self.strategy.spend(state, jnp.zeros((), jnp.float32))
 
     def _abstract(self) -> State:
         """The shapes and dtypes of the strategy's state."""
         if type(self.strategy).init is not Strategy.init:
-            return jax.eval_shape(self.strategy.init, self.breeding_key)
-        return jax.eval_shape(self.strategy.genesis)
+            return jax.eval_shape(lambda key: self._begun(self.strategy.init(key)), self.breeding_key)
+        return jax.eval_shape(lambda: self._begun(self.strategy.genesis()))
 
     def _network(self, architecture: Architecture) -> Network:
         return build_network(architecture, num_classes=self.dataset.num_classes, dtype=self.config.train.dtype)
@@ -273,13 +288,23 @@ class _Search(Context):
             " start in a new run folder"
         )
 
-    def _run_generation(self, progress: _Progress) -> _Progress:
-        """Trains, extinguishes, selects and records one generation."""
+    def _price_of(self, best: Individual | None) -> int:
+        return self.price(best.architecture) if best else 0
+
+    def _tell_spending(self, progress: _Progress) -> None:
+        if self.budget is not None:
+            kept = self.budget.kept(self._price_of(progress.best))
+            self.observer.budget_spent(budget=self.budget, spent=progress.spent, kept=kept)
+
+    def _run_generation(self, progress: _Progress) -> _Progress | None:
+        """Trains, extinguishes, selects and records one generation; None where no budget is left for it."""
         number, state = progress.generation, progress.state
         population = self.strategy.population(state)
         self._check_goes_on(progress, len(population.places))
         candidates = candidates_of(self.strategy, population, self.training_key, known=self.ahead)
-        generation = Generation(number, state, candidates, self)
+        generation, of_best = Generation(number, state, candidates, self), self._price_of(progress.best)
+        if self.budget and not generation.is_paid_for(self.budget, progress.spent, of_best):
+            return None
         self.ahead = {each.place: each for each in generation.ahead}
         self.observer.generation_started(
             generation=number,
@@ -289,7 +314,9 @@ class _Search(Context):
             quota=self.strategy.quota(state),
         )
         fitness = generation.train()
-        following = self._step(number + 1, state, fitness)
+        spent = progress.spent + sum(map(generation.flops, generation.due))
+        share = self.budget.share(spent, of_best) if self.budget else 0.0
+        following = self._step(number + 1, state, fitness, share)
         descended = jax.device_get(self.strategy.population(following)).parents.reshape(-1, 2)
         parents = list(filter(None, map(reference, descended)))
         individuals = generation.record(parents)
@@ -304,11 +331,12 @@ class _Search(Context):
             best_fitness=best.end.fitness[0] if best and best.end and best.end.fitness else -math.inf,
             parent=next(iter(parents), None),
         )
-        return _Progress(generation=number + 1, state=following, best=best, variables=variables)
+        return _Progress(generation=number + 1, state=following, best=best, variables=variables, spent=spent)
 
-    def _step(self, generation: int, state: State, fitness: Array) -> State:
-        """The strategy's step to a generation, compiled once a search."""
-        arguments = (jax.random.fold_in(self.breeding_key, generation), state, fitness)
+    def _step(self, generation: int, state: State, fitness: Array, share: float = 0.0) -> State:
+        """The strategy's step to a generation, compiled once a search; `share` of the budget, if any, is spent."""
+        spent = None if self.budget is None else jnp.asarray(share, jnp.float32)
+        arguments = (jax.random.fold_in(self.breeding_key, generation), state, fitness, spent)
         how: dict[str, Any] = {"programs": self.programs, "options": platforms.current().brief_options}
         # Compiled even for people who step through training: operation by operation, it would take minutes.
         with jax.disable_jit(False):
@@ -321,7 +349,10 @@ class _Search(Context):
     def _finish(self, progress: _Progress) -> SearchResult:
         """Trains and tests the best network, and saves it and the result."""
         individuals, best, config = lineage.read(self.folder.lineage), progress.best, self.config
-        searched, final = self._train_best(best, progress.variables) if best else (None, None)
+        of_best, until = self._price_of(best), self.config.final_until
+        if best and self.budget:
+            until = self.budget.final_until(progress.spent, of_best)
+        searched, final = self._train_best(best, progress.variables, until) if best else (None, None)
         test = final.test if final and final.test else searched
         seconds = math.fsum(each.seconds_compiling + each.seconds_training for each in individuals)
         result = SearchResult(
@@ -338,14 +369,15 @@ class _Search(Context):
             network=summarise(best.architecture, config, best.reference) if best else None,
             dtype=config.train.dtype,
             seconds=RunSeconds(search=seconds, final=final.seconds if final else None),
+            training_flops=sum_flops(self.teacher_flops.once, until * of_best, individuals),
             mimicry=describe_mimicry(config.train, self.teacher),
         )
         write_result(self.folder.path, {name: value for name, value in to_fields(result).items() if name != "best"})
         return result
 
-    def _train_best(self, best: Individual, variables: PyTree) -> tuple[Evaluation, TrainedNetwork | None]:
+    def _train_best(self, best: Individual, variables: PyTree, until: int) -> tuple[Evaluation, TrainedNetwork | None]:
         """Tests the weights of the search, which are saved where the final training is turned off, or diverges."""
-        train, until = self.config.train, self.config.final_until
+        train = self.config.train
         how: dict[str, Any] = {"batch_size": train.eval_batch_size, "mirrored": train.flip}
         searched = evaluate_network(self._network(best.architecture), variables, self.dataset, **how)
         trained = None
@@ -357,6 +389,7 @@ class _Search(Context):
                 self.dataset,
                 self.folder.final_checkpoints,
                 config=self.config,
+                until=until,
                 teacher=self.teacher,
                 care=self.care,
                 on_progress=lambda step, loss, rate: self.observer.final_training_progress(
@@ -373,5 +406,5 @@ def _form(state: State) -> tuple[Any, ...]:
     return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
-def _step(key: Array, state: State, fitness: Array, *, strategy: Strategy) -> State:
-    return strategy.step(key, state, fitness)
+def _step(key: Array, state: State, fitness: Array, spent: Array | None, *, strategy: Strategy) -> State:
+    return strategy.step(key, state if spent is None else strategy.spend(state, spent), fitness)

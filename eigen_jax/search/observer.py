@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from eigen_jax.architecture import Architecture
 from eigen_jax.fitness import Measurement
 from eigen_jax.lineage import Individual, Reference
+from eigen_jax.search.budget import Budget
 from eigen_jax.search.results import SearchResult
 
 
@@ -17,6 +18,12 @@ class SearchObserver:
 
     def search_started(self, *, generation: int, landmarks: Sequence[int]) -> None:
         """The search starts, or goes on from this generation; landmarks are training steps since the start."""
+
+    def budget_spent(self, *, budget: Budget, spent: int, kept: int) -> None:
+        """The search of a budget starts, or a generation of it is over.
+
+        Its individuals spent so many training FLOPs, and so many are kept for the final training.
+        """
 
     def generation_started(
         self,

@@ -1,6 +1,7 @@
 """How a search ended, and what result.json says of a run."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from msgspec import UNSET, UnsetType
 
@@ -8,7 +9,7 @@ from eigen_jax.architecture import Architecture, count_flops, count_parameters, 
 from eigen_jax.lineage import Individual
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.final import TrainedNetwork
-from eigen_jax.store.run_files import Mimicry, NetworkSummary, Reference, RunResult, RunSeconds
+from eigen_jax.store.run_files import Mimicry, NetworkSummary, Reference, RunFlops, RunResult, RunSeconds
 from eigen_jax.training import Teacher, TrainConfig
 
 
@@ -24,7 +25,12 @@ class SearchResult(RunResult):
 
 
 def describe_training(
-    architecture: Architecture, trained: TrainedNetwork, *, config: SearchConfig, teacher: Teacher | None
+    architecture: Architecture,
+    trained: TrainedNetwork,
+    *,
+    config: SearchConfig,
+    teacher: Teacher | None,
+    training_flops: RunFlops | None = None,
 ) -> RunResult:
     """What result.json says of the training of one given network."""
     return RunResult(
@@ -36,6 +42,7 @@ def describe_training(
         network=summarise(architecture, config),
         dtype=config.train.dtype,
         seconds=RunSeconds(final=trained.seconds),
+        training_flops=training_flops,
         mimicry=describe_mimicry(config.train, teacher),
     )
 
@@ -48,6 +55,20 @@ def summarise(architecture: Architecture, config: SearchConfig, found: Reference
         layers=len(architecture.layers),
         parameters=count_parameters(architecture, num_classes=config.genome.num_classes),
         flops=count_flops(architecture, num_classes=config.genome.num_classes),
+    )
+
+
+def sum_flops(teacher: int, final: int, searched: Iterable[Individual] | None = None) -> RunFlops | None:
+    """What result.json says of training FLOPs, without a search where a network was given.
+
+    None where older lines of the record do not tell them.
+    """
+    flops = [each.training_flops for each in searched or ()]
+    if None in flops:
+        return None
+    search = sum(filter(None, flops))
+    return RunFlops(
+        teacher=teacher, search=UNSET if searched is None else search, final=final, total=teacher + search + final
     )
 
 

@@ -31,6 +31,10 @@ FORMER_SETTINGS: Mapping[str, Any] = {
     "label_smoothing": 0.0,
     "alternating_flips": False,
     "final_schedule": "same",
+    "budget": None,
+    "final_share": 0.5,
+    "secondary_from": 0.6,
+    "duplication_from": 0.9,
 }
 
 
@@ -94,6 +98,16 @@ class RunSeconds:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RunFlops:
+    """The training FLOPs of a run, see `eigen_jax.search.budget`."""
+
+    teacher: Count  # training and logits, also where they were at hand already
+    search: Count | UnsetType = UNSET  # all individuals; unset where there was no search
+    final: Count  # all steps of the final training; 0: there was none
+    total: Count
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Mimicry:
     """Whom networks mimicked, and how."""
 
@@ -118,6 +132,7 @@ class RunResult:
     network: NetworkSummary | None  # None where nothing survived
     dtype: str = "float32"  # that maps were computed in
     seconds: RunSeconds
+    training_flops: RunFlops | None = None  # None where older lines of the record do not tell them
     mimicry: Mimicry | None  # None where it was off
 
     @property

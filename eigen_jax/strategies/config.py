@@ -34,8 +34,18 @@ class EvolutionConfig(Config):
     # Thresholds that small networks raised would extinguish larger ones early, whatever they would become.
     extinguish_duplicates: bool = setting(False, "apply the thresholds to duplicates, else all trained to the end")
 
+    # Shares of the search's part of a budget, without which no phase ends by them.
+    secondary_from: float = setting(
+        0.6, "share of the search's budget from which on primary succession is over", paper="no budget", at_least=0
+    )
+    duplication_from: float = setting(
+        0.9, "share of the search's budget from which on succession is over", paper="no budget", at_least=0
+    )
+
     # Of the other strategies, which know no phases.
-    max_children: int = setting(500, "children after which a search but EIGEN's ends", paper="no other", at_least=1)
+    max_children: int = setting(
+        500, "children after which a search but EIGEN's ends, if no budget ends it before", paper="no other", at_least=1
+    )
     sample_size: int = setting(
         3, "individuals that a parent is the fittest of, in aging evolution", paper="no other", at_least=1
     )

@@ -65,6 +65,13 @@ class EvolutionState:
 
 
 @struct.dataclass
+class BudgetedState(EvolutionState):
+    """That of a search with a budget."""
+
+    spent: Array  # [] float32, the share of it that is spent
+
+
+@struct.dataclass
 class Survival:
     thresholds: Thresholds  # as updated by this generation; -inf where none were applied
     survives_first: Array  # [P] bool
@@ -200,7 +207,8 @@ def evolution_step(
     )
     passed_over = (stage["phase"] == Phase.DUPLICATION) & (population.repeats == 1).all()
     converged = {"phase": jnp.int32(Phase.CONVERGED), "phase_generation": jnp.int32(0), "history": -jnp.inf}
-    return EvolutionState(
+    return dataclasses.replace(
+        state,
         **_replace_if(passed_over, converged, stage),
         generation=state.generation + 1,
         population=population,
@@ -238,6 +246,11 @@ def _next_stage(state: EvolutionState, best_fitness: Array, config: EvolutionCon
     lasted = state.phase_generation + 1
     ended = is_saturated(state.history, best_fitness, gain=config.saturation_gain)
     ended |= lasted >= jnp.asarray(limits, jnp.int32)[state.phase]
+    if isinstance(state, BudgetedState):
+        # A phase leaves the next one its share, and ends by none where nothing follows.
+        begins = {Phase.SECONDARY: config.secondary_from, Phase.DUPLICATION: config.duplication_from}
+        shares = [begins.get(phase, jnp.inf) for phase in following]
+        ended |= state.spent >= jnp.asarray(shares, jnp.float32)[state.phase]
     history = jnp.append(state.history[1:], best_fitness)
     return {
         "phase": jnp.where(ended, jnp.asarray(following, jnp.int32)[state.phase], state.phase),
@@ -285,6 +298,10 @@ class Eigen(Strategy):
 
     def step(self, key: Array, state: EvolutionState, fitness: Array) -> EvolutionState:
         return evolution_step(key, state, fitness, spec=self.spec, config=self.config)
+
+    def spend(self, state: EvolutionState, share: Array) -> BudgetedState:
+        fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(EvolutionState)}
+        return BudgetedState(**fields, spent=share)
 
     def is_done(self, state: EvolutionState) -> Array:
         return state.phase == Phase.CONVERGED

@@ -71,6 +71,13 @@ class Strategy(abc.ABC):
     def step(self, key: Array, state: State, fitness: Array) -> State:
         """What follows on a generation; `key` is that of the next one."""
 
+    def spend(self, state: State, share: Array) -> State:
+        """Told before each `step` of a search that has a budget: which share of its part is spent, [] float32, 0 to 1.
+
+        Gives a state of the structure that it gave before the first step. By default it is of no interest.
+        """
+        return state
+
     def is_done(self, state: State) -> Array:
         """Whether the search is over; [] bool. By default, once nobody is bred any more."""
         return (self.population(state).places == NONE).all()

@@ -26,7 +26,7 @@ from eigen_jax.resumable import Care, train_resumably
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
-from eigen_jax.teacher.densenet import DenseNet
+from eigen_jax.teacher.densenet import DenseNet, count_flops
 from eigen_jax.teacher.ensemble import Ensemble, make_ensemble
 from eigen_jax.teacher.record import TEACHER, DataRecord, EnsembleRecord, MemberRecord, TeacherRecord, read_teacher
 from eigen_jax.training import DivergedError, Programs, Training, abstract_state, accuracy, predict
@@ -187,6 +187,11 @@ class _Fitting:
             "validation_accuracy": measure(self.dataset.validation_images, self.dataset.validation_labels),
             "test_accuracy": measure(self.dataset.test_images, self.dataset.test_labels),
         }
+
+
+def forward_flops(config: TeacherConfig, image_shape: tuple[int, int, int], num_classes: int) -> int:
+    """Those of asking all members about one image; raises TeacherError as a member does."""
+    return config.members * count_flops(_network(config, num_classes), image_shape)
 
 
 def _load(folder: Path, record: TeacherRecord) -> Ensemble:
