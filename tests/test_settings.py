@@ -31,7 +31,7 @@ from eigen_jax.store.run_files import FORMER_SETTINGS
 from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
-from experiments import command_line, describe, draw, evaluate, retrain, runner
+from experiments import command_line, describe, draw, evaluate, landmarks, retrain, runner
 from experiments.benchmark import __main__ as benchmark
 from experiments.chaos import __main__ as chaos
 from experiments.command_line import parse
@@ -110,6 +110,7 @@ def test_the_paper_preset_is_section_4_1(name):
 LATER: Options = {"optimizer": "sgd", "decay_rates": (), "schedule": "constant"}
 LATER |= {"max_children": 500, "sample_size": 3, "ahead": 4, "strategy": "eigen", "fitness": "accuracy"}
 LATER |= {"kinds": ("conv", "concat", "pool"), "operators": ()}
+LATER |= {"extinction": True, "redraws": 0, "min_flops_share": 0.0}
 # SHA-256 of the outcomes of all presets, but for those: run folders record them, are compared with them and named by
 # them.
 OUTCOMES = "bed2122727fd50a19d5a0e695b05d076543b24854ac4bb670cc250997013063e"
@@ -149,7 +150,7 @@ def test_every_field_of_every_config_says_what_it_is():
 
 def test_every_flag_has_a_name_of_its_own():
     names = [each.name for each in FLAGS.values()]
-    assert len(set(names)) == len(names) == 78
+    assert len(set(names)) == len(names) == 81
 
 
 def test_every_setting_reaches_the_library():
@@ -163,6 +164,7 @@ def test_every_setting_reaches_the_library():
     evolution: Options = {"primary_steps": 12, "secondary_steps": 13, "elitism": True, "saturation_gain": 0.0625}
     evolution |= {"saturation_window": 14, "max_primary_generations": 15, "max_secondary_generations": 16}
     evolution |= {"max_duplication_generations": 2, "max_repeats": 4, "extinguish_duplicates": True}
+    evolution |= {"extinction": False, "redraws": 6, "min_flops_share": 0.25}
     evolution |= {"max_children": 30, "sample_size": 31, "ahead": 32}
     images: Options = {"pad": 1, "flip": False, "eval_batch_size": 10}
     train: Options = {"batch_size": 7, "learning_rate": 0.25, "decay_steps": (8, 9), "decay_rate": 0.5}
@@ -419,6 +421,7 @@ COMMANDS = {
     "evaluate": (evaluate.main, ["run_dir", "--data-dir", "--cache-dir", "--logits"]),
     "draw": (draw.main, ["source", "--output"]),
     "describe": (describe.main, ["genome"]),
+    "landmarks": (landmarks.main, ["RUN", "--output"]),
     "chaos": (chaos.main, ["--folder"]),
     "benchmark": (benchmark.main, ["--json", "--search"]),
     "reproduce": (reproduce_command.main, ["--runs-dir", "--output"]),

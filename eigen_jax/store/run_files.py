@@ -25,6 +25,9 @@ FORMER_SETTINGS: Mapping[str, Any] = {
     "ahead": 4,
     "kinds": ["conv", "concat", "pool"],
     "operators": [],
+    "extinction": True,
+    "redraws": 0,
+    "min_flops_share": 0.0,
 }
 
 
