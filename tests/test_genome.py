@@ -13,7 +13,8 @@ from mutation_checks import assert_equal, assert_same_arrays, is_valid, jit, rea
 from mutation_checks import check as check_all
 from reference_mutation import CONV, NONE, POOL, concat, conv, networks, pool
 
-from eigen_jax.genome import Genome, GenomeSpec, Shapes, acceptable, infer_shapes, minimal_genome
+from eigen_jax.architecture import decode, encode
+from eigen_jax.genome import Genome, GenomeSpec, Shapes, acceptable, canonical, infer_shapes, minimal_genome
 from eigen_jax.layer_kinds.kind import valid_taps
 
 # A capacity that is no multiple of a 32-bit word's genes, and images that are not square.
@@ -97,6 +98,19 @@ def test_shape_inference_agrees_with_plain_python(spec, data):
     assert (float(shapes.parameters), float(shapes.flops)) == (measures.parameters, measures.flops)
     assert bool(shapes.consistent)
     assert bool(check(genome, spec=spec)) == reference.obeys(network, spec=spec)
+
+
+@jit
+def canonical_batch(batch: Genome) -> Genome:
+    return jax.vmap(canonical)(batch)
+
+
+@given(drawn=st.lists(networks(spec=SPEC, max_layers=20), min_size=4, max_size=4))
+@example(drawn=[(), (pool(), pool(0), concat(1, 1)), (conv(), conv(), concat(1, 0)), (conv(), conv(), concat(0, 1))])
+def test_the_canonical_form_is_that_of_the_architecture(drawn):
+    genomes = [as_genome(*network) for network in drawn]
+    expected = [encode(decode(genome, spec=SPEC), spec=SPEC) for genome in genomes]
+    assert_same_arrays(jax.device_get(canonical_batch(stack(genomes))), stack(expected))
 
 
 @jit

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "fitness",
     },
     "lineage": {"architecture", "fitness", "store"},
-    "report": {"lineage", "architecture", "layer_kinds", "store", "fitness"},
+    "report": {"lineage", "architecture", "layer_kinds", "store", "fitness", "strategies"},
 }
 MAY_IMPORT["search"] = set(MAY_IMPORT) - {"report"}
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)

@@ -115,7 +115,7 @@ def test_the_learning_rate_falls_at_the_same_shares_of_the_final_training(final_
 @pytest.mark.parametrize(("final_steps", "stretched"), [(50, (10, 50)), (2, (1, 2)), (1, (1,)), (0, (1,))])
 def test_a_rise_and_a_fall_to_0_are_stretched_to_end_with_the_final_training(final_steps, stretched):
     train = TrainConfig(schedule="linear", learning_rate=0.02, decay_steps=(5_000, 25_000), decay_rates=(10.0, 0.0))
-    final = SearchConfig(final_steps=final_steps, train=train).final_train
+    final = SearchConfig(train=train).final_train(final_steps)
     rates = (10.0, 0.0) if len(stretched) == 2 else (0.0,)
     assert final == dataclasses.replace(train, decay_steps=stretched, decay_rates=rates)
     given = [float(make_schedule(final)(jnp.int32(step))) for step in (0, *stretched)]
@@ -127,12 +127,12 @@ def test_a_rise_and_a_fall_to_0_are_stretched_to_end_with_the_final_training(fin
 def test_the_final_training_can_be_one_cycle_whatever_the_search_is(decay):
     train = TrainConfig(**decay, momentum=0.5)
     for steps in (1_000, 1):
-        final = SearchConfig(final_steps=steps, final_schedule="one-cycle", train=train).final_train
+        final = SearchConfig(final_schedule="one-cycle", train=train).final_train(steps)
         assert final == TrainConfig(schedule="one-cycle", decay_steps=(steps,), momentum=0.5)
     # And both, each of its own length.
-    both = SearchConfig(final_steps=70, train=TrainConfig(schedule="one-cycle", decay_steps=(25_000,)))
-    assert both.final_train == TrainConfig(schedule="one-cycle", decay_steps=(70,))
-    assert SearchConfig(final_steps=0, final_schedule="one-cycle").final_train.decay_steps == (1,)
+    both = SearchConfig(train=TrainConfig(schedule="one-cycle", decay_steps=(25_000,)))
+    assert both.final_train(70) == TrainConfig(schedule="one-cycle", decay_steps=(70,))
+    assert SearchConfig(final_schedule="one-cycle").final_train(0).decay_steps == (1,)
 
 
 @pytest.fixture(scope="module")

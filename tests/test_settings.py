@@ -31,7 +31,7 @@ from eigen_jax.store.run_files import FORMER_SETTINGS
 from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
-from experiments import command_line, describe, draw, evaluate, retrain, runner
+from experiments import command_line, describe, draw, evaluate, landmarks, retrain, runner
 from experiments.benchmark import __main__ as benchmark
 from experiments.chaos import __main__ as chaos
 from experiments.command_line import parse
@@ -113,6 +113,7 @@ LATER |= {"kinds": ("conv", "concat", "pool"), "operators": ()}
 LATER |= {"nesterov": False, "weight_decay_on": "all", "averaging": 0.0, "label_smoothing": 0.0}
 LATER |= {"alternating_flips": False, "final_schedule": "same"}
 LATER |= {"budget": None, "final_share": 0.5, "secondary_from": 0.6, "duplication_from": 0.9}
+LATER |= {"extinction": True, "redraws": 0, "min_flops_share": 0.0}
 # SHA-256 of the outcomes of all presets, but for those: run folders record them, are compared with them and named by
 # them.
 OUTCOMES = "bed2122727fd50a19d5a0e695b05d076543b24854ac4bb670cc250997013063e"
@@ -152,7 +153,7 @@ def test_every_field_of_every_config_says_what_it_is():
 
 def test_every_flag_has_a_name_of_its_own():
     names = [each.name for each in FLAGS.values()]
-    assert len(set(names)) == len(names) == 88
+    assert len(set(names)) == len(names) == 91
 
 
 def test_every_setting_reaches_the_library():
@@ -168,6 +169,7 @@ def test_every_setting_reaches_the_library():
     evolution |= {"saturation_window": 14, "max_primary_generations": 15, "max_secondary_generations": 16}
     evolution |= {"max_duplication_generations": 2, "max_repeats": 4, "extinguish_duplicates": True}
     evolution |= {"secondary_from": 0.5, "duplication_from": 0.75}
+    evolution |= {"extinction": False, "redraws": 6, "min_flops_share": 0.25}
     evolution |= {"max_children": 30, "sample_size": 31, "ahead": 32}
     images: Options = {"pad": 1, "flip": False, "eval_batch_size": 10}
     recipe: Options = {"averaging": 0.96875, "label_smoothing": 0.21875, "weight_decay_on": "kernels"}
@@ -437,6 +439,7 @@ COMMANDS = {
     "evaluate": (evaluate.main, ["run_dir", "--data-dir", "--cache-dir", "--logits"]),
     "draw": (draw.main, ["source", "--output"]),
     "describe": (describe.main, ["genome"]),
+    "landmarks": (landmarks.main, ["RUN", "--output"]),
     "chaos": (chaos.main, ["--folder"]),
     "benchmark": (benchmark.main, ["--json", "--search"]),
     "reproduce": (reproduce_command.main, ["--runs-dir", "--output"]),

@@ -475,6 +475,21 @@ def test_duplicates_below_the_thresholds_survive_and_raise_none():
     assert (failed.survives_first.tolist()[1], failed.survives_second.tolist()[1]) == (True, False)
 
 
+@pytest.mark.parametrize("phase", [Phase.PRIMARY, Phase.SECONDARY])
+def test_without_extinction_all_who_are_measured_go_on_and_thresholds_do_not_rise(phase):
+    config = dataclasses.replace(CONFIG, extinction=False)
+    state = dataclasses.replace(eigen.genesis(spec=SPEC, config=CONFIG), phase=jnp.int32(phase))
+    fitness = np.array([(0.5, 0.5, 0.75), (0.25, 0.125, 1), (0.75, NAN, NAN), (0.5, 0.25, NAN)], np.float32)
+    spared, judged = (eigen.survivors(state, fitness, config=each) for each in (config, CONFIG))
+    assert judged.survives_first.tolist() == [True, False, True, True]
+    assert spared.survives_first.tolist() == [True] * 4
+    assert spared.survives_second.tolist() == [True, True, False, True]
+    assert (spared.survives.tolist(), int(spared.fittest)) == ([True, True, False, False], 1)
+    assert (spared.thresholds.first, spared.thresholds.second) == (NONE, NONE)
+    strategy = Eigen(spec=SPEC, config=config)
+    assert (strategy.spares(state), strategy.quota(state)) == (True, (4, 4))
+
+
 LEAST: dict = {field.name: 1 for field in dataclasses.fields(EvolutionConfig) if field.type is not bool} | {
     "saturation_gain": 0,
     "max_secondary_generations": 0,
@@ -482,8 +497,11 @@ LEAST: dict = {field.name: 1 for field in dataclasses.fields(EvolutionConfig) if
     "max_repeats": 2,
     "secondary_from": 0,
     "duplication_from": 0,
+    "redraws": 0,
+    "min_flops_share": 0,
 }
 MOST = {"population_size": 10_000, "saturation_window": 10_000, "max_repeats": 16, "ahead": 10_000}
+MOST |= {"redraws": 64, "min_flops_share": 1}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from eigen_jax.genome.spec import GenomeSpec
 
@@ -87,3 +87,30 @@ def is_well_formed(genome: Genome, *, spec: GenomeSpec) -> Array:
         layers &= (index >= 0) & (index < jnp.asarray(counts, jnp.int32)[jnp.clip(genome.op, 0, len(spec.ops))])
         empty &= index == 0
     return (genome.length >= 0) & (genome.length <= genome.capacity) & jnp.where(live, layers, empty).all()
+
+
+def canonical(genome: Genome) -> Genome:
+    """The genome with its genes in depth-first post-order from the sink, inputs in order, as an `Architecture` is kept.
+
+    So two genomes of one search space are equal networks exactly where their canonical forms are equal arrays.
+    """
+    capacity, sources = genome.capacity, genome.inputs.astype(jnp.int32)
+
+    def step(carry):
+        path, depth, place, placed = carry
+        gene = path[depth]
+        pending = (sources[gene] >= 0) & (place[sources[gene]] == capacity)
+        waits = pending.any()
+        path = path.at[depth + 1].set(jnp.where(pending[0], *sources[gene]), mode="drop")
+        place = place.at[jnp.where(waits, capacity, gene)].set(placed, mode="drop")
+        return path, depth + jnp.where(waits, 1, -1), place, placed + (~waits).astype(jnp.int32)
+
+    path = jnp.zeros(capacity, jnp.int32).at[0].set(genome.length - 1)
+    # Dead genes have no place: they are dropped, and what is left is zero.
+    nowhere, zero = jnp.full(capacity, capacity, jnp.int32), jnp.int32(0)
+    start = path, jnp.where(genome.length > 0, 0, -1), nowhere, zero
+    place = lax.while_loop(lambda carry: carry[1] >= 0, step, start)[2]
+    inputs = jnp.where(sources >= 0, place[sources], sources).astype(genome.inputs.dtype)
+    fields = {"op": genome.op, "inputs": inputs, **genome.choices}
+    moved = {name: jnp.zeros_like(field).at[place].set(field, mode="drop") for name, field in fields.items()}
+    return genome.replace(**moved)

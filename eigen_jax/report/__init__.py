@@ -7,6 +7,7 @@ matplotlib's until they are saved as PNG and SVG, and neither touches a setting 
 from eigen_jax.report.drawing import draw_architecture, draw_duplication
 from eigen_jax.report.figures import mean_and_deviation, pareto_front, plot_pareto, plot_progress, plot_step_sizes
 from eigen_jax.report.files import ReportError
+from eigen_jax.report.landmarks import RANKS, study_landmarks
 from eigen_jax.report.style import save_figure
 from eigen_jax.report.summary import (
     PhaseSummary,

@@ -62,6 +62,10 @@ def _format_count(value: float, deviation: float | None) -> str:
     return f"{text} ± {deviation:,.0f}" if deviation >= 10 else f"{text} ± {deviation:,.1f}"
 
 
+def _format_number(value: float, deviation: float | None) -> str:
+    return f"{value:.3f}" if deviation is None else f"{value:.3f} ± {deviation:.3f}"
+
+
 class Unit(enum.Enum):
     """What the numbers of a column are: what its head says of them in CSV and in Markdown, and how they are shown."""
 
@@ -72,6 +76,7 @@ class Unit(enum.Enum):
     FLOPS = "", "", format_flops
     SECONDS = " (s)", "", format_seconds
     COUNT = "", "", _format_count  # of anything
+    NUMBER = "", "", _format_number  # of a scale of its own
 
     def __init__(self, in_csv: str, in_markdown: str, show: Callable[[float, float | None], str]):
         self.in_csv, self.in_markdown, self.show = in_csv, in_markdown, show

@@ -35,6 +35,9 @@ FORMER_SETTINGS: Mapping[str, Any] = {
     "final_share": 0.5,
     "secondary_from": 0.6,
     "duplication_from": 0.9,
+    "extinction": True,
+    "redraws": 0,
+    "min_flops_share": 0.0,
 }
 
 

@@ -5,9 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax import Array
+from jax import Array, lax
 
-from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
+from eigen_jax.genome import Genome, GenomeSpec, canonical, infer_shapes, minimal_genome
 from eigen_jax.mutation import MutationTrace, mutate, operator_names
 from eigen_jax.strategies.config import EvolutionConfig
 from eigen_jax.strategies.strategy import NONE, Population
@@ -33,16 +33,75 @@ def walk(key: Array, genome: Genome, most_steps: Array, *, spec: GenomeSpec) -> 
     return child, steps, trace
 
 
+def bear(
+    key: Array, parents: Genome, most_steps: Array, *, slots: int, spec: GenomeSpec, config: EvolutionConfig
+) -> tuple[Genome, Array, MutationTrace]:
+    """P = `slots` children as `walk` gives them, [P] each; of no steps, the parent itself, for a slot left empty.
+
+    `parents` are [P, ...] and `most_steps` [P] int32, or one of both for all. Child i draws from `fold_in(key, i)`, and
+    again, for the n-th time, from `fold_in(key, n * P + i)`. Each takes its first draw that has the FLOPs of
+    `min_flops_share` and is another network than its parent and than all who were taken before it: in earlier rounds
+    of draws, or in its own at a lower index. After `redraws` it takes the last one.
+    """
+    index = jnp.arange(slots, dtype=jnp.int32)
+    if config.redraws == 0:
+        return _draw(key, index, parents, most_steps, spec)
+    if most_steps.ndim == 0:
+        parents, most_steps = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (slots, *leaf.shape)), (parents, most_steps)
+        )
+    own, is_empty = jax.vmap(canonical)(parents), most_steps == 0
+
+    def redraw(carry):
+        children, taken, number = carry
+        drawn = _draw(key, index + number * slots, parents, jnp.where(taken, 0, most_steps), spec)
+        children = jax.tree.map(functools.partial(jax.vmap(jnp.where), taken), children, drawn)
+        forms = jax.vmap(canonical)(children[0])
+        same = jax.vmap(jax.vmap(_are_equal, (None, 0)), (0, None))(forms, forms)
+        good = ~taken & ~_are_hopeless(children[0], spec, config) & ~jax.vmap(_are_equal)(forms, own)
+        good &= ~(same & (taken & ~is_empty)[None]).any(axis=1)
+        # Of those of a round that are equal, the first one is taken.
+        good &= ~(same & good[None] & (index[None] < index[:, None])).any(axis=1)
+        return children, taken | good, number + 1
+
+    def goes_on(carry):
+        return (carry[2] <= config.redraws) & ~carry[1].all()
+
+    # The first draw is a round like the others, so that the chain of mutations is compiled once.
+    nothing = MutationTrace(jnp.zeros((slots, len(operator_names(spec))), jnp.int32))
+    start = (parents, jnp.zeros_like(most_steps), nothing), is_empty, jnp.int32(0)
+    return lax.while_loop(goes_on, redraw, start)[0]
+
+
+def _draw(
+    key: Array, numbers: Array, parents: Genome, most_steps: Array, spec: GenomeSpec
+) -> tuple[Genome, Array, MutationTrace]:
+    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(numbers)
+    each = 0 if most_steps.ndim else None
+    return jax.vmap(functools.partial(walk, spec=spec), (0, each, each))(keys, parents, most_steps)
+
+
+def _are_hopeless(genomes: Genome, spec: GenomeSpec, config: EvolutionConfig) -> Array:
+    """[P] bool."""
+    infer = functools.partial(infer_shapes, spec=spec, bound=genomes.length.max())
+    return jax.vmap(infer)(genomes).flops < config.min_flops_share * spec.max_flops
+
+
+def _are_equal(one: Genome, other: Genome) -> Array:
+    """Whether all arrays are equal; [] bool."""
+    equal = jax.tree.map(lambda *leaves: (leaves[0] == leaves[1]).all(), one, other)
+    return jnp.stack(jax.tree.leaves(equal)).all()
+
+
 def offspring(key: Array, parents: Parents, places: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> Population:
     """One child of each of P parents, for the places, [P, 2] int32, of which NONE are left empty.
 
     A child is a `walk` of up to `primary_steps` from the global-pooling network, and of up to `secondary_steps` from
-    any other parent. Child i draws from `fold_in(key, i)`.
+    any other parent, drawn as `bear` tells.
     """
     most_steps = jnp.where(parents.places[:, 0] == NONE, config.primary_steps, config.secondary_steps)
     most_steps = jnp.where(places[:, 0] == NONE, 0, most_steps)
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(len(places), dtype=jnp.int32))
-    genomes, _, trace = jax.vmap(functools.partial(walk, spec=spec))(keys, parents.genomes, most_steps)
+    genomes, _, trace = bear(key, parents.genomes, most_steps, slots=len(places), spec=spec, config=config)
     repeats = jnp.ones((len(places), spec.max_level + 1), jnp.int32)
     return Population(genomes, places, parents.places[:, None], trace.counts, repeats)
 

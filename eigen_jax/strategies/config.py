@@ -17,6 +17,18 @@ class EvolutionConfig(Config):
     secondary_steps: int = setting(10, "m in the secondary succession", paper="10", at_least=1)
     first_rank: int = setting(5, "p of Eq. 1: the p-th best at T1 sets its threshold", paper="5", at_least=1, flag="p")
     second_rank: int = setting(2, "q of Eq. 2: the q-th best at T2 sets its threshold", paper="2", at_least=1, flag="q")
+    # The ablation, and the way to a record that tells how well landmarks rank.
+    extinction: bool = setting(True, "apply the thresholds, else all are trained to the end", paper="yes, Algorithm 1")
+    redraws: int = setting(
+        0,
+        "the most times that a child by mutation is bred again which is its parent, an earlier child or hopeless",
+        paper="none",
+        at_least=0,
+        at_most=64,
+    )
+    min_flops_share: float = setting(
+        0.0, "with redraws: a child of a smaller share of the most FLOPs is hopeless", paper="none", at_least=0, at_most=1
+    )
     elitism: bool = setting(False, "a parent gives way only to a fitter child", paper="no, Algorithm 1")
     saturation_gain: float = setting(
         0.001, "a succession ends when the best accuracy, a fraction, gains less than this over the window", at_least=0

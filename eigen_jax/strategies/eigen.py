@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from eigen_jax.duplication import duplicates
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
-from eigen_jax.strategies.breeding import nobody, walk
+from eigen_jax.strategies.breeding import bear, nobody
 from eigen_jax.strategies.config import EvolutionConfig
 from eigen_jax.strategies.strategy import NONE, Population, Strategy
 
@@ -115,7 +115,8 @@ def survivors(state: EvolutionState, fitness: Array, *, config: EvolutionConfig)
 
 def spares(state: EvolutionState, *, config: EvolutionConfig) -> Array:
     """Whether no threshold applies: who is measured trains on to the end; [] bool."""
-    return (state.phase == Phase.DUPLICATION) & (not config.extinguish_duplicates)
+    spares_duplicates = (state.phase == Phase.DUPLICATION) & (not config.extinguish_duplicates)
+    return spares_duplicates | (not config.extinction)
 
 
 def is_child(state: EvolutionState) -> Array:
@@ -128,9 +129,9 @@ def is_child(state: EvolutionState) -> Array:
 
 
 def breed(key: Array, parent: Genome, most_steps: Array, *, spec: GenomeSpec, config: EvolutionConfig) -> Children:
-    """Mutates a parent, [G] genes, into P children, each by a `walk` that draws from `fold_in(key, i)`."""
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(config.population_size, dtype=jnp.int32))
-    genomes, steps, trace = jax.vmap(functools.partial(walk, spec=spec), (0, None, None))(keys, parent, most_steps)
+    """Mutates a parent, [G] genes, into P children, each drawn as `bear` tells."""
+    slots = config.population_size
+    genomes, steps, trace = bear(key, parent, most_steps, slots=slots, spec=spec, config=config)
     return dataclasses.replace(_nobody(config, spec), genomes=genomes, steps=steps, operators=trace.counts)
 
 
