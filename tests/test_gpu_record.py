@@ -58,7 +58,8 @@ def test_a_run_that_is_killed_stopped_and_continued_ends_in_one_record(tmp_path,
     assert gpu_record.main(argv) == 0
     record, result = json.loads((folder / "record.json").read_text()), read_result(tmp_path / "run-dir")
     assert asked == ["hardware", "small", "typical", "large"]
-    assert result.network is not None and result.test_accuracy is not None
+    assert result.network is not None
+    assert result.test_accuracy is not None
     assert record["result"]["test_accuracy"] == result.test_accuracy
     assert record["result"]["network"]["parameters"] == result.network.parameters
     first, second, last = record["seconds_of_parts"]

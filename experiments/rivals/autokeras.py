@@ -1,27 +1,20 @@
-"""Searches with AutoKeras's ImageClassifier for a given time.
+"""A search of AutoKeras's ImageClassifier.
 
-    pip install autokeras tensorflow-cpu      # or KERAS_BACKEND=jax, without TensorFlow
-    python -m experiments.rivals.autokeras --data-dir PATH --seconds 1800
+    pip install autokeras tensorflow-cpu tensorboard keras==3.10.0    # AutoKeras 3.0.0 fails with Keras 3.15
 
 AutoKeras has a largest number of trials and no time limit: here, the training under way ends with the batch after
-which the time is over, and no other begins. It is measured on our validation images, so that AutoKeras trains the best
-network on nothing again, and gives it with the weights of its best epoch. Some of its trials start from weights of
-ImageNet; where these cannot be downloaded, they fail and others follow. Prints test accuracy, parameters, memory and
-seconds as JSON; loading and the test take no part of the time.
+which the time is over, is measured, and no other begins. It is given our validation images, so that the network it
+found is not trained again, and has the weights of its best epoch. Some trials start from weights of ImageNet; where
+these cannot be downloaded, they fail.
 """
 
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import autokeras
 import keras
 import numpy as np
-
-from experiments.commands import command
-from experiments.rivals.common import load_parts, read_arguments, tell
 
 _TRIALS = 1_000  # more than the time allows
 
@@ -42,32 +35,21 @@ class TimeLimit(keras.callbacks.Callback):
             self.oracle.max_trials = 1
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> None:
-    """Searches and tests."""
-    arguments = read_arguments("experiments.rivals.autokeras", (__doc__ or "").partition("\n")[0], argv)
-    train, validation, test = load_parts(arguments)
+def run(train: Any, validation: Any, test: Any, *, seconds: float, seed: int) -> dict[str, Any]:
+    """Searches and tests; each part is images [N, H, W, C] float32 and labels [N] int32."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        search = autokeras.ImageClassifier(
-            max_trials=_TRIALS, objective="val_accuracy", directory=folder, seed=arguments.seed
-        )
-        limit = TimeLimit(search.tuner.oracle, began + arguments.seconds)
+        search = autokeras.ImageClassifier(max_trials=_TRIALS, objective="val_accuracy", directory=folder, seed=seed)
+        limit = TimeLimit(search.tuner.oracle, began + seconds)
         search.fit(*train, validation_data=validation, callbacks=[limit], verbose=2)
-        seconds, trials = time.perf_counter() - began, search.tuner.oracle.trials.values()
+        taken, trials = time.perf_counter() - began, list(search.tuner.oracle.trials.values())
         network = search.export_model()
         probabilities = network.predict(test[0], batch_size=500, verbose=0)
-        tell(
-            rival="AutoKeras ImageClassifier",
-            test_accuracy=float(np.mean(probabilities.argmax(1) == test[1])),
-            parameters=network.count_params(),
-            seconds=round(seconds, 1),
-            trials=sum(trial.status == "COMPLETED" for trial in trials),
-            failed=sum(trial.status in ("FAILED", "INVALID") for trial in trials),
-            images=len(train[1]),
-            version=f"{autokeras.__version__}, keras {keras.__version__} on {keras.backend.backend()}",
-        )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {
+        "seconds": round(taken, 1),
+        "test_accuracy": float(np.mean(probabilities.argmax(1) == test[1])),
+        "parameters": network.count_params(),
+        "trials": sum(trial.status == "COMPLETED" for trial in trials),
+        "failed": sum(trial.status in ("FAILED", "INVALID") for trial in trials),
+        "version": f"{autokeras.__version__}, keras {keras.__version__} on {keras.backend.backend()}",
+    }

@@ -1,27 +1,43 @@
-"""Trains a ResNet-20 (He et al. 2016, Section 4.2) in PyTorch for a given time, float32, with a one-cycle rate.
+"""A ResNet-20 (He et al. 2016, Section 4.2) in PyTorch, float32, trained as one would by hand, with a one-cycle rate.
 
     pip install -e '.[torch]'
-    python -m experiments.rivals.resnet --data-dir PATH --seconds 1800
 
-It is the network that somebody designed, trained as one would by hand: as many steps as fit, by the pace that is
-measured first. Prints test accuracy, parameters, memory and seconds as JSON; loading and the test take no part of the
-time.
+It takes as many steps as fit into the time, by the pace that is measured first.
 """
 
-import sys
 import time
-from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from experiments.commands import command
-from experiments.rivals.common import Part, load_parts, read_arguments, tell
+Part = tuple[np.ndarray, np.ndarray]  # images [N, H, W, C] float32 and labels [N] int32
 
 _BATCH, _PAD, _PEAK_RATE = 128, 4, 0.2
-_PACE_STEPS = 20  # that are timed
+_WARM_STEPS, _PACE_STEPS = 3, 20  # before those that are timed, and those
 _SPARE = 0.03  # of the time, for what else the machine does
+
+
+def run(train: Part, validation: Part, test: Part, *, seconds: float, seed: int) -> dict[str, Any]:
+    """Measures the pace, trains and tests; the validation images have no use."""
+    began = time.perf_counter()
+    classes = int(test[1].max()) + 1
+    torch.manual_seed(seed)
+    for steps in (_WARM_STEPS, _PACE_STEPS):
+        timed = time.perf_counter()
+        train_network(resnet20(classes), Batches(train, seed), steps)
+    pace, left = (time.perf_counter() - timed) / _PACE_STEPS, seconds - (time.perf_counter() - began)
+    steps, network = max(2, int((1 - _SPARE) * left / pace)), resnet20(classes)
+    train_network(network, Batches(train, seed), steps)
+    return {
+        "seconds": round(time.perf_counter() - began, 1),
+        "test_accuracy": accuracy(network, test),
+        "parameters": sum(each.numel() for each in network.parameters()),
+        "epochs": round(steps * _BATCH / len(train[1]), 2),
+        "version": torch.__version__,
+    }
 
 
 class Block(nn.Module):
@@ -39,15 +55,16 @@ class Block(nn.Module):
         return functional.relu(y + functional.pad(shortcut, (0, 0, 0, 0, 0, self.added)))
 
 
-def resnet20(colours: int, classes: int) -> nn.Module:
+def resnet20(classes: int) -> nn.Module:
+    """Images [B, 3, H, W], channels last in memory, to logits [B, K]."""
     shapes = [(16, 16, 1)] * 3 + [(16, 32, 2), (32, 32, 1), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 64, 1)]
-    stem = [nn.Conv2d(colours, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    stem = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes)]
     return nn.Sequential(*stem, *(Block(*shape) for shape in shapes), *head).to(memory_format=torch.channels_last)
 
 
 class Batches:
-    """Endless batches of shuffled, cropped and mirrored images, [B, C, H, W], channels last."""
+    """Endless batches of shuffled, cropped and mirrored images, [B, C, H, W], and their labels, [B]."""
 
     def __init__(self, part: Part, seed: int) -> None:
         self.size, self.generator = part[0].shape[1], torch.Generator().manual_seed(seed)
@@ -63,12 +80,11 @@ class Batches:
         rows, columns = down + torch.arange(self.size), across + torch.arange(self.size)
         images = self.images[chosen[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
         mirrored = torch.rand(len(chosen), 1, 1, 1, generator=self.generator) < 0.5
-        return torch.where(mirrored, images.flip(3), images).contiguous(memory_format=torch.channels_last), self.labels[
-            chosen
-        ]
+        images = torch.where(mirrored, images.flip(3), images)
+        return images.contiguous(memory_format=torch.channels_last), self.labels[chosen]
 
 
-def train(network: nn.Module, batches: Batches, steps: int) -> None:
+def train_network(network: nn.Module, batches: Batches, steps: int) -> None:
     """Nesterov SGD with a one-cycle rate (Smith and Topin 2018) over so many steps."""
     optimizer = torch.optim.SGD(network.parameters(), lr=_PEAK_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _PEAK_RATE, total_steps=steps)
@@ -85,39 +101,5 @@ def train(network: nn.Module, batches: Batches, steps: int) -> None:
 def accuracy(network: nn.Module, part: Part) -> float:
     network.eval()
     images, labels = torch.from_numpy(part[0]).permute(0, 3, 1, 2), torch.from_numpy(part[1])
-    right = [
-        (network(x).argmax(1) == y).sum().item() for x, y in zip(images.split(500), labels.split(500), strict=True)
-    ]
-    return sum(right) / len(labels)
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measures the pace, trains and tests."""
-    arguments = read_arguments("experiments.rivals.resnet", (__doc__ or "").partition("\n")[0], argv)
-    data, _, test = load_parts(arguments)
-    colours, classes = data[0].shape[3], int(test[1].max()) + 1
-    began = time.perf_counter()
-    torch.manual_seed(arguments.seed)
-    train(resnet20(colours, classes), Batches(data, arguments.seed), 3)  # which the first calls make slow
-    timed = time.perf_counter()
-    train(resnet20(colours, classes), Batches(data, arguments.seed), _PACE_STEPS)
-    now = time.perf_counter()
-    pace, left = (now - timed) / _PACE_STEPS, arguments.seconds - (now - began)
-    steps = max(2, int((1 - _SPARE) * left / pace))
-    network = resnet20(colours, classes)
-    train(network, Batches(data, arguments.seed), steps)
-    seconds = time.perf_counter() - began
-    tell(
-        rival="ResNet-20, PyTorch",
-        test_accuracy=accuracy(network, test),
-        parameters=sum(each.numel() for each in network.parameters()),
-        seconds=round(seconds, 1),
-        epochs=round(steps * _BATCH / len(data[1]), 2),
-        images=len(data[1]),
-        version=torch.__version__,
-    )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    predicted = torch.cat([network(batch).argmax(1) for batch in images.split(500)])
+    return (predicted == labels).float().mean().item()
