@@ -5,13 +5,17 @@ None of the choices changes what is computed, beyond the rounding of float32.
 """
 
 import dataclasses
+import importlib.metadata
+import importlib.util
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import jax
 
 from eigen_jax.errors import EigenError
 
+_GPUS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # of NVIDIA's driver, of Windows's, of AMD's
 _CHOOSING = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "CUDA_VISIBLE_DEVICES")  # variables that choose devices
 
 
@@ -58,3 +62,15 @@ def check_devices_are_there() -> None:
             f"JAX finds no device{asked and f' with {asked}'}{reason and f' ({reason})'};"
             f" {asked and 'leave that out, or '}set JAX_PLATFORMS=cpu to compute on the CPU"
         ) from None
+
+
+def finds_gpu() -> bool:
+    """Whether JAX is going to compute on a GPU, told before it looks for its devices, which it does only once.
+
+    There must be a device of a GPU's driver and a plugin of JAX, and no variable that hides one of them.
+    """
+    asked = (jax.config.values["jax_platforms"] or os.environ.get("JAX_PLATFORM_NAME") or "").partition(",")[0]
+    if asked == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    has_plugin = importlib.metadata.entry_points(group="jax_plugins") or importlib.util.find_spec("jax_plugins")
+    return bool(has_plugin) and any(Path(device).exists() for device in _GPUS)

@@ -1,6 +1,6 @@
 """Evolves networks on CIFAR-10.
 
-python -m experiments.cifar10                                    # downloads; Section 4.1 exactly
+python -m experiments.cifar10                                    # downloads; an evening, or with a GPU Section 4.1
 python -m experiments.cifar10 --preset smoke --data-dir PATH     # data on disk; minutes
 """
 

@@ -19,7 +19,7 @@ from eigen_jax.layer_kinds import KINDS
 from eigen_jax.registry import Registry, check_there_is
 from experiments.commands import show
 from experiments.own import OwnFileError, is_own, load
-from experiments.presets import DEFAULT_PRESET, PRESETS
+from experiments.presets import DEFAULT_PRESET, PRESETS, default_preset
 from experiments.settings import FLAGS, Settings, SettingsError, flag_of
 
 C = TypeVar("C", bound=Config)
@@ -87,11 +87,13 @@ def parse(
     for option in (word.partition("=")[0] for word in rest if word.startswith("--")):
         if "_" in option:  # which tyro takes for a hyphen
             raise SettingsError(f"there is no setting {option!r}; did you mean {option.replace('_', '-')}?")
-    presets, name = PRESETS[dataset], given.preset or DEFAULT_PRESET[dataset]
+    presets, name = PRESETS[dataset], given.preset or default_preset(dataset)
     check_there_is("preset", name, presets)
-    about += (
-        f" The defaults are those of the preset {name}; --preset NAME starts from another one: {', '.join(presets)}."
-    )
+    # Nobody should start months of work by leaving a word out.
+    is_spared = given.preset is None and name != DEFAULT_PRESET[dataset]
+    why = f", since JAX finds no GPU ({DEFAULT_PRESET[dataset]}, where it finds one)" if is_spared else ""
+    about += f" The defaults are those of the preset {name}{why};"
+    about += f" --preset NAME starts from another one: {', '.join(presets)}."
     help = io.StringIO()
     try:
         with contextlib.redirect_stdout(help):
@@ -104,6 +106,8 @@ def parse(
         raise
     settings = _changed(presets[name], values)
     settings.check()
+    if is_spared:
+        print(f"Preset {name}{why}; --preset NAME chooses")
     run_dir, teacher_dir = settings.run_dir.absolute(), settings.teacher_dir.absolute()
     return dataclasses.replace(settings, run_dir=run_dir, teacher_dir=teacher_dir)
 

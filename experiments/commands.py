@@ -3,9 +3,11 @@
 import contextlib
 import functools
 import io
+import math
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -20,11 +22,12 @@ from experiments.settings import flag_of
 P = ParamSpec("P")
 
 BAD_INPUT = 2  # exit codes
+UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 class Interrupted(Exception):
-    """A command was asked to stop by a signal, its one argument, and has saved what it did."""
+    """A command was asked to stop by a signal, its one argument, or None for its time, and has saved what it did."""
 
 
 def command(function: Callable[P, int | None]) -> Callable[P, int]:
@@ -48,6 +51,9 @@ def command(function: Callable[P, int | None]) -> Callable[P, int]:
             told = f"{error}; the traceback above says where. {without}"
         except Interrupted as error:
             (number,) = error.args
+            if number is None:
+                print("stopped when its time was over, and saved; the same command goes on", file=sys.stderr)
+                return UNFINISHED
             print(f"stopped by {number.name}, and saved; the same command goes on", file=sys.stderr)
             return 128 + number
         except KeyboardInterrupt:
@@ -60,11 +66,12 @@ def command(function: Callable[P, int | None]) -> Callable[P, int]:
 
 
 @contextlib.contextmanager
-def held_off() -> Iterator[ShouldStop]:
+def held_off(stop_at: float = math.inf) -> Iterator[ShouldStop]:
     """Lets a first Ctrl-C, SIGTERM or SIGHUP only be asked about; one more of the first two ends the command at once.
 
     A SIGHUP that the process ignores already, as nohup has it, stays ignored. Yields a function that says whether there
-    was one. Raises Interrupted in place of the `StoppedError` that comes of it.
+    was one, or `time.monotonic` has come to `stop_at`. Raises Interrupted in place of the `StoppedError` that comes of
+    it.
     """
     received: list[signal.Signals] = []
 
@@ -84,9 +91,9 @@ def held_off() -> Iterator[ShouldStop]:
         signals.append(signal.SIGHUP)
     before = {number: signal.signal(number, note) for number in signals}
     try:
-        yield lambda: bool(received)
+        yield lambda: bool(received) or time.monotonic() >= stop_at
     except StoppedError:
-        raise Interrupted(received[0]) from None
+        raise Interrupted(received[0] if received else None) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

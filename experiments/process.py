@@ -43,6 +43,7 @@ _MALLOC = {
 
 _CPU_WORKERS = 2  # the most that are started where nobody said how many
 _DRIVER_SHARE = 0.1  # of a device's memory, which workers that share it leave to the driver
+_CONTEXT_SHARE = 0.1  # of a worker's part of the rest, which CUDA takes beside what JAX counts
 _MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # of which one may be set
 
 _CACHE_BYTES = 1 << 30  # what compiled programs may take on disk
@@ -107,7 +108,7 @@ def worker_environments(settings: Settings) -> list[dict[str, str]]:
 def _gpu_places(visible: list[str], share: float) -> list[dict[str, str]]:
     if share < 1:
         each = int(1 / share)
-        fraction = f"{(1 - _DRIVER_SHARE) / each:.3f}"
+        fraction = f"{(1 - _DRIVER_SHARE) * (1 - _CONTEXT_SHARE) / each:.3f}"
         memory = {} if any(name in os.environ for name in _MEMORY_FRACTIONS) else {_MEMORY_FRACTIONS[0]: fraction}
         # One after the other, so that few workers spread over all GPUs.
         return [{"CUDA_VISIBLE_DEVICES": gpu, **memory} for _ in range(each) for gpu in visible]

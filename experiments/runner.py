@@ -1,5 +1,6 @@
 """The search of an experiment: settings from the command line, data, teacher, executor, search, result."""
 
+import math
 from collections.abc import Sequence
 
 from eigen_jax.data import Dataset, load_dataset
@@ -27,8 +28,11 @@ def main(name: DatasetName, argv: Sequence[str] | None = None) -> None:
         raise BarrenSearchError(f"no network survived all landmarks; {advice}")
 
 
-def search(settings: Settings) -> SearchResult:
-    """Loads the data, prepares the teacher and searches, with progress shown; raises EigenError, Interrupted."""
+def search(settings: Settings, *, stop_at: float = math.inf) -> SearchResult:
+    """Loads the data, prepares the teacher and searches, with progress shown; raises EigenError, Interrupted.
+
+    It stops when `time.monotonic` comes to `stop_at`; the same call goes on.
+    """
     dataset = load_dataset(settings.data)
     config, machine = settings.search_config(), settings.machine
     # Before the teacher, which may take days.
@@ -39,7 +43,7 @@ def search(settings: Settings) -> SearchResult:
     console = make_console()
     for line in describe_budget(config, flops):
         console.print(line, soft_wrap=True)
-    with held_off() as should_stop:
+    with held_off(stop_at) as should_stop:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
         with (
             open_executor(settings, dataset, teacher, should_stop) as executor,

@@ -44,6 +44,7 @@ from eigen_jax.training import DivergedError
 from experiments import describe, evaluate, process, retrain, runner, teacher
 from experiments.benchmark import __main__ as benchmark
 from experiments.commands import BAD_INPUT, INTERRUPTED, command
+from experiments.presets import PRESETS
 from experiments.process import configure, environment, keep_compiled, worker_environments
 from experiments.reproduce import __main__ as reproduce_command
 from experiments.runner import main
@@ -231,6 +232,7 @@ def test_a_worker_is_started_on_each_gpu_that_is_there(monkeypatch, named, place
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     environments = worker_environments(Settings())
     assert [each["CUDA_VISIBLE_DEVICES"] for each in environments] == places_of_workers
+    assert not any("XLA_CLIENT_MEM_FRACTION" in each for each in environments)
     many = Settings(machine=Machine(workers=9, worker_gpus=0.5))
     with pytest.raises(ConfigError) as caught:
         worker_environments(many)
@@ -238,6 +240,19 @@ def test_a_worker_is_started_on_each_gpu_that_is_there(monkeypatch, named, place
     assert caught.value.told(flag_of) == (
         f"--workers is 9; with --worker-gpus 0.5, the GPUs of this machine hold {held}"
     )
+
+
+def test_workers_that_share_a_gpu_leave_some_of_its_memory(monkeypatch):
+    """To the driver a tenth, and to CUDA, which takes its own for each process, a tenth of each part."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+    for name in ("CUDA_VISIBLE_DEVICES", "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        monkeypatch.delenv(name, raising=False)
+    environments = worker_environments(PRESETS["cifar10"]["gpu"])
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in environments] == ["0"] * 8
+    assert [float(each["XLA_CLIENT_MEM_FRACTION"]) for each in environments] == pytest.approx([0.81 / 8] * 8, abs=1e-3)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.05")  # JAX takes one of the two variables
+    assert "XLA_CLIENT_MEM_FRACTION" not in worker_environments(PRESETS["cifar10"]["gpu"])[0]
 
 
 def test_an_interrupted_search_says_how_to_go_on(capsys, monkeypatch, tmp_path):
@@ -320,12 +335,13 @@ def test_bad_data_are_refused_and_a_hostile_pickle_does_nothing(capsys, tmp_path
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"):
         # As the pickle of a call would be: os.system("touch ...").
         (folder / name).write_bytes(f"cos\nsystem\n(S'touch {proof}'\ntR.".encode())
-    line = refused(capsys, functools.partial(main, "cifar10"), f"--data-dir={folder.parent}", *places(tmp_path))
+    paper = ("--preset=paper", *places(tmp_path))
+    line = refused(capsys, functools.partial(main, "cifar10"), f"--data-dir={folder.parent}", *paper)
     assert line.startswith(f"{folder}/data_batch_1")
     assert "os.system" in line
     assert not proof.exists()
     (tmp_path / "file").write_bytes(b"\x1f\x8b\x08 truncated")
-    line = refused(capsys, functools.partial(main, "cifar100"), f"--data-dir={tmp_path / 'file'}", *places(tmp_path))
+    line = refused(capsys, functools.partial(main, "cifar100"), f"--data-dir={tmp_path / 'file'}", *paper)
     assert line.startswith(f"{tmp_path / 'file'} cannot be read (EOFError); ")
     assert not (tmp_path / "run-dir").exists()
 
@@ -350,17 +366,18 @@ def test_a_mistake_of_the_program_is_not_hidden(monkeypatch, tmp_path):
         digits([*SEARCH, "--teacher", "none", *places(tmp_path)])
 
 
-@pytest.mark.parametrize(("module", "preset"), [("cifar10", "paper"), ("cifar100", "paper"), ("digits", "small")])
+@pytest.mark.parametrize(("module", "preset"), [("cifar10", "evening"), ("cifar100", "evening"), ("digits", "small")])
 def test_each_command_has_its_help_and_its_exit_code(monkeypatch, capsys, module, preset):
     assert ran(monkeypatch, module, "--help") == 0
     shown, error = capsys.readouterr()
     text = " ".join(shown.split())
+    known = "paper, small, smoke" if module == "digits" else "paper, evening, hour, small, smoke, gpu"
     assert text.startswith(f"usage: python -m experiments.{module} [-h] [OPTIONS]")
-    assert "paper, small, smoke" in text
+    assert known in text
     assert f"(default: runs/{module}-{preset})" in text
     assert error == ""
     assert ran(monkeypatch, module, "--preset", "nothing") == BAD_INPUT
-    assert capsys.readouterr() == ("", "error: there is no preset 'nothing'; choose from paper, small, smoke\n")
+    assert capsys.readouterr() == ("", f"error: there is no preset 'nothing'; choose from {known}\n")
 
 
 @pytest.mark.slow  # of checkpoints, which are what names are hardest for, test_checkpoint has a quick one

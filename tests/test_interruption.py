@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from eigen_jax.store.locks import StoppedError
-from experiments.commands import Interrupted, command, held_off
+from experiments.commands import UNFINISHED, Interrupted, command, held_off
 
 HELD_OFF = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ANY = pytest.mark.parametrize("number", HELD_OFF, ids=lambda number: number.name)
@@ -45,6 +45,17 @@ def test_a_first_signal_is_held_off_and_then_named(number, capfd):
         save_when_asked(number)
     assert caught.value.args == (number,)
     assert capfd.readouterr().err == f"{number.name}: saving what is under way; once more to leave without\n"
+
+
+def test_time_that_is_over_ends_a_command_with_a_code_of_its_own(capfd):
+    @command
+    def work() -> None:
+        with held_off(stop_at=0.0) as should_stop:
+            assert should_stop()
+            raise StoppedError("saved")
+
+    assert work() == UNFINISHED
+    assert capfd.readouterr() == ("", "stopped when its time was over, and saved; the same command goes on\n")
 
 
 @BOTH

@@ -25,18 +25,19 @@ from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.fitness import Limited, Penalised, accuracy
 from eigen_jax.genome import GenomeSpec
+from eigen_jax.platforms import GPU
 from eigen_jax.search import SearchConfig
 from eigen_jax.store.records import as_json
 from eigen_jax.store.run_files import FORMER_SETTINGS
 from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
-from experiments import command_line, describe, draw, evaluate, landmarks, retrain, runner
+from experiments import command_line, describe, draw, evaluate, landmarks, presets, retrain, runner
 from experiments.benchmark import __main__ as benchmark
 from experiments.chaos import __main__ as chaos
 from experiments.command_line import parse
 from experiments.commands import BAD_INPUT
-from experiments.presets import DEFAULT_PRESET, PRESETS
+from experiments.presets import BUDGETS, DEFAULT_PRESET, PRESETS
 from experiments.reproduce import __main__ as reproduce_command
 from experiments.settings import FLAGS, FitnessConfig, Machine, Settings, flag, flag_of
 
@@ -102,7 +103,6 @@ def test_the_paper_preset_is_section_4_1(name):
     stated |= {"validation_size": 5_000, "preprocessing": "gcn_zca", "pad": 4, "flip": True}
     outcome = settings.outcome()
     assert {key: outcome[key] for key in stated} == stated
-    assert DEFAULT_PRESET[name] == "paper"
     assert settings.search == SearchConfig(final_steps=25_000)
 
 
@@ -114,13 +114,14 @@ LATER |= {"nesterov": False, "weight_decay_on": "all", "averaging": 0.0, "label_
 LATER |= {"alternating_flips": False, "final_schedule": "same"}
 LATER |= {"budget": None, "final_share": 0.5, "secondary_from": 0.6, "duplication_from": 0.9}
 LATER |= {"extinction": True, "redraws": 0, "min_flops_share": 0.0}
-# SHA-256 of the outcomes of all presets, but for those: run folders record them, are compared with them and named by
-# them.
+# SHA-256 of the outcomes of the older presets, but for those: run folders record them, are compared with them and named
+# by them.
+OLDER = ("paper", "small", "smoke")
 OUTCOMES = "bed2122727fd50a19d5a0e695b05d076543b24854ac4bb670cc250997013063e"
 
 
 def test_the_outcomes_that_name_run_folders_stay():
-    outcomes = {name: {preset: each.outcome() for preset, each in own.items()} for name, own in PRESETS.items()}
+    outcomes = {name: {preset: own[preset].outcome() for preset in OLDER} for name, own in PRESETS.items()}
     for outcome in (outcome for own in outcomes.values() for outcome in own.values()):
         assert {name: outcome.pop(name) for name in LATER} == LATER
     assert as_json(LATER).items() <= FORMER_SETTINGS.items()
@@ -343,21 +344,60 @@ def test_a_batch_must_be_a_multiple_of_the_devices():
 def test_settings_are_checked_before_the_data_are_loaded(argv, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(runner, "load_dataset", lambda config: pytest.fail("the data were loaded"))
     option, value = argv.split()
-    line = refused(capsys, functools.partial(runner.main, "cifar10"), option, value, *places(tmp_path))
+    line = refused(
+        capsys, functools.partial(runner.main, "cifar10"), "--preset=paper", option, value, *places(tmp_path)
+    )
     assert line.startswith(f"{option} is ")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_presets_can_be(name):
-    assert list(PRESETS[name]) == ["paper", "small", "smoke"]
+    known = ["paper", "small", "smoke"] if name == "digits" else ["paper", "evening", "hour", "small", "smoke", "gpu"]
+    assert list(PRESETS[name]) == known
     for preset, settings in PRESETS[name].items():
         settings.check()
         assert settings.data.name == name
-        assert (settings.search.train.dtype, settings.ensemble.dtype) == ("float32", "float32")
+        dtype = "bfloat16" if preset == "gpu" else "float32"
+        assert (settings.search.train.dtype, settings.ensemble.dtype) == (dtype, "float32")
         assert settings.run_dir == Path("runs") / f"{name}-{preset}"
         assert settings.teacher_dir == Path("runs") / f"{name}-{preset}-teacher"
-        assert settings.search.train.decay_steps[-1] < settings.search.landmarks[-1]
+        assert settings.search.train.decay_steps[-1] <= settings.search.landmarks[-1]
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_small_budgets_are_of_all_images_and_their_figures_the_issues(name):
+    assert BUDGETS == {"evening": 7e14, "hour": 2.3e14}
+    for preset in ("evening", "hour", "gpu"):
+        assert PRESETS[name][preset].data.validation_size == 5_000
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_the_preset_of_a_gpu_needs_one_training_program_a_network(name):
+    settings = PRESETS[name]["gpu"]
+    steps = [*settings.search.landmarks, settings.search.final_until]
+    assert [each % GPU.steps_per_call for each in steps] == [0, 0, 0, 0]
+    assert (settings.search.train.batch_size, settings.search.genome.max_flops) == (512, 200_000_000)
+    assert (settings.machine.workers, settings.machine.worker_gpus) == (8, 1 / 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "has_gpu", "preset"),
+    [
+        ("cifar10", False, "evening"),
+        ("cifar100", False, "evening"),
+        ("cifar100", True, "paper"),
+        ("digits", False, "small"),
+    ],
+)
+def test_without_a_gpu_months_of_work_must_be_asked_for(monkeypatch, capsys, name, has_gpu, preset):
+    monkeypatch.setattr(presets, "finds_gpu", lambda: has_gpu)
+    settings = parse([], program="prog", dataset=name)
+    assert settings == in_place(PRESETS[name][preset])
+    told = "Preset evening, since JAX finds no GPU (paper, where it finds one); --preset NAME chooses\n"
+    assert capsys.readouterr() == (told if preset == "evening" else "", "")
+    assert parse(["--preset", "paper"], program="prog", dataset=name) == in_place(PRESETS[name]["paper"])
+    assert capsys.readouterr() == ("", "")
 
 
 # --- Command line ----------------------------------------------------------------------------

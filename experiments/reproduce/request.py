@@ -57,7 +57,9 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
     for option, instead in (("--seed", "--seeds"), ("--run-dir", "--runs-dir")):
         if option in typed:
             raise SettingsError(f"{option} is for a single search; use {instead} here")
-    choice = [f"--{name}={value}" for name in ("dataset", "preset") if (value := getattr(given, name)) is not None]
+    # The paper's own experiment, where another preset is not asked for.
+    wanted = {"dataset": given.dataset, "preset": given.preset or DEFAULT_PRESET.get(given.dataset)}
+    choice = [f"--{name}={value}" for name, value in wanted.items() if value is not None]
     settings = parse([*choice, *rest], program=_PROGRAM, about=about)
     dataset, outcome = settings.data.name, settings.outcome()
     preset, runs_dir = given.preset or DEFAULT_PRESET[dataset], given.runs_dir or _RUNS_DIR.absolute()
