@@ -145,14 +145,14 @@ def tell(results: Mapping[str, Mapping[int, RunResult]], variants: Sequence[Vari
         },
     )
     columns = (
-        Column("variant"),
-        Column("test accuracy", Unit.ACCURACY),
-        Column("against the first", Unit.GAIN),
-        Column("test accuracy, mirrored", Unit.ACCURACY),
-        Column("networks trained", Unit.COUNT),
-        Column("parameters", Unit.PARAMETERS),
-        Column("FLOPs an image", Unit.FLOPS),
-        Column("training FLOPs, T", Unit.COUNT),
+        Column(heading="variant"),
+        Column(heading="test accuracy", unit=Unit.ACCURACY),
+        Column(heading="against the first", unit=Unit.GAIN),
+        Column(heading="test accuracy, mirrored", unit=Unit.ACCURACY),
+        Column(heading="networks trained", unit=Unit.COUNT),
+        Column(heading="parameters", unit=Unit.PARAMETERS),
+        Column(heading="FLOPs an image", unit=Unit.FLOPS),
+        Column(heading="training FLOPs, T", unit=Unit.COUNT),
     )
     return Table(caption="Variants compared", columns=columns, rows=tuple(rows), notes=(*notes, *provenance))
 

@@ -23,8 +23,6 @@ from experiments.settings import Machine, Settings
 
 DEFAULT_PRESET: dict[DatasetName, str] = {"cifar10": "paper", "cifar100": "paper", "digits": "small"}
 
-BUDGETS = {"evening": 7e14, "hour": 2.3e14}  # in training FLOPs
-
 _FEW = EvolutionConfig(population_size=6, first_rank=3, second_rank=2, primary_steps=30, secondary_steps=8)
 _SMOKE = EvolutionConfig(first_rank=2, second_rank=1, primary_steps=20, secondary_steps=5, max_primary_generations=2)
 
@@ -33,27 +31,28 @@ _CIFAR_TRAIN = TrainConfig(batch_size=64, eval_batch_size=500)
 _CIFAR_TEACHER = TeacherConfig(members=1, depth=16, growth=16, stem_stride=2, epochs=30)
 _EVENING = Settings(
     teacher="none",
-    teacher_views="center",
     data=DataConfig(preprocessing="standardize"),
-    search=replace(
-        SearchConfig(t1=100, t2=200, t3=100, final_steps=15_000),
-        train=TrainConfig(learning_rate=0.02, schedule="linear", decay_steps=(80, 400), decay_rates=(10.0, 0.0)),
-        evolution=EvolutionConfig(max_primary_generations=6, max_secondary_generations=4),
-        genome=GenomeSpec(capacity=64, max_flops=60_000_000),
+    search=SearchConfig(
+        t1=100,
+        t2=100,
+        t3=150,
+        budget=7e14,
+        final_share=0.55,
+        final_on="train+validation",
+        train=TrainConfig(
+            learning_rate=0.3, schedule="one-cycle", decay_steps=(350,), nesterov=True, averaging=0.95, pad=2
+        ),
+        # The budget ends a succession, not its saturation.
+        evolution=EvolutionConfig(elitism=True, redraws=16, min_flops_share=0.25, saturation_gain=0.0),
+        genome=GenomeSpec(capacity=64, max_flops=100_000_000),
     ),
-    ensemble=_CIFAR_TEACHER,
 )
 _CIFAR = {
     "paper": Settings(),
     "evening": _EVENING,
     "hour": replace(
         _EVENING,
-        search=replace(
-            _EVENING.search,
-            final_steps=7_500,
-            evolution=replace(_EVENING.search.evolution, max_primary_generations=3, max_secondary_generations=2),
-            genome=replace(_EVENING.search.genome, max_flops=45_000_000),
-        ),
+        search=replace(_EVENING.search, budget=2.3e14, genome=replace(_EVENING.search.genome, max_flops=50_000_000)),
     ),
     "small": Settings(
         teacher_views="center",
@@ -84,20 +83,16 @@ _CIFAR = {
         _EVENING,
         search=replace(
             _EVENING.search,
-            t1=100,
-            t2=200,
+            budget=7e15,
             t3=200,
-            final_steps=9_000,
-            evolution=EvolutionConfig(
-                population_size=16, first_rank=8, second_rank=3, max_primary_generations=4, max_secondary_generations=3
-            ),
+            evolution=replace(_EVENING.search.evolution, population_size=16, first_rank=8, second_rank=3),
             train=replace(
-                _EVENING.search.train, batch_size=512, learning_rate=0.04, decay_steps=(100, 500), dtype="bfloat16"
+                _EVENING.search.train, batch_size=256, learning_rate=0.4, decay_steps=(400,), dtype="bfloat16"
             ),
             genome=replace(_EVENING.search.genome, max_flops=200_000_000),
         ),
         # Compiling takes more of the time than training, and cores while the GPU is another's.
-        machine=Machine(workers=8, worker_gpus=0.125),
+        machine=Machine(workers=14, worker_gpus=0.07),
     ),
 }
 

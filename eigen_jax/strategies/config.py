@@ -27,7 +27,11 @@ class EvolutionConfig(Config):
         at_most=64,
     )
     min_flops_share: float = setting(
-        0.0, "with redraws: a child of a smaller share of the most FLOPs is hopeless", paper="none", at_least=0, at_most=1
+        0.0,
+        "with redraws: a child of a smaller share of the most FLOPs is hopeless",
+        paper="none",
+        at_least=0,
+        at_most=1,
     )
     elitism: bool = setting(False, "a parent gives way only to a fitter child", paper="no, Algorithm 1")
     saturation_gain: float = setting(
