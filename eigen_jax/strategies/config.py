@@ -28,7 +28,7 @@ class EvolutionConfig(Config):
     )
     min_flops_share: float = setting(
         0.0,
-        "with redraws: a child of a smaller share of the most FLOPs is hopeless",
+        "with redraws: a child with less than this share of the most FLOPs is hopeless",
         paper="none",
         at_least=0,
         at_most=1,
