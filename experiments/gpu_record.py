@@ -185,7 +185,7 @@ def _describe(settings: Settings, parts: Parts, measured: Measured) -> dict[str,
         for each in summary.summarise_phases(individuals)
     ]
     return {
-        "machine": describe_machine() | {"platform": jax.devices()[0].client.platform_version},
+        "machine": describe_machine() | {"runtime": jax.devices()[0].client.platform_version},
         "versions": describe_versions(),
         "settings": as_json(settings.outcome() | {"machine": dataclasses.asdict(settings.machine)}),
         "seconds": seconds,
@@ -213,7 +213,7 @@ def _as_text(record: Mapping[str, Any], measured: Measured) -> str:
         "FLOPs an image": f"{network.get('flops', 0):,}",
         "networks trained": f"{result['trained']} in {result['generations']} generations",
         "training FLOPs": f"{flops:.3g}" if flops is not None else "not recorded",
-        "wall time, final training included": f"{duration(seconds['wall'])}, in {len(parts)} parts",
+        "wall time, final training included": f"{duration(seconds['wall'])}; parts of the run: {len(parts)}",
         "in training steps": f"{percent(record['share_training'])} % of it, of each of {record['workers']} workers",
         "final training": duration(seconds["final_training"]),
         **{f"{name}, all workers": duration(seconds[name]) for name in _OF_INDIVIDUALS},
