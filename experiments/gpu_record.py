@@ -212,7 +212,7 @@ def _as_text(record: Mapping[str, Any], measured: Measured) -> str:
         "parameters": f"{network.get('parameters', 0):,}",
         "FLOPs an image": f"{network.get('flops', 0):,}",
         "networks trained": f"{result['trained']} in {result['generations']} generations",
-        "training FLOPs": f"{flops:.3g}" if flops is not None else "not recorded",
+        "training FLOPs": f"{flops['total']:.3g}" if flops else "not recorded",
         "wall time, final training included": f"{duration(seconds['wall'])}; parts of the run: {len(parts)}",
         "in training steps": f"{percent(record['share_training'])} % of it, of each of {record['workers']} workers",
         "final training": duration(seconds["final_training"]),
