@@ -51,6 +51,14 @@ def current() -> Platform:
     return CPU if jax.default_backend() == "cpu" else GPU
 
 
+def host() -> tuple[jax.Device, Mapping[str, int]]:
+    """Where a program of many small operations takes least, and how it is compiled: the CPU, where JAX has it."""
+    try:
+        return jax.local_devices(backend="cpu")[0], CPU.brief_options
+    except RuntimeError:
+        return jax.local_devices()[0], GPU.brief_options
+
+
 def check_devices_are_there() -> None:
     """Raises a PlatformError where JAX finds no device to compute on, for which it looks once, at the first call."""
     try:

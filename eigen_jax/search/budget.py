@@ -7,18 +7,19 @@ The FLOPs of one training step of a network, a whole batch, are called its price
 """
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
+from eigen_jax import platforms
 from eigen_jax.architecture import Architecture, count_flops
 from eigen_jax.errors import ConfigError
 from eigen_jax.search.candidates import candidates_of
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.strategies import State, Strategy
+from eigen_jax.training.programs import compiled
 
 _MOST_STEPS = 2**31 - 1  # which a training counts on the device
 
@@ -120,8 +121,10 @@ def check_budget(config: SearchConfig, strategy: Strategy, teacher: TeacherFlops
         )
         raise ConfigError(SearchConfig, rule, config.budget, budget.teacher)
     breeding_key, key, _ = search_keys(config)
+    host, options = platforms.host()
+    arguments = (jax.device_put(jax.random.fold_in(breeding_key, 0), host),)
     with jax.disable_jit(False):
-        state = _first_state(jax.random.fold_in(breeding_key, 0), strategy=strategy)
+        state = compiled(_first_state, arguments, programs=None, options=options, strategy=strategy)(*arguments)
     children = candidates_of(strategy, strategy.population(state), key, known={})
     due = [price(each.architecture, config=config, teacher=teacher) for each in children if not each.place.generation]
     landmarks = strategy.landmarks(config.landmarks)
@@ -140,7 +143,6 @@ def search_keys(config: SearchConfig) -> jax.Array:
     return jax.random.split(jax.random.key(config.seed), 3)
 
 
-@functools.partial(jax.jit, static_argnames="strategy")
 def _first_state(key: jax.Array, *, strategy: Strategy) -> State:
     if type(strategy).init is not Strategy.init:
         return strategy.init(key)

@@ -56,7 +56,7 @@ class SearchConfig(Config):
         return self.landmarks[-1] if self.final_steps is None else self.final_steps
 
     def final_train(self, until: int) -> TrainConfig:
-        """How the network found is trained, for so many steps: with the schedule of the search, stretched, or its own."""
+        """How the network found is trained for `until` steps: with the search's schedule, stretched, or one cycle."""
         stretch, train = until / self.landmarks[-1], self.train
         if self.final_schedule == "one-cycle":
             return dataclasses.replace(train, schedule="one-cycle", decay_steps=(max(1, until),), decay_rates=())

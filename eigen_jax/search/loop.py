@@ -336,8 +336,9 @@ class _Search(Context):
     def _step(self, generation: int, state: State, fitness: Array, share: float = 0.0) -> State:
         """The strategy's step to a generation, compiled once a search; `share` of the budget, if any, is spent."""
         spent = None if self.budget is None else jnp.asarray(share, jnp.float32)
-        arguments = (jax.random.fold_in(self.breeding_key, generation), state, fitness, spent)
-        how: dict[str, Any] = {"programs": self.programs, "options": platforms.current().brief_options}
+        host, options = platforms.host()
+        arguments = jax.device_put((jax.random.fold_in(self.breeding_key, generation), state, fitness, spent), host)
+        how: dict[str, Any] = {"programs": self.programs, "options": options}
         # Compiled even for people who step through training: operation by operation, it would take minutes.
         with jax.disable_jit(False):
             step = compiled(_step, arguments, strategy=self.strategy, **how)
