@@ -95,13 +95,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             with _timed(folder, began):
                 settings = configure(settings)
                 search(settings, stop_at=stop_at)
-        measured = _measure(folder, stop_at)
-        record = _describe(settings, PARTS.read(folder), measured) | {"command": f"{_PROGRAM} {shlex.join(argv)}"}
-        text = _as_text(record, measured)
-        with files.told_as(RecordError, folder):
-            write_json(folder / "record.json", record)
-            files.write(folder / "record.md", text)
+        told = f"{_PROGRAM} {shlex.join(argv)}"
+        # Written at once, and again with every network that is measured: a benchmark that is cut off has said so far.
+        text = _write(folder, settings, told, MEASURED.read(folder) if MEASURED.is_in(folder) else Measured())
+        for measured in _measure(folder, stop_at):
+            text = _write(folder, settings, told, measured)
     show(f"{text}\n{folder / 'record.md'}")
+
+
+def _write(folder: Path, settings: Settings, told: str, measured: Measured) -> str:
+    """Writes the record, and gives it as Markdown."""
+    record = _describe(settings, PARTS.read(folder), measured) | {"command": told}
+    text = _as_text(record, measured)
+    with files.told_as(RecordError, folder):
+        write_json(folder / "record.json", record)
+        files.write(folder / "record.md", text)
+    return text
 
 
 @contextlib.contextmanager
@@ -128,8 +137,8 @@ def _timed(folder: Path, began: float) -> Iterator[None]:
         note()
 
 
-def _measure(folder: Path, stop_at: float) -> Measured:
-    """The training steps of each network, those not measured yet now; raises Interrupted between two of them."""
+def _measure(folder: Path, stop_at: float) -> Iterator[Measured]:
+    """Measures the training steps of the networks that are not measured yet; raises Interrupted between two of them."""
     measured = MEASURED.read(folder) if MEASURED.is_in(folder) else Measured()
     plan = Plan() if has_gpu() else Plan(quick=True, rounds=5, seconds=2)
     with held_off(stop_at) as should_stop:
@@ -142,7 +151,7 @@ def _measure(folder: Path, stop_at: float) -> Measured:
             peak, rows = _in_own_process(_measure_one, name, measured.peak, plan)
             measured = Measured(peak=peak, rows={**measured.rows, name: rows})
             MEASURED.write(folder, measured)
-    return measured
+            yield measured
 
 
 def _measure_one(name: str, peak: Mapping[Any, float], plan: Plan) -> tuple[Mapping[Any, float], list[Row]]:
@@ -221,7 +230,7 @@ def _as_text(record: Mapping[str, Any], measured: Measured) -> str:
         **record["versions"],
     }
     rows = [row for rows in measured.rows.values() for row in rows]
-    networks = dict.fromkeys(row.what for row in rows if row not in measured.rows[_HARDWARE])
+    networks = dict.fromkeys(row.what for row in rows if row not in measured.rows.get(_HARDWARE, ()))
     best = [_best(what, [row for row in rows if row.what == what]) for what in networks]
     tables = [
         _markdown(["", ""], [[name, " ".join(str(value).split())] for name, value in facts.items()]),

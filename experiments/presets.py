@@ -83,16 +83,15 @@ _CIFAR = {
         _EVENING,
         search=replace(
             _EVENING.search,
-            budget=7e15,
             t3=200,
-            evolution=replace(_EVENING.search.evolution, population_size=16, first_rank=8, second_rank=3),
+            budget=3e15,
             train=replace(
                 _EVENING.search.train, batch_size=256, learning_rate=0.4, decay_steps=(400,), dtype="bfloat16"
             ),
-            genome=replace(_EVENING.search.genome, max_flops=200_000_000),
+            evolution=replace(_EVENING.search.evolution, population_size=12, first_rank=6),
         ),
         # Compiling takes more of the time than training, and cores while the GPU is another's.
-        machine=Machine(workers=14, worker_gpus=0.07),
+        machine=Machine(workers=12, worker_gpus=1 / 12),
     ),
 }
 
