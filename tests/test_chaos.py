@@ -113,7 +113,7 @@ def test_a_file_is_being_written_where_it_changed_since(tmp_path):
 
 
 OTHERS: dict[str, Any] = {
-    **dict.fromkeys(("generation", "index", "parameters", "flops"), 7),
+    **dict.fromkeys(("generation", "index", "parameters", "flops", "training_flops"), 7),
     **dict.fromkeys(("phase", "cause"), "another"),
     **dict.fromkeys(("seconds_compiling", "seconds_training", "test_accuracy"), 0.125),
     "parents": (Reference(generation=0, index=1),),

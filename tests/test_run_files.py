@@ -13,6 +13,7 @@ from eigen_jax.store.run_files import (
     NetworkSummary,
     OtherRunError,
     Reference,
+    RunFlops,
     RunFolderError,
     RunResult,
     RunSeconds,
@@ -43,6 +44,7 @@ SEARCH = RunResult(
     trained=7,
     network=NetworkSummary(individual=Reference(generation=3, index=1), **NETWORK),
     seconds=RunSeconds(search=60.5, final=None),
+    training_flops=RunFlops(teacher=2, search=10**15, final=3, total=10**15 + 5),
     mimicry=Mimicry(teacher="f", weight=0.9, temperature=5.0),
 )
 TRAINING_JSON = {
@@ -55,6 +57,7 @@ TRAINING_JSON = {
     "network": NETWORK,
     "dtype": "bfloat16",
     "seconds": {"final": 2.5},
+    "training_flops": None,
     "mimicry": None,
 }
 SEARCH_JSON = {
@@ -71,6 +74,7 @@ SEARCH_JSON = {
     "network": {"individual": {"generation": 3, "index": 1}, **NETWORK},
     "dtype": "float32",
     "seconds": {"search": 60.5, "final": None},
+    "training_flops": {"teacher": 2, "search": 1_000_000_000_000_000, "final": 3, "total": 1_000_000_000_000_005},
     "mimicry": {"teacher": "f", "weight": 0.9, "temperature": 5.0},
 }
 
