@@ -36,7 +36,8 @@ from eigen_jax.report import (
     write_table,
 )
 from eigen_jax.search import read_genome
-from eigen_jax.store.run_files import RunResult, read_result
+from eigen_jax.store.records import as_json
+from eigen_jax.store.run_files import RunResult, read_result, read_settings
 from experiments.command_line import Parser, absolute_path, parse
 from experiments.commands import command
 from experiments.machine import describe_machine, describe_versions
@@ -89,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     check_writable(given.output.parent)
     network = None if given.network is None else read_genome(given.network)
+    for settings in (each for by_seed in planned.values() for each in by_seed.values() if is_finished(each.run_dir)):
+        then = read_settings(settings.run_dir)  # before any other is made
+        then.check_same(as_json(settings.outcome()), path=settings.run_dir, partly=True)
     for name, by_seed in planned.items():
         for seed, settings in by_seed.items():
             if not is_finished(settings.run_dir):

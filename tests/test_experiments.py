@@ -250,7 +250,8 @@ def test_workers_that_share_a_gpu_leave_some_of_its_memory(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     environments = worker_environments(PRESETS["cifar10"]["gpu"])
     assert [each["CUDA_VISIBLE_DEVICES"] for each in environments] == ["0"] * 12
-    assert [float(each["XLA_CLIENT_MEM_FRACTION"]) for each in environments] == pytest.approx([0.81 / 12] * 12, abs=1e-3)
+    fractions = [float(each["XLA_CLIENT_MEM_FRACTION"]) for each in environments]
+    assert fractions == pytest.approx([0.81 / 12] * 12, abs=1e-3)
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.05")  # JAX takes one of the two variables
     assert "XLA_CLIENT_MEM_FRACTION" not in worker_environments(PRESETS["cifar10"]["gpu"])[0]
 
