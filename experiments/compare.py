@@ -55,6 +55,11 @@ class Variant(NamedTuple):
     name: str
     options: tuple[str, ...]  # of the command line, in which it differs
 
+    @property
+    def slug(self) -> str:
+        """The name in the names of folders."""
+        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
 
 def read_variant(text: str) -> Variant:
     """A variant as the command line has it: NAME, or NAME: OPTIONS."""
@@ -80,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not {"-h", "--help"}.isdisjoint(common):
         parse(common, program=_PROGRAM, about=__doc__ or "")
     variants: list[Variant] = given.variant
-    if given.output is None or len({each.name for each in variants}) < max(2, len(variants)):
+    if given.output is None or len({each.slug for each in variants}) < max(2, len(variants)):
         raise SettingsError(
             "name --output and two or more variants, each once: --variant NAME --variant 'NAME: OPTIONS'"
         )
@@ -111,8 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def plan(variant: Variant, common: Sequence[str], *, seed: int, folder: Path) -> Settings:
     """The settings of a run of a variant, with its folder; raises EigenError for what cannot be."""
     settings = parse([*common, *variant.options, "--seed", str(seed)], program=_PROGRAM)
-    slug = re.sub(r"[^a-z0-9]+", "-", variant.name.lower()).strip("-")
-    return dataclasses.replace(settings, run_dir=folder / f"{slug}-seed{seed}")
+    return dataclasses.replace(settings, run_dir=folder / f"{variant.slug}-seed{seed}")
 
 
 def make(settings: Settings, network: Architecture | None) -> None:

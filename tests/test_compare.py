@@ -109,7 +109,7 @@ def test_runs_are_searches_or_trainings(monkeypatch):
     ("options", "told"),
     [
         (("--output", "t"), "two or more variants"),
-        (("--output", "t", "--variant", "a", "--variant", "a: --seed 3"), "two or more variants"),
+        (("--output", "t", "--variant", "a", "--variant", "A: --seed 3"), "two or more variants"),
         (VARIANTS, "--output"),
         ((*VARIANTS, "--output", "t", "--variant", ": --seed 3"), "it must be a name"),
         ((*VARIANTS, "--output", "t", "--variant", "c: --optimizer 'sgd"), "cannot be read (No closing quotation)"),
