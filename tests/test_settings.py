@@ -113,7 +113,7 @@ LATER |= {"kinds": ("conv", "concat", "pool"), "operators": ()}
 LATER |= {"nesterov": False, "weight_decay_on": "all", "averaging": 0.0, "label_smoothing": 0.0}
 LATER |= {"alternating_flips": False, "final_schedule": "same"}
 LATER |= {"budget": None, "final_share": 0.5, "secondary_from": 0.6, "duplication_from": 0.9}
-LATER |= {"extinction": True, "redraws": 0, "min_flops_share": 0.0}
+LATER |= {"extinction": True, "redraws": 0, "min_flops_share": 0.0, "candidates": 1}
 # SHA-256 of the outcomes of the older presets, but for those: run folders record them, are compared with them and named
 # by them.
 OLDER = ("paper", "small", "smoke")
@@ -154,7 +154,7 @@ def test_every_field_of_every_config_says_what_it_is():
 
 def test_every_flag_has_a_name_of_its_own():
     names = [each.name for each in FLAGS.values()]
-    assert len(set(names)) == len(names) == 91
+    assert len(set(names)) == len(names) == 92
 
 
 def test_every_setting_reaches_the_library():
@@ -170,7 +170,7 @@ def test_every_setting_reaches_the_library():
     evolution |= {"saturation_window": 14, "max_primary_generations": 15, "max_secondary_generations": 16}
     evolution |= {"max_duplication_generations": 2, "max_repeats": 4, "extinguish_duplicates": True}
     evolution |= {"secondary_from": 0.5, "duplication_from": 0.75}
-    evolution |= {"extinction": False, "redraws": 6, "min_flops_share": 0.25}
+    evolution |= {"extinction": False, "redraws": 6, "min_flops_share": 0.25, "candidates": 5}
     evolution |= {"max_children": 30, "sample_size": 31, "ahead": 32}
     images: Options = {"pad": 1, "flip": False, "eval_batch_size": 10}
     recipe: Options = {"averaging": 0.96875, "label_smoothing": 0.21875, "weight_decay_on": "kernels"}

@@ -172,3 +172,34 @@ def test_every_strategy_breeds_different_children_where_it_may(kind):
     children = networks_of(population.genomes, BOUNDED)
     assert len(children) == len(set(children)) == (3 if kind is AgingEvolution else 5)
     assert min(count_flops(child, num_classes=10) for child in children) >= 3_000
+
+
+def depth_of(network: Architecture) -> int:
+    """Convolutions with a kernel of more than a pixel, depthwise ones included."""
+    return sum(layer.op in ("conv", "depthwise") and layer.kernel > 1 for layer in network.layers)
+
+
+@pytest.mark.parametrize("redraws", [0, 3])
+@pytest.mark.parametrize("spec", [SPEC, dataclasses.replace(SPEC, kinds=("depthwise", "pool", "conv"))])
+def test_of_the_candidates_for_a_place_the_deepest_is_taken(spec, redraws):
+    config = dataclasses.replace(CONFIG, candidates=3, redraws=redraws)
+    key, most_steps = jax.random.key(5), np.array([8, 8, 0, 3, 8, 5], np.int32)
+    root = nobody(SLOTS, spec=spec).genomes
+    parents, steps = (
+        jax.tree.map(lambda leaf: np.tile(leaf, (3, *[1] * (leaf.ndim - 1))), each) for each in (root, most_steps)
+    )
+    alone = dataclasses.replace(config, candidates=1)
+    draw = jit(lambda key: bear(key, parents, steps, slots=3 * SLOTS, spec=spec, config=alone))
+    candidates = jax.device_get(draw(key))
+    networks = networks_of(candidates[0], spec)
+    got = jax.device_get(bear_all(key, root, most_steps, spec=spec, config=config))
+    winners = set()
+    for slot in range(SLOTS):
+        places = range(slot, 3 * SLOTS, SLOTS)
+        best = max(places, key=lambda place: depth_of(networks[place]))  # the first of equals
+        winners.add(best // SLOTS)
+        child, expected = (
+            jax.tree.map(lambda leaf, at=at: leaf[at], each) for each, at in ((got, slot), (candidates, best))
+        )
+        assert_same_arrays(child, expected)
+    assert len(winners) > 1

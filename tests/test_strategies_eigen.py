@@ -501,7 +501,7 @@ LEAST: dict = {field.name: 1 for field in dataclasses.fields(EvolutionConfig) if
     "min_flops_share": 0,
 }
 MOST = {"population_size": 10_000, "saturation_window": 10_000, "max_repeats": 16, "ahead": 10_000}
-MOST |= {"redraws": 64, "min_flops_share": 1}
+MOST |= {"redraws": 64, "min_flops_share": 1, "candidates": 64}
 
 
 @pytest.mark.parametrize(
@@ -566,9 +566,10 @@ def test_a_phase_is_over_when_that_share_of_a_budget_is_spent_at_which_the_next_
 
 
 def test_a_step_keeps_what_is_spent_and_is_otherwise_the_same():
-    state = start()
-    told = Eigen(spec=SPEC, config=CONFIG).spend(state, jnp.float32(0.25))
-    after, plain = step(told, *EVEN), step(state, *EVEN)
+    config = dataclasses.replace(CONFIG, sample_size=CONFIG.sample_size + 1)  # whose traces nobody else counts
+    state, key, fitness = start(), jax.random.key(1), np.array(EVEN, np.float32)
+    told = Eigen(spec=SPEC, config=config).spend(state, jnp.float32(0.25))
+    after, plain = (evolution_step(key, each, fitness, spec=SPEC, config=config) for each in (told, state))
     assert isinstance(after, BudgetedState)
     assert float(after.spent) == 0.25
     for field in dataclasses.fields(EvolutionState):

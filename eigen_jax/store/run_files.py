@@ -38,6 +38,7 @@ FORMER_SETTINGS: Mapping[str, Any] = {
     "extinction": True,
     "redraws": 0,
     "min_flops_share": 0.0,
+    "candidates": 1,
 }
 
 

@@ -33,6 +33,14 @@ class EvolutionConfig(Config):
         at_least=0,
         at_most=1,
     )
+    candidates: int = setting(
+        1,
+        "children bred for each place, of which the one with the most layers of weights and a kernel of several pixels"
+        " is trained",
+        paper="1",
+        at_least=1,
+        at_most=64,
+    )
     elitism: bool = setting(False, "a parent gives way only to a fitter child", paper="no, Algorithm 1")
     saturation_gain: float = setting(
         0.001, "a succession ends when the best accuracy, a fraction, gains less than this over the window", at_least=0
