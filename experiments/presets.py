@@ -33,17 +33,32 @@ _EVENING = Settings(
     teacher="none",
     data=DataConfig(preprocessing="standardize"),
     search=SearchConfig(
-        t1=100,
-        t2=100,
-        t3=150,
+        t1=200,
+        t2=200,
+        t3=400,
         budget=7e14,
         final_share=0.55,
         final_on="train+validation",
         train=TrainConfig(
-            learning_rate=0.3, schedule="one-cycle", decay_steps=(350,), nesterov=True, averaging=0.95, pad=2
+            batch_size=64,
+            learning_rate=0.15,
+            schedule="one-cycle",
+            decay_steps=(800,),
+            nesterov=True,
+            averaging=0.95,
+            pad=2,
         ),
         # The budget ends a succession, not its saturation.
-        evolution=EvolutionConfig(elitism=True, redraws=16, min_flops_share=0.25, saturation_gain=0.0),
+        evolution=EvolutionConfig(
+            elitism=True,
+            redraws=16,
+            min_flops_share=0.25,
+            candidates=6,
+            saturation_gain=0.0,
+            secondary_from=0.25,
+            duplication_from=0.75,
+            extinguish_duplicates=True,
+        ),
         genome=GenomeSpec(capacity=64, max_flops=100_000_000),
     ),
 )
@@ -83,12 +98,15 @@ _CIFAR = {
         _EVENING,
         search=replace(
             _EVENING.search,
+            t1=100,
+            t2=100,
             t3=200,
             budget=3e15,
             train=replace(
                 _EVENING.search.train, batch_size=256, learning_rate=0.4, decay_steps=(400,), dtype="bfloat16"
             ),
             evolution=replace(_EVENING.search.evolution, population_size=12, first_rank=6),
+            genome=replace(_EVENING.search.genome, max_flops=200_000_000),
         ),
         # Compiling takes more of the time than training, and cores while the GPU is another's.
         machine=Machine(workers=12, worker_gpus=1 / 12),
