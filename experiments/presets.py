@@ -28,7 +28,6 @@ _SMOKE = EvolutionConfig(first_rank=2, second_rank=1, primary_steps=20, secondar
 
 _CIFAR_DATA = DataConfig(validation_size=500, preprocessing="standardize")
 _CIFAR_TRAIN = TrainConfig(batch_size=64, eval_batch_size=500)
-_CIFAR_TEACHER = TeacherConfig(members=1, depth=16, growth=16, stem_stride=2, epochs=30)
 _EVENING = Settings(
     teacher="none",
     data=DataConfig(preprocessing="standardize"),
@@ -67,7 +66,15 @@ _CIFAR = {
     "evening": _EVENING,
     "hour": replace(
         _EVENING,
-        search=replace(_EVENING.search, budget=2.3e14, genome=replace(_EVENING.search.genome, max_flops=50_000_000)),
+        search=replace(
+            _EVENING.search,
+            t1=120,
+            t2=120,
+            t3=240,
+            budget=2.3e14,
+            train=replace(_EVENING.search.train, decay_steps=(480,)),
+            genome=replace(_EVENING.search.genome, max_flops=50_000_000),
+        ),
     ),
     "small": Settings(
         teacher_views="center",
@@ -80,7 +87,7 @@ _CIFAR = {
             ),
             genome=GenomeSpec(capacity=64, max_parameters=500_000, max_flops=30_000_000),
         ),
-        ensemble=_CIFAR_TEACHER,
+        ensemble=TeacherConfig(members=1, depth=16, growth=16, stem_stride=2, epochs=30),
     ),
     "smoke": Settings(
         teacher_views="center",
