@@ -131,6 +131,17 @@ def test_a_search_records_each_individual_once_in_order_and_its_network_is_the_f
         assert {Fate.PARENT, Fate.SURVIVED} <= {each.fate for each in individuals}
 
 
+def test_nobody_is_trained_ahead_who_equals_one_that_is_due(dataset, tmp_path, pretended):
+    evolution = dataclasses.replace(EVOLUTION, secondary_steps=3, ahead=4, max_children=8)
+    config = dataclasses.replace(CONFIG, seed=0, evolution=evolution)
+    run_search(config, dataset, tmp_path / "run", strategy=STRATEGIES.find("aging")(spec=SPEC, config=evolution))
+    individuals = record(tmp_path / "run")
+    networks = {each.architecture for each in individuals}
+    assert len(networks) < len(individuals)
+    # Who goes on after a kill would have taken the outcomes over.
+    assert sum(each.same_as is None for each in individuals) == len(networks)
+
+
 def test_the_record_does_not_depend_on_the_order_in_which_jobs_end(whole, dataset, tmp_path, pretended):
     name, folder = whole
     pretended.fails = is_faulty

@@ -223,7 +223,7 @@ class Generation:
 
     def _train(self, landmark: int, candidates: Sequence[Candidate]) -> None:
         """Trains candidates to a landmark, and those of later generations ahead, where they are to be trained."""
-        jobs, ahead = self.context.jobs, self._startable(candidates) if landmark == 0 else []
+        jobs, ahead = self.context.jobs, self._startable(self.due) if landmark == 0 else []
         missing = []
         for candidate in (*candidates, *ahead):
             task, network = (candidate.place, landmark), fingerprint(candidate.architecture)
