@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.logits is not None:
         _write_logits(arguments.logits, logits)
     # The weights of a search were never trained on the validation images.
-    is_final = run.final_steps > 0 and (result is None or result.final_cause is None)
+    is_final = run.final_steps != 0 and (result is None or result.final_cause is None)
     parameters = count_parameters(architecture, num_classes=dataset.num_classes)
     show(f"network              {len(architecture.layers)} layers, {parameters:,} parameters")
     show(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
@@ -101,7 +101,7 @@ class _Evaluated:
     eval_batch_size: int
     dtype: ComputeDtype
     final_on: FinalOn
-    final_steps: int
+    final_steps: int | None  # None: as many as in the search, or as a budget pays for
     flip: bool
 
 

@@ -159,6 +159,8 @@ def test_only_a_final_training_was_trained_on_validation_images(copied, capsys):
     assert not trained_on()
     settle(final_on="train+validation")(copied)
     assert trained_on()
+    settle(final_steps=None)(copied)  # as many as the search's, or a budget's
+    assert trained_on()
     edit(copied / "result.json", lambda result: result.update(final_cause="it diverged"))
     assert not trained_on()
     edit(copied / "result.json", lambda result: result.update(final_cause=None))
