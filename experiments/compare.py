@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from eigen_jax.architecture import Architecture
+from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.report import (
     Cell,
     Column,
@@ -95,9 +95,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     check_writable(given.output.parent)
     network = None if given.network is None else read_genome(given.network)
+    trained = None if network is None else fingerprint(network)
     for settings in (each for by_seed in planned.values() for each in by_seed.values() if is_finished(each.run_dir)):
         then = read_settings(settings.run_dir)  # before any other is made
-        then.check_same(as_json(settings.outcome()), path=settings.run_dir, partly=True)
+        now = as_json({**settings.outcome(), "retrained": trained})
+        then.check_same(now, path=settings.run_dir, partly=True)
     for name, by_seed in planned.items():
         for seed, settings in by_seed.items():
             if not is_finished(settings.run_dir):

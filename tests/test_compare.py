@@ -1,12 +1,13 @@
 """Comparing variants over seeds: what is planned, what is made once, what the table says."""
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from commands_data import NETWORK, TRAINING, leave_process_alone
 
-from eigen_jax.architecture import to_json
+from eigen_jax.architecture import fingerprint, to_json
 from eigen_jax.store.records import as_json
 from eigen_jax.store.run_files import (
     NetworkSummary,
@@ -45,8 +46,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     def make(settings: Any, network: Any) -> None:
         kept.append((settings, network))
         name, _, seed = settings.run_dir.name.partition("-seed")
+        described = settings.outcome() | ({"retrained": fingerprint(network)} if network else {})
         settings.run_dir.mkdir(parents=True)
-        write_settings(settings.run_dir, RunSettings(settings=as_json(settings.outcome())))
+        write_settings(settings.run_dir, RunSettings(settings=as_json(described)))
         write_result(settings.run_dir, result(ACCURACIES[name, int(seed)]))
 
     monkeypatch.setattr(compare, "make", make)
@@ -87,11 +89,17 @@ def test_each_variant_is_made_once_a_seed_and_the_table_tells_the_difference(mad
     assert "searches 4.0 min, final trainings 8.0 s" in text
 
 
-def test_a_network_that_is_given_is_trained_in_all(made, tmp_path):
+def test_a_network_that_is_given_is_trained_in_all(made, tmp_path, capsys):
     (tmp_path / "genome.json").write_text(to_json(NETWORK))
     given = ("--network", str(tmp_path / "genome.json"), "--output", str(tmp_path / "table"))
     assert compare.main([*TRAINING, *VARIANTS, *given]) == 0
     assert [network for _, network in made] == [NETWORK] * 2
+    # What another network reached, or a search, is not told as its.
+    (tmp_path / "genome.json").write_text(to_json(dataclasses.replace(NETWORK, layers=())))
+    for other in (given, given[2:]):
+        assert compare.main([*TRAINING, *VARIANTS, *other]) == BAD_INPUT
+        assert "belongs to a run with other settings: retrained was" in capsys.readouterr().err
+    assert len(made) == 2
 
 
 def test_runs_are_searches_or_trainings(monkeypatch):
