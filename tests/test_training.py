@@ -413,6 +413,8 @@ def test_batches_that_cannot_be_get_one_line():
         line = f"schedule is 'one-cycle', and decay_steps is {steps}; name one step, at which the rate is to be 0"
         with refuses(ConfigError, line):
             TrainConfig(schedule="one-cycle", decay_steps=steps)
+    with refuses(ConfigError, "schedule is 'one-cycle', and decay_rates is (0.5,); leave the rates out"):
+        TrainConfig(schedule="one-cycle", decay_steps=(5,), decay_rates=(0.5,))
     for kind in BOTH:
         with refuses(ConfigError, "dtype is 'float16'; it must be one of float32, bfloat16"):
             kind(dtype="float16")

@@ -120,6 +120,9 @@ class TrainConfig(Config):
         if self.schedule == "one-cycle" and len(self.decay_steps) != 1:
             rule = "{schedule} is 'one-cycle', and {decay_steps} is {}; name one step, at which the rate is to be 0"
             raise ConfigError(TrainConfig, rule, self.decay_steps)
+        if self.schedule == "one-cycle" and self.decay_rates:
+            rule = "{schedule} is 'one-cycle', and {decay_rates} is {}; leave the rates out"
+            raise ConfigError(TrainConfig, rule, self.decay_rates)
         make_optimizer(self)  # so that whatever is wrong with it is told here, not by a worker
 
 
