@@ -113,7 +113,7 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.print(f"Run folder {self.folder}" + (f", going on after {generation} generations" if generation else ""))
         self.print("Individuals are named generation.index; accuracies are % of validation images", "dim")
 
-    def budget_spent(self, *, budget: Budget, spent: int, kept: int) -> None:
+    def budget_spent(self, *, budget: Budget, spent: int) -> None:
         if told := self.spending.tell(budget, spent):
             text, seconds = told
             self.print(text if seconds is None else f"{text}, about {duration(seconds)} left here")

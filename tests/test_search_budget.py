@@ -39,11 +39,11 @@ class Told(SearchObserver):
     """What is told of a budget."""
 
     def __init__(self) -> None:
-        self.spent: list[tuple[int, int]] = []
+        self.spent: list[int] = []
         self.until: int | None = None
 
-    def budget_spent(self, *, budget, spent, kept):
-        self.spent.append((spent, kept))
+    def budget_spent(self, *, budget, spent):
+        self.spent.append(spent)
 
     def final_training_started(self, *, best, until):
         self.until = until
@@ -167,7 +167,7 @@ def test_what_is_recorded_is_the_sum_by_hand_and_the_final_training_has_the_rest
     assert budget - step < total(folder) <= budget
     generations = range(max(each.generation for each in individuals) + 2)
     so_far = [sum(by_hand(each) for each in individuals if each.generation < n) for n in generations]
-    assert told.spent == [(spent, budget // 2) for spent in so_far]
+    assert told.spent == so_far
 
 
 def phases(folder: Path) -> list[str]:

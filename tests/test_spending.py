@@ -45,9 +45,9 @@ def test_what_is_spent_is_told_at_every_per_cent_with_the_time_left_at_the_rate_
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_search_shows_its_budget_in_plain_lines(terminal):
     observer, text, clock = make_observer(terminal=terminal)
-    observer.budget_spent(budget=BUDGET, spent=0, kept=115_000)
+    observer.budget_spent(budget=BUDGET, spent=0)
     clock.now += 60
-    observer.budget_spent(budget=BUDGET, spent=20_700, kept=115_000)
+    observer.budget_spent(budget=BUDGET, spent=20_700)
     lines = [line.strip() for line in text.getvalue().splitlines() if "budget" in line]
     assert lines == [
         "budget 2.3e+05 training FLOPs: 10 % spent",

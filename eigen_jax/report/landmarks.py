@@ -62,7 +62,7 @@ def study_landmarks(runs: Runs, *, ranks: Sequence[int] = RANKS) -> dict[str, Ta
             raise ReportError(f"{told}: run it longer, or without extinction")
     records = list(runs.values())
     agreement = _agreement(records, steps)
-    # Extinction spares duplicates.
+    # By default, extinction spares duplicates.
     records = [[each for each in record if not is_duplicate(each)] for record in records]
     if len(steps) == 1:
         return {"agreement": agreement}
@@ -179,7 +179,7 @@ def _replays(
     notes = (
         "Regret: the fitness of the best of all at the end, less that of the best survivor.",
         "The record stays as it is: a search with these thresholds would have bred from other parents.",
-        "Without duplicates, which extinction spares.",
+        "Without duplicates, which extinction spares by default.",
     )
     return _table("Extinction by p and q, replayed", heads, rows, *notes)
 

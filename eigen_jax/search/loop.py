@@ -293,8 +293,7 @@ class _Search(Context):
 
     def _tell_spending(self, progress: _Progress) -> None:
         if self.budget is not None:
-            kept = self.budget.kept(self._price_of(progress.best))
-            self.observer.budget_spent(budget=self.budget, spent=progress.spent, kept=kept)
+            self.observer.budget_spent(budget=self.budget, spent=progress.spent)
 
     def _run_generation(self, progress: _Progress) -> _Progress | None:
         """Trains, extinguishes, selects and records one generation; None where no budget is left for it."""

@@ -19,11 +19,8 @@ class SearchObserver:
     def search_started(self, *, generation: int, landmarks: Sequence[int]) -> None:
         """The search starts, or goes on from this generation; landmarks are training steps since the start."""
 
-    def budget_spent(self, *, budget: Budget, spent: int, kept: int) -> None:
-        """The search of a budget starts, or a generation of it is over.
-
-        Its individuals spent so many training FLOPs, and so many are kept for the final training.
-        """
+    def budget_spent(self, *, budget: Budget, spent: int) -> None:
+        """The search of a budget starts, or a generation is over; individuals spent so many training FLOPs so far."""
 
     def generation_started(
         self,

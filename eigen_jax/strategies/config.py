@@ -21,7 +21,8 @@ class EvolutionConfig(Config):
     extinction: bool = setting(True, "apply the thresholds, else all are trained to the end", paper="yes, Algorithm 1")
     redraws: int = setting(
         0,
-        "the most times that a child by mutation is bred again which is its parent, an earlier child or hopeless",
+        "the most times that a child by mutation is bred again which is its parent, another child of its generation or"
+        " hopeless",
         paper="none",
         at_least=0,
         at_most=64,

@@ -6,8 +6,8 @@
 What each needs installed stands in its file, beside this one.
 The images are ours, split and standardised as `--preprocessing standardize` does. Prints test accuracy, parameters,
 peak resident memory and seconds as JSON; loading and the test take no part of the time. Ours for as long is
-`python -m experiments.cifar10 --preset evening --budget F`, with F the seconds times the training FLOPs a second that
-it shows when it starts.
+`python -m experiments.cifar10 --preset evening --budget F`, with F chosen by the time left that it shows after its
+first generations.
 """
 
 import importlib
