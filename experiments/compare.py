@@ -117,7 +117,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def plan(variant: Variant, common: Sequence[str], *, seed: int, folder: Path) -> Settings:
     """The settings of a run of a variant, with its folder; raises EigenError for what cannot be."""
-    settings = parse([*common, *variant.options, "--seed", str(seed)], program=_PROGRAM)
+    given = *common, *variant.options
+    for option, instead in (("--seed", "--seeds"), ("--run-dir", "--output")):
+        if option in {word.partition("=")[0] for word in given}:
+            raise SettingsError(f"{option} is for a single run; use {instead} here")
+    settings = parse([*given, "--seed", str(seed)], program=_PROGRAM)
     return dataclasses.replace(settings, run_dir=folder / f"{variant.slug}-seed{seed}")
 
 

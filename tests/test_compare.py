@@ -124,6 +124,8 @@ def test_runs_are_searches_or_trainings(monkeypatch):
         ((*VARIANTS, "--output", "t", "--variant", "c: --optimizer adam"), "adam"),
         ((*VARIANTS, "--output", "t", "--network", "none.json"), "none.json"),
         ((*VARIANTS, "--output", "t", "--seeds", "-1"), "-1"),
+        ((*VARIANTS, "--output", "t", "--run-dir=r"), "--run-dir is for a single run; use --output here"),
+        ((*VARIANTS, "--output", "t", "--variant", "c: --seed 3"), "--seed is for a single run; use --seeds here"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line_before_anything_is_made(
