@@ -1,7 +1,7 @@
 """Compares variants of a search, or of the training of one network, over seeds.
 
-    python -m experiments.compare --dataset cifar10 --preset hour --budget 2e13 --seeds 0 1 2 \\
-        --variant "EIGEN" --variant "random search: --strategy random" --output runs/strategies
+    python -m experiments.compare --dataset cifar10 --preset small --teacher none --budget 2e13 --final-steps none \\
+        --seeds 0 1 2 --variant "EIGEN" --variant "random search: --strategy random" --output runs/strategies
     python -m experiments.compare --network genome.json --dataset cifar10 --preset hour --budget 1e13 \\
         --variant "the recipe" --variant "without Nesterov: --no-nesterov" --output runs/recipe
 
