@@ -116,7 +116,7 @@ _CIFAR = {
             genome=replace(_EVENING.search.genome, max_flops=200_000_000),
         ),
         # Compiling takes more of the time than training, and cores while the GPU is another's.
-        machine=Machine(workers=12, worker_gpus=1 / 12),
+        machine=Machine(worker_gpus=1 / 12),
     ),
 }
 
