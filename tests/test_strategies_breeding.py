@@ -203,3 +203,19 @@ def test_of_the_candidates_for_a_place_the_deepest_is_taken(spec, redraws):
         )
         assert_same_arrays(child, expected)
     assert len(winners) > 1
+
+
+def test_a_hopeless_candidate_is_taken_only_where_all_of_its_place_are():
+    config = dataclasses.replace(CONFIG, candidates=4, redraws=1, min_flops_share=0.3)
+    key, most_steps = jax.random.key(3), jnp.int32(16)
+    root, alone = member(STARTS, 0), dataclasses.replace(config, candidates=1)
+    draw = jit(lambda key: bear(key, root, most_steps, slots=4 * SLOTS, spec=BOUNDED, config=alone))
+    networks = networks_of(draw(key)[0], BOUNDED)
+    children = networks_of(bear_all(key, root, most_steps, spec=BOUNDED, config=config)[0], BOUNDED)
+    deeper = 0
+    for slot, network in enumerate(children):
+        flops = {each: count_flops(each, num_classes=10) for each in networks[slot::SLOTS]}
+        hopeful = [each for each in flops if flops[each] >= 0.3 * BOUNDED.max_flops]
+        assert network == max(hopeful or flops, key=depth_of)
+        deeper += bool(hopeful) and max(map(depth_of, flops)) > depth_of(network)
+    assert deeper

@@ -42,17 +42,19 @@ def bear(
     P + i, ... of P * C, the deepest by `count_spatial` is taken, the first of equals. Candidate j draws from
     `fold_in(key, j)`, and again, for the n-th time, from `fold_in(key, n * P * C + j)`. Each takes its first draw that
     has the FLOPs of `min_flops_share` and is another network than its parent and than all who were taken before it: in
-    earlier rounds of draws, or in its own at a lower index. After `redraws` it takes the last one.
+    earlier rounds of draws, or in its own at a lower index. After `redraws` it takes the last one, and stands behind
+    all candidates that found better.
     """
     if config.candidates == 1:
-        return _acceptable(key, parents, most_steps, slots, spec, config)
+        return _acceptable(key, parents, most_steps, slots, spec, config)[0]
     if most_steps.ndim:
         parents, most_steps = jax.tree.map(
             lambda leaf: jnp.tile(leaf, (config.candidates, *[1] * (leaf.ndim - 1))), (parents, most_steps)
         )
-    born = _acceptable(key, parents, most_steps, slots * config.candidates, spec, config)
+    born, good = _acceptable(key, parents, most_steps, slots * config.candidates, spec, config)
     depth = jax.vmap(functools.partial(count_spatial, spec=spec))(born[0])
-    taken = depth.reshape(config.candidates, slots).argmax(axis=0) * slots + jnp.arange(slots)
+    rank = jnp.where(good, depth, depth - spec.capacity - 1)
+    taken = rank.reshape(config.candidates, slots).argmax(axis=0) * slots + jnp.arange(slots)
     return jax.tree.map(lambda leaf: leaf[taken], born)
 
 
@@ -73,11 +75,11 @@ def count_spatial(genome: Genome, *, spec: GenomeSpec) -> Array:
 
 def _acceptable(
     key: Array, parents: Genome, most_steps: Array, slots: int, spec: GenomeSpec, config: EvolutionConfig
-) -> tuple[Genome, Array, MutationTrace]:
-    """P candidates; see `bear`."""
+) -> tuple[tuple[Genome, Array, MutationTrace], Array]:
+    """P candidates, and whether each is one to be taken, [P] bool; see `bear`."""
     index = jnp.arange(slots, dtype=jnp.int32)
     if config.redraws == 0:
-        return _draw(key, index, parents, most_steps, spec)
+        return _draw(key, index, parents, most_steps, spec), jnp.ones(slots, bool)
     if most_steps.ndim == 0:
         parents, most_steps = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (slots, *leaf.shape)), (parents, most_steps)
@@ -102,7 +104,7 @@ def _acceptable(
     # The first draw is a round like the others, so that the chain of mutations is compiled once.
     nothing = MutationTrace(jnp.zeros((slots, len(operator_names(spec))), jnp.int32))
     start = (parents, jnp.zeros_like(most_steps), nothing), is_empty, jnp.int32(0)
-    return lax.while_loop(goes_on, redraw, start)[0]
+    return lax.while_loop(goes_on, redraw, start)[:2]
 
 
 def _draw(
