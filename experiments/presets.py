@@ -54,7 +54,7 @@ _EVENING = Settings(
             min_flops_share=0.25,
             candidates=6,
             saturation_gain=0.0,
-            secondary_from=0.25,
+            secondary_from=0.0,
             duplication_from=0.75,
             extinguish_duplicates=True,
         ),
