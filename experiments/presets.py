@@ -28,13 +28,14 @@ _SMOKE = EvolutionConfig(first_rank=2, second_rank=1, primary_steps=20, secondar
 
 _CIFAR_DATA = DataConfig(validation_size=500, preprocessing="standardize")
 _CIFAR_TRAIN = TrainConfig(batch_size=64, eval_batch_size=500)
+_SMALL_TEACHER = TeacherConfig(members=1, depth=16, growth=16, stem_stride=2, epochs=30)
 _EVENING = Settings(
     teacher="none",
     data=DataConfig(preprocessing="standardize"),
     search=SearchConfig(
         t1=200,
-        t2=200,
-        t3=400,
+        t2=300,
+        t3=1_100,
         budget=7e14,
         final_share=0.55,
         final_on="train+validation",
@@ -42,7 +43,7 @@ _EVENING = Settings(
             batch_size=64,
             learning_rate=0.15,
             schedule="one-cycle",
-            decay_steps=(800,),
+            decay_steps=(1_600,),
             nesterov=True,
             averaging=0.95,
             pad=2,
@@ -54,12 +55,13 @@ _EVENING = Settings(
             min_flops_share=0.25,
             candidates=6,
             saturation_gain=0.0,
-            secondary_from=0.0,
+            secondary_from=0.0,  # leaps from a good parent did not survive
             duplication_from=0.75,
             extinguish_duplicates=True,
         ),
         genome=GenomeSpec(capacity=64, max_flops=100_000_000),
     ),
+    ensemble=_SMALL_TEACHER,  # of whoever asks for one
 )
 _CIFAR = {
     "paper": Settings(),
@@ -68,11 +70,11 @@ _CIFAR = {
         _EVENING,
         search=replace(
             _EVENING.search,
-            t1=120,
-            t2=120,
-            t3=240,
+            t1=100,
+            t2=150,
+            t3=550,
             budget=2.3e14,
-            train=replace(_EVENING.search.train, decay_steps=(480,)),
+            train=replace(_EVENING.search.train, decay_steps=(800,)),
             genome=replace(_EVENING.search.genome, max_flops=50_000_000),
         ),
     ),
@@ -87,7 +89,7 @@ _CIFAR = {
             ),
             genome=GenomeSpec(capacity=64, max_parameters=500_000, max_flops=30_000_000),
         ),
-        ensemble=TeacherConfig(members=1, depth=16, growth=16, stem_stride=2, epochs=30),
+        ensemble=_SMALL_TEACHER,
     ),
     "smoke": Settings(
         teacher_views="center",
