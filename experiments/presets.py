@@ -59,7 +59,8 @@ _EVENING = Settings(
             duplication_from=0.75,
             extinguish_duplicates=True,
         ),
-        genome=GenomeSpec(capacity=64, max_flops=100_000_000),
+        # A bound on FLOPs then leaves room for layers that are wide where maps are small, as good networks are.
+        genome=GenomeSpec(capacity=64, channels=(64, 96, 128, 192), max_flops=100_000_000),
     ),
     ensemble=_SMALL_TEACHER,  # of whoever asks for one
 )
