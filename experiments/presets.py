@@ -55,7 +55,7 @@ _EVENING = Settings(
             min_flops_share=0.25,
             candidates=6,
             saturation_gain=0.0,
-            secondary_from=0.0,  # leaps from a good parent did not survive
+            secondary_from=0.0,  # after one generation: leaps from a good parent found nothing better
             duplication_from=0.75,
             extinguish_duplicates=True,
         ),
