@@ -39,7 +39,8 @@ def search(settings: Settings, *, stop_at: float = math.inf) -> SearchResult:
     check_data(config, dataset)
     check_run_folder(settings.run_dir, {**settings.outcome(), "data_fingerprint": dataset.fingerprint})
     strategy, flops = settings.make_strategy(), teacher_flops(settings, dataset)
-    check_budget(config, strategy, flops)
+    if flops.once:  # the search asks as well, but after the teacher, which may take days
+        check_budget(config, strategy, flops)
     console = make_console()
     for line in describe_budget(config, flops):
         console.print(line, soft_wrap=True)

@@ -11,15 +11,14 @@ import itertools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 
-from eigen_jax import platforms
 from eigen_jax.architecture import Architecture, count_flops
 from eigen_jax.errors import ConfigError
 from eigen_jax.search.candidates import candidates_of
 from eigen_jax.search.config import SearchConfig
-from eigen_jax.strategies import State, Strategy
-from eigen_jax.training.programs import compiled
+from eigen_jax.search.states import States
+from eigen_jax.strategies import Strategy
+from eigen_jax.training import Programs
 
 _MOST_STEPS = 2**31 - 1  # which a training counts on the device
 
@@ -111,8 +110,13 @@ class Budget:
         return flops <= self.total - self.teacher
 
 
-def check_budget(config: SearchConfig, strategy: Strategy, teacher: TeacherFlops) -> None:
-    """Raises ConfigError where a budget does not pay for teacher, first generation and a step of final training."""
+def check_budget(
+    config: SearchConfig, strategy: Strategy, teacher: TeacherFlops, *, programs: Programs | None = None
+) -> None:
+    """Raises ConfigError where a budget does not pay for teacher, first generation and a step of final training.
+
+    The first generation is bred for it, by the program that `programs`, those of the search, then have.
+    """
     if (budget := Budget.of(config, teacher)) is None:
         return
     if budget.teacher >= budget.total:
@@ -121,10 +125,7 @@ def check_budget(config: SearchConfig, strategy: Strategy, teacher: TeacherFlops
         )
         raise ConfigError(SearchConfig, rule, config.budget, budget.teacher)
     breeding_key, key, _ = search_keys(config)
-    host, options = platforms.host()
-    arguments = (jax.device_put(jax.random.fold_in(breeding_key, 0), host),)
-    with jax.disable_jit(False):
-        state = compiled(_first_state, arguments, programs=None, options=options, strategy=strategy)(*arguments)
+    state = States(strategy=strategy, key=breeding_key, has_budget=True, programs=programs).first()
     children = candidates_of(strategy, strategy.population(state), key, known={})
     due = [price(each.architecture, config=config, teacher=teacher) for each in children if not each.place.generation]
     landmarks = strategy.landmarks(config.landmarks)
@@ -141,10 +142,3 @@ def check_budget(config: SearchConfig, strategy: Strategy, teacher: TeacherFlops
 def search_keys(config: SearchConfig) -> jax.Array:
     """[3] keys: of breeding, of the training of individuals, and of the final training."""
     return jax.random.split(jax.random.key(config.seed), 3)
-
-
-def _first_state(key: jax.Array, *, strategy: Strategy) -> State:
-    if type(strategy).init is not Strategy.init:
-        return strategy.init(key)
-    genesis = strategy.spend(strategy.genesis(), jnp.zeros((), jnp.float32))
-    return strategy.step(key, genesis, strategy.unmeasured(genesis))

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import Array
 
-from eigen_jax import lineage, platforms
+from eigen_jax import lineage
 from eigen_jax.architecture import Architecture
 from eigen_jax.builder import Network, build_network
 from eigen_jax.config import describe, name_of
@@ -32,13 +30,13 @@ from eigen_jax.search.folder import RunFolder
 from eigen_jax.search.generation import Context, Generation
 from eigen_jax.search.observer import SearchObserver
 from eigen_jax.search.results import SearchResult, describe_mimicry, sum_flops, summarise
+from eigen_jax.search.states import States, name_of_strategy
 from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import StoppedError
 from eigen_jax.store.records import to_fields
 from eigen_jax.store.run_files import Reference, RunFolderError, RunSeconds, write_result
-from eigen_jax.strategies import STRATEGIES, Eigen, State, Strategy
+from eigen_jax.strategies import Eigen, State, Strategy
 from eigen_jax.training import Programs, Teacher, TrainConfig, TrainState, abstract_state
-from eigen_jax.training.programs import compiled
 
 PyTree = Any
 
@@ -111,7 +109,6 @@ def run_search(
     strategy = strategy or Eigen(spec=config.genome, config=config.evolution)
     _check_together(config, strategy, fitness)
     teacher_flops = teacher_flops or TeacherFlops()
-    check_budget(config, strategy, teacher_flops)
     care, observer = care or Care(), observer or SearchObserver()
     if settings is None:
         settings = describe(config)
@@ -126,8 +123,9 @@ def run_search(
         "fitness": name_of(fitness),
     }
     with contextlib.ExitStack() as owned:
-        run = owned.enter_context(RunFolder.open(folder, described, notes or {}))
         programs = owned.enter_context(Programs())
+        check_budget(config, strategy, teacher_flops, programs=programs)
+        run = owned.enter_context(RunFolder.open(folder, described, notes or {}))
         if executor is None:
             executor = owned.enter_context(InlineExecutor(dataset, teacher=teacher, should_stop=care.should_stop))
         search = _Search(
@@ -146,11 +144,6 @@ def run_search(
         result = search.run()
     observer.search_ended(result=result)
     return result
-
-
-def name_of_strategy(kind: type[Strategy]) -> str:
-    """What a record calls a strategy: one of a user has a part of the SHA-256 of its file in its name."""
-    return next((name for name in STRATEGIES if STRATEGIES.find(name) is kind), None) or name_of(kind)
 
 
 def _described_own(config: SearchConfig, strategy: Strategy) -> dict[str, Any]:
@@ -200,7 +193,10 @@ class _Search(Context):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.breeding_key, self.training_key, self.final_key = search_keys(self.config)
+        breeding_key, self.training_key, self.final_key = search_keys(self.config)
+        is_bounded = self.budget is not None
+        how: dict[str, Any] = {"strategy": self.strategy, "has_budget": is_bounded, "programs": self.programs}
+        self.states = States(key=breeding_key, **how)
         self.ahead: dict[Reference, Candidate] = {}  # individuals of later generations, bred already
 
     def run(self) -> SearchResult:
@@ -228,10 +224,10 @@ class _Search(Context):
         lineage.truncate(self.folder.lineage, step or 0)
         self._forget(before=step or 0)
         if step is None:
-            return _Progress(generation=0, state=self._first_state(), best=None, variables=None)
+            return _Progress(generation=0, state=self.states.first(), best=None, variables=None)
         recorded = tuple(each for each in recorded if each.generation < step)
         self.measured.add(recorded)
-        abstract = self._abstract()
+        abstract = self.states.abstract()
         state = checkpoint.restore(self.folder.checkpoints, "evolution", step=step, abstract=abstract)
         best, variables = fittest(recorded), None
         if best is not None:
@@ -239,23 +235,6 @@ class _Search(Context):
             variables = checkpoint.restore(self.folder.checkpoints, "variables", step=step, abstract=network)
         spent = sum(each.training_flops or 0 for each in recorded)
         return _Progress(generation=step, state=state, best=best, variables=variables, spent=spent)
-
-    def _first_state(self) -> State:
-        if type(self.strategy).init is not Strategy.init:
-            return self._begun(self.strategy.init(jax.random.fold_in(self.breeding_key, 0)))
-        # As `Strategy.init` does, by the one program of all steps.
-        genesis = self._begun(self.strategy.genesis())
-        return self._step(0, genesis, self.strategy.unmeasured(genesis))
-
-    def _begun(self, state: State) -> State:
-        """A first state, in the form that all have: with a budget, they are told how much of it is spent."""
-        return state if self.budget is None else self.strategy.spend(state, jnp.zeros((), jnp.float32))
-
-    def _abstract(self) -> State:
-        """The shapes and dtypes of the strategy's state."""
-        if type(self.strategy).init is not Strategy.init:
-            return jax.eval_shape(lambda key: self._begun(self.strategy.init(key)), self.breeding_key)
-        return jax.eval_shape(lambda: self._begun(self.strategy.genesis()))
 
     def _network(self, architecture: Architecture) -> Network:
         return build_network(architecture, num_classes=self.dataset.num_classes, dtype=self.config.train.dtype)
@@ -315,7 +294,7 @@ class _Search(Context):
         fitness = generation.train()
         spent = progress.spent + sum(map(generation.flops, generation.due))
         share = self.budget.share(spent, of_best) if self.budget else 0.0
-        following = self._step(number + 1, state, fitness, share)
+        following = self.states.following(number + 1, state, fitness, share)
         descended = jax.device_get(self.strategy.population(following)).parents.reshape(-1, 2)
         parents = list(filter(None, map(reference, descended)))
         individuals = generation.record(parents)
@@ -331,20 +310,6 @@ class _Search(Context):
             parent=next(iter(parents), None),
         )
         return _Progress(generation=number + 1, state=following, best=best, variables=variables, spent=spent)
-
-    def _step(self, generation: int, state: State, fitness: Array, share: float = 0.0) -> State:
-        """The strategy's step to a generation, compiled once a search; `share` of the budget, if any, is spent."""
-        spent = None if self.budget is None else jnp.asarray(share, jnp.float32)
-        host, options = platforms.host()
-        arguments = jax.device_put((jax.random.fold_in(self.breeding_key, generation), state, fitness, spent), host)
-        how: dict[str, Any] = {"programs": self.programs, "options": options}
-        # Compiled even for people who step through training: operation by operation, it would take minutes.
-        with jax.disable_jit(False):
-            step = compiled(_step, arguments, strategy=self.strategy, **how)
-            if isinstance(step, jax.stages.Compiled) and _form(step.out_info) != _form(state):
-                rule = "`step` of the strategy {} gives a state of other structure, shapes or dtypes than it takes"
-                raise ConfigError(None, rule, name_of_strategy(type(self.strategy)))
-            return step(*arguments)
 
     def _finish(self, progress: _Progress) -> SearchResult:
         """Trains and tests the best network, and saves it and the result."""
@@ -399,12 +364,3 @@ class _Search(Context):
             )
         self.folder.save_network(best.architecture, trained.variables if trained and trained.test else variables)
         return searched, trained
-
-
-def _form(state: State) -> tuple[Any, ...]:
-    leaves, structure = jax.tree.flatten(state)
-    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
-
-
-def _step(key: Array, state: State, fitness: Array, spent: Array | None, *, strategy: Strategy) -> State:
-    return strategy.step(key, state if spent is None else strategy.spend(state, spent), fitness)
