@@ -18,7 +18,7 @@ from eigen_jax.fitness import Measurement
 from eigen_jax.lineage import Fate, Individual, Reference
 from eigen_jax.search import Budget, SearchConfig, SearchObserver, SearchResult
 from experiments.networks import describe
-from experiments.spending import Spending
+from experiments.spending import Spending, describe_budget
 
 BY_MIRROR_IMAGES = "by the mean logits of an image and its mirror image"
 _PLAIN_EVERY = 10.0  # seconds between two lines of progress without a terminal
@@ -114,6 +114,8 @@ class ConsoleObserver(LiveBars, SearchObserver):
         self.print("Individuals are named generation.index; accuracies are % of validation images", "dim")
 
     def budget_spent(self, *, budget: Budget, spent: int) -> None:
+        if self.spending.began is None:
+            self.print(describe_budget(budget))
         if told := self.spending.tell(budget, spent):
             text, seconds = told
             self.print(text if seconds is None else f"{text}, about {duration(seconds)} left here")

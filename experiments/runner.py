@@ -15,7 +15,6 @@ from experiments.commands import command, held_off, make_console
 from experiments.process import configure, environment, worker_environments
 from experiments.progress import ConsoleObserver
 from experiments.settings import Settings
-from experiments.spending import describe_budget
 from experiments.teacher import prepare_teacher, teacher_flops
 
 
@@ -42,8 +41,6 @@ def search(settings: Settings, *, stop_at: float = math.inf) -> SearchResult:
     if flops.once:  # the search asks as well, but after the teacher, which may take days
         check_budget(config, strategy, flops)
     console = make_console()
-    for line in describe_budget(config, flops):
-        console.print(line, soft_wrap=True)
     with held_off(stop_at) as should_stop:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
         with (

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable
 
-from eigen_jax.search import Budget, SearchConfig, TeacherFlops
+from eigen_jax.search import Budget
 
 
-def describe_budget(config: SearchConfig, teacher: TeacherFlops) -> list[str]:
-    """A line on how the budget of a search is shared, before it starts; none where it has no budget."""
-    if (budget := Budget.of(config, teacher)) is None:
-        return []
+def describe_budget(budget: Budget) -> str:
+    """How a budget is shared."""
     kept = f"{budget.kept(0):.3g}" if budget.final_steps is None else f"{budget.final_steps:,} steps"
     mimicry = f"the teacher takes {budget.teacher:.3g}, " if budget.teacher else ""
-    return [f"Budget {budget.total:.3g} training FLOPs: {mimicry}the final training keeps {kept}"]
+    return f"Budget {budget.total:.3g} training FLOPs: {mimicry}the final training keeps {kept}"
 
 
 class Spending:
