@@ -9,22 +9,12 @@ import optax
 from jax import Array
 
 
-def cross_entropy(logits: Array, labels: Array, *, smoothing: float = 0.0) -> Array:
-    """[B] float32, nats, of logits [B, K], any floating dtype, computed in float32, and labels [B] in [0, K).
-
-    With `smoothing`, from 0 to less than 1, that share of the target is spread evenly over all K classes (Szegedy et
-    al., "Rethinking the Inception Architecture for Computer Vision", 2016, Section 7).
-    """
-    logits = logits.astype(jnp.float32)
-    if not smoothing:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-    return optax.softmax_cross_entropy(logits, targets)
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """[B] float32, nats, of logits [B, K], any floating dtype, computed in float32, and labels [B] in [0, K)."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
-def mimicry_loss(
-    logits: Array, labels: Array, teacher_logits: Array, *, weight: float, temperature: float, smoothing: float = 0.0
-) -> Array:
+def mimicry_loss(logits: Array, labels: Array, teacher_logits: Array, *, weight: float, temperature: float) -> Array:
     """[B] float32: cross-entropy with the true class, mixed with that of a teacher's softened prediction (Eq. 3 and 4).
 
     (1 - alpha) H(y, softmax(z)) + alpha T^2 H(softmax(v / T), softmax(z / T)), for logits z of the student, v of the
@@ -37,4 +27,4 @@ def mimicry_loss(
     """
     targets = jax.nn.softmax(jax.lax.stop_gradient(teacher_logits).astype(jnp.float32) / temperature)
     softened = optax.softmax_cross_entropy(logits.astype(jnp.float32) / temperature, targets)
-    return (1 - weight) * cross_entropy(logits, labels, smoothing=smoothing) + weight * temperature**2 * softened
+    return (1 - weight) * cross_entropy(logits, labels) + weight * temperature**2 * softened

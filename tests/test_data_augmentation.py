@@ -1,13 +1,11 @@
 """Pad-crop-flip augmentation against a plain NumPy loop, and the distribution of the views."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eigen_jax.data import alternate_flips, apply_views, identity_view, num_views, sample_views
+from eigen_jax.data import apply_views, identity_view, num_views, sample_views
 
 draw = jax.jit(sample_views, static_argnames=("pad", "flip"))
 MANY = jnp.arange(162 * 200)
@@ -56,19 +54,6 @@ def test_views_without_flips_are_uniform_over_the_unflipped_ones():
     assert len(counts) == 162
     # 80 degrees of freedom: mean 80, deviation 13.
     assert ((counts[::2] - 400) ** 2 / 400).sum() < 145
-
-
-def test_of_two_neighbouring_epochs_just_one_has_an_image_flipped_and_crops_stay():
-    key, views = jax.random.key(3), draw(jax.random.key(0), MANY)
-    alternated = [np.asarray(jax.jit(alternate_flips)(key, MANY, views, epoch)) for epoch in range(5)]
-    for each, following in itertools.pairwise(alternated):
-        assert (each // 2 == views // 2).all()
-        assert (each % 2 + following % 2 == 1).all()
-    assert {each.dtype for each in alternated} == {views.dtype}
-    # Binomial: deviation 90.
-    assert abs((alternated[0] % 2).sum() - 162 * 100) < 500
-    np.testing.assert_array_equal(alternate_flips(key, MANY[50:60], views[50:60], 3), alternated[3][50:60])
-    assert (alternate_flips(jax.random.key(4), MANY, views, 0) != alternated[0]).any()
 
 
 def test_the_view_of_an_example_depends_on_its_id_and_the_key_alone():

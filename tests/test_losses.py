@@ -11,7 +11,7 @@ from reference_layers import log_softmax
 from eigen_jax.losses import cross_entropy, mimicry_loss
 
 
-@partial(jax.jit, static_argnames=("loss", "weight", "temperature", "smoothing"))
+@partial(jax.jit, static_argnames=("loss", "weight", "temperature"))
 def computed(loss, logits, *others, **options):
     """Each example's loss, and the gradient of their sum by the student's logits."""
 
@@ -43,24 +43,10 @@ def test_cross_entropy_of_equal_logits_is_a_logarithm_and_of_large_ones_is_finit
     np.testing.assert_allclose(cross_entropy(logits, jnp.array([1, 0, 1])), [np.log(2), 0.0, 1e4], rtol=1e-6)
 
 
-@pytest.mark.parametrize("smoothing", [0.2, 0.75])
-def test_smoothing_spreads_its_share_of_the_target_over_all_classes(smoothing):
-    logits, labels, _ = drawn_logits(5, 3.0)
-    targets = np.full((32, 10), smoothing / 10)
-    targets[np.arange(32), labels] += 1 - smoothing
-    logarithms = log_softmax(np.asarray(logits, np.float64))
-    losses, gradient = computed(cross_entropy, logits, labels, smoothing=smoothing)
-    assert losses.dtype == jnp.float32
-    np.testing.assert_allclose(losses, -(targets * logarithms).sum(axis=1), rtol=1e-5)
-    np.testing.assert_allclose(gradient, np.exp(logarithms) - targets, atol=1e-6)
-
-
-def mimicry_in_float64(
-    student, labels, teacher, weight: float, temperature: float, smoothing: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+def mimicry_in_float64(student, labels, teacher, weight: float, temperature: float) -> tuple[np.ndarray, np.ndarray]:
     """Each example's loss, and the gradient of their sum by the student's logits, written out by hand."""
     logits, teacher_logits = np.asarray(student, np.float64), np.asarray(teacher, np.float64)
-    true_class = (1 - smoothing) * np.eye(logits.shape[1])[np.asarray(labels)] + smoothing / logits.shape[1]
+    true_class = np.eye(logits.shape[1])[np.asarray(labels)]
     softened_teacher = np.exp(log_softmax(teacher_logits / temperature))
     hard = -(true_class * log_softmax(logits)).sum(axis=1)
     soft = -(softened_teacher * log_softmax(logits / temperature)).sum(axis=1)
@@ -78,12 +64,9 @@ def drawn_logits(seed: int, scale: float) -> tuple[jax.Array, jax.Array, jax.Arr
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 50.0])
-@pytest.mark.parametrize(
-    ("weight", "temperature", "smoothing"),
-    [(0.9, 5.0, 0.0), (0.5, 1.0, 0.0), (1.0, 20.0, 0.0), (0.0, 5.0, 0.0), (0.3, 0.5, 0.0), (0.4, 3.0, 0.2)],
-)
-def test_mimicry_and_its_gradient_are_those_of_equations_3_and_4(weight, temperature, smoothing, scale):
-    drawn, options = drawn_logits(0, scale), {"weight": weight, "temperature": temperature, "smoothing": smoothing}
+@pytest.mark.parametrize(("weight", "temperature"), [(0.9, 5.0), (0.5, 1.0), (1.0, 20.0), (0.0, 5.0), (0.3, 0.5)])
+def test_mimicry_and_its_gradient_are_those_of_equations_3_and_4(weight, temperature, scale):
+    drawn, options = drawn_logits(0, scale), {"weight": weight, "temperature": temperature}
     losses, gradient = computed(mimicry_loss, *drawn, **options)
     expected, expected_gradient = mimicry_in_float64(*drawn, **options)
     assert losses.shape == (32,)

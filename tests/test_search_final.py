@@ -123,16 +123,11 @@ def test_a_rise_and_a_fall_to_0_are_stretched_to_end_with_the_final_training(fin
     assert given[-1] == 0
 
 
-@pytest.mark.parametrize("decay", [{"decay_steps": ()}, {"decay_steps": (9, 20), "decay_rates": (0.5, 0.1)}])
-def test_the_final_training_can_be_one_cycle_whatever_the_search_is(decay):
-    train = TrainConfig(**decay, momentum=0.5)
-    for steps in (1_000, 1):
-        final = SearchConfig(final_schedule="one-cycle", train=train).final_train(steps)
-        assert final == TrainConfig(schedule="one-cycle", decay_steps=(steps,), momentum=0.5)
-    # And both, each of its own length.
-    both = SearchConfig(train=TrainConfig(schedule="one-cycle", decay_steps=(25_000,)))
-    assert both.final_train(70) == TrainConfig(schedule="one-cycle", decay_steps=(70,))
-    assert SearchConfig(final_schedule="one-cycle").final_train(0).decay_steps == (1,)
+def test_one_cycle_is_stretched_to_end_with_the_final_training():
+    train = TrainConfig(schedule="one-cycle", decay_steps=(25_000,), momentum=0.5)
+    for steps in (70_000, 70, 1):
+        assert SearchConfig(train=train).final_train(steps) == dataclasses.replace(train, decay_steps=(steps,))
+    assert SearchConfig(train=train).final_train(0).decay_steps == (1,)
 
 
 @pytest.fixture(scope="module")
@@ -167,9 +162,7 @@ def test_a_network_is_trained_to_the_last_step_with_the_stretched_schedule_and_m
 
 
 def test_what_is_averaged_is_measured_with_mirror_images_as_well_where_those_were_trained_on(noise, tmp_path):
-    recipe = with_training(alternating_flips=True)
-    trained = train(noise, tmp_path / "with", config=recipe)
-    chex.assert_trees_all_equal(trained.variables, by_the_loop(noise, recipe.train))
+    trained = train(noise, tmp_path / "with", config=CONFIG)
     without = with_training(flip=False)
     assert on_test_images(train(noise, tmp_path / "without", config=without)).mirrored_accuracy is None
     logits = [

@@ -110,8 +110,7 @@ def test_the_paper_preset_is_section_4_1(name):
 LATER: Options = {"optimizer": "sgd", "decay_rates": (), "schedule": "constant"}
 LATER |= {"max_children": 500, "sample_size": 3, "ahead": 4, "strategy": "eigen", "fitness": "accuracy"}
 LATER |= {"kinds": ("conv", "concat", "pool"), "operators": ()}
-LATER |= {"nesterov": False, "weight_decay_on": "all", "averaging": 0.0, "label_smoothing": 0.0}
-LATER |= {"alternating_flips": False, "final_schedule": "same"}
+LATER |= {"nesterov": False, "averaging": 0.0}
 LATER |= {"budget": None, "final_share": 0.5, "secondary_from": 0.6, "duplication_from": 0.9}
 LATER |= {"extinction": True, "redraws": 0, "min_flops_share": 0.0, "candidates": 1}
 # SHA-256 of the outcomes of the older presets, but for those: run folders record them, are compared with them and named
@@ -154,7 +153,7 @@ def test_every_field_of_every_config_says_what_it_is():
 
 def test_every_flag_has_a_name_of_its_own():
     names = [each.name for each in FLAGS.values()]
-    assert len(set(names)) == len(names) == 92
+    assert len(set(names)) == len(names) == 88
 
 
 def test_every_setting_reaches_the_library():
@@ -162,7 +161,7 @@ def test_every_setting_reaches_the_library():
     data: Options = {"validation_size": 2, "split_seed": 3, "preprocessing": "standardize"}
     data |= {"data_dir": Path("/data"), "cache_dir": Path("/cache")}
     search: Options = {"seed": 1, "t1": 4, "t2": 5, "t3": 6, "reevaluate": True, "final_steps": 22}
-    search |= {"final_on": "train+validation", "final_schedule": "one-cycle"}
+    search |= {"final_on": "train+validation"}
     search |= {"budget": 1e9, "final_share": 0.25}
     genome: Options = {"capacity": 17, "channels": (18, 19), "kernels": (5,), "strides": (2,)}
     genome |= {"max_parameters": 420, "max_flops": 621, "kinds": ("pool", "depthwise"), "operators": ("swap",)}
@@ -173,8 +172,7 @@ def test_every_setting_reaches_the_library():
     evolution |= {"extinction": False, "redraws": 6, "min_flops_share": 0.25, "candidates": 5}
     evolution |= {"max_children": 30, "sample_size": 31, "ahead": 32}
     images: Options = {"pad": 1, "flip": False, "eval_batch_size": 10}
-    recipe: Options = {"averaging": 0.96875, "label_smoothing": 0.21875, "weight_decay_on": "kernels"}
-    recipe |= {"alternating_flips": True, "nesterov": True}
+    recipe: Options = {"averaging": 0.96875, "nesterov": True}
     train: Options = {"batch_size": 7, "learning_rate": 0.25, "decay_steps": (8, 9), "decay_rate": 0.5}
     train |= {"momentum": 0.75, "weight_decay": 0.125, "mimicry_weight": 0.375, "temperature": 2.5}
     train |= {
@@ -283,7 +281,7 @@ REFUSED: dict[str, list[tuple[str, Any]]] = {
         *[("teacher_members", 0), ("teacher_growth", 0), ("teacher_epochs", -1), ("teacher_batch_size", 0)],
         *[("teacher_learning_rate", 0.0), ("teacher_seed", 1 << 32)],
     ],
-    "it must be at least 0 and less than 1": [("averaging", 1.0), ("label_smoothing", -0.5)],
+    "it must be at least 0 and less than 1": [("averaging", 1.0)],
     "": [("decay_steps", (3, 2)), ("kernels", (2,)), ("channels", ()), ("channels", (8, 8)), ("strides", (3,))],
 }
 
@@ -422,7 +420,7 @@ def test_values_of_every_type_are_read():
     assert (settings.search.genome.channels, train.decay_steps) == ((8, 16), ())
     assert (settings.search.genome.kinds, settings.search.genome.operators) == (("pool", "depthwise"), ())
     assert (train.flip, settings.search.evolution.elitism, settings.data.preprocessing) == (False, True, "standardize")
-    assert (train.nesterov, train.averaging, train.alternating_flips) == (True, 0.95, False)
+    assert (train.nesterov, train.averaging) == (True, 0.95)
     assert (train.weight_decay, settings.search.genome.max_flops) == (0.0, 3_000)
     assert isinstance(train.weight_decay, float)
 

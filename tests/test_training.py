@@ -25,7 +25,7 @@ from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training.config import DivergedError, TrainConfig, make_optimizer, make_schedule
 from eigen_jax.training.evaluation import accuracy, evaluate, predict
 from eigen_jax.training.loop import CHECK_EVERY, batch_shapes, train_to
-from eigen_jax.training.step import Batch, abstract_state, draw_batch, draw_batches, epoch_order, train_step
+from eigen_jax.training.step import Batch, abstract_state, draw_batch, epoch_order, train_step
 
 BOTH = [TrainConfig, TeacherConfig]
 
@@ -115,10 +115,8 @@ def test_an_optimizer_of_the_users_own_trains_and_its_state_is_saved_and_gone_on
     [
         ({"decay_steps": (1,), "decay_rate": 0.5}, None),
         ({"nesterov": True}, None),
-        ({"weight_decay_on": "kernels", "weight_decay": 0.5}, None),
         ({"averaging": 0.15}, None),
-        ({"label_smoothing": 0.3}, None),
-        ({"label_smoothing": 0.3, "averaging": 0.15, "mimicry_weight": 0.7, "temperature": 3.0}, np.float32),
+        ({"averaging": 0.15, "mimicry_weight": 0.7, "temperature": 3.0}, np.float32),
         ({"mimicry_weight": 0.7, "temperature": 3.0}, np.float32),
         ({"mimicry_weight": 0.7, "temperature": 3.0}, np.float16),
     ],
@@ -139,7 +137,7 @@ def test_steps_of_a_linear_network_are_sgd_with_momentum_and_weight_decay_on_equ
     inputs = images.reshape(5, -1).astype(np.float64)
     weights = {name: np.asarray(value, np.float64) for name, value in state.params["Dense_0"].items()}
     velocity = {name: np.zeros_like(value) for name, value in weights.items()}
-    average, true = dict(weights), (1 - config.label_smoothing) * np.eye(3)[labels] + config.label_smoothing / 3
+    average, true = dict(weights), np.eye(3)[labels]
     for step, rate in enumerate((0.2, *[0.1 if config.decay_steps else 0.2] * 2)):
         logits = inputs @ weights["kernel"] + weights["bias"]
         plain, softened = log_softmax(logits), log_softmax(logits / temperature)
@@ -148,8 +146,7 @@ def test_steps_of_a_linear_network_are_sgd_with_momentum_and_weight_decay_on_equ
         error = (1 - share) * (np.exp(plain) - true) + share * temperature * (np.exp(softened) - targets)
         gradients = {"kernel": inputs.T @ error / 5, "bias": error.mean(axis=0)}
         for name, value in weights.items():
-            decays = name == "kernel" or config.weight_decay_on == "all"
-            gradient = gradients[name] + config.weight_decay * decays * value
+            gradient = gradients[name] + config.weight_decay * value
             velocity[name] = 0.9 * velocity[name] + gradient
             weights[name] = value - rate * (gradient + 0.9 * velocity[name] if config.nesterov else velocity[name])
 
@@ -225,22 +222,6 @@ def test_a_state_without_an_average_is_saved_in_the_form_that_it_always_had(tmp_
     assert set(averaged) == {*plain, "average"}
 
 
-def test_weight_decay_may_be_of_kernels_alone():
-    config = TrainConfig(batch_size=4, learning_rate=1.0, momentum=0.0, weight_decay=0.25, weight_decay_on="kernels")
-    state = new_state(config=config)
-    batch = Batch(images=jnp.ones((4, *SHAPE)), labels=jnp.zeros(4, jnp.int32))
-    plain = dataclasses.replace(config, weight_decay=0.0)
-    decayed, undecayed = (take_step(state, batch, network=Convolutional(), config=each)[0] for each in (config, plain))
-    lost = jax.tree.map(lambda after, before: after - before, undecayed.params, decayed.params)
-    kernels = {f"{layer}/kernel": 0.25 * state.params[layer]["kernel"] for layer in ("Conv_0", "Dense_0")}
-    others = {f"{layer}/{name}": 0.0 for layer, name in (("BatchNorm_0", "scale"), ("BatchNorm_0", "bias"))}
-    others["Dense_0/bias"] = 0.0
-    flat = {f"{layer}/{name}": leaf for layer, own in lost.items() for name, leaf in own.items()}
-    assert set(flat) == {*kernels, *others}
-    for name, expected in (kernels | others).items():
-        np.testing.assert_allclose(flat[name], np.broadcast_to(expected, flat[name].shape), atol=1e-6)
-
-
 def test_weight_decay_reaches_all_parameters():
     configs = [TrainConfig(batch_size=4, learning_rate=1.0, momentum=0.0, weight_decay=decay) for decay in (0.25, 0.0)]
     state = new_state(config=configs[0])
@@ -266,31 +247,6 @@ def test_an_epoch_visits_each_example_once_in_slices_of_its_own_order_and_in_vie
     first, again, later = (draw_batch(KEY, step, *arrays, batch_size=8, pad=1, flip=True).images for step in (0, 0, 4))
     np.testing.assert_array_equal(first, again)
     assert (first != later).any()  # the same examples, an epoch later
-
-
-@pytest.mark.parametrize("start", [3, 6])
-def test_flips_that_alternate_do_so_from_epoch_to_epoch_wherever_training_goes_on(start):
-    dataset, config = make_dataset(), dataclasses.replace(SMALL, alternating_flips=True)  # epochs of four steps
-
-    def batches(first, config=config):
-        return list(itertools.islice(draw_batches(KEY, dataset, first, config=config, teacher=None), 12 - first))
-
-    def views_of(batches):
-        return {int(example): int(view) for b in batches for example, view in zip(b.examples, b.views, strict=True)}
-
-    whole = batches(0)
-    chex.assert_trees_all_equal(batches(start), whole[start:])
-    for batch in whole:
-        images = dataset.train_images[batch.examples]
-        np.testing.assert_array_equal(batch.images, apply_views(images, batch.views, pad=1))
-    epochs = [views_of(whole[first : first + 4]) for first in (0, 4, 8)]
-    for one, following in itertools.pairwise(epochs):
-        both = one.keys() & following.keys()  # 4 of 36 are left out of each epoch
-        assert len(both) >= 28
-        assert all(one[example] % 2 + following[example] % 2 == 1 for example in both)
-    assert len(set(epochs[0].values())) > 9, "of the 18 views"
-    still = dataclasses.replace(config, flip=False)
-    chex.assert_trees_all_equal(batches(8, still), batches(8, dataclasses.replace(still, alternating_flips=False)))
 
 
 @pytest.mark.parametrize("config", [SMALL, AVERAGED], ids=["raw", "averaged"])
@@ -389,7 +345,7 @@ def test_equal_networks_are_traced_once_for_training_and_once_for_evaluation():
         (BOTH[:1], ["decay_steps"], [(20, 10), (10, 10)], "in ascending order"),
         (BOTH[:1], ["decay_steps"], [(0,)], "at least 1, each"),
         (BOTH[:1], ["decay_rates"], [(-0.1,)], "at least 0, each"),
-        (BOTH[:1], ["averaging", "label_smoothing"], [-0.1, 1.0], "at least 0 and less than 1"),
+        (BOTH[:1], ["averaging"], [-0.1, 1.0], "at least 0 and less than 1"),
         (BOTH[1:], ["members", "growth", "epochs"], [0], "at least 1"),
         (BOTH[1:], ["depth"], [39], "6 n + 4 for an n of at least 1"),
         (BOTH[1:], ["depth"], [4], "at least 10"),

@@ -35,19 +35,6 @@ def sample_views(key: Array, example_ids: Array, *, pad: int = 4, flip: bool = T
     return jax.vmap(draw)(example_ids)
 
 
-def alternate_flips(key: Array, example_ids: Array, views: Array, epoch: int | Array) -> Array:
-    """The crops of views [B] int32, flipped in every other epoch: in the even ones or in the odd ones, as is drawn.
-
-    It is drawn by the key and the example's own id, [B] integer. So of two neighbouring epochs just one has the flipped
-    image (Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024).
-    """
-
-    def draw(example_id: Array) -> Array:
-        return jax.random.randint(jax.random.fold_in(key, example_id), (), 0, 2)
-
-    return views // 2 * 2 + (jax.vmap(draw)(example_ids) + epoch) % 2
-
-
 def apply_views(images: Array, views: Array, *, pad: int = 4) -> Array:
     """Pads with zeros, crops and flips each image, [B, H, W, C] of any dtype, as its view, [B] int32, says.
 

@@ -9,7 +9,6 @@ from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.training import TrainConfig
 
 FinalOn = Literal["train", "train+validation"]
-FinalSchedule = Literal["same", "one-cycle"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,9 +25,6 @@ class SearchConfig(Config):
         "training steps of the network found, from scratch, with the learning rate's schedule stretched to them;"
         " 0: the weights of the search are tested; none: as many as in the search, or as a budget pays for",
         at_least=0,
-    )
-    final_schedule: FinalSchedule = setting(
-        "same", "the schedule then; same: that of the search; one-cycle: one cycle to the end, whatever the search's is"
     )
     budget: float | None = setting(  # None: as much as it takes
         None,
@@ -56,10 +52,8 @@ class SearchConfig(Config):
         return self.landmarks[-1] if self.final_steps is None else self.final_steps
 
     def final_train(self, until: int) -> TrainConfig:
-        """How the network found is trained for `until` steps: with the search's schedule, stretched, or one cycle."""
+        """How the network found is trained for `until` steps: with the search's schedule, stretched."""
         stretch, train = until / self.landmarks[-1], self.train
-        if self.final_schedule == "one-cycle":
-            return dataclasses.replace(train, schedule="one-cycle", decay_steps=(max(1, until),), decay_rates=())
         steps = [max(1, round(step * stretch)) for step in train.decay_steps]
         if not train.decay_rates:
             return dataclasses.replace(train, decay_steps=tuple(sorted(set(steps))))

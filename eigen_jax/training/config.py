@@ -15,7 +15,6 @@ from eigen_jax.registry import Registry
 
 ComputeDtype = Literal["float32", "bfloat16"]
 Schedule = Literal["constant", "linear", "one-cycle"]
-WeightDecayOn = Literal["all", "kernels"]
 
 # A function of the config that makes an Optax optimizer, called once for every program that is traced. Hashable and
 # equal to its copies, as functions and frozen dataclasses are; workers find it by the name of its module.
@@ -68,23 +67,11 @@ class TrainConfig(Config):
     momentum: float = setting(0.9, "momentum of SGD", paper="0.9", at_least=0, below=1)
     nesterov: bool = setting(False, "look ahead along the momentum", paper="not stated, presumably not")
     weight_decay: float = setting(5e-4, "weight decay, added to the gradient", paper="0.0005", at_least=0)
-    weight_decay_on: WeightDecayOn = setting(
-        "all",
-        "the parameters that decay; kernels: neither biases nor the scales and offsets of normalization",
-        paper="all",
-    )
     averaging: float = setting(
         0.0,
         "networks are evaluated and saved with their weights and batch statistics averaged over the steps; a step keeps"
         " this share of the average, or (1 + n) / (10 + n) after n steps where that is less; 0: with the last ones",
         paper="not stated, presumably 0",
-        at_least=0,
-        below=1,
-    )
-    label_smoothing: float = setting(
-        0.0,
-        "share of the true class's part of the loss that is spread over all classes",
-        paper="0",
         at_least=0,
         below=1,
     )
@@ -94,9 +81,6 @@ class TrainConfig(Config):
     temperature: float = setting(5.0, "T of Eq. 3, which softens both predictions", paper="5", above=0)
     pad: int = setting(4, "pixels of padding before a random crop; 0: no crop", at_least=0, at_most=256)
     flip: bool = setting(True, "mirror half of the training images")
-    alternating_flips: bool = setting(
-        False, "mirror each image in every other epoch, in place of at random, where images are mirrored at all"
-    )
     eval_batch_size: int = setting(1_000, "images at a time in evaluation", at_least=1)
     dtype: ComputeDtype = setting(
         "float32",
@@ -179,14 +163,9 @@ def make_schedule(config: TrainConfig) -> optax.Schedule:
 def sgd(config: TrainConfig) -> optax.GradientTransformation:
     """SGD with plain momentum; weight decay joins the gradient before the momentum does (Section 4.1)."""
     return optax.chain(
-        optax.add_decayed_weights(config.weight_decay, None if config.weight_decay_on == "all" else _kernels),
+        optax.add_decayed_weights(config.weight_decay),
         optax.sgd(make_schedule(config), momentum=config.momentum, nesterov=config.nesterov),
     )
-
-
-def _kernels(params: optax.Params) -> optax.Params:
-    """Which parameters are kernels, of convolutions and classifiers: those of more than one dimension."""
-    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
 OPTIMIZERS.add("sgd", sgd)

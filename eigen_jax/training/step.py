@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.data import Dataset, alternate_flips, apply_views, sample_views
+from eigen_jax.data import Dataset, apply_views, sample_views
 from eigen_jax.errors import ConfigError
 from eigen_jax.losses import cross_entropy, mimicry_loss
 from eigen_jax.training.config import TrainConfig, make_optimizer
@@ -155,7 +155,7 @@ def epoch_order(key: Array, epoch: int | Array, *, num_examples: int) -> Array:
     return jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), num_examples)
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "pad", "flip", "alternating"))
+@functools.partial(jax.jit, static_argnames=("batch_size", "pad", "flip"))
 def draw_batch(
     key: Array,
     step: int | Array,
@@ -166,22 +166,17 @@ def draw_batch(
     batch_size: int,
     pad: int,
     flip: bool,
-    alternating: bool = False,
 ) -> Batch:
     """The batch of one step, augmented. It depends on no network, so all share one program.
 
     The key is that of `train_to`, the order [N] the `epoch_order` of the epoch that the step lies in, whose last
     examples are dropped where they fill no batch; images [N, H, W, C] float32 and labels [N] int32 are all there are.
-    `alternating` is of the flips, see `alternate_flips`; without `flip` there are none.
     """
     _, view_key = jax.random.split(key)
     steps_per_epoch = order.shape[0] // batch_size
     position = step % steps_per_epoch * batch_size
     examples = lax.dynamic_slice_in_dim(order, position, batch_size)
     views = sample_views(jax.random.fold_in(view_key, step), examples, pad=pad, flip=flip)
-    if flip and alternating:
-        # Of a key that neither `split`, which gives the same as 0 and 1 do, nor a step gives.
-        views = alternate_flips(jax.random.fold_in(key, 2), examples, views, step // steps_per_epoch)
     return Batch(
         images=apply_views(images[examples], views, pad=pad), labels=labels[examples], examples=examples, views=views
     )
@@ -196,8 +191,7 @@ def draw_batches(
         rule = "{batch_size} is {}; the training set has only {} images"
         raise ConfigError(TrainConfig, rule, config.batch_size, len(images))
     steps_per_epoch = len(images) // config.batch_size
-    augmented = {"pad": config.pad, "flip": config.flip, "alternating": config.alternating_flips}
-    draw = functools.partial(draw_batch, batch_size=config.batch_size, **augmented)
+    draw = functools.partial(draw_batch, batch_size=config.batch_size, pad=config.pad, flip=config.flip)
     for epoch in itertools.count(step // steps_per_epoch):
         order = epoch_order(key, epoch, num_examples=len(images))
         for each in range(max(step, epoch * steps_per_epoch), (epoch + 1) * steps_per_epoch):
@@ -220,10 +214,9 @@ def train_step(
     mean_of_devices = (lambda tree: tree) if axis_name is None else functools.partial(lax.pmean, axis_name=axis_name)
 
     def losses(logits: Array) -> Array:
-        smoothing = config.label_smoothing
         if batch.teacher_logits is None:
-            return cross_entropy(logits, batch.labels, smoothing=smoothing)
-        mimicry = {"weight": config.mimicry_weight, "temperature": config.temperature, "smoothing": smoothing}
+            return cross_entropy(logits, batch.labels)
+        mimicry = {"weight": config.mimicry_weight, "temperature": config.temperature}
         return mimicry_loss(logits, batch.labels, batch.teacher_logits, **mimicry)
 
     def mean_loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
