@@ -35,15 +35,15 @@ _EVENING = Settings(
     search=SearchConfig(
         t1=200,
         t2=300,
-        t3=1_100,
+        t3=1_500,
         budget=7e14,
-        final_share=0.55,
+        final_share=0.6,
         final_on="train+validation",
         train=TrainConfig(
             batch_size=64,
             learning_rate=0.15,
             schedule="one-cycle",
-            decay_steps=(1_600,),
+            decay_steps=(2_000,),
             nesterov=True,
             averaging=0.95,
             pad=2,
@@ -52,11 +52,11 @@ _EVENING = Settings(
         evolution=EvolutionConfig(
             elitism=True,
             redraws=16,
-            min_flops_share=0.25,
+            min_flops_share=0.5,
             candidates=6,
             saturation_gain=0.0,
-            secondary_from=0.0,  # after one generation: leaps from a good parent found nothing better
-            duplication_from=0.75,
+            secondary_from=0.01,  # after one generation: leaps from a good parent found nothing better
+            duplication_from=0.85,
             extinguish_duplicates=True,
         ),
         # A bound on FLOPs then leaves room for layers that are wide where maps are small, as good networks are.
@@ -71,11 +71,11 @@ _CIFAR = {
         _EVENING,
         search=replace(
             _EVENING.search,
-            t1=100,
-            t2=150,
-            t3=550,
+            t1=120,
+            t2=200,
+            t3=1_000,
             budget=2.3e14,
-            train=replace(_EVENING.search.train, decay_steps=(800,)),
+            train=replace(_EVENING.search.train, decay_steps=(1_320,)),
             genome=replace(_EVENING.search.genome, max_flops=50_000_000),
         ),
     ),
