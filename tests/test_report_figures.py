@@ -107,6 +107,14 @@ def test_progress_is_the_test_accuracy_of_the_best_by_validation() -> None:
     assert not ax.collections
 
 
+def test_sizes_of_less_than_a_power_of_ten_have_numbers_beside_them() -> None:
+    figure = plot_progress([record((0.4, 0.65, 0.9), 2_000)])
+    figure.draw_without_rendering()
+    (sizes,) = [each for each in figure.axes if each.get_ylabel() == "parameters"]
+    (low, high), ticks = sizes.get_ylim(), sizes.yaxis.get_major_ticks()
+    assert any(low <= tick.get_loc() <= high and tick.label2.get_text() for tick in ticks)
+
+
 def test_several_seeds_give_mean_and_band_and_every_dot() -> None:
     runs = [record((0.4, 0.65, 0.9), 100), record((0.5, 0.75, 0.8), 1_000)]
     figure = plot_progress(runs, title="digits")

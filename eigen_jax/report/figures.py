@@ -197,10 +197,7 @@ def _plot_sizes(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
         name, colour = _PHASES.get(phase, (phase, GREY))
         places, parameters = zip(*((x, each.parameters) for x, each in placed if each.phase == phase), strict=True)
         ax.scatter(places, parameters, s=13, color=colour, alpha=0.65, linewidths=0, label=f"parameters, {name}")
-    ax.set_yscale("log")
-    ax.set_ylabel("parameters")
-    ax.yaxis.set_major_formatter(lambda value, _: format_parameters(value))
-    ax.yaxis.set_minor_formatter("")
+    _scale(ax.yaxis, ax.set_yscale, "parameters")
     ax.spines["right"].set_visible(True)
     ax.grid(False)
 
