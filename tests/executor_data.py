@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ def make_dataset(*, noise: float = 0.1) -> Dataset:
     brightness = np.asarray(labels)[:, None, None, None] * 2 - 1
     images = jnp.asarray(brightness + np.random.default_rng(0).normal(0, noise, (48, *SHAPE)), jnp.float32)
     parts = {"train": slice(16), "validation": slice(16, 32), "test": slice(32, 48)}
-    arrays = {f"{part}_images": images[at] for part, at in parts.items()}
+    arrays: dict[str, Any] = {f"{part}_images": images[at] for part, at in parts.items()}
     arrays |= {f"{part}_labels": labels[at] for part, at in parts.items()}
     return Dataset(**arrays, num_classes=2, name="bright_and_dark", fingerprint="none")
 

@@ -235,7 +235,7 @@ def test_a_second_load_reads_the_cache(digits, cache_dir, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(loading.preprocessing, "gcn_zca", refuse)
+    monkeypatch.setattr(loading.preprocessing, "fit_gcn_zca", refuse)
     jax.tree.map(np.testing.assert_array_equal, load_dataset(digits_config(cache_dir)), digits)
     with pytest.raises(AssertionError, match="computed again"):
         load_dataset(digits_config(cache_dir, split_seed=1))

@@ -11,8 +11,8 @@ import numpy as np
 
 from eigen_jax.data import preprocessing
 from eigen_jax.data.archives import read_official
-from eigen_jax.data.preprocessing import stratified_split
-from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset
+from eigen_jax.data.preprocessing import ContrastWhitening, Preprocessor, Whitening, stratified_split
+from eigen_jax.data.types import DataConfig, DataError, Dataset, Images, PixelImages, RawDataset
 from eigen_jax.store import files, locks
 from eigen_jax.store.files import sha256
 
@@ -31,11 +31,18 @@ def load_dataset(config: DataConfig) -> Dataset:
     images, labels, count = raw.train_images, raw.train_labels, len(raw.class_names)
     kept, held_out = stratified_split(labels, config.validation_size, num_classes=count, seed=config.split_seed)
     fingerprint = _fingerprint(raw, held_out, config)
-    preprocessed = _preprocess((images[kept], images[held_out], raw.test_images), config, fingerprint)
-    train, validation, test = map(jnp.asarray, preprocessed)
+    parts = images[kept], images[held_out], raw.test_images
+    (train, validation, test), preprocessor = _preprocess(parts, config, fingerprint)
     train_labels, validation_labels, test_labels = map(jnp.asarray, (labels[kept], labels[held_out], raw.test_labels))
-    parts = (train, train_labels, validation, validation_labels, test, test_labels)
-    return Dataset(*parts, num_classes=count, name=raw.name, fingerprint=fingerprint)
+    arrays = (train, train_labels, validation, validation_labels, test, test_labels)
+    return Dataset(
+        *arrays,
+        num_classes=count,
+        name=raw.name,
+        fingerprint=fingerprint,
+        class_names=raw.class_names,
+        preprocessor=preprocessor,
+    )
 
 
 def read_raw(config: DataConfig) -> RawDataset:
@@ -92,20 +99,26 @@ def _fingerprint(raw: RawDataset, validation_rows: np.ndarray, config: DataConfi
     return sha256([json.dumps(depends_on, sort_keys=True)])
 
 
-def _preprocess(parts: tuple[np.ndarray, ...], config: DataConfig, fingerprint: str) -> list[np.ndarray]:
-    """The parts as float32, whitened ones through the cache; standardizing is faster than reading them."""
+def _preprocess(
+    parts: tuple[np.ndarray, ...], config: DataConfig, fingerprint: str
+) -> tuple[list[Images], Preprocessor]:
+    """The parts on the device, and what made them: whitened ones float32, by the cache; others pixels and a table."""
     if config.preprocessing == "standardize":
-        return preprocessing.standardize(*parts)
+        standardizer = preprocessing.fit_standardizer(parts[0])
+        table = jnp.asarray(standardizer.table)
+        return [PixelImages(jnp.asarray(part), table) for part in parts], standardizer
     path = config.cache_folder() / "preprocessed" / f"{config.name}-{fingerprint[:32]}.npz"
 
     def whiten() -> list[np.ndarray]:
         _logger.info("whitening %s; this happens once and may take a minute", config.name)
         started = time.monotonic()
-        images = preprocessing.gcn_zca(*parts, scale=config.gcn_scale, bias=config.zca_bias)
+        fitted = preprocessing.fit_gcn_zca(parts[0], scale=config.gcn_scale, bias=config.zca_bias)
+        images = list(map(fitted, parts))
         _logger.info("whitened %s in %.1f s", config.name, time.monotonic() - started)
-        return images
+        return [*images, fitted.whitening.mean, fitted.whitening.matrix]
 
-    return kept_arrays(path, ("train", "validation", "test"), whiten)
+    *images, mean, matrix = kept_arrays(path, ("train", "validation", "test", "mean", "matrix"), whiten)
+    return list(map(jnp.asarray, images)), ContrastWhitening(config.gcn_scale, Whitening(mean, matrix))
 
 
 def kept_arrays(path: Path, names: Sequence[str], make: Callable[[], list[np.ndarray]]) -> list[np.ndarray]:

@@ -1,6 +1,6 @@
 """Splitting and preprocessing of whole data sets on the host; every statistic is of the training images alone."""
 
-import functools
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +13,7 @@ Transform = Callable[[np.ndarray], np.ndarray]
 VERSION = 1  # part of every cache key: raise it whenever the same images would come out otherwise
 
 _CHUNK = 4096  # images transformed at a time, to bound the float64 copies
+_FEW = 256  # as many in float64 stay in a cache of the processor
 _CONSTANT_NORM = 1e-8  # an image with less contrast than this is constant but for rounding
 
 
@@ -57,8 +58,47 @@ def global_contrast_normalize(images: np.ndarray, *, scale: float = 55.0) -> np.
     return rows.reshape(images.shape)
 
 
-def fit_zca(images: np.ndarray, *, bias: float = 0.1) -> Transform:
-    """Fits a ZCA whitening to images, [N, ...] float64, each a row x of D pixels; gives it as a function of images.
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChannelTable:
+    """A preprocessing by channel, such as `standardize`: what networks see of each value of a pixel."""
+
+    table: np.ndarray  # [256, C] float32
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """[N, H, W, C] uint8 to float32."""
+        return self.table[images, np.arange(self.table.shape[1])]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Whitening:
+    """A ZCA whitening of rows x of D pixels: (x - mean) W."""
+
+    mean: np.ndarray  # [D] float64
+    matrix: np.ndarray  # [D, D] float64, W
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """[N, ...] float64 to float64."""
+        return ((images.reshape(len(images), -1) - self.mean) @ self.matrix).reshape(images.shape)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ContrastWhitening:
+    """`gcn_zca`, fitted: global contrast normalization, then a whitening."""
+
+    scale: float  # L2 norm of an image after contrast normalization
+    whitening: Whitening
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """[N, H, W, C] uint8 to float32."""
+        return _in_chunks(lambda chunk: self.whitening(global_contrast_normalize(chunk, scale=self.scale)), images)
+
+
+# What networks see of images, [N, H, W, C] uint8 to float32, fitted to the training images.
+Preprocessor = ChannelTable | ContrastWhitening
+
+
+def fit_zca(images: np.ndarray, *, bias: float = 0.1) -> Whitening:
+    """Fits a ZCA whitening to images, [N, ...] float64, each a row x of D pixels.
 
     x becomes (x - mean) W, with W = U diag(1 / sqrt(s + bias)) U^T, where U diag(s) U^T is the covariance, divided
     by N. All D components are kept; the bias bounds the gain of directions with little variance. Krizhevsky,
@@ -73,22 +113,41 @@ def fit_zca(images: np.ndarray, *, bias: float = 0.1) -> Transform:
     eigenvalues, vectors = np.linalg.eigh(covariance / len(rows))
     eigenvalues = np.maximum(eigenvalues, 0.0)  # rounding makes the null space slightly negative
     matrix = (vectors / np.sqrt(eigenvalues + bias)) @ vectors.T
-    return lambda images: ((images.reshape(len(images), -1) - mean) @ matrix).reshape(images.shape)
+    return Whitening(mean, matrix)
 
 
 def gcn_zca(train: np.ndarray, *others: np.ndarray, scale: float = 55.0, bias: float = 0.1) -> list[np.ndarray]:
     """Contrast-normalizes all parts, [N, H, W, C] uint8, then whitens them with the ZCA of `train`; float32."""
-    normalize = functools.partial(global_contrast_normalize, scale=scale)
-    whiten = fit_zca(normalize(train), bias=bias)
-    return [_in_chunks(lambda images: whiten(normalize(images)), part) for part in (train, *others)]
+    whiten = fit_gcn_zca(train, scale=scale, bias=bias)
+    return [whiten(part) for part in (train, *others)]
+
+
+def fit_gcn_zca(train: np.ndarray, *, scale: float, bias: float) -> ContrastWhitening:
+    """The preprocessing of `gcn_zca`."""
+    return ContrastWhitening(scale, fit_zca(global_contrast_normalize(train, scale=scale), bias=bias))
 
 
 def standardize(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     """Gives each channel of `train` mean 0 and standard deviation 1, if not constant; maps as `gcn_zca` does."""
-    mean = train.mean(axis=(0, 1, 2), dtype=np.float64)
-    deviation = train.std(axis=(0, 1, 2), dtype=np.float64)
-    deviation = np.where(deviation == 0.0, 1.0, deviation)
-    return [_in_chunks(lambda images: (images - mean) / deviation, part) for part in (train, *others)]
+    standardizer = fit_standardizer(train)
+    return [standardizer(part) for part in (train, *others)]
+
+
+def fit_standardizer(train: np.ndarray) -> ChannelTable:
+    """The preprocessing of `standardize`, of [N, H, W, C] uint8.
+
+    It reads a chunk at a time, but adds as `numpy.std` would add all at once: of any other order, last bits are others,
+    and so are all searches.
+    """
+    channels, values = np.arange(train.shape[-1]), np.arange(256)[:, None]
+    pixels, chunks = train.size // len(channels), range(0, len(train), _FEW)
+    mean = sum(train[start : start + _FEW].sum(axis=(0, 1, 2), dtype=np.int64) for start in chunks) / pixels
+    squares, total = (values - mean) ** 2, np.zeros((1, len(channels)))
+    for start in chunks:
+        rows = squares[train[start : start + _FEW].reshape(-1, len(channels)), channels]
+        total = np.add.reduce(np.concatenate([total, rows]), axis=0, keepdims=True)
+    deviation = np.sqrt(total[0] / pixels)
+    return ChannelTable(((values - mean) / np.where(deviation == 0.0, 1.0, deviation)).astype(np.float32))
 
 
 def _in_chunks(transform: Transform, images: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ class ProcessWorkers:
         `environments` are, of each worker, the variables that it has besides this process's own, such as
         which devices it sees, and which share of their memory it takes.
         """
-        self._payload = to_host((dataset, teacher))
+        self._payload = to_host(dataset, teacher)
         self._environments = environments
         self.size = len(environments)
 

@@ -67,7 +67,7 @@ class RayWorkers:
             asked = f"{size or 1} workers of {cpus:g} CPUs and {gpus:g} GPUs; ask for fewer or smaller workers"
             raise ExecutorError(f"the cluster has {present_cpus:g} CPUs and {present_gpus:g} GPUs, too few for {asked}")
         try:
-            self._payload = ray.put(to_host((dataset, teacher)))
+            self._payload = ray.put(to_host(dataset, teacher))
         except Exception as error:  # whatever the user's own classes raise
             self.close()
             raise ExecutorError(f"{first_line(error)}, so no worker can have the teacher") from None

@@ -194,6 +194,7 @@ def open_session(payload: Any, **options: Any) -> Session | Refused:
     return Session(*arrays, **options)
 
 
-def to_host(tree: Any) -> Any:
-    """A pytree with NumPy arrays in place of JAX's, to be sent to another process."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
+def to_host(dataset: Dataset, teacher: Teacher | None) -> Any:
+    """A data set and a teacher with NumPy arrays in place of JAX's, and all that a worker needs of them, to be sent."""
+    sent = dataclasses.replace(dataset, preprocessor=None), teacher
+    return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, sent)

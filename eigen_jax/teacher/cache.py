@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from eigen_jax.data import apply_views
+from eigen_jax.data import Images, apply_views
 from eigen_jax.store import files
 from eigen_jax.store.locks import InUseError, ShouldStop, StoppedError, held, never
 from eigen_jax.store.records import JSONError, convert, read_json, write_json
@@ -42,7 +42,7 @@ class Questions:
     """All that a cache of logits answers: what a teacher makes of every view of every image."""
 
     teacher: Ensemble
-    images: Array  # [N, H, W, C] float32; examples are their positions
+    images: Images  # [N, H, W, C] float32; examples are their positions
     layout: LogitsLayout  # which views have logits of their own
     batch_size: int = 1_000  # views at a time; what is computed may depend on it in the last bits
 
@@ -92,7 +92,7 @@ class Questions:
 
 
 @functools.partial(jax.jit, static_argnames=("pad", "size"))
-def _batch_images(images: Array, views: Array, start: int | Array, *, pad: int, size: int) -> Array:
+def _batch_images(images: Images, views: Array, start: int | Array, *, pad: int, size: int) -> Array:
     position = start + jnp.arange(size)
     examples = jnp.minimum(position // views.size, images.shape[0] - 1)
     return apply_views(images[examples], views[position % views.size], pad=pad)

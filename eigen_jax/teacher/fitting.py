@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 
 from eigen_jax import surroundings
-from eigen_jax.data import Dataset
+from eigen_jax.data import Dataset, Images
 from eigen_jax.errors import first_line
 from eigen_jax.resumable import Care, train_resumably
 from eigen_jax.store import checkpoint
@@ -178,7 +178,7 @@ class _Fitting:
         network = _network(self.config, self.dataset.num_classes)
         how: dict[str, Any] = {"batch_size": self.config.eval_batch_size, "programs": self.programs}
 
-        def measure(images: Array, labels: Array) -> float:
+        def measure(images: Images, labels: Array) -> float:
             logits = [predict(variables, images, network=network, **how) for variables in members]
             return accuracy(np.mean(logits, axis=0), labels)
 

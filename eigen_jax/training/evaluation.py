@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from eigen_jax.data import Images
 from eigen_jax.errors import ConfigError
 from eigen_jax.training.programs import Programs, compiled
 from eigen_jax.training.step import PyTree, TrainState
@@ -26,7 +27,7 @@ _LONGEST = 1.0  # seconds that more of them than `_WARM` may take
 
 def evaluate(
     state: TrainState,
-    images: Array,
+    images: Images,
     labels: Array,
     *,
     network: nn.Module,
@@ -54,7 +55,7 @@ def mean_loss(logits: np.ndarray, labels: Array) -> float | None:
 
 
 def predict(
-    variables: PyTree, images: Array, *, network: nn.Module, batch_size: int, programs: Programs | None = None
+    variables: PyTree, images: Images, *, network: nn.Module, batch_size: int, programs: Programs | None = None
 ) -> np.ndarray:
     """The logits of images, [N, H, W, C] float32, on the host: [N, K] float32; ConfigError where there are no images.
 
@@ -67,7 +68,7 @@ def predict(
 
 
 def predict_timed(
-    variables: PyTree, images: Array, *, network: nn.Module, batch_size: int, programs: Programs | None = None
+    variables: PyTree, images: Images, *, network: nn.Module, batch_size: int, programs: Programs | None = None
 ) -> tuple[np.ndarray, float]:
     """What `predict` gives, and the seconds that a batch takes: the median of all but the first, at least three."""
     run = _evaluation(variables, images, network=network, batch_size=batch_size, programs=programs)
@@ -78,7 +79,7 @@ def predict_timed(
     return np.concatenate(logits)[: images.shape[0]], statistics.median(times[1:])
 
 
-def latency(variables: PyTree, images: Array, *, network: nn.Module, programs: Programs | None = None) -> float:
+def latency(variables: PyTree, images: Images, *, network: nn.Module, programs: Programs | None = None) -> float:
     """Seconds from one image to its logits on the device: the median of some ten calls after the first."""
     run = _evaluation(variables, images, network=network, batch_size=1, programs=programs)
     run(0)
@@ -89,7 +90,7 @@ def latency(variables: PyTree, images: Array, *, network: nn.Module, programs: P
 
 
 def _evaluation(
-    variables: PyTree, images: Array, *, network: nn.Module, batch_size: int, programs: Programs | None
+    variables: PyTree, images: Images, *, network: nn.Module, batch_size: int, programs: Programs | None
 ) -> _Run:
     """What evaluates a batch of images; raises ConfigError where there are none."""
     if len(images) < 1 or batch_size < 1:
@@ -108,7 +109,7 @@ def _evaluation(
 
 
 def compile_evaluation(
-    variables: PyTree, images: Array, *, network: nn.Module, batch_size: int, programs: Programs | None
+    variables: PyTree, images: Images, *, network: nn.Module, batch_size: int, programs: Programs | None
 ) -> Callable:
     """The program of `predict` for its arguments, of which the variables may be abstract."""
     batch = jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), images.dtype, sharding=images.sharding)
@@ -116,7 +117,7 @@ def compile_evaluation(
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")
-def _padded_batch(images: Array, start: int | Array, *, batch_size: int) -> Array:
+def _padded_batch(images: Images, start: int | Array, *, batch_size: int) -> Array:
     """[B, H, W, C] images from `start` on; past the end, the last one."""
     return images[jnp.minimum(start + jnp.arange(batch_size), images.shape[0] - 1)]
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.data import Dataset, apply_views, sample_views
+from eigen_jax.data import Dataset, Images, apply_views, sample_views
 from eigen_jax.errors import ConfigError
 from eigen_jax.losses import cross_entropy, mimicry_loss
 from eigen_jax.training.config import TrainConfig, make_optimizer
@@ -160,7 +160,7 @@ def draw_batch(
     key: Array,
     step: int | Array,
     order: Array,
-    images: Array,
+    images: Images,
     labels: Array,
     *,
     batch_size: int,
