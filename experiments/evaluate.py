@@ -22,7 +22,7 @@ import numpy as np
 
 from eigen_jax.architecture import count_parameters
 from eigen_jax.builder import build_network
-from eigen_jax.data import DataConfig, load_dataset
+from eigen_jax.data import DataConfig, load_dataset, mirror
 from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.search import FinalOn, RunFolderError, load_network
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     show(f"network              {len(architecture.layers)} layers, {parameters:,} parameters")
     show(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
     if run.flip:
-        both = accuracy(logits + logits_of(dataset.test_images[:, :, ::-1]), dataset.test_labels)
+        both = accuracy(logits + logits_of(mirror(dataset.test_images)), dataset.test_labels)
         show(f"test accuracy        {percent(both)} % {BY_MIRROR_IMAGES}")
     reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
     note = ", which it was trained on" if is_final and run.final_on != "train" else ""

@@ -6,6 +6,7 @@ augment a batch there.
 """
 
 from eigen_jax.data.augmentation import apply_views, identity_view, num_views, sample_views
+from eigen_jax.data.images import Images, PixelImages, StreamedImages, mirror, take
 from eigen_jax.data.loading import load_dataset, read_raw
 from eigen_jax.data.preprocessing import fit_zca, gcn_zca, global_contrast_normalize, standardize, stratified_split
-from eigen_jax.data.types import DataConfig, DataError, Dataset, Images, PixelImages, RawDataset, join_validation
+from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset, join_validation

@@ -11,28 +11,36 @@ import numpy as np
 
 from eigen_jax.data import preprocessing
 from eigen_jax.data.archives import read_official
+from eigen_jax.data.images import Images, PixelImages, StreamedImages
 from eigen_jax.data.preprocessing import ContrastWhitening, Preprocessor, Whitening, stratified_split
-from eigen_jax.data.types import DataConfig, DataError, Dataset, Images, PixelImages, RawDataset
+from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset
+from eigen_jax.errors import ConfigError
 from eigen_jax.store import files, locks
 from eigen_jax.store.files import sha256
 
 _logger = logging.getLogger(__name__)
 
 
-def load_dataset(config: DataConfig) -> Dataset:
+def load_dataset(config: DataConfig, *, device_bytes: int | None = None) -> Dataset:
     """Reads, splits and preprocesses a data set and puts it on the default device.
 
     Images come from `config.data_dir`; else, for CIFAR, from tensorflow-datasets; the digits are embedded. The
     validation part is held out of the training images, stratified. Whitened images are kept in the cache folder (740
     MB for CIFAR). Raises DataError where the data cannot be had, read or split; ConfigError where so large a part
     cannot be held out, or there is no folder for a cache.
+
+    Pixels of more than `device_bytes` in all stay where they are read from, and are streamed from there, to the same
+    bits; ConfigError where images are then to be whitened.
     """
     raw = read_raw(config)
     images, labels, count = raw.train_images, raw.train_labels, len(raw.class_names)
     kept, held_out = stratified_split(labels, config.validation_size, num_classes=count, seed=config.split_seed)
     fingerprint = _fingerprint(raw, held_out, config)
-    parts = images[kept], images[held_out], raw.test_images
-    (train, validation, test), preprocessor = _preprocess(parts, config, fingerprint)
+    parts = [(images, kept), (images, held_out), (raw.test_images, np.arange(len(raw.test_images)))]
+    if device_bytes is not None and images.nbytes + raw.test_images.nbytes > device_bytes:
+        (train, validation, test), preprocessor = _stream(parts, config)
+    else:
+        (train, validation, test), preprocessor = _preprocess([all[rows] for all, rows in parts], config, fingerprint)
     train_labels, validation_labels, test_labels = map(jnp.asarray, (labels[kept], labels[held_out], raw.test_labels))
     arrays = (train, train_labels, validation, validation_labels, test, test_labels)
     return Dataset(
@@ -99,9 +107,16 @@ def _fingerprint(raw: RawDataset, validation_rows: np.ndarray, config: DataConfi
     return sha256([json.dumps(depends_on, sort_keys=True)])
 
 
-def _preprocess(
-    parts: tuple[np.ndarray, ...], config: DataConfig, fingerprint: str
-) -> tuple[list[Images], Preprocessor]:
+def _stream(parts: list[tuple[np.ndarray, np.ndarray]], config: DataConfig) -> tuple[list[Images], Preprocessor]:
+    """The parts, rows of pixels each, left on the host, and what networks see of them."""
+    if config.preprocessing != "standardize":
+        rule = "{preprocessing} is {}, which needs all images, and they do not fit into memory; choose 'standardize'"
+        raise ConfigError(DataConfig, rule, config.preprocessing)
+    standardizer = preprocessing.fit_standardizer(*parts[0])
+    return [StreamedImages(*part, standardizer.table) for part in parts], standardizer
+
+
+def _preprocess(parts: list[np.ndarray], config: DataConfig, fingerprint: str) -> tuple[list[Images], Preprocessor]:
     """The parts on the device, and what made them: whitened ones float32, by the cache; others pixels and a table."""
     if config.preprocessing == "standardize":
         standardizer = preprocessing.fit_standardizer(parts[0])

@@ -1,7 +1,7 @@
 """Splitting and preprocessing of whole data sets on the host; every statistic is of the training images alone."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -133,20 +133,24 @@ def standardize(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
     return [standardizer(part) for part in (train, *others)]
 
 
-def fit_standardizer(train: np.ndarray) -> ChannelTable:
-    """The preprocessing of `standardize`, of [N, H, W, C] uint8.
+def fit_standardizer(train: np.ndarray, rows: np.ndarray | slice = slice(None)) -> ChannelTable:
+    """The preprocessing of `standardize`, of those rows of [N, H, W, C] uint8.
 
     It reads a chunk at a time, but adds as `numpy.std` would add all at once: of any other order, last bits are others,
     and so are all searches.
     """
-    channels, values = np.arange(train.shape[-1]), np.arange(256)[:, None]
-    pixels, chunks = train.size // len(channels), range(0, len(train), _FEW)
-    mean = sum(train[start : start + _FEW].sum(axis=(0, 1, 2), dtype=np.int64) for start in chunks) / pixels
+    channels, values, used = np.arange(train.shape[-1]), np.arange(256)[:, None], np.arange(len(train))[rows]
+
+    def chunks() -> Iterator[np.ndarray]:
+        for start in range(0, len(used), _FEW):
+            yield train[used[start : start + _FEW]].reshape(-1, len(channels))
+
+    count = len(used) * train[0, ..., 0].size
+    mean = sum(chunk.sum(axis=0, dtype=np.int64) for chunk in chunks()) / count
     squares, total = (values - mean) ** 2, np.zeros((1, len(channels)))
-    for start in chunks:
-        rows = squares[train[start : start + _FEW].reshape(-1, len(channels)), channels]
-        total = np.add.reduce(np.concatenate([total, rows]), axis=0, keepdims=True)
-    deviation = np.sqrt(total[0] / pixels)
+    for chunk in chunks():
+        total = np.add.reduce(np.concatenate([total, squares[chunk, channels]]), axis=0, keepdims=True)
+    deviation = np.sqrt(total[0] / count)
     return ChannelTable(((values - mean) / np.where(deviation == 0.0, 1.0, deviation)).astype(np.float32))
 
 

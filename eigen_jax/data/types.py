@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from jax import Array
 from numpy.typing import ArrayLike
 
 from eigen_jax.config import SEED_MAX, Config, setting
+from eigen_jax.data.images import Images, joined
 from eigen_jax.errors import ConfigError, EigenError, first_line
 from eigen_jax.store.files import sha256
 
@@ -104,47 +105,6 @@ class RawDataset:
         return sha256(part for array in arrays for part in (f"{array.dtype.str}{array.shape}", array))
 
 
-@struct.dataclass
-class PixelImages:
-    """Images on the device that are kept as pixels, in a quarter of the memory of those that networks see.
-
-    Indexed, inside a program or outside, it gives those: [..., H, W, C] float32, as would the array of them, of which
-    it has the shape. A preprocessing by channel makes each pixel's value one other, so all of it is one table.
-    """
-
-    pixels: Array  # [N, H, W, C] uint8
-    table: Array  # [256, C] float32, what networks see of each value in each channel
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.pixels.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of the images that networks see."""
-        return self.table.dtype
-
-    @property
-    def sharding(self) -> jax.sharding.Sharding:
-        return self.pixels.sharding
-
-    def __len__(self) -> int:
-        return self.pixels.shape[0]
-
-    def __getitem__(self, index: Any) -> Array:
-        return _look_up(self.pixels[index], self.table)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype)
-
-
-@jax.jit
-def _look_up(pixels: Array, table: Array) -> Array:
-    return table[pixels, jnp.arange(table.shape[1])]
-
-
-Images = Array | PixelImages  # [N, H, W, C], float32 wherever they are indexed
-
 Part = tuple[ArrayLike, ArrayLike]  # images [N, H, W, C] and labels [N]
 
 
@@ -221,13 +181,6 @@ def join_validation(dataset: Dataset) -> Dataset:
     """The data set with its validation images, which stay as they are, trained on as well, after the others."""
     return dataclasses.replace(
         dataset,
-        train_images=_joined(dataset.train_images, dataset.validation_images),
+        train_images=joined(dataset.train_images, dataset.validation_images),
         train_labels=jnp.concatenate([dataset.train_labels, dataset.validation_labels]),
     )
-
-
-def _joined(images: Images, others: Images) -> Images:
-    """The images of both, which are kept alike."""
-    if isinstance(images, PixelImages) and isinstance(others, PixelImages):
-        return dataclasses.replace(images, pixels=jnp.concatenate([images.pixels, others.pixels]))
-    return jnp.concatenate([images[:], others[:]])

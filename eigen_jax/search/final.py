@@ -12,7 +12,7 @@ from jax import Array
 
 from eigen_jax.architecture import Architecture
 from eigen_jax.builder import build_network
-from eigen_jax.data import Dataset, join_validation
+from eigen_jax.data import Dataset, join_validation, mirror
 from eigen_jax.errors import EigenError, first_line
 from eigen_jax.resumable import Care, train_resumably
 from eigen_jax.search.config import SearchConfig
@@ -120,6 +120,6 @@ def evaluate_network(
     logits = predicted(images)
     return Evaluation(
         accuracy=accuracy(logits, labels),
-        mirrored_accuracy=accuracy(logits + predicted(images[:, :, ::-1]), labels) if mirrored else None,
+        mirrored_accuracy=accuracy(logits + predicted(mirror(images)), labels) if mirrored else None,
         logits_digest=sha256([logits]),
     )

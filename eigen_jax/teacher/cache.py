@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from eigen_jax.data import Images, apply_views
+from eigen_jax.data import Images, apply_views, take
 from eigen_jax.store import files
 from eigen_jax.store.locks import InUseError, ShouldStop, StoppedError, held, never
 from eigen_jax.store.records import JSONError, convert, read_json, write_json
@@ -86,16 +86,14 @@ class Questions:
 
     def _ask(self, start: int) -> Array:
         """[B, K] float16, for the views from position `start` on."""
-        views, size = jnp.asarray(self.layout.stored_views), min(self.batch_size, self.forward_passes)
-        seen = _batch_images(self.images, views, start, pad=self.layout.pad, size=size)
+        views, size = self.layout.stored_views, min(self.batch_size, self.forward_passes)
+        position = start + np.arange(size)
+        examples = np.minimum(position // views.size, len(self.images) - 1)
+        seen = _see(take(self.images, examples), views[position % views.size], pad=self.layout.pad)
         return average_logits(self.teacher, seen).astype(jnp.float16)
 
 
-@functools.partial(jax.jit, static_argnames=("pad", "size"))
-def _batch_images(images: Images, views: Array, start: int | Array, *, pad: int, size: int) -> Array:
-    position = start + jnp.arange(size)
-    examples = jnp.minimum(position // views.size, images.shape[0] - 1)
-    return apply_views(images[examples], views[position % views.size], pad=pad)
+_see = jax.jit(apply_views, static_argnames="pad")
 
 
 def cache_logits(

@@ -1,6 +1,5 @@
 """Evaluation of trained networks: logits, in batches of one size, what follows from them, and how long they take."""
 
-import functools
 import itertools
 import statistics
 import time
@@ -8,12 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from eigen_jax.data import Images
+from eigen_jax.data import Images, take
 from eigen_jax.errors import ConfigError
 from eigen_jax.training.programs import Programs, compiled
 from eigen_jax.training.step import PyTree, TrainState
@@ -98,7 +96,8 @@ def _evaluation(
     run_batch = compile_evaluation(variables, images, network=network, batch_size=batch_size, programs=programs)
 
     def run(start: int) -> tuple[np.ndarray, float]:
-        batch = jax.block_until_ready(_padded_batch(images, start, batch_size=batch_size))
+        # Past the end, the last one.
+        batch = jax.block_until_ready(take(images, np.minimum(start + np.arange(batch_size), len(images) - 1)))
         began = time.perf_counter()
         logits = jax.block_until_ready(run_batch(variables, batch))
         seconds = time.perf_counter() - began
@@ -114,12 +113,6 @@ def compile_evaluation(
     """The program of `predict` for its arguments, of which the variables may be abstract."""
     batch = jax.ShapeDtypeStruct((batch_size, *images.shape[1:]), images.dtype, sharding=images.sharding)
     return compiled(_logits, (variables, batch), programs=programs, network=network)
-
-
-@functools.partial(jax.jit, static_argnames="batch_size")
-def _padded_batch(images: Images, start: int | Array, *, batch_size: int) -> Array:
-    """[B, H, W, C] images from `start` on; past the end, the last one."""
-    return images[jnp.minimum(start + jnp.arange(batch_size), images.shape[0] - 1)]
 
 
 def _logits(variables: PyTree, images: Array, *, network: nn.Module) -> Array:

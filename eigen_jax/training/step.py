@@ -8,12 +8,13 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
 from jax import Array, lax
 
-from eigen_jax.data import Dataset, Images, apply_views, sample_views
+from eigen_jax.data import Dataset, Images, StreamedImages, apply_views, sample_views
 from eigen_jax.errors import ConfigError
 from eigen_jax.losses import cross_entropy, mimicry_loss
 from eigen_jax.training.config import TrainConfig, make_optimizer
@@ -172,14 +173,19 @@ def draw_batch(
     The key is that of `train_to`, the order [N] the `epoch_order` of the epoch that the step lies in, whose last
     examples are dropped where they fill no batch; images [N, H, W, C] float32 and labels [N] int32 are all there are.
     """
-    _, view_key = jax.random.split(key)
     steps_per_epoch = order.shape[0] // batch_size
-    position = step % steps_per_epoch * batch_size
-    examples = lax.dynamic_slice_in_dim(order, position, batch_size)
+    examples = lax.dynamic_slice_in_dim(order, step % steps_per_epoch * batch_size, batch_size)
+    return _augment(key, step, examples, images[examples], labels, pad=pad, flip=flip)
+
+
+@functools.partial(jax.jit, static_argnames=("pad", "flip"))
+def _augment(
+    key: Array, step: int | Array, examples: Array, images: Array, labels: Array, *, pad: int, flip: bool
+) -> Batch:
+    """The batch of these examples, [B] positions in the labels [N], whose images are [B, H, W, C]."""
+    _, view_key = jax.random.split(key)
     views = sample_views(jax.random.fold_in(view_key, step), examples, pad=pad, flip=flip)
-    return Batch(
-        images=apply_views(images[examples], views, pad=pad), labels=labels[examples], examples=examples, views=views
-    )
+    return Batch(images=apply_views(images, views, pad=pad), labels=labels[examples], examples=examples, views=views)
 
 
 def draw_batches(
@@ -191,11 +197,21 @@ def draw_batches(
         rule = "{batch_size} is {}; the training set has only {} images"
         raise ConfigError(TrainConfig, rule, config.batch_size, len(images))
     steps_per_epoch = len(images) // config.batch_size
-    draw = functools.partial(draw_batch, batch_size=config.batch_size, pad=config.pad, flip=config.flip)
+    augmented = {"pad": config.pad, "flip": config.flip}
     for epoch in itertools.count(step // steps_per_epoch):
         order = epoch_order(key, epoch, num_examples=len(images))
-        for each in range(max(step, epoch * steps_per_epoch), (epoch + 1) * steps_per_epoch):
-            batch = draw(key, each, order, images, labels)
+        steps = range(max(step, epoch * steps_per_epoch), (epoch + 1) * steps_per_epoch)
+        if isinstance(images, StreamedImages):
+            parts = np.asarray(order)[: steps_per_epoch * config.batch_size].reshape(steps_per_epoch, -1)
+            coming = images.read_ahead(parts[each % steps_per_epoch] for each in steps)
+            batches = (
+                _augment(key, each, jnp.asarray(part), seen, labels, **augmented)
+                for each, (part, seen) in zip(steps, coming, strict=True)
+            )
+        else:
+            draw = functools.partial(draw_batch, batch_size=config.batch_size, **augmented)
+            batches = (draw(key, each, order, images, labels) for each in steps)
+        for batch in batches:
             if teacher is not None:
                 batch = batch.replace(teacher_logits=teacher(batch.examples, batch.views, batch.images))
             yield batch
