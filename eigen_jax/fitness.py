@@ -16,7 +16,7 @@ import numpy as np
 
 from eigen_jax.config import name_of
 from eigen_jax.errors import ConfigError, EigenError, first_line
-from eigen_jax.registry import Registry
+from eigen_jax.registry import Registry, check_there_is
 from eigen_jax.store.records import Count, Fraction, Seconds
 
 Fitness = Callable[["Measurement"], float | Sequence[float]]
@@ -37,11 +37,15 @@ class Measurement:
     latency: Seconds | None = None  # of one image's forward pass, on the device at hand
     batch_latency: Seconds | None = None  # of that of a batch of `TrainConfig.eval_batch_size`
     memory: Count | None = None  # bytes of a device, at the peak of a training step
+    balanced_accuracy: Fraction | None = None  # the mean of the accuracies of each class; None in older records
+    macro_f1: Fraction | None = None  # the mean of the F1 of each class; None in older records
 
 
-# The fields of a measurement, with 1 where more is better and -1 for a cost, of which less is; and the costs alone.
+# The fields of a measurement, with 1 where more is better and -1 for a cost, of which less is; and each kind alone.
 OBJECTIVES, COSTS = Registry[int]("measurement"), Registry[int]("cost")
-OBJECTIVES.add("accuracy", 1)
+SCORES = ("accuracy", "balanced_accuracy", "macro_f1")
+for _name in SCORES:
+    OBJECTIVES.add(_name, 1)
 for _name in ("loss", "parameters", "flops", "latency", "batch_latency", "memory"):
     OBJECTIVES.add(_name, COSTS.add(_name, -1))
 
@@ -76,25 +80,27 @@ accuracy = Objectives(("accuracy",))  # a fraction: the fitness of the paper's o
 
 @dataclasses.dataclass(frozen=True)
 class Penalised:
-    """Accuracy less `weight` for every power of ten of a cost: accuracy - weight * log10(cost)."""
+    """A score less `weight` for every power of ten of a cost: accuracy - weight * log10(cost)."""
 
     cost: str = "parameters"
     weight: float = 0.01
+    score: str = "accuracy"  # one of `SCORES`
 
     def __post_init__(self) -> None:
+        check_there_is("score", self.score, SCORES)
         COSTS.find(self.cost)
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"accuracy", self.cost})
+        return frozenset({self.score, self.cost})
 
     def __call__(self, measurement: Measurement) -> float:
         # A loss can be 0, and is then as good as the smallest number.
         cost = max(_value(measurement, self.cost), sys.float_info.min)
-        return measurement.accuracy - self.weight * math.log10(cost)
+        return _value(measurement, self.score) - self.weight * math.log10(cost)
 
     def __str__(self) -> str:
-        return f"accuracy - {self.weight!r} * log10({self.cost})"
+        return f"{self.score} - {self.weight!r} * log10({self.cost})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,15 +132,19 @@ class Limited:
 def parse_fitness(text: str, *, weight: float = 0.01, limits: Sequence[str] = ()) -> Fitness:
     """The fitness that a text names; raises ConfigError for what names none.
 
-    It is "accuracy" or a cost, or several with commas, or "accuracy-COST", which is `Penalised` by `weight`; `limits`
-    are as of `limit`.
+    It is one of `SCORES` or a cost, or several with commas, or "SCORE-COST", which is `Penalised` by `weight`; in each
+    name, a hyphen is as good as an underscore. `limits` are as of `limit`.
     """
-    first, minus, cost = text.partition("-")
-    if "," in text or not minus:
-        return limit(Objectives(tuple(name.strip() for name in text.split(","))), limits)
-    if first != "accuracy":
-        raise ConfigError(None, "{fitness} is {!r}; a penalty is named accuracy-COST, as accuracy-parameters", text)
-    return limit(Penalised(cost, weight), limits)
+    names = tuple(name.strip().replace("-", "_") for name in text.split(","))
+    if len(names) > 1 or names[0] in OBJECTIVES or "-" not in text:
+        return limit(Objectives(names), limits)
+    # The longest first, of which another may be the beginning.
+    for score in sorted(SCORES, key=len, reverse=True):
+        if names[0].startswith(f"{score}_"):
+            return limit(Penalised(names[0].removeprefix(f"{score}_"), weight, score), limits)
+    spelt = ", ".join(score.replace("_", "-") for score in SCORES)
+    rule = "{fitness} is {!r}; a penalty is named SCORE-COST, as accuracy-parameters, where scores are {}"
+    raise ConfigError(None, rule, text, spelt)
 
 
 def limit(fitness: Fitness, limits: Sequence[str]) -> Fitness:
@@ -201,5 +211,6 @@ def _value(measurement: Measurement, name: str) -> float:
 
 _LARGEST = float(np.finfo(np.float32).max)
 _EXAMPLE = Measurement(
-    accuracy=0.5, loss=1.0, parameters=1_000, flops=1_000_000, latency=1e-3, batch_latency=1e-2, memory=1_000_000
-)
+    accuracy=0.5, loss=1.0, parameters=1_000, flops=1_000_000, latency=1e-3, batch_latency=1e-2, memory=1_000_000,
+    balanced_accuracy=0.5, macro_f1=0.5,
+)  # fmt: skip

@@ -5,6 +5,7 @@
 
 The run folder says which data the network is for and how they were prepared. The logits are compared
 with those at the end of the run: on the same machine and versions they are equal to the last bit.
+A run of an older version gets what `experiments.predict` and `experiments.export` need beside its network.
 """
 
 import argparse
@@ -25,17 +26,28 @@ from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig, load_dataset, mirror
 from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.platforms import check_devices_are_there
+from eigen_jax.processor import ImageProcessor, ProcessorError, has_processor, save_processor
 from eigen_jax.search import FinalOn, RunFolderError, load_network
 from eigen_jax.store import files
 from eigen_jax.store.records import JSONError, Text, convert
 from eigen_jax.store.run_files import RunResult, read_result, read_settings, with_former_settings
-from eigen_jax.training import ComputeDtype, accuracy, predict
+from eigen_jax.training import (
+    ComputeDtype,
+    accuracy,
+    balanced_accuracy,
+    confusion_matrix,
+    largest_confusions,
+    macro_f1,
+    predict,
+)
 from experiments.command_line import KINDS_OPTION, Parser, absolute_path
 from experiments.commands import command, show
 from experiments.networks import check_takes
 from experiments.process import configure
 from experiments.progress import BY_MIRROR_IMAGES, percent
 from experiments.settings import Settings, SettingsError
+
+_CONFUSIONS = 5  # the most frequent ones, which are told
 
 
 @command
@@ -73,6 +85,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     logits = logits_of(dataset.test_images)
     if arguments.logits is not None:
         _write_logits(arguments.logits, logits)
+    processor = ImageProcessor.of(dataset)
+    if not has_processor(run_dir / "network"):
+        try:
+            save_processor(run_dir / "network", processor)
+        except ProcessorError as error:
+            print(error, file=sys.stderr)
     # The weights of a search were never trained on the validation images.
     is_final = run.final_steps != 0 and (result is None or result.final_cause is None)
     parameters = count_parameters(architecture, num_classes=dataset.num_classes)
@@ -81,6 +99,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if run.flip:
         both = accuracy(logits + logits_of(mirror(dataset.test_images)), dataset.test_labels)
         show(f"test accuracy        {percent(both)} % {BY_MIRROR_IMAGES}")
+    matrix = confusion_matrix(logits, dataset.test_labels)
+    show(f"balanced accuracy    {percent(balanced_accuracy(matrix))} %")
+    show(f"macro-F1             {percent(macro_f1(matrix))} %")
+    for count, row, column in largest_confusions(matrix, _CONFUSIONS):
+        of, taken_for = processor.class_names[row], processor.class_names[column]
+        show(f"confused             {count:,} of {matrix[row].sum():,} {of} taken for {taken_for}")
     reached = accuracy(logits_of(dataset.validation_images), dataset.validation_labels)
     note = ", which it was trained on" if is_final and run.final_on != "train" else ""
     show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")

@@ -18,6 +18,7 @@ from eigen_jax import search
 from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.data import load_dataset
 from eigen_jax.errors import ConfigError, EigenError
+from eigen_jax.processor import ImageProcessor
 from eigen_jax.resumable import Care
 from eigen_jax.store.run_files import write_result
 from experiments.command_line import Parser, absolute_path, parse
@@ -91,7 +92,7 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
                 on_progress=functools.partial(bars.show_training, "training", until),
             )
             if trained.test:
-                run.save_network(architecture, trained.variables)
+                run.save_network(architecture, trained.variables, ImageProcessor.of(dataset))
             spent = search.sum_flops(flops.once, until * price)
             told = search.describe_training(architecture, trained, config=config, teacher=teacher, training_flops=spent)
             write_result(run.path, told)

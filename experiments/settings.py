@@ -61,12 +61,13 @@ class FitnessConfig(Config):
 
     fitness: str = setting(
         "accuracy",
-        "what makes a network fit, of the validation images: accuracy; a cost, of which less is better (loss,"
-        " parameters, flops, latency, batch_latency, memory); accuracy-COST: less a penalty; several with commas, for"
-        " strategies that take several; FILE.py:NAME: a function of your own, of a measurement",
+        "what makes a network fit, of the validation images: a score (accuracy, balanced-accuracy, macro-f1);"
+        " a cost, of which less is better (loss, parameters, flops, latency, batch_latency, memory); SCORE-COST: less a"
+        " penalty; several with commas, for strategies that take several; FILE.py:NAME: a function of your own, of a"
+        " measurement",
     )
     penalty_weight: float = setting(
-        0.01, "what accuracy-COST takes from the accuracy, a fraction, for every power of ten of the cost", at_least=0
+        0.01, "what SCORE-COST takes from the score, a fraction, for every power of ten of the cost", at_least=0
     )
     limits: tuple[str, ...] = setting(
         (), "hard limits, COST=NUMBER each, in seconds, bytes or nats, as latency=0.002; who is over one is extinct"

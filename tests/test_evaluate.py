@@ -23,6 +23,7 @@ from commands_data import (
     trained_network,
     watch_dtypes,
 )
+from sklearn import metrics
 
 from eigen_jax.architecture import Architecture, Layer, to_json
 from eigen_jax.builder import build_network
@@ -78,6 +79,10 @@ def logits_of(folder: Path, images: Any) -> np.ndarray:
     return predict(variables, images, network=build_network(architecture, num_classes=10), batch_size=360)
 
 
+def macro_f1(labels: Any, logits: np.ndarray) -> float:
+    return float(metrics.f1_score(labels, logits.argmax(axis=1), average="macro"))
+
+
 def lines_of(capsys, folder: Path) -> list[str]:
     capsys.readouterr()
     assert evaluate.main([str(folder)]) == 0
@@ -97,10 +102,15 @@ def test_a_new_process_replaces_logits_by_the_same_to_the_last_bit(trained, digi
     np.testing.assert_array_equal(written.view(np.int32), here.view(np.int32))
     tested = (here.argmax(axis=1) == np.asarray(digits.test_labels)).mean()
     seen = logits_of(trained, digits.validation_images).argmax(axis=1) == np.asarray(digits.validation_labels)
+    confusion = metrics.confusion_matrix(digits.test_labels, here.argmax(axis=1), labels=range(10))
+    mistakes = [(-count, i, j) for (i, j), count in np.ndenumerate(confusion) if i != j and count]
     # 1 * 9 * 4 weights, 2 * 4 values of normalisation, and (4 + 1) * 10 of the classifier.
     assert ended.stdout.splitlines() == [
         "network              1 layers, 94 parameters",
         f"test accuracy        {100 * tested:.1f} % of 360 images",
+        f"balanced accuracy    {100 * np.mean(confusion.diagonal() / confusion.sum(axis=1)):.1f} %",
+        f"macro-F1             {100 * macro_f1(digits.test_labels, here):.1f} %",
+        *(f"confused             {-n} of {confusion[i].sum()} {i} taken for {j}" for n, i, j in sorted(mistakes)[:5]),
         f"validation accuracy  {100 * seen.mean():.1f} % of 237 images",
         SAME,
     ]
@@ -154,7 +164,7 @@ def test_a_network_that_was_trained_on_mirror_images_is_evaluated_with_them_as_w
 
 def test_only_a_final_training_was_trained_on_validation_images(copied, capsys):
     def trained_on() -> bool:
-        return lines_of(capsys, copied)[2].endswith(" % of 237 images, which it was trained on")
+        return lines_of(capsys, copied)[-2].endswith(" % of 237 images, which it was trained on")
 
     assert not trained_on()
     settle(final_on="train+validation")(copied)

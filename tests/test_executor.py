@@ -23,6 +23,7 @@ from executor_data import (
     same_bits,
 )
 from jax import numpy as jnp
+from sklearn import metrics
 from training_data import wait_for_background
 
 from eigen_jax import clock, platforms, resumable
@@ -131,6 +132,9 @@ def test_a_job_measures_all_that_a_fitness_may_look_at(bright_and_dark, trained,
     logits = np.asarray(network.apply(variables, bright_and_dark.validation_images, train=False), np.float64)
     of_labels = logits[np.arange(16), np.asarray(bright_and_dark.validation_labels)]
     assert measurement.loss == pytest.approx((np.log(np.exp(logits).sum(axis=1)) - of_labels).mean(), rel=1e-4)
+    truth, predicted = np.asarray(bright_and_dark.validation_labels), logits.argmax(axis=1)
+    assert measurement.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(truth, predicted))
+    assert measurement.macro_f1 == pytest.approx(metrics.f1_score(truth, predicted, average="macro"))
     assert measurement.parameters == 3 * 3 * 4 + 2 * 4 + 4 * 2 + 2
     assert measurement.flops == count_flops(done.architecture, num_classes=2) > 0
     assert measurement.latency is None

@@ -97,7 +97,9 @@ def test_a_search_leaves_its_record_its_settings_and_its_network_and_shows_them(
         f"run folder           {folder}",
     }
     assert evaluate.main([str(folder)]) == 0
-    assert capsys.readouterr().out.splitlines()[1:] == [
+    _, first, *scores, validation, logits = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in scores] == ["balanced", "macro-F1", *["confused"] * 5]
+    assert [first, validation, logits] == [
         f"{reached} of 360 images",
         f"validation accuracy  {100 * result['final_validation_accuracy']:.1f} % of 237 images",
         IDENTICAL,

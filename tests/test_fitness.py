@@ -34,8 +34,9 @@ from eigen_jax.fitness import (
 )
 
 MEASURED = Measurement(
-    accuracy=0.75, loss=0.5, parameters=1_000, flops=10**6, latency=0.002, batch_latency=0.25, memory=10**8
-)
+    accuracy=0.75, loss=0.5, parameters=1_000, flops=10**6, latency=0.002, batch_latency=0.25, memory=10**8,
+    balanced_accuracy=0.625, macro_f1=0.5,
+)  # fmt: skip
 UNTIMED = dataclasses.replace(MEASURED, latency=None)
 
 
@@ -67,6 +68,12 @@ class Share:
         ("flops", [-1e6]),
         ("latency", [-0.002]),
         ("batch_latency", [-0.25]),
+        ("batch-latency", [-0.25]),
+        ("balanced-accuracy", [0.625]),
+        ("macro_f1", [0.5]),
+        ("balanced-accuracy-parameters", [0.625 - 0.5 * 3]),
+        ("macro-f1-batch_latency", [0.5 - 0.5 * np.log10(0.25)]),
+        ("macro-f1,balanced-accuracy, flops", [0.5, 0.625, -1e6]),
         ("memory", [-1e8]),
         ("accuracy-parameters", [0.75 - 0.5 * 3]),
         ("accuracy-memory", [0.75 - 0.5 * 8]),
@@ -78,7 +85,7 @@ def test_what_is_named_is_computed_as_by_hand(text, numbers):
     fitness = parse_fitness(text, weight=0.5)
     np.testing.assert_allclose(values(fitness, MEASURED), numbers, rtol=1e-15)
     assert num_objectives(fitness) == len(numbers)
-    assert ("latency" in needs(fitness)) == ("latency" in text.replace("batch_latency", ""))
+    assert ("latency" in needs(fitness)) == ("latency" in text.replace("-", "_").replace("batch_latency", ""))
     assert hash(fitness) == hash(parse_fitness(text, weight=0.5))
     assert parse_fitness(text) == parse_fitness(text, weight=0.01)
 
@@ -123,6 +130,7 @@ def test_a_loss_that_is_not_finite_is_no_fitness_and_over_every_limit():
         (Objectives(("loss", "flops")), "loss, flops"),
         (Limited(Objectives(("loss",)), (("memory", 1e9), ("latency", 0.002))),
          "loss where latency <= 0.002 and memory <= 1000000000.0"),
+        (Penalised("flops", 0.5, "macro_f1"), "macro_f1 - 0.5 * log10(flops)"),
     ],
 )  # fmt: skip
 def test_a_name_says_all_of_it(fitness, name):
@@ -230,8 +238,13 @@ def test_what_was_not_measured_is_told_and_no_network_is_extinct_for_it():
          f"there is no cost 'flop'; did you mean flops? choose from {', '.join(COSTS)}"),
         (lambda: parse_fitness("accuracy-accuracy"),
          "there is no cost 'accuracy'; choose from loss, parameters, flops, latency, batch_latency, memory"),
-        (lambda: parse_fitness("batch-latency"),
-         "fitness is 'batch-latency'; a penalty is named accuracy-COST, as accuracy-parameters"),
+        (lambda: parse_fitness("loss-parameters"),
+         "fitness is 'loss-parameters'; a penalty is named SCORE-COST, as accuracy-parameters, where scores are"
+         " accuracy, balanced-accuracy, macro-f1"),
+        (lambda: parse_fitness("macro-f1-flop"),
+         f"there is no cost 'flop'; did you mean flops? choose from {', '.join(COSTS)}"),
+        (lambda: Penalised("flops", score="loss"),
+         "there is no score 'loss'; choose from accuracy, balanced_accuracy, macro_f1"),
         (lambda: parse_fitness("loss,loss"), f"the objectives are loss, loss; {OBJECTIVES_RULE}"),
         (lambda: Objectives(()), f"the objectives are none; {OBJECTIVES_RULE}"),
         (lambda: Limited(accuracy, (("accuracy", 0.5),)),

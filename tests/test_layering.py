@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layers": {"platforms"},
     "builder": {"layer_kinds", "architecture", "layers"},
     "data": {"store"},
+    "processor": {"data", "store"},
     "losses": set(),
     "training": {"data", "losses", "platforms"},
     "teacher": {"data", "losses", "training", "layers", "resumable", "store", "surroundings"},

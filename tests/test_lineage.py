@@ -36,8 +36,9 @@ NOT_AS_WRITTEN = f"{DAMAGED}it is not as it was written"
 OLDER = Path(__file__).parent / "older_runs"
 FIRST = Reference(generation=0, index=0)
 HALF = Measurement(
-    accuracy=0.5, loss=1.25, parameters=784, flops=12_345, latency=1e-05, batch_latency=0.25, memory=4_096
-)
+    accuracy=0.5, loss=1.25, parameters=784, flops=12_345, latency=1e-05, batch_latency=0.25, memory=4_096,
+    balanced_accuracy=0.375, macro_f1=0.25,
+)  # fmt: skip
 
 TEXT: Any = "0.5"
 
@@ -130,7 +131,8 @@ def test_the_line_is_the_documented_one_and_ends_with_the_checksum_of_all_but_th
         '"parents":[{"generation":2,"index":5},{"generation":0,"index":0}],'
         '"operators":{"insert_conv":2,"insert_pool":1},"repeats":null,"parameters":784,"flops":12345,'
         '"landmarks":[{"step":60,"measurement":{"accuracy":0.5,"loss":1.25,"parameters":784,"flops":12345,'
-        '"latency":1e-05,"batch_latency":0.25,"memory":4096},"fitness":[0.5,-784.0],"threshold":0.25},'
+        '"latency":1e-05,"batch_latency":0.25,"memory":4096,"balanced_accuracy":0.375,"macro_f1":0.25},'
+        '"fitness":[0.5,-784.0],"threshold":0.25},'
         '{"step":180,"measurement":null,"fitness":null,"threshold":null}],"test_accuracy":null,"fate":"failed",'
         '"cause":"out of\\nmemory","same_as":null,"training_flops":null,'
         '"seconds_compiling":1.5,"seconds_training":2.25'
@@ -216,12 +218,29 @@ def test_records_of_earlier_versions_are_read_and_go_on_in_the_newest(path: Path
     assert path.read_text() == f"{''.join(lines)}{lineage.to_line(new)}\n"
 
 
+def without_scores(individual: Individual) -> Individual:
+    """As it is told where accuracy was the one score."""
+    first, *rest = individual.landmarks
+    first = dataclasses.replace(first, measurement=dataclasses.replace(HALF, balanced_accuracy=None, macro_f1=None))
+    return dataclasses.replace(individual, landmarks=(first, *rest))
+
+
+def test_a_line_of_before_there_were_other_scores_is_read() -> None:
+    line = lineage.to_line(without_scores(make())).replace(',"balanced_accuracy":null,"macro_f1":null', "")
+    content, _ = line.split(',"checksum":"')
+    timeless = re.sub(r'(latency|memory)":[^,}]*', r'\1":null', content)
+    timeless = re.sub(r'(seconds_\w+)":[^,}]*', r'\1":0.0', timeless)
+    older = f'{content},"checksum":"{binascii.crc32(timeless.encode() + b"}"):08x}"}}'
+    assert lineage.from_line(older) == without_scores(make())
+
+
 def test_a_record_of_schema_version_4_does_not_tell_training_flops(path: Path) -> None:
     text = (OLDER / "schema-4.jsonl").read_text()
     path.write_text(text)
     failed = {"landmarks": (*make().landmarks, Landmark(step=180)), "fate": Fate.FAILED, "cause": "out of\nmemory"}
     parents = Reference(generation=2, index=5), FIRST
-    older = make(), make(0, 1, same_as=FIRST), make(3, 1, parents=parents, **failed)
+    made = make(), make(0, 1, same_as=FIRST), make(3, 1, parents=parents, **failed)
+    older = tuple(map(without_scores, made))
     assert lineage.read(path) == older
     assert [each.training_flops for each in older] == [None] * 3
     lineage.append(path, [new := make(4, training_flops=2**60)])

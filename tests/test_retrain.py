@@ -18,6 +18,7 @@ from commands_data import (
     trained_network,
     write_logits,
 )
+from sklearn import metrics
 
 from eigen_jax.architecture import Architecture, count_flops, count_parameters, fingerprint, to_json
 from eigen_jax.builder import build_network
@@ -44,7 +45,7 @@ def read(folder: Path, name: str) -> Any:
 
 
 def accuracy_by_hand(variables, images, labels) -> float:
-    logits: Any = build_network(NETWORK, num_classes=10).apply(variables, images, train=False)
+    logits: Any = build_network(NETWORK, num_classes=10).apply(variables, images[:], train=False)
     return float(np.mean(np.argmax(np.asarray(logits), axis=-1) == np.asarray(labels)))
 
 
@@ -58,6 +59,9 @@ def test_a_network_is_trained_from_its_file_alone(trained, tmp_path):
     assert result["final_validation_accuracy"] == pytest.approx(validation, abs=1e-9)
     tested = accuracy_by_hand(variables, digits.test_images, digits.test_labels)
     assert result["test_accuracy"] == pytest.approx(tested, abs=1e-9)
+    logits = build_network(NETWORK, num_classes=10).apply(variables, digits.test_images[:], train=False)
+    truth, predicted = np.asarray(digits.test_labels), np.argmax(np.asarray(logits), axis=-1)
+    assert result["confusion"] == metrics.confusion_matrix(truth, predicted, labels=range(10)).tolist()
     assert result["network"] == {
         "fingerprint": fingerprint(NETWORK),
         "layers": 1,

@@ -301,6 +301,9 @@ def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_
     assert (tested.accuracy, tested.logits_digest) == (result.test_accuracy, result.test_logits)
     individuals, final = lineage.read(folder / "lineage.jsonl"), count_flops(architecture, num_classes=CLASSES)
     by_hand = accuracy_by_hand(variables, noise.test_images, noise.test_labels, architecture)
+    matrix = np.array(result.confusion)
+    assert matrix.trace() / matrix.sum() == pytest.approx(by_hand, abs=1e-9)
+    assert matrix.sum(axis=1).tolist() == np.bincount(noise.test_labels, minlength=CLASSES).tolist()
     assert by_hand == pytest.approx(result.test_accuracy, abs=1e-9)
     assert read_json(folder / "result.json") == {
         "schema_version": 2,
@@ -310,6 +313,7 @@ def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_
         "test_accuracy": tested.accuracy,
         "mirrored_test_accuracy": tested.mirrored_accuracy,
         "test_logits": tested.logits_digest,
+        "confusion": matrix.tolist(),
         "final_cause": None,
         "generations": 1,
         "trained": result.trained,

@@ -243,8 +243,8 @@ def test_a_run_is_of_its_fitness_by_the_name_that_says_all_of_it(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        ("--fitness precision", "there is no measurement 'precision'; choose from accuracy, loss, "),
-        ("--fitness loss-flops", "--fitness is 'loss-flops'; a penalty is named accuracy-COST, as accuracy-parameters"),
+        ("--fitness precision", "there is no measurement 'precision'; choose from accuracy, balanced_accuracy, "),
+        ("--fitness loss-flops", "--fitness is 'loss-flops'; a penalty is named SCORE-COST, as accuracy-parameters"),
         ("--limits latency", "--limits has 'latency'; it must be COST=NUMBER, each cost once, as latency=0.002"),
         ("--penalty-weight -1", "--penalty-weight is -1.0; it must be at least 0"),
         ("--fitness nothing.py:f", "--fitness: there is no file "),

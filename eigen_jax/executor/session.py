@@ -24,6 +24,7 @@ from eigen_jax.store.locks import ShouldStop, StoppedError, never
 from eigen_jax.training import Batch, Dataset, DivergedError, Programs, Teacher, TrainConfig, Training
 from eigen_jax.training.evaluation import accuracy, evaluate, latency, mean_loss, predict_timed
 from eigen_jax.training.loop import ProgressCallback, batch_shapes, prepare_training, training_memory
+from eigen_jax.training.metrics import balanced_accuracy, confusion_matrix, macro_f1
 
 # A failure to compile and a lack of the device's memory are JAX's; a network can be too deep to be traced.
 _FAILURES = (DivergedError, TimeLimitError, jax.errors.JaxRuntimeError, MemoryError, RecursionError)
@@ -68,6 +69,7 @@ def run_job(
             tested = evaluate(state, dataset.test_images, dataset.test_labels, batch_size=size, **how)
     except _FAILURES as error:
         return Outcome(cause=first_line(error), seconds=Seconds(training=clock() - began))
+    matrix = confusion_matrix(logits, labels)
     measurement = Measurement(
         accuracy=accuracy(logits, labels),
         loss=mean_loss(logits, labels),
@@ -76,6 +78,8 @@ def run_job(
         latency=of_one,
         batch_latency=batch_latency,
         memory=memory,
+        balanced_accuracy=balanced_accuracy(matrix),
+        macro_f1=macro_f1(matrix),
     )
     return Outcome(measurement=measurement, test_accuracy=tested, seconds=seconds)
 

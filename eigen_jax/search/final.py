@@ -17,7 +17,17 @@ from eigen_jax.errors import EigenError, first_line
 from eigen_jax.resumable import Care, train_resumably
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.store.files import sha256
-from eigen_jax.training import DivergedError, Programs, ProgressCallback, Teacher, Training, accuracy, evaluate, predict
+from eigen_jax.training import (
+    DivergedError,
+    Programs,
+    ProgressCallback,
+    Teacher,
+    Training,
+    accuracy,
+    confusion_matrix,
+    evaluate,
+    predict,
+)
 
 PyTree = Any
 
@@ -33,6 +43,7 @@ class Evaluation:
     accuracy: float  # a fraction
     mirrored_accuracy: float | None = None  # of the mean of the logits of an image and of its mirror image
     logits_digest: str  # SHA-256, hexadecimal, of every bit of its logits [N, K] float32
+    confusion: tuple[tuple[int, ...], ...]  # [K, K], see `confusion_matrix`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,4 +133,5 @@ def evaluate_network(
         accuracy=accuracy(logits, labels),
         mirrored_accuracy=accuracy(logits + predicted(mirror(images)), labels) if mirrored else None,
         logits_digest=sha256([logits]),
+        confusion=tuple(map(tuple, confusion_matrix(logits, labels).tolist())),
     )

@@ -6,7 +6,7 @@ generation.jsonl  what the generation under way has measured; gone when it is re
 individuals/      the states of its individuals in training; gone with it
 checkpoints/      the state of the search after its last generations
 final/            the state of the final training
-network/          the network found: genome.json, and its weights
+network/          the network found: genome.json, its weights, and how it takes pictures (`eigen_jax.processor`)
 result.json       how the search ended; written last
 """
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from eigen_jax import surroundings
 from eigen_jax.architecture import Architecture, ArchitectureError, from_json, to_json
+from eigen_jax.processor import ImageProcessor, has_processor, save_processor
 from eigen_jax.store import checkpoint, files
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.files import told_as
@@ -69,15 +70,19 @@ class RunFolder:
             if self.individuals.exists() and not any(self.individuals.iterdir()):
                 self.individuals.rmdir()
 
-    def save_network(self, architecture: Architecture, variables: PyTree) -> None:
-        """Saves the network found, with its "params" and "batch_stats"; the very same one stays.
+    def save_network(
+        self, architecture: Architecture, variables: PyTree, processor: ImageProcessor | None = None
+    ) -> None:
+        """Saves the network found, "params", "batch_stats" and what takes pictures for it; the very same one stays.
 
-        The folder gets its name when it is whole, so genome.json and weights belong together. Raises a RunFolderError
-        or CheckpointError where it cannot be written.
+        The folder gets its name when it is whole, so its files belong together. Raises a RunFolderError,
+        CheckpointError or ProcessorError where it cannot be written.
         """
         with contextlib.suppress(ValueError):  # of any kind: missing, damaged, or of another structure
             saved, weights = load_network(self.path)
             if saved == architecture and jax.tree.all(jax.tree.map(np.array_equal, weights, variables)):
+                if processor and not has_processor(self.path / "network"):
+                    save_processor(self.path / "network", processor)
                 return
         network, partial = self.path / "network", self.path / "network.partial"
         with told_as(RunFolderError, self.path):
@@ -85,6 +90,8 @@ class RunFolder:
             try:
                 checkpoint.save(partial, 0, {"variables": variables})
                 files.write(partial / "genome.json", to_json(architecture))
+                if processor:
+                    save_processor(partial, processor)
                 shutil.rmtree(network, ignore_errors=True)
                 partial.rename(network)
             except BaseException:

@@ -21,6 +21,7 @@ from eigen_jax.fitness import Fitness, accuracy, num_objectives
 from eigen_jax.genome import OPERATORS
 from eigen_jax.layer_kinds import BUILT_IN, KINDS
 from eigen_jax.lineage import Fate, Individual, fittest
+from eigen_jax.processor import ImageProcessor
 from eigen_jax.resumable import Care
 from eigen_jax.search.budget import TeacherFlops, check_budget, search_keys
 from eigen_jax.search.candidates import Candidate, candidates_of, reference
@@ -328,6 +329,7 @@ class _Search(Context):
             test_accuracy=test.accuracy if test else None,
             mirrored_test_accuracy=test.mirrored_accuracy if test else None,
             test_logits=test.logits_digest if test else None,
+            confusion=test.confusion if test else None,
             final_cause=final.cause if final else None,
             generations=progress.generation,
             trained=sum(individual.same_as is None for individual in individuals),
@@ -362,5 +364,6 @@ class _Search(Context):
                 ),
                 programs=self.programs,
             )
-        self.folder.save_network(best.architecture, trained.variables if trained and trained.test else variables)
+        found = trained.variables if trained and trained.test else variables
+        self.folder.save_network(best.architecture, found, ImageProcessor.of(self.dataset))
         return searched, trained

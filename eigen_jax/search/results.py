@@ -38,6 +38,7 @@ def describe_training(
         test_accuracy=trained.test.accuracy if trained.test else None,
         mirrored_test_accuracy=trained.test.mirrored_accuracy if trained.test else None,
         test_logits=trained.test.logits_digest if trained.test else None,
+        confusion=trained.test.confusion if trained.test else None,
         final_cause=trained.cause,
         network=summarise(architecture, config),
         dtype=config.train.dtype,

@@ -126,6 +126,8 @@ class RunResult:
     test_accuracy: float | None  # a fraction, of the weights that are saved; None where there are none
     mirrored_test_accuracy: float | None = None  # a fraction; see `Evaluation`
     test_logits: str | None = None  # digest of theirs
+    # [K, K], of the test images: how many of each class, the row, were put into each; None in older runs.
+    confusion: tuple[tuple[Count, ...], ...] | None = None
     final_cause: str | None = None  # why the training to the end diverged; None where it did not
     generations: Count | UnsetType = UNSET
     trained: Count | UnsetType = UNSET  # individuals that were trained, not taken over from an equal one

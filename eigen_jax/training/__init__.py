@@ -16,5 +16,6 @@ from eigen_jax.data import Dataset
 from eigen_jax.training.config import OPTIMIZERS, ComputeDtype, DivergedError, TrainConfig, make_optimizer
 from eigen_jax.training.evaluation import accuracy, evaluate, latency, mean_loss, predict, predict_timed
 from eigen_jax.training.loop import CHECK_EVERY, ProgressCallback, TrainReport, batch_shapes, prepare_training, train_to
+from eigen_jax.training.metrics import balanced_accuracy, confusion_matrix, largest_confusions, macro_f1
 from eigen_jax.training.programs import Programs
 from eigen_jax.training.step import Batch, Teacher, Training, TrainState, abstract_state, init_state, train_step
