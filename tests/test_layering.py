@@ -43,6 +43,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"lineage", "architecture", "layer_kinds", "store", "fitness", "strategies"},
 }
 MAY_IMPORT["search"] = set(MAY_IMPORT) - {"report"}
+MAY_IMPORT["export"] = {
+    *("layer_kinds", "architecture", "builder", "data", "processor", "training", "platforms", "store"),
+}
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)
 
 # What every module may import, and what imports nothing itself.

@@ -11,4 +11,14 @@ def _layer(inputs, values, *, norm, name):
     return inputs[0] + inputs[1]
 
 
-ADD = register(LayerKind(name="add", inputs=2, agree="shape", layer=_layer, look=_look))
+ADD = register(
+    LayerKind(
+        name="add",
+        inputs=2,
+        agree="shape",
+        layer=_layer,
+        look=_look,
+        code=lambda inputs, values, width, name: " + ".join(inputs),
+        onnx=lambda graph, inputs, values, name: graph.add("Add", *inputs),
+    )
+)

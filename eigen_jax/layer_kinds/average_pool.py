@@ -17,4 +17,13 @@ def _look(values, width):
     return Look(text="average pooling 2 x 2", label=label, legend="average pooling", face="#F9E9C4", edge="#D55E00")
 
 
-AVERAGE_POOL = register(LayerKind(name="average_pool", halves=True, layer=_layer, look=_look))
+AVERAGE_POOL = register(
+    LayerKind(
+        name="average_pool",
+        halves=True,
+        layer=_layer,
+        look=_look,
+        code=lambda inputs, values, width, name: f"average_pool({inputs[0]})",
+        onnx=lambda graph, inputs, values, name: graph.pool("AveragePool", inputs[0], count_include_pad=0),
+    )
+)

@@ -28,5 +28,9 @@ DEPTHWISE = register(
         taps=lambda size, values: valid_taps(size, values.kernel, 1),
         layer=_layer,
         look=_look,
+        code=lambda inputs, values, width, name: f'depthwise({inputs[0]}, {values.kernel}, "{name}")',
+        onnx=lambda graph, inputs, values, name: graph.norm_relu(
+            graph.conv(inputs[0], f"{name}_conv", depthwise=True), f"{name}_norm"
+        ),
     )
 )

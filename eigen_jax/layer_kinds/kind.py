@@ -75,6 +75,11 @@ class LayerKind:
     # `norm(name=)` makes a module of batch normalisation and ReLU.
     layer: Any = None
     look: Any = None  # (values, width) -> Look
+    # How an export says it; None: networks that have it are exported as StableHLO alone.
+    # (names of inputs, values, width, name of the layer) -> a Python expression, see `eigen_jax.export.flax_source`.
+    code: Callable[[Sequence[str], Values, int, str], str] | None = None
+    # (graph, names of inputs, values, name of the layer) -> the name of the output, see `eigen_jax.export.onnx_graph`.
+    onnx: Callable[[Any, Sequence[str], Values, str], str] | None = None
 
     @property
     def choice_names(self) -> tuple[str, ...]:

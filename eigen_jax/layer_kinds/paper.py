@@ -22,6 +22,15 @@ def _conv_look(values, width):
     )
 
 
+def _conv_code(inputs, values, width, name):
+    stride = f", stride={values.stride}" if values.stride > 1 else ""
+    return f'Conv({values.channels}, {values.kernel}{stride}, name="{name}")({inputs[0]})'
+
+
+def _conv_onnx(graph, inputs, values, name):
+    return graph.norm_relu(graph.conv(inputs[0], f"{name}/conv", stride=values.stride), f"{name}/norm")
+
+
 CONV = register(
     LayerKind(
         name="conv",
@@ -38,6 +47,8 @@ CONV = register(
         taps=lambda size, values: valid_taps(size, values.kernel, values.stride),
         layer=_conv_layer,
         look=_conv_look,
+        code=_conv_code,
+        onnx=_conv_onnx,
     )
 )
 
@@ -53,7 +64,16 @@ def _pool_look(values, width):
     return Look(text="max pooling 2 x 2", label=label, legend="max pooling", face="#FBDDA0", edge="#B37A00")
 
 
-POOL = register(LayerKind(name="pool", halves=True, layer=_pool_layer, look=_pool_look))
+POOL = register(
+    LayerKind(
+        name="pool",
+        halves=True,
+        layer=_pool_layer,
+        look=_pool_look,
+        code=lambda inputs, values, width, name: f"max_pool({inputs[0]})",
+        onnx=lambda graph, inputs, values, name: graph.pool("MaxPool", inputs[0]),
+    )
+)
 
 
 def _concat_look(values, width):
@@ -69,5 +89,7 @@ CONCAT = register(
         width=lambda widths, values: widths[0] + widths[1],
         layer=lambda inputs, values, norm, name: jnp.concatenate(inputs, axis=-1),
         look=_concat_look,
+        code=lambda inputs, values, width, name: f"jnp.concatenate([{', '.join(inputs)}], axis=-1)",
+        onnx=lambda graph, inputs, values, name: graph.add("Concat", *inputs, axis=1),
     )
 )

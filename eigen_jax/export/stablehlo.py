@@ -1,0 +1,65 @@
+"""A network as StableHLO, serialised by `jax.export`: pixels in, logits out, for batches of any size, CPU and CUDA."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax import Array, export
+
+from eigen_jax.data.preprocessing import ChannelTable, ContrastWhitening
+from eigen_jax.export.network import TrainedModel
+from eigen_jax.processor import Preprocessor
+from eigen_jax.store import files
+
+PLATFORMS = ("cpu", "cuda")
+
+_CALL = '''"""Pixels [N, {sizes}] {dtype} to logits [N, {classes}] float32, of any N; needs jax alone."""
+
+from jax import export
+
+with open("network.stablehlo", "rb") as file:
+    network = export.deserialize(bytearray(file.read()))
+logits = network.call(pixels)
+'''
+
+
+def preprocess(images: Array, fitted: Preprocessor) -> Array:
+    """What `ImageProcessor` does, [N, H, W, C] uint8 to float32, as array code; without one, images as they are.
+
+    A whitening needs 64 bits, with `jax.enable_x64`, as it does on the host.
+    """
+    if isinstance(fitted, ChannelTable):
+        return jnp.asarray(fitted.table)[images.astype(jnp.int32), jnp.arange(images.shape[-1], dtype=jnp.int32)]
+    if not isinstance(fitted, ContrastWhitening):
+        return images.astype(jnp.float32)
+    rows = images.reshape(images.shape[0], -1).astype(jnp.float64)
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
+    scaled = rows * jnp.where(norms < 1e-8, 0.0, fitted.scale / jnp.maximum(norms, 1e-8))
+    whitened = (scaled - fitted.whitening.mean) @ fitted.whitening.matrix
+    return whitened.reshape(images.shape).astype(jnp.float32)
+
+
+def export_network(model: TrainedModel) -> export.Exported:
+    """The program of pixels [N, H, W, C] to logits [N, K], N symbolic."""
+    fitted = model.processor.preprocessor
+    dtype = jnp.float32 if fitted is None else jnp.uint8
+
+    def logits_of(images: Array) -> Array:
+        return model.apply(preprocess(images, fitted))
+
+    # Within it, whitening alone is of 64 bits: all else says its dtype.
+    with jax.enable_x64(isinstance(fitted, ContrastWhitening)):
+        (count,) = export.symbolic_shape("n")
+        shape = jax.ShapeDtypeStruct((count, *model.architecture.input_shape), dtype)
+        return export.export(jax.jit(logits_of), platforms=PLATFORMS)(shape)
+
+
+def write_stablehlo(folder: Path, model: TrainedModel) -> None:
+    """Writes network.stablehlo, classes.json and an example of a call into a folder; raises OSError."""
+    files.write(folder / "network.stablehlo", bytes(export_network(model).serialize()))
+    files.write(folder / "classes.json", json.dumps(model.processor.class_names, ensure_ascii=False, indent=2) + "\n")
+    sizes = ", ".join(map(str, model.architecture.input_shape))
+    dtype = "float32" if model.processor.preprocessor is None else "uint8"
+    files.write(folder / "call.py", _CALL.format(sizes=sizes, dtype=dtype, classes=model.num_classes))
