@@ -20,7 +20,16 @@ from eigen_jax.errors import EigenError
 from eigen_jax.store import checkpoint
 from eigen_jax.store.files import told_as
 from eigen_jax.store.locks import LOCK, ShouldStop, StoppedError, held, never
-from eigen_jax.training import Programs, ProgressCallback, Training, TrainState, abstract_state, init_state, train_to
+from eigen_jax.training import (
+    Programs,
+    ProgressCallback,
+    Training,
+    TrainState,
+    abstract_state,
+    init_state,
+    start_from,
+    train_to,
+)
 
 _PATIENCE = 60.0  # seconds that the process of a killed driver has to end
 
@@ -121,8 +130,10 @@ def _resume(
         step = None
     if step is None:
         began = clock()
-        state = jax.block_until_ready(init_state(training.weights_key, **made, programs=programs))
-        return state, Seconds(compiling=clock() - began)
+        state = init_state(training.weights_key, **made, programs=programs)
+        if training.initial is not None:
+            state = start_from(state, training.initial, config=training.config)
+        return jax.block_until_ready(state), Seconds(compiling=clock() - began)
     with clock.paused():
         state = checkpoint.restore(folder, "state", step=step, abstract=abstract_state(**made))
         seconds = checkpoint.restore(folder, "seconds", step=step)

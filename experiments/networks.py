@@ -64,3 +64,17 @@ def check_takes(architecture: Architecture, dataset: Dataset) -> None:
     if takes != has:
         told = f"the network takes images of {times(takes)}, and those of {dataset.name} are {times(has)}"
         raise ArchitectureError(f"{told}; choose the data set it is for")
+
+
+def of_images(architecture: Architecture, dataset: Dataset) -> Architecture:
+    """The network for the images of a data set, of another height and width than it was for if its layers take that.
+
+    Raises ArchitectureError where they do not, or the images have other channels.
+    """
+    _, height, width, channels = dataset.train_images.shape
+    with contextlib.suppress(ArchitectureError):
+        if channels == architecture.input_shape[2]:
+            return Architecture(input_shape=(height, width, channels), layers=architecture.layers)
+    takes, has = times(architecture.input_shape), times((height, width, channels))
+    told = f"the network was trained on images of {takes}, and its layers do not take those of {dataset.name}, {has}"
+    raise ArchitectureError(f"{told}; choose images of that size and those channels")

@@ -1,7 +1,11 @@
-"""Trains one given network from scratch, tests it and saves it.
+"""Trains one given network, from scratch or from weights that it has, tests it and saves it.
 
     python -m experiments.retrain runs/digits-small/network/genome.json --dataset digits
     python -m experiments.retrain genome.json --dataset cifar10 --preset small --teacher none --seed 1
+    python -m experiments.retrain --from runs/cifar100 --dataset cifar10 --preset small --teacher none
+
+With --from RUN, it is the network of that run, and its weights are trained on: of images of another size, where the
+layers take them, and of another number of classes, for which the classifier is new.
 
 The settings are those of a search; with --budget, it takes as many steps as that pays for. The run folder, by default
 that of the preset with the network's fingerprint behind it, then holds genome.json and the weights, as a search's does.
@@ -11,8 +15,10 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import numpy as np
 
 from eigen_jax import search
 from eigen_jax.architecture import Architecture, fingerprint
@@ -20,17 +26,18 @@ from eigen_jax.data import load_dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.processor import ImageProcessor
 from eigen_jax.resumable import Care
+from eigen_jax.store.files import sha256
 from eigen_jax.store.run_files import write_result
 from experiments.command_line import Parser, absolute_path, parse
 from experiments.commands import command, held_off, make_console
-from experiments.networks import check_takes
+from experiments.networks import check_takes, of_images
 from experiments.presets import PRESETS
 from experiments.process import configure
 from experiments.progress import BY_MIRROR_IMAGES, LiveBars, percent
 from experiments.settings import Settings, SettingsError
 from experiments.teacher import prepare_teacher, teacher_flops
 
-_PROGRAM = "python -m experiments.retrain GENOME --dataset NAME"
+_PROGRAM = "python -m experiments.retrain GENOME|--from RUN --dataset NAME"
 
 
 @command
@@ -41,29 +48,43 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("GENOME", type=absolute_path, nargs="?")
     # Of the first word alone, because argparse would take the value of an option that it does not know for it.
     given, options = parser.parse_known_args(argv[:1])
-    settings = parse([*options, *argv[1:]], program=_PROGRAM, about=(__doc__ or "").partition("\n")[0])
-    if given.GENOME is None:
+    started = Parser(add_help=False)
+    started.add_argument("--from", dest="run", type=absolute_path)
+    source, options = started.parse_known_args([*options, *argv[1:]])
+    settings = parse(options, program=_PROGRAM, about=(__doc__ or "").partition("\n")[0])
+    if given.GENOME is None and source.run is None:
         raise SettingsError(f"the first argument is not a network's genome.json; {_PROGRAM} [--SETTING VALUE ...]")
-    settings, architecture = configure(settings), search.read_genome(given.GENOME)
+    if given.GENOME is not None and source.run is not None:
+        raise SettingsError(f"{given.GENOME} and --from {source.run} both name a network; leave one out")
+    settings, initial = configure(settings), None
+    if source.run is None:
+        architecture = search.read_genome(given.GENOME)
+    else:
+        architecture, initial = search.load_network(source.run)
     if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[settings.data.name].values()]:
         # The preset's folder is that of the search, which often is where the network comes from.
         folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
         settings = dataclasses.replace(settings, run_dir=folder)
-    if cause := retrain(settings, architecture):
+    if cause := retrain(settings, architecture, initial):
         raise EigenError(cause)
 
 
-def retrain(settings: Settings, architecture: Architecture) -> str | None:
+def retrain(settings: Settings, architecture: Architecture, initial: Any = None) -> str | None:
     """Trains a network from scratch, or goes on with a training; raises EigenError, Interrupted.
 
-    It takes `final_steps`, or as many steps as the whole budget pays for. Gives why the training diverged, which
-    result.json then says as well; None if it did not.
+    With variables to start from, `initial`, it is of these images' shape, if its layers can be. It takes
+    `final_steps`, or as many steps as the whole budget pays for. Gives why the training diverged, which result.json
+    then says as well; None if it did not.
     """
     dataset, config = load_dataset(settings.data), settings.search_config()
     described = settings.outcome() | {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
-    described["retrained"] = fingerprint(architecture)
     # Before the teacher, which may take days.
-    check_takes(architecture, dataset)
+    if initial is None:
+        check_takes(architecture, dataset)
+    else:
+        architecture = of_images(architecture, dataset)
+        described["started_from"] = _digest(initial)
+    described["retrained"] = fingerprint(architecture)
     search.check_data(config, dataset)
     flops, until = teacher_flops(settings, dataset), config.final_until
     price = search.price(architecture, config=config, teacher=flops)
@@ -87,6 +108,7 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
                 run.final_checkpoints,
                 config=config,
                 until=until,
+                initial=initial,
                 teacher=teacher,
                 care=Care(save_every=settings.machine.save_every, should_stop=should_stop),
                 on_progress=functools.partial(bars.show_training, "training", until),
@@ -105,6 +127,11 @@ def retrain(settings: Settings, architecture: Architecture) -> str | None:
         print(f"test accuracy        {percent(trained.test.mirrored_accuracy)} % {BY_MIRROR_IMAGES}")
     print(f"run folder           {settings.run_dir}")
     return None
+
+
+def _digest(variables: Any) -> str:
+    leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
+    return sha256(part for path, leaf in leaves for part in (jax.tree_util.keystr(path), np.asarray(leaf)))
 
 
 if __name__ == "__main__":

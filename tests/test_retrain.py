@@ -18,15 +18,25 @@ from commands_data import (
     trained_network,
     write_logits,
 )
+from refusals import refuses
 from sklearn import metrics
 
-from eigen_jax.architecture import Architecture, count_flops, count_parameters, fingerprint, to_json
+from eigen_jax.architecture import (
+    Architecture,
+    ArchitectureError,
+    Layer,
+    count_flops,
+    count_parameters,
+    fingerprint,
+    to_json,
+)
 from eigen_jax.builder import build_network
-from eigen_jax.data import DataConfig, load_dataset
+from eigen_jax.data import DataConfig, Dataset, load_dataset
 from eigen_jax.search import load_network
 from eigen_jax.store import checkpoint
 from experiments import retrain
 from experiments.commands import INTERRUPTED
+from experiments.networks import of_images
 
 EMPTY = Architecture(input_shape=(8, 8, 1), layers=())
 NO_FILE = "cannot read {folder}/none.json: No such file or directory; name the genome.json of a network"
@@ -161,13 +171,45 @@ def test_training_that_diverges_gets_one_line_and_no_network(tmp_path, capsys):
     assert (result["test_accuracy"], result["final_validation_accuracy"], result["test_logits"]) == (None, None, None)
 
 
+def test_training_goes_on_from_the_weights_of_another_run(trained, tmp_path, capsys):
+    argv = (*TRAINING, "--teacher", "none", "--learning-rate", "1e-12", *places(tmp_path))
+    assert retrain.main(["--from", str(trained), *argv]) == 0
+    before, after = load_network(trained)[1], load_network(tmp_path / "run-dir")[1]
+    chex.assert_trees_all_close(after["params"], before["params"], atol=1e-6)
+    settings = read(tmp_path / "run-dir", "settings.json")["settings"]
+    assert settings["retrained"] == fingerprint(NETWORK)
+    # From scratch, it is another run.
+    scratch = refused(capsys, retrain.main, str(trained.parent / "genome.json"), *argv)
+    assert "started_from was '" in scratch
+    both = refused(capsys, retrain.main, str(trained.parent / "genome.json"), "--from", str(trained), *argv)
+    assert both == f"{trained.parent}/genome.json and --from {trained} both name a network; leave one out"
+    missing = refused(capsys, retrain.main, "--from", str(tmp_path), *argv)
+    assert missing.startswith(f"cannot read {tmp_path}/network/genome.json: No such file")
+
+
+def images_of(shape: tuple[int, ...], classes: int, name: str) -> Dataset:
+    part = np.random.default_rng(0).normal(size=(2 * classes, *shape)), np.arange(2 * classes) % classes
+    return Dataset.from_arrays(part, part, part, name=name)
+
+
+def test_a_network_goes_over_to_images_of_another_size_and_no_other_channels():
+    halving = Architecture(input_shape=(8, 8, 1), layers=(Layer(op="pool", inputs=(-1,)),))
+    assert of_images(NETWORK, images_of((5, 9, 1), 3, "others")).input_shape == (5, 9, 1)
+    assert of_images(NETWORK, images_of((5, 9, 1), 3, "others")).layers == NETWORK.layers
+    for architecture, shape in ((NETWORK, (8, 8, 3)), (halving, (1, 1, 1))):
+        told = "the network was trained on images of 8 x 8 x 1, and its layers do not take those of others, "
+        told += f"{' x '.join(map(str, shape))}; choose images of that size and those channels"
+        with refuses(ArchitectureError, told):
+            of_images(architecture, images_of(shape, 3, "others"))
+
+
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
         (
             "--dataset digits",
-            "the first argument is not a network's genome.json; python -m experiments.retrain GENOME --dataset NAME"
-            " [--SETTING VALUE ...]",
+            "the first argument is not a network's genome.json; python -m experiments.retrain GENOME|--from RUN"
+            " --dataset NAME [--SETTING VALUE ...]",
         ),
         ("", f"--dataset is missing; {CHOOSE}"),
         ("{genome}", f"--dataset is missing; {CHOOSE}"),

@@ -25,7 +25,7 @@ from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training.config import DivergedError, TrainConfig, make_optimizer, make_schedule
 from eigen_jax.training.evaluation import accuracy, evaluate, predict
 from eigen_jax.training.loop import CHECK_EVERY, batch_shapes, train_to
-from eigen_jax.training.step import Batch, abstract_state, draw_batch, epoch_order, train_step
+from eigen_jax.training.step import Batch, abstract_state, draw_batch, epoch_order, start_from, train_step
 
 BOTH = [TrainConfig, TeacherConfig]
 
@@ -411,3 +411,17 @@ def test_evaluation_uses_the_running_averages():
     logits = jax.jit(partial(network.apply, train=False))({"params": state.params, "batch_stats": stats}, images)
     expected = int((np.asarray(logits).argmax(axis=1) == np.asarray(labels)).sum()) / len(labels)
     assert evaluate(state, images, labels, network=network, batch_size=5) == expected
+
+
+def test_training_starts_from_the_weights_of_another_network_but_for_its_classifier():
+    config = dataclasses.replace(SMALL, averaging=0.5)
+    state = new_state(Convolutional(num_classes=4), config)
+    others = [
+        jax.tree.map(lambda leaf: np.asarray(leaf) + 3, new_state(Convolutional(num_classes=classes)).variables)
+        for classes in (3, 4)
+    ]
+    started, alike = (start_from(state, other, config=config) for other in others)
+    expected = {**others[0]["params"], "Dense_0": state.params["Dense_0"]}
+    chex.assert_trees_all_equal(started.trained, {"params": expected, "batch_stats": others[0]["batch_stats"]})
+    chex.assert_trees_all_equal(started.variables, started.trained)
+    chex.assert_trees_all_equal(alike.trained, others[1])

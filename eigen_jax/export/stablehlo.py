@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, export
+from jax import Array, export, lax
 
+from eigen_jax import platforms
 from eigen_jax.data.preprocessing import ChannelTable, ContrastWhitening
 from eigen_jax.export.network import TrainedModel
 from eigen_jax.processor import Preprocessor
@@ -16,11 +18,14 @@ PLATFORMS = ("cpu", "cuda")
 
 _CALL = '''"""Pixels [N, {sizes}] {dtype} to logits [N, {classes}] float32, of any N; needs jax alone."""
 
+import jax
 from jax import export
 
 with open("network.stablehlo", "rb") as file:
     network = export.deserialize(bytearray(file.read()))
 logits = network.call(pixels)
+# On a CPU, for {batch_size} images at a time, this gives the logits of the search to the last bit:
+logits = jax.jit(network.call, compiler_options={options})(pixels)
 '''
 
 
@@ -37,7 +42,7 @@ def preprocess(images: Array, fitted: Preprocessor) -> Array:
     rows = rows - rows.mean(axis=1, keepdims=True)
     norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
     scaled = rows * jnp.where(norms < 1e-8, 0.0, fitted.scale / jnp.maximum(norms, 1e-8))
-    whitened = (scaled - fitted.whitening.mean) @ fitted.whitening.matrix
+    whitened = (scaled - fitted.whitening.mean[None]) @ fitted.whitening.matrix
     return whitened.reshape(images.shape).astype(jnp.float32)
 
 
@@ -47,9 +52,12 @@ def export_network(model: TrainedModel) -> export.Exported:
     dtype = jnp.float32 if fitted is None else jnp.uint8
 
     def logits_of(images: Array) -> Array:
-        return model.apply(preprocess(images, fitted))
+        # Barriers, because a compiler that merged more than it could in the search would round otherwise.
+        variables, prepared = lax.optimization_barrier((model.variables, preprocess(images, fitted)))
+        with jax.enable_x64(False):
+            logits: Any = model.build().apply(variables, prepared, train=False)
+        return logits
 
-    # Within it, whitening alone is of 64 bits: all else says its dtype.
     with jax.enable_x64(isinstance(fitted, ContrastWhitening)):
         (count,) = export.symbolic_shape("n")
         shape = jax.ShapeDtypeStruct((count, *model.architecture.input_shape), dtype)
@@ -62,4 +70,5 @@ def write_stablehlo(folder: Path, model: TrainedModel) -> None:
     files.write(folder / "classes.json", json.dumps(model.processor.class_names, ensure_ascii=False, indent=2) + "\n")
     sizes = ", ".join(map(str, model.architecture.input_shape))
     dtype = "float32" if model.processor.preprocessor is None else "uint8"
-    files.write(folder / "call.py", _CALL.format(sizes=sizes, dtype=dtype, classes=model.num_classes))
+    told = {"sizes": sizes, "dtype": dtype, "classes": model.num_classes, "batch_size": model.batch_size}
+    files.write(folder / "call.py", _CALL.format(**told, options=dict(platforms.CPU.compiler_options)))

@@ -65,6 +65,7 @@ def train_network(
     *,
     config: SearchConfig,
     until: int | None = None,
+    initial: PyTree | None = None,
     teacher: Teacher | None = None,
     care: Care | None = None,
     on_progress: ProgressCallback | None = None,
@@ -74,6 +75,7 @@ def train_network(
 
     Args:
         key: of the initial weights, the batches and the views.
+        initial: variables to start from, see `eigen_jax.training.start_from`; by default, from scratch.
         until: the steps; by default `config.final_until`.
         checkpoints: a folder of this training's own; one that was interrupted goes on from there.
         care: when to save and when to stop; its time limit is of individuals alone.
@@ -90,7 +92,7 @@ def train_network(
     joined = config.final_on == "train+validation"
     trained_on = join_validation(dataset) if joined else dataset
     network = build_network(architecture, num_classes=dataset.num_classes, dtype=train.dtype)
-    training = Training(key=key, dataset=trained_on, network=network, config=train, teacher=teacher)
+    training = Training(key=key, initial=initial, dataset=trained_on, network=network, config=train, teacher=teacher)
     care, programs = dataclasses.replace(care or Care(), time_limit=None), programs or Programs()
     how: dict[str, Any] = {"batch_size": train.eval_batch_size, "programs": programs}
     try:

@@ -18,4 +18,13 @@ from eigen_jax.training.evaluation import accuracy, evaluate, latency, mean_loss
 from eigen_jax.training.loop import CHECK_EVERY, ProgressCallback, TrainReport, batch_shapes, prepare_training, train_to
 from eigen_jax.training.metrics import balanced_accuracy, confusion_matrix, largest_confusions, macro_f1
 from eigen_jax.training.programs import Programs
-from eigen_jax.training.step import Batch, Teacher, Training, TrainState, abstract_state, init_state, train_step
+from eigen_jax.training.step import (
+    Batch,
+    Teacher,
+    Training,
+    TrainState,
+    abstract_state,
+    init_state,
+    start_from,
+    train_step,
+)

@@ -89,6 +89,7 @@ class Training:
 
     key: Array  # of batches and views
     init_key: Array | None = None  # of the initial weights; None: `key`
+    initial: PyTree | None = None  # variables to start from in their place, see `start_from`; None: none
     dataset: Dataset
     network: nn.Module
     config: TrainConfig
@@ -126,6 +127,22 @@ def init_state(
     """An untrained network for images of `input_shape` (H, W, C); the config tells the optimizer."""
     program = compile_initial(key, programs=programs, network=network, config=config, input_shape=input_shape)
     return program(key)
+
+
+def start_from(state: TrainState, variables: PyTree, *, config: TrainConfig) -> TrainState:
+    """An untrained state with the variables of another network where it has them in the same place and shape.
+
+    What it does not have, such as a classifier of as many classes, stays as it was drawn.
+    """
+    others = dict(jax.tree_util.tree_flatten_with_path(variables)[0])
+
+    def chosen(path: Any, leaf: Array) -> Array:
+        other = others.get(path)
+        return jnp.asarray(other, leaf.dtype) if jnp.shape(other) == leaf.shape and other is not None else leaf
+
+    trained = jax.tree_util.tree_map_with_path(chosen, state.trained)
+    state = dataclasses.replace(state, **trained, opt_state=make_optimizer(config).init(trained["params"]))
+    return dataclasses.replace(state, average=trained) if isinstance(state, AveragedState) else state
 
 
 def abstract_state(*, network: nn.Module, config: TrainConfig, input_shape: tuple[int, int, int]) -> TrainState:
