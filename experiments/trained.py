@@ -1,6 +1,7 @@
 """A run's network as commands take it that classify or export: with what takes pictures, and what is told of it."""
 
 from pathlib import Path
+from typing import Any
 
 from eigen_jax.export import TrainedModel
 from eigen_jax.processor import load_processor
@@ -8,6 +9,8 @@ from eigen_jax.search import load_network
 from eigen_jax.store.records import JSONError, Positive, convert
 from eigen_jax.store.run_files import RunFolderError, RunSettings, read_settings, with_former_settings
 from eigen_jax.training import ComputeDtype
+
+_DTYPE: Any = ComputeDtype
 
 
 def read_model(run_dir: Path) -> tuple[TrainedModel, RunSettings]:
@@ -22,7 +25,7 @@ def read_model(run_dir: Path) -> tuple[TrainedModel, RunSettings]:
     try:
         trained = with_former_settings(convert(trained, dict[str, object]), {"dtype": None})
         batch_size = convert(trained.get("eval_batch_size"), Positive)
-        dtype = convert(trained["dtype"], ComputeDtype)
+        dtype: Any = convert(trained["dtype"], _DTYPE)
     except JSONError as error:
         raise RunFolderError(
             f"{run_dir / 'settings.json'} is of no run ({error}); put the run's own file back"

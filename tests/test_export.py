@@ -1,5 +1,6 @@
 """Exported networks: the bits of the run from Flax alone, its logits as StableHLO and ONNX, nothing half-written."""
 
+import dataclasses
 import importlib.util
 import json
 import shutil
@@ -23,6 +24,7 @@ from eigen_jax.architecture import Architecture, Layer
 from eigen_jax.builder import build_network
 from eigen_jax.data.preprocessing import fit_gcn_zca, fit_standardizer
 from eigen_jax.export import ExportError, TrainedModel, network_source, write_flax, write_stablehlo
+from eigen_jax.layer_kinds import KINDS
 from eigen_jax.processor import ImageProcessor, load_processor
 from eigen_jax.store.run_files import read_result
 from experiments import export
@@ -137,17 +139,17 @@ def test_the_source_has_a_line_a_layer():
     assert "class Conv" not in network_source(make(network(input_shape=(5, 8, 1))))
 
 
-@pytest.mark.parametrize("fitted", ["table", "whitening"])
-def test_stablehlo_takes_pixels_of_any_number_on_both_platforms(tmp_path, fitted):
-    model = make(fitted=fitted)
+@pytest.mark.parametrize(("dtype", "fitted"), [("float32", "table"), ("bfloat16", "table"), ("float32", "whitening")])
+def test_stablehlo_takes_pixels_of_any_number_on_both_platforms(tmp_path, dtype, fitted):
+    model = make(dtype=dtype, fitted=fitted)
     write_stablehlo(tmp_path, model)
     exported = jax_export.deserialize(bytearray((tmp_path / "network.stablehlo").read_bytes()))
     assert exported.platforms == ("cpu", "cuda")
-    logits = model.logits(PIXELS)
+    logits, rounding = model.logits(PIXELS), 1e-6 if dtype == "float32" else 0.02
     for count in (1, 23):
         given = np.asarray(exported.call(PIXELS[:count]))
         assert given.dtype == np.float32
-        np.testing.assert_allclose(given, logits[:count], rtol=0, atol=1e-6 * np.abs(logits).max())
+        np.testing.assert_allclose(given, logits[:count], rtol=0, atol=rounding * np.abs(logits).max())
     call = jax.jit(exported.call, compiler_options=dict(platforms.current().compiler_options))
     assert same_bits(np.asarray(call(PIXELS[:10])), logits[:10])
 
@@ -166,9 +168,16 @@ def test_onnx_gives_the_logits_of_float32(tmp_path, dtype, fitted):
 def test_onnx_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
     graph = pytest.importorskip("eigen_jax.export.onnx_graph", reason="the extra `export` is not installed")
     monkeypatch.setattr(graph, "_EPSILON", 0.1)
-    with pytest.raises(ExportError, match=r"gives logits that differ by .*; use --format stablehlo, and report it$"):
+    with pytest.raises(ExportError, match=r"gives logits that differ by .*; use another --format, and report it$"):
         graph.write_onnx(tmp_path, make())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kind_that_says_something_else_than_it_computes_is_told(tmp_path, monkeypatch):
+    add = dataclasses.replace(KINDS.find("add"), code=lambda inputs, values, width, name: inputs[0])
+    monkeypatch.setitem(KINDS, "add", add)
+    with pytest.raises(ExportError, match=r"gives logits that differ by .*; use another --format, and report it$"):
+        write_flax(tmp_path, make())
 
 
 def test_a_kind_of_a_fork_is_exported_as_stablehlo_alone(tmp_path):

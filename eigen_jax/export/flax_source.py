@@ -13,8 +13,10 @@ are others.
 
 import inspect
 import json
+import runpy
 from pathlib import Path
 
+import jax
 from safetensors.numpy import save
 
 from eigen_jax import platforms
@@ -267,7 +269,7 @@ def preprocessing_source(processor: ImageProcessor) -> str:
 
 
 def write_flax(folder: Path, model: TrainedModel) -> None:
-    """Writes the files into a folder; raises OSError, and ExportError as `network_source`."""
+    """Writes the files into a folder; raises OSError, and ExportError as `network_source` and `TrainedModel.check`."""
     shape = model.architecture.input_shape
     predict = _PREDICT.format(sizes=", ".join(map(str, shape)), shape=tuple(shape))
     files.write(folder / "network.py", network_source(model))
@@ -278,3 +280,6 @@ def write_flax(folder: Path, model: TrainedModel) -> None:
     files.write(folder / "pictures.py", inspect.getsource(pictures))
     files.write(folder / "classes.json", json.dumps(model.processor.class_names, ensure_ascii=False, indent=2) + "\n")
     files.write(folder / "predict.py", predict)
+    network, pixels_to_images = (runpy.run_path(str(folder / f"{name}.py")) for name in ("network", "preprocessing"))
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as where it is used
+        model.check(lambda pixels: network["logits_of"](pixels_to_images["preprocess"](pixels), batch_size=len(pixels)))

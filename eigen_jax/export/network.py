@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
 
 from eigen_jax.architecture import Architecture, times
 from eigen_jax.builder import Network, build_network
@@ -17,6 +16,9 @@ from eigen_jax.processor import ImageProcessor
 from eigen_jax.training import predict
 
 PyTree = Any
+
+_PROBES = 8  # random images that what is written is checked with
+_ROUNDING = {"float32": 1e-4, "bfloat16": 0.05}  # of logits, where the same is computed in another order
 
 
 class ExportError(EigenError):
@@ -47,15 +49,25 @@ class TrainedModel:
         """The Flax module, by default in the run's dtype."""
         return build_network(self.architecture, num_classes=self.num_classes, dtype=dtype or self.dtype)
 
-    def apply(self, images: Array, *, dtype: str | None = None) -> Array:
-        """The logits [B, K] of preprocessed images [B, H, W, C], as array code."""
-        logits: Any = self.build(dtype).apply(self.variables, images, train=False)
-        return logits
-
     def logits(self, pixels: np.ndarray, *, batch_size: int | None = None) -> np.ndarray:
         """[N, H, W, C] uint8 to [N, K] float32, by default with the bits of the run."""
         images = jax.numpy.asarray(self.processor(pixels))
         return predict(self.variables, images, network=self.build(), batch_size=batch_size or self.batch_size)
+
+    def check(self, ask: Callable[[np.ndarray], np.ndarray], *, dtype: str | None = None) -> None:
+        """Asks what was written: [N, H, W, C] uint8, or float32 where no preprocessing is known, to [N, K] float32.
+
+        Raises an ExportError where its logits are not those of the network that computes in `dtype`, up to rounding.
+        """
+        fitted, shape = self.processor.preprocessor, (_PROBES, *self.architecture.input_shape)
+        pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        given = pixels if fitted else pixels.astype(np.float32)
+        images = jax.numpy.asarray(fitted(pixels) if fitted else given)
+        expected = predict(self.variables, images, network=self.build(dtype), batch_size=_PROBES)
+        worst = float(np.abs(ask(given) - expected).max() / max(1.0, np.abs(expected).max()))
+        if not worst <= _ROUNDING[dtype or self.dtype]:
+            told = f"what was written gives logits that differ by {worst:.1e}, as a share of the largest"
+            raise ExportError(f"{told}; use another --format, and report it")
 
     @functools.cached_property
     def weights(self) -> dict[str, np.ndarray]:

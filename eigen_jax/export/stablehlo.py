@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, export, lax
 
 from eigen_jax import platforms
@@ -65,8 +66,15 @@ def export_network(model: TrainedModel) -> export.Exported:
 
 
 def write_stablehlo(folder: Path, model: TrainedModel) -> None:
-    """Writes network.stablehlo, classes.json and an example of a call into a folder; raises OSError."""
-    files.write(folder / "network.stablehlo", bytes(export_network(model).serialize()))
+    """Writes network.stablehlo, classes.json and an example of a call into a folder.
+
+    Raises OSError,
+    and ExportError as `TrainedModel.check`.
+    """
+    exported = export_network(model)
+    # Not called as it is, which would compile each of its operations alone.
+    model.check(lambda pixels: np.asarray(jax.jit(exported.call)(pixels)))
+    files.write(folder / "network.stablehlo", bytes(exported.serialize()))
     files.write(folder / "classes.json", json.dumps(model.processor.class_names, ensure_ascii=False, indent=2) + "\n")
     sizes = ", ".join(map(str, model.architecture.input_shape))
     dtype = "float32" if model.processor.preprocessor is None else "uint8"

@@ -137,8 +137,8 @@ def start_from(state: TrainState, variables: PyTree, *, config: TrainConfig) -> 
     others = dict(jax.tree_util.tree_flatten_with_path(variables)[0])
 
     def chosen(path: Any, leaf: Array) -> Array:
-        other = others.get(path)
-        return jnp.asarray(other, leaf.dtype) if jnp.shape(other) == leaf.shape and other is not None else leaf
+        other = others.get(path, leaf)
+        return jnp.asarray(other, leaf.dtype) if jnp.shape(other) == leaf.shape else leaf
 
     trained = jax.tree_util.tree_map_with_path(chosen, state.trained)
     state = dataclasses.replace(state, **trained, opt_state=make_optimizer(config).init(trained["params"]))
