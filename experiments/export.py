@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eigen_jax.export import ExportError, TrainedModel, write_flax, write_stablehlo
-from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.store import files
 from experiments.command_line import KINDS_OPTION, Parser, absolute_path
 from experiments.commands import command, show
@@ -40,7 +39,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder, format = arguments.to, arguments.format
     _check_is_free(folder)
     write = _writer(format)
-    check_devices_are_there()
     model, settings = read_model(arguments.run_dir)
     partial = folder.with_name(f"{folder.name}{files.PARTIAL}")
     with files.told_as(ExportError, folder):

@@ -19,7 +19,6 @@ from PIL import Image, UnidentifiedImageError
 from eigen_jax.data.pictures import to_pixels
 from eigen_jax.errors import first_line
 from eigen_jax.export import TrainedModel
-from eigen_jax.platforms import check_devices_are_there
 from experiments.command_line import KINDS_OPTION, Parser, absolute_path
 from experiments.commands import BAD_INPUT, command, show
 from experiments.trained import read_model
@@ -38,7 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("files", metavar="FILE", nargs="+", help="pictures")
     parser.add_argument("--kinds", **KINDS_OPTION)
     arguments = parser.parse_args(argv)
-    check_devices_are_there()
     model, _ = read_model(arguments.run_dir)
     bad: list[str] = []
     given = _read(arguments.files, model.processor.image_shape, bad)

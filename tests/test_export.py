@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from commands_data import contents, leave_process_alone, refused, trained_network
+from commands_data import contents, edit, leave_process_alone, refused, trained_network
 from jax import export as jax_export
 from layer_data import conv, network, pool
 
@@ -26,7 +26,9 @@ from eigen_jax.data.preprocessing import fit_gcn_zca, fit_standardizer
 from eigen_jax.export import ExportError, TrainedModel, network_source, write_flax, write_stablehlo
 from eigen_jax.layer_kinds import KINDS
 from eigen_jax.processor import ImageProcessor, load_processor
+from eigen_jax.search import load_network
 from eigen_jax.store.run_files import read_result
+from eigen_jax.training import predict
 from experiments import export
 
 own_settings = pytest.fixture(leave_process_alone, autouse=True)
@@ -221,6 +223,22 @@ def test_a_run_is_exported_with_a_model_card(trained, tmp_path, capsys):
         assert module_of(tmp_path / "new" / "folder", "network").logits_of(images).shape == (7, 10)
 
 
+def test_a_search_that_was_started_from_python_is_exported_for_its_own_images(trained, tmp_path):
+    run, folder = shutil.copytree(trained, tmp_path / "run"), tmp_path / "new"
+    config = {"seed": 3, "train": {"dtype": "float32", "eval_batch_size": 12}}
+    edit(run / "settings.json", lambda content: content.update(settings=config, folders={}))
+    edit(run / "network" / "processor.json", lambda content: content.update(preprocessing=None))
+    assert export.main([str(run), "--to", str(folder)]) == 0
+    images = np.random.default_rng(0).normal(size=(12, 8, 8, 1))
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        given = module_of(folder, "network").logits_of(module_of(folder, "preprocessing").preprocess(images))
+    architecture, variables = load_network(run)
+    network = build_network(architecture, num_classes=10)
+    expected = predict(variables, jnp.asarray(images, jnp.float32), network=network, batch_size=12)
+    assert same_bits(given, expected)
+    assert "| seed | 3 |" in (folder / "README.md").read_text()
+
+
 def test_a_folder_that_is_there_and_one_that_cannot_be_written_are_left_as_they_are(
     trained, tmp_path, capsys, monkeypatch
 ):
@@ -252,6 +270,6 @@ def test_what_cannot_be_exported_gets_one_line(trained, tmp_path, capsys, monkey
     line = refused(capsys, export.main, str(run), *to)
     told = f"cannot read {run}/network/processor.json: No such file or directory"
     assert line == f"{told}; `python -m experiments.evaluate RUN`, with the data, makes it anew"
-    assert refused(capsys, export.main, str(tmp_path), *to).startswith(f"cannot read {tmp_path}/network/genome.json")
+    assert refused(capsys, export.main, str(tmp_path), *to).startswith(f"cannot read {tmp_path}/settings.json: No such")
     assert "--to" in refused(capsys, export.main, str(run))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]

@@ -190,7 +190,7 @@ import numpy as np
 from network import logits_of
 from preprocessing import preprocess
 
-CLASSES = json.loads(Path(__file__).with_name("classes.json").read_text())
+CLASSES = json.loads(Path(__file__).with_name("classes.json").read_text(encoding="utf-8"))
 
 
 def read(path):
@@ -204,11 +204,14 @@ def read(path):
     return to_pixels(Image.open(path), {shape})[None]
 
 
-for path in sys.argv[1:]:
-    for logits in logits_of(preprocess(read(path)), batch_size=1):
+if __name__ == "__main__" and sys.argv[1:]:
+    given = {{path: read(path) for path in sys.argv[1:]}}
+    names = [path for path, pixels in given.items() for _ in pixels]
+    all_logits = logits_of(preprocess(np.concatenate(list(given.values()))), batch_size=1)
+    for name, logits in zip(names, all_logits):
         probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         best = probabilities.argsort()[::-1][:3]
-        print(path, *(f"{{CLASSES[each]}} {{probabilities[each]:.1%}}" for each in best), sep="  ")
+        print(name, *(f"{{CLASSES[each]}} {{probabilities[each]:.1%}}" for each in best), sep="  ")
 '''
 
 
