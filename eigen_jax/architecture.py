@@ -111,6 +111,14 @@ def count_parameters(architecture: Architecture, *, num_classes: int) -> int:
     return total + (maps[len(architecture.layers) - 1][2] + 1) * num_classes
 
 
+def count_classes(architecture: Architecture, parameters: int) -> int | None:
+    """How many classes a network with so many parameters tells apart; None where it cannot have so many."""
+    without, one = (count_parameters(architecture, num_classes=classes) for classes in (0, 1))
+    # Each class has as many as the first; no network has others, and none has no class.
+    classes, rest = divmod(parameters - without, one - without)
+    return None if rest or classes < 1 else classes
+
+
 def count_flops(architecture: Architecture, *, num_classes: int) -> int:
     """Floating-point operations of one image's forward pass: two for each multiply-add.
 

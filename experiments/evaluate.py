@@ -14,16 +14,17 @@ import dataclasses
 import functools
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eigen_jax.architecture import count_parameters
+from eigen_jax.architecture import Architecture, count_parameters
 from eigen_jax.builder import build_network
-from eigen_jax.data import DataConfig, load_dataset, mirror
+from eigen_jax.data import DataConfig, Dataset, Images, load_dataset, mirror
 from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.processor import ImageProcessor, ProcessorError, has_processor, save_processor
@@ -62,33 +63,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--logits", metavar="PATH", help="write the test images' logits there, as .npy")
     parser.add_argument("--kinds", **KINDS_OPTION)
     arguments = parser.parse_args(argv)
-    run_dir = arguments.run_dir
-    check_devices_are_there()  # before the weights are put there
-    architecture, variables = load_network(run_dir)
-    run, config = _read_settings(run_dir, arguments)
-    configure(Settings(run_dir=run_dir, data=config))
-    dataset = load_dataset(config)
-    if dataset.fingerprint != run.data_fingerprint:
-        where, advice = config.data_dir or "the cache", "name the right ones with --data-dir"
-        raise RunFolderError(f"{run_dir} was made with other data than those in {where}; {advice}")
-    check_takes(architecture, dataset)
-    network = build_network(architecture, num_classes=dataset.num_classes, dtype=run.dtype)
-    initialize = functools.partial(network.init, train=False)
-    wanted = {"batch_stats": {}, **jax.eval_shape(initialize, jax.random.key(0), dataset.test_images[:1])}
-    if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, wanted):
-        what = f"{run_dir / 'network'} holds the weights of another network than its genome.json"
-        raise RunFolderError(f"{what}; put the run's own files back")
+    trained = load_trained(arguments.run_dir, arguments)
+    run, dataset, architecture, logits_of = trained.run, trained.dataset, trained.architecture, trained.logits_of
     result = None
     with contextlib.suppress(RunFolderError):  # there is none that can be read
-        result = read_result(run_dir)
-    logits_of = functools.partial(predict, variables, network=network, batch_size=run.eval_batch_size)
+        result = read_result(arguments.run_dir)
     logits = logits_of(dataset.test_images)
     if arguments.logits is not None:
         _write_logits(arguments.logits, logits)
     processor = ImageProcessor.of(dataset)
-    if not has_processor(run_dir / "network"):
+    if not has_processor(arguments.run_dir / "network"):
         try:
-            save_processor(run_dir / "network", processor)
+            save_processor(arguments.run_dir / "network", processor)
         except ProcessorError as error:
             print(error, file=sys.stderr)
     # The weights of a search were never trained on the validation images.
@@ -109,6 +95,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     note = ", which it was trained on" if is_final and run.final_on != "train" else ""
     show(f"validation accuracy  {percent(reached)} % of {len(dataset.validation_labels):,} images{note}")
     show(f"logits               {_compare(result, logits)}")
+
+
+class Trained(NamedTuple):
+    """The network that a run found or trained, and its data."""
+
+    run: "_Evaluated"
+    data: DataConfig
+    dataset: Dataset
+    architecture: Architecture
+    logits_of: Callable[[Images], np.ndarray]  # with the weights that are saved
+
+
+def load_trained(run_dir: Path, arguments: argparse.Namespace) -> Trained:
+    """Loads both, the data from where the arguments `data_dir` and `cache_dir` say, or the run; raises EigenError."""
+    check_devices_are_there()  # before the weights are put there
+    architecture, variables = load_network(run_dir)
+    run, config = _read_settings(run_dir, arguments)
+    configure(Settings(run_dir=run_dir, data=config))
+    dataset = load_dataset(config)
+    if dataset.fingerprint != run.data_fingerprint:
+        where, advice = config.data_dir or "the cache", "name the right ones with --data-dir"
+        raise RunFolderError(f"{run_dir} was made with other data than those in {where}; {advice}")
+    check_takes(architecture, dataset)
+    network = build_network(architecture, num_classes=dataset.num_classes, dtype=run.dtype)
+    initialize = functools.partial(network.init, train=False)
+    wanted = {"batch_stats": {}, **jax.eval_shape(initialize, jax.random.key(0), dataset.test_images[:1])}
+    if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, wanted):
+        what = f"{run_dir / 'network'} holds the weights of another network than its genome.json"
+        raise RunFolderError(f"{what}; put the run's own files back")
+    logits_of = functools.partial(predict, variables, network=network, batch_size=run.eval_batch_size)
+    return Trained(run, config, dataset, architecture, logits_of)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

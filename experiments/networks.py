@@ -8,7 +8,7 @@ from eigen_jax.architecture import (
     IMAGE,
     Architecture,
     ArchitectureError,
-    count_parameters,
+    count_classes,
     fingerprint,
     layer_shapes,
     times,
@@ -51,10 +51,7 @@ def _recorded_classes(genome: Path, architecture: Architecture) -> int | None:
         with contextlib.suppress(RunFolderError):  # there is none, or one of anything else
             network = read_result(folder).network
             if network is not None and network.fingerprint == fingerprint(architecture):
-                without, one = (count_parameters(architecture, num_classes=classes) for classes in (0, 1))
-                # Each class has as many as the first; no network has others, and none has no class.
-                classes, rest = divmod(network.parameters - without, one - without)
-                return None if rest or classes < 1 else classes
+                return count_classes(architecture, network.parameters)
     return None
 
 

@@ -2,8 +2,8 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ from eigen_jax.report.tables import format_flops, format_parameters
 
 _PANELS = ("#F0F0F0", "#FDF0E1", "#E9F3E4", "#F3E9F3", "#E4EEF7", "#FBF7D8")  # by halvings of the image, over and over
 _SKIPS = (VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY)
-_CHAIN = "#4A4A4A"
+CHAIN = "#4A4A4A"
 _PAD = 0.08  # of a panel, to the left and right of its boxes
 _CORNER = 0.06  # radius of a wire's bends
 _HEAD, _FOOT = 0.5, 0.4  # heights of the title over a drawing, and of the legend under all
@@ -118,9 +118,21 @@ def _add_axes(figure: Figure, *, top: float, height: float) -> Axes:
     return ax
 
 
-def _draw_panels(ax: Axes, drawing: _Drawing) -> None:
+class Panel(NamedTuple):
+    """What lies behind the boxes of a group in one line, in inches from the top left corner."""
+
+    group: int
+    part: int  # from 0, of the lines that the group has columns in
+    left: float
+    top: float
+    right: float
+    bottom: float
+    colour: str
+    label: str
+
+
+def panels_of(geometry: Geometry) -> Iterator[Panel]:
     """A panel behind each group, in each line that the group has columns in; the label in the first says whose."""
-    geometry = drawing.geometry
     lefts: dict[tuple[int, int], list[float]] = defaultdict(list)
     for node, box in geometry.grid.boxes.items():
         if box.group is not None:
@@ -128,13 +140,17 @@ def _draw_panels(ax: Axes, drawing: _Drawing) -> None:
     first_lines: dict[int, int] = {}
     for (number, line), own in sorted(lefts.items()):
         group, part = geometry.grid.groups[number], line - first_lines.setdefault(number, line)
-        left, right = min(own) - _PAD, max(own) + BOX_WIDTH + _PAD
         top, bottom = geometry.panels[line]
+        label, colour = f"{group.label} …" if part else group.label, _PANELS[group.block % len(_PANELS)]
+        yield Panel(number, part, min(own) - _PAD, top, max(own) + BOX_WIDTH + _PAD, bottom, colour, label)
+
+
+def _draw_panels(ax: Axes, drawing: _Drawing) -> None:
+    for number, part, left, top, right, bottom, colour, label in panels_of(drawing.geometry):
         panel = FancyBboxPatch((left, top), right - left, bottom - top, boxstyle="round,pad=0,rounding_size=0.08")
-        panel.set(facecolor=_PANELS[group.block % len(_PANELS)], edgecolor="#C9C9C9", linewidth=0.6, zorder=0)
+        panel.set(facecolor=colour, edgecolor="#C9C9C9", linewidth=0.6, zorder=0)
         panel.set_gid(f"{drawing.prefix}panel-{number}-{part}")
         ax.add_patch(panel)
-        label = f"{group.label} …" if part else group.label
         ax.text(left + _PAD, top + 0.04, label, fontsize=7.5, color="#444444", va="top", linespacing=1.1, zorder=5)
 
 
@@ -159,18 +175,22 @@ def _draw_box(ax: Axes, x: float, y: float, width: float, height: float, look: L
 def _draw_wires(ax: Axes, drawing: _Drawing) -> None:
     """Every edge; those of one source and colour run over one another."""
     wires = drawing.geometry.wires
-    skipping = sorted({wire.source for wire in wires if wire.skips})
-    colours = dict(zip(skipping, itertools.cycle(_SKIPS)))  # in turn along the network
+    colours = skip_colours(wires)
     for number, wire in enumerate(wires):
         arrow = FancyArrowPatch(path=_rounded(wire.points), arrowstyle="-|>", mutation_scale=6, shrinkA=0, shrinkB=0)
         arrow.set(linewidth=1.1, capstyle="butt", joinstyle="round", gid=f"{drawing.prefix}edge-{number}")
-        arrow.set(color=colours[wire.source] if wire.skips else _CHAIN, zorder=2.0 if wire.skips else 1.0)
+        arrow.set(color=colours[wire.source] if wire.skips else CHAIN, zorder=2.0 if wire.skips else 1.0)
         ax.add_patch(arrow)
-    for (x, y), wire in _junctions(wires).items():
-        ax.plot(x, y, marker="o", markersize=3.2, color=colours[wire.source] if wire.skips else _CHAIN, zorder=3)
+    for (x, y), wire in junctions(wires).items():
+        ax.plot(x, y, marker="o", markersize=3.2, color=colours[wire.source] if wire.skips else CHAIN, zorder=3)
 
 
-def _junctions(wires: Sequence[Wire]) -> dict[Point, Wire]:
+def skip_colours(wires: Sequence[Wire]) -> dict[int, str]:
+    """The colour of the skipping wires of each source: in turn along the network."""
+    return dict(zip(sorted({wire.source for wire in wires if wire.skips}), itertools.cycle(_SKIPS)))
+
+
+def junctions(wires: Sequence[Wire]) -> dict[Point, Wire]:
     """Where wires of one source part, each with a wire that bends there: three ways lead from such a point."""
     found = {}
     for source in dict.fromkeys(wire.source for wire in wires):

@@ -26,7 +26,7 @@ Curve = Sequence[float | None]  # by generation; None or a number that is not fi
 PANELS = ((1, 2, 10, 100), (50, 100, 200))  # the step sizes of Figure 3, left and right
 
 # Name and colour; of other phases their own name and grey.
-_PHASES = {
+PHASES = {
     "primary": ("primary succession", ORANGE),
     "secondary": ("secondary succession", GREEN),
     "duplication": ("gene duplication", VERMILION),
@@ -194,7 +194,7 @@ def _plot_sizes(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
     offsets = 0.4 * (np.arange(len(runs)) - (len(runs) - 1) / 2) / len(runs)
     placed = [(each.generation + offset, each) for run, offset in zip(runs, offsets, strict=True) for each in run]
     for phase in dict.fromkeys(each.phase for _, each in placed):
-        name, colour = _PHASES.get(phase, (phase, GREY))
+        name, colour = PHASES.get(phase, (phase, GREY))
         places, parameters = zip(*((x, each.parameters) for x, each in placed if each.phase == phase), strict=True)
         ax.scatter(places, parameters, s=13, color=colour, alpha=0.65, linewidths=0, label=f"parameters, {name}")
     _scale(ax.yaxis, ax.set_yscale, "parameters")
@@ -207,7 +207,7 @@ def _plot_boundaries(ax: Axes, runs: Sequence[Sequence[Individual]]) -> None:
     phases = [phase for run in runs for phase in summarise_phases(run)[:-1]]
     told: set[str] = set()
     for phase, last in dict.fromkeys((each.phase, each.individuals[-1].generation) for each in phases):
-        name, colour = _PHASES.get(phase, (phase, GREY))
+        name, colour = PHASES.get(phase, (phase, GREY))
         label = None if phase in told else f"{name} ends"
         ax.axvline(last + 0.5, color=colour, linestyle="--", linewidth=1.3, label=label)
         told.add(phase)

@@ -50,7 +50,7 @@ def study_landmarks(runs: Runs, *, ranks: Sequence[int] = RANKS) -> dict[str, Ta
     Raises ReportError where a run has nobody, or fewer than `LEAST_PAIRS` different networks, at the last landmark, or
     other landmarks than the first run.
     """
-    landmarks = {name: _steps(individuals) for name, individuals in runs.items()}
+    landmarks = {name: steps_of(individuals) for name, individuals in runs.items()}
     first, steps = next(iter(landmarks.items()))
     for name, own in landmarks.items():
         if own != steps:
@@ -80,7 +80,7 @@ def study_landmarks(runs: Runs, *, ranks: Sequence[int] = RANKS) -> dict[str, Ta
 
 def is_full(individuals: Sequence[Individual]) -> bool:
     """Whether all of a record were trained to the last landmark, but for failures."""
-    number = len(_steps(individuals))
+    number = len(steps_of(individuals))
     return all(each.fate is Fate.FAILED or len(each.landmarks) == number for each in individuals)
 
 
@@ -104,7 +104,7 @@ def replay(individuals: Sequence[Individual], ranks: Sequence[int]) -> Numbers:
     return np.concatenate(ended)
 
 
-def _steps(individuals: Sequence[Individual]) -> tuple[int | None, ...]:
+def steps_of(individuals: Sequence[Individual]) -> tuple[int | None, ...]:
     """Of the landmarks of a run: of those who came furthest."""
     furthest = max(individuals, key=lambda each: len(each.landmarks))
     return tuple(each.step for each in furthest.landmarks)

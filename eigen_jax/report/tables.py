@@ -32,7 +32,7 @@ def format_parameters(value: float, deviation: float | None = None) -> str:
 
 def format_flops(value: float, deviation: float | None = None) -> str:
     """Such as "1.1 G" or "2.6 M", or in full below a million."""
-    return _in_units(value, deviation, ("G", 1e9, 1e9), ("M", 1e6, 1e6))
+    return _in_units(value, deviation, ("P", 1e15, 1e15), ("T", 1e12, 1e12), ("G", 1e9, 1e9), ("M", 1e6, 1e6))
 
 
 def format_seconds(seconds: float, deviation: float | None = None) -> str:

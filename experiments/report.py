@@ -1,0 +1,140 @@
+"""Writes a page that shows a run, or several beside each other: one HTML file that needs no network.
+
+    python -m experiments.report runs/digits-small                    # runs/digits-small/report.html
+    python -m experiments.report runs/seed-0 runs/seed-1 --output both.html
+
+It works while a search runs, too, and shows what is recorded by then.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eigen_jax import lineage, report
+from eigen_jax.data import PixelImages, read_raw
+from eigen_jax.errors import EigenError
+from eigen_jax.report.page import Run, confusion_matrix, find_mistakes, make_comparison, make_page
+from eigen_jax.search import read_genome
+from eigen_jax.store import files
+from eigen_jax.store.records import Count, JSONError, convert, read_json
+from eigen_jax.store.run_files import FORMER_SETTINGS, SETTINGS, RunFolderError, read_result, read_settings
+from experiments.again import command_of
+from experiments.command_line import KINDS_OPTION, Parser, absolute_path
+from experiments.commands import command, show
+from experiments.evaluate import load_trained
+from experiments.settings import flag_of
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the page, and names it."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(prog="python -m experiments.report", description=__doc__, formatter_class=raw)
+    add = parser.add_argument
+    add("runs", type=absolute_path, nargs="+", metavar="RUN", help="folder of a run, finished or not")
+    add("--output", type=absolute_path, metavar="FILE", help="the page [RUN/report.html; of several: report.html here]")
+    add("--data-dir", type=absolute_path, metavar="PATH", help="where the data are, if not where they were")
+    add("--cache-dir", type=absolute_path, metavar="PATH", help="folder of what is kept between runs")
+    add("--kinds", **KINDS_OPTION)
+    given = parser.parse_args(argv)
+    runs = [read_run(folder) for folder in given.runs]
+    folder, is_one = given.runs[0], len(runs) == 1
+    if is_one and runs[0].result and runs[0].network:
+        runs = [_with_test_images(runs[0], folder, given)]
+    page = make_page(runs[0]) if is_one else make_comparison(_named_apart(runs, given.runs))
+    output = given.output or (folder if is_one else Path.cwd()) / "report.html"
+    with files.told_as(report.ReportError, output, "name a file that can be written with --output"):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        files.write(output, page)
+    show(output)
+
+
+def read_run(folder: Path) -> Run:
+    """What a run folder holds, as far as the run has come; raises EigenError where it is none, or a file is damaged."""
+    if not SETTINGS.is_in(folder):
+        raise report.ReportError(f"{folder} is no run folder: it has no settings.json; name the folder of a run")
+    told, record, genome = read_settings(folder), folder / "lineage.jsonl", folder / "network" / "genome.json"
+    result = read_result(folder) if (folder / "result.json").exists() else None
+    is_search, notes = "retrained" not in told.settings, []
+    individuals = lineage.read(record) if is_search and record.exists() else ()
+    if is_search and not individuals:
+        notes.append("No generation is recorded, so there is no progress to show.")
+    again = command_of(told, genome=None if is_search else str(genome))
+    if again is None:
+        notes.append("What its folder says is not enough for a command that makes it again.")
+    return Run(
+        name=folder.name,
+        settings={**FORMER_SETTINGS, **told.settings},
+        folders=told.folders,
+        machine=told.machine if isinstance(told.machine, dict) else {},
+        versions=told.versions,
+        individuals=individuals,
+        result=result,
+        network=read_genome(genome) if result and genome.exists() else None,
+        class_names=_class_names(folder),
+        confusion=_confusion(folder) if result else None,
+        notes=notes,
+        command=again,
+    )
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    path = folder / "network" / "classes.json"
+    return _field(path, "class_names", tuple[str, ...]) or ()
+
+
+def _confusion(folder: Path) -> list[list[int]] | None:
+    """[K][K]; None where it is not told, which older runs do not."""
+    matrix = _field(folder / "result.json", "confusion", list[list[Count]] | None)
+    if matrix and any(len(row) != len(matrix) for row in matrix):
+        what = f"{folder / 'result.json'} is damaged (confusion is no square)"
+        raise RunFolderError(f"{what}; put the run's own file back")
+    return matrix
+
+
+def _field(path: Path, name: str, kind: Any) -> Any:
+    """A field of a JSON file, if there are both; raises RunFolderError where it is another thing."""
+    if not path.exists():
+        return None
+    try:
+        content = convert(read_json(path), dict[str, Any])
+        return convert(content[name], kind) if name in content else None
+    except (OSError, JSONError) as error:
+        raise RunFolderError(f"{path} is damaged ({error}); put the run's own file back") from None
+
+
+def _with_test_images(run: Run, folder: Path, given: argparse.Namespace) -> Run:
+    """The run with what its network makes of the test images, or with why that is left out."""
+    try:
+        trained = load_trained(folder, given)
+        images, labels = trained.dataset.test_images, np.asarray(trained.dataset.test_labels)
+        pixels = images.pixels if isinstance(images, PixelImages) else read_raw(trained.data).test_images
+        logits = trained.logits_of(images)
+    except EigenError as error:
+        why = f"What the network makes of the test images is left out: {error.told(flag_of)}."
+        return dataclasses.replace(run, notes=[*run.notes, why])
+    return dataclasses.replace(
+        run,
+        class_names=run.class_names or trained.dataset.class_names,
+        confusion=run.confusion or confusion_matrix(logits, labels),
+        mistakes=find_mistakes(logits, labels, np.asarray(pixels)),
+    )
+
+
+def _named_apart(runs: Sequence[Run], folders: Sequence[Path]) -> list[Run]:
+    """The runs by names that differ: by their paths, where the names of folders do not."""
+    if len({run.name for run in runs}) == len(runs):
+        return list(runs)
+    common = os.path.commonpath([folder.parent for folder in folders])
+    named = zip(runs, folders, strict=True)
+    return [dataclasses.replace(run, name=os.path.relpath(folder, common)) for run, folder in named]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
