@@ -3,7 +3,6 @@
 import contextlib
 import io
 import shlex
-from collections.abc import Mapping
 from typing import Any
 
 from eigen_jax.data.types import DatasetName
@@ -12,7 +11,7 @@ from eigen_jax.store.records import as_json
 from eigen_jax.store.run_files import RunSettings, with_former_settings
 from experiments.command_line import parse
 from experiments.presets import PRESETS
-from experiments.settings import FLAGS, flag
+from experiments.settings import FLAGS, Settings, flag
 
 
 def command_of(run: RunSettings, *, genome: str | None = None) -> str | None:
@@ -24,40 +23,47 @@ def command_of(run: RunSettings, *, genome: str | None = None) -> str | None:
     dataset = run.settings.get("dataset")
     if dataset not in PRESETS or (genome is None) != ("retrained" not in run.settings):
         return None
-    commands = [_spelt(run, dataset, preset, genome) for preset in PRESETS[dataset]]
-    return min(filter(None, commands), key=len, default=None)
+    differing = {preset: _options(run, dataset, preset) for preset in PRESETS[dataset]}
+    for preset, options in sorted(differing.items(), key=lambda each: len(each[1] or ())):
+        words = ["--preset", preset, *(options or ())]
+        if options is None or not _says(words, dataset, run):
+            continue
+        program = [dataset] if genome is None else ["retrain", genome, "--dataset", dataset]
+        places = _places(run, PRESETS[dataset][preset])
+        return shlex.join(["python", "-m", f"experiments.{program[0]}", *program[1:], *words, *places])
+    return None
 
 
-def _spelt(run: RunSettings, dataset: DatasetName, preset: str, genome: str | None) -> str | None:
-    start = PRESETS[dataset][preset]
-    then = with_former_settings(run.settings, as_json(start.outcome()))
-    told = as_json(start.outcome())
-    options = ["--preset", preset]
-    for name, value in told.items():
-        if name not in then:
-            return None
-        if then[name] != value:
-            options += _fitness(then[name]) if name == "fitness" else _option(name, then[name])
-    if not _says(options, dataset, then, told):
+def _options(run: RunSettings, dataset: DatasetName, preset: str) -> list[str] | None:
+    """What differs from a preset; None where the run does not say all."""
+    told = as_json(PRESETS[dataset][preset].outcome())
+    then = with_former_settings(run.settings, told)
+    if told.keys() - then.keys():
         return None
-    options += _places(run.folders)
-    machine = run.machine if isinstance(run.machine, dict) else {}
-    for name, value in machine.items():
-        if value != as_json(getattr(start.machine, name, value)):
-            options += _option(name, value)
-    if genome is not None:
-        return shlex.join(["python", "-m", "experiments.retrain", genome, "--dataset", dataset, *options])
-    return shlex.join(["python", "-m", f"experiments.{dataset}", *options])
+    changed = {name: then[name] for name, value in told.items() if then[name] != value}
+    options = (_fitness(value) if name == "fitness" else _option(name, value) for name, value in changed.items())
+    return [word for option in options for word in option]
 
 
-def _says(options: list[str], dataset: DatasetName, then: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
+def _says(words: list[str], dataset: DatasetName, run: RunSettings) -> bool:
     """Whether a command line has the settings of a run."""
     with contextlib.redirect_stderr(io.StringIO()):
         try:
-            settings = parse(options, program="", dataset=dataset)
+            told = as_json(parse(words, program="", dataset=dataset).outcome())
         except (EigenError, SystemExit):
             return False
-    return as_json(settings.outcome()) == {name: then[name] for name in told}
+    return told == {name: value for name, value in with_former_settings(run.settings, told).items() if name in told}
+
+
+def _places(run: RunSettings, start: Settings) -> list[str]:
+    """The options of where things lie, and of how the machine is used where the preset uses it otherwise."""
+    known = [each.name for each in FLAGS.values() if each.is_place]
+    words = [word for name in known if run.folders.get(name) for word in _option(name, run.folders[name])]
+    machine = run.machine if isinstance(run.machine, dict) else {}
+    for name, value in machine.items():
+        if value != as_json(getattr(start.machine, name, value)):
+            words += _option(name, value)
+    return words
 
 
 def _option(name: str, value: Any) -> list[str]:
@@ -75,8 +81,3 @@ def _fitness(name: str) -> list[str]:
         weight, _, cost = fitness.removeprefix("accuracy - ").removesuffix(")").partition(" * log10(")
         options = ["--fitness", f"accuracy-{cost}", "--penalty-weight", weight]
     return options + (["--limits", *limits.replace(" <= ", "=").split(" and ")] if limits else [])
-
-
-def _places(folders: Mapping[str, Any]) -> list[str]:
-    known = [each.name for each in FLAGS.values() if each.is_place]
-    return [word for name in known if folders.get(name) for word in (flag(name), folders[name])]

@@ -1,5 +1,6 @@
 """The search of an experiment: settings from the command line, data, teacher, executor, search, result."""
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -7,7 +8,16 @@ from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.executor import InlineExecutor, PoolExecutor, ProcessWorkers
 from eigen_jax.resumable import Care
-from eigen_jax.search import BarrenSearchError, SearchResult, check_budget, check_data, check_run_folder, run_search
+from eigen_jax.search import (
+    LOGS,
+    BarrenSearchError,
+    Observers,
+    SearchResult,
+    check_budget,
+    check_data,
+    check_run_folder,
+    run_search,
+)
 from eigen_jax.store.locks import ShouldStop
 from eigen_jax.training import Teacher
 from experiments.command_line import parse
@@ -37,6 +47,7 @@ def search(settings: Settings, *, stop_at: float = math.inf) -> SearchResult:
     # Before the teacher, which may take days.
     check_data(config, dataset)
     check_run_folder(settings.run_dir, {**settings.outcome(), "data_fingerprint": dataset.fingerprint})
+    logs = [LOGS.find(name)(settings.run_dir) for name in dict.fromkeys(machine.log)]
     strategy, flops = settings.make_strategy(), teacher_flops(settings, dataset)
     if flops.once:  # the search asks as well, but after the teacher, which may take days
         check_budget(config, strategy, flops)
@@ -45,8 +56,10 @@ def search(settings: Settings, *, stop_at: float = math.inf) -> SearchResult:
         teacher = prepare_teacher(settings, dataset, console, should_stop)
         with (
             open_executor(settings, dataset, teacher, should_stop) as executor,
-            ConsoleObserver(config, folder=settings.run_dir, console=console) as observer,
+            ConsoleObserver(config, folder=settings.run_dir, console=console) as shown,
+            contextlib.ExitStack() as opened,
         ):
+            observer = Observers(shown, *map(opened.enter_context, logs))
             return run_search(
                 config,
                 dataset,

@@ -9,7 +9,7 @@ from eigen_jax.config import Config, is_config, name_of, part, setting, settings
 from eigen_jax.data import DataConfig
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.fitness import Fitness, limit, num_objectives, parse_fitness
-from eigen_jax.search import SearchConfig, name_of_strategy
+from eigen_jax.search import LOGS, SearchConfig, name_of_strategy
 from eigen_jax.strategies import STRATEGIES, Strategy
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
@@ -47,12 +47,19 @@ class Machine(Config):
     time_limit: float | None = setting(
         None, "seconds that an individual may take, compiling included, before it is extinct", at_least=0
     )
+    log: tuple[str, ...] = setting(
+        (),
+        "how a search is logged besides its record, in `logs` of the run folder; csv: curves.csv and lineage.csv;"
+        " tensorboard: event files (an extra)",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.worker_gpus > 1 and self.worker_gpus != int(self.worker_gpus):
             rule = "{worker_gpus} is {:g}; it must be a whole number, or a fraction of one"
             raise ConfigError(Machine, rule, self.worker_gpus)
+        for name in self.log:
+            LOGS.find(name)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

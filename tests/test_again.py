@@ -18,7 +18,7 @@ from experiments.settings import Settings
 def recorded(settings: Settings, **fields: Any) -> RunSettings:
     """What settings.json says of a run."""
     outcome = as_json(settings.outcome()) | {"dataset": settings.data.name, "data_fingerprint": "f"}
-    return RunSettings(settings=outcome | fields, **settings.notes())
+    return RunSettings(settings=outcome | fields, **as_json(settings.notes()))
 
 
 def read(command: str | None, dataset: Any) -> Settings:
@@ -33,7 +33,13 @@ CHANGES: list[dict[str, Any]] = [
     {"seed": 3, "flip": False, "channels": (4, 8), "learning_rate": 0.0625, "decay_steps": ()},
     {"budget": 2.3e14, "final_steps": None, "kinds": ("conv", "pool", "add"), "strategy": "aging"},
     {"fitness": "accuracy-flops", "penalty_weight": 0.02, "limits": ("latency=0.001", "loss=2"), "teacher": "none"},
-    {"strategy": "nsga2", "fitness": "accuracy,parameters", "run_dir": Path("/a folder/run"), "threads": 3},
+    {
+        "strategy": "nsga2",
+        "fitness": "accuracy,parameters",
+        "run_dir": Path("/a folder/run"),
+        "threads": 3,
+        "log": ("csv",),
+    },
 ]
 
 

@@ -6,6 +6,7 @@ generation.jsonl  what the generation under way has measured; gone when it is re
 individuals/      the states of its individuals in training; gone with it
 checkpoints/      the state of the search after its last generations
 final/            the state of the final training
+logs/             what `eigen_jax.search.logs` was asked for
 network/          the network found: genome.json, its weights, and how it takes pictures (`eigen_jax.processor`)
 result.json       how the search ended; written last
 """

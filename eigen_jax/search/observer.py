@@ -1,6 +1,7 @@
 """What a search tells while it runs, for whoever shows it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from eigen_jax.architecture import Architecture
 from eigen_jax.fitness import Measurement
@@ -70,3 +71,22 @@ class SearchObserver:
 
     def search_ended(self, *, result: SearchResult) -> None:
         """The search is over, and its network is tested and saved."""
+
+
+class Observers(SearchObserver):
+    """Tells several observers of everything, one after another."""
+
+    def __init__(self, *observers: SearchObserver) -> None:
+        self.observers = observers
+
+
+def _telling(name: str) -> Any:
+    def tell(self: Observers, **told: Any) -> None:
+        for observer in self.observers:
+            getattr(observer, name)(**told)
+
+    return tell
+
+
+for _name in [name for name in vars(SearchObserver) if not name.startswith("_")]:
+    setattr(Observers, _name, _telling(_name))
