@@ -23,7 +23,7 @@ from eigen_jax.report.page import Run, confusion_matrix, find_mistakes, make_com
 from eigen_jax.search import read_genome
 from eigen_jax.store import files
 from eigen_jax.store.records import Count, JSONError, convert, read_json
-from eigen_jax.store.run_files import FORMER_SETTINGS, SETTINGS, RunFolderError, read_result, read_settings
+from eigen_jax.store.run_files import SETTINGS, RunFolderError, read_result, read_settings
 from experiments.again import command_of
 from experiments.command_line import KINDS_OPTION, Parser, absolute_path
 from experiments.commands import command, show
@@ -70,7 +70,7 @@ def read_run(folder: Path) -> Run:
         notes.append("What its folder says is not enough for a command that makes it again.")
     return Run(
         name=folder.name,
-        settings={**FORMER_SETTINGS, **told.settings},
+        settings=told.settings,
         folders=told.folders,
         machine=told.machine if isinstance(told.machine, dict) else {},
         versions=told.versions,

@@ -81,6 +81,20 @@ def test_confusion_and_names_of_classes_are_those_of_the_run(runs, tmp_path):
     assert data["classes"] == names["class_names"]
 
 
+def test_a_search_from_python_has_a_page_that_says_what_is_missing(runs, tmp_path):
+    run = runs / "finished" / "search"
+
+    def leave(content):
+        settings = content["settings"]
+        content["settings"] = {name: settings[name] for name in ("dataset", "data_fingerprint")} | {"seed": 2, "t1": 4}
+
+    edit(run / "settings.json", leave)
+    page = page_of(run, f"--cache-dir={tmp_path / 'cache'}", "--output", tmp_path / "page.html")
+    assert "does not say how the data were prepared" in page
+    assert "is not enough for a command that makes it again" in page
+    assert '<th scope="row">t1</th><td>4</td>' in page
+
+
 def test_several_runs_are_compared(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     finished, interrupted = runs / "finished" / "search", runs / "interrupted" / "search"

@@ -286,6 +286,8 @@ def test_runs_are_compared_by_results_and_by_what_differs():
     assert '<th scope="row">seed</th><td>3</td><td>4</td><td>3</td>' in page
     assert "2.3e+14" in page
     assert '<th scope="row">dataset</th>' not in page
+    alike = [run(), run(name="of later", settings=SETTINGS | {"candidates": 1})]  # which is what it was before
+    assert "settings" not in sections_of(make_comparison(alike))
     data = data_of(page)
     assert [each["name"] for each in data["runs"]] == ["a run", "other <run>"]
     assert data["runs"][0]["generations"] == [0, 0, 1, 1]

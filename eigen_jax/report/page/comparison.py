@@ -7,6 +7,7 @@ from eigen_jax.report.page.data import spending
 from eigen_jax.report.page.html import Markup, chart, document, element, grid, join, section
 from eigen_jax.report.page.run import Run
 from eigen_jax.report.page.single import key_numbers, shown, status
+from eigen_jax.store.run_files import FORMER_SETTINGS
 
 
 def make_comparison(runs: Sequence[Run]) -> str:
@@ -17,7 +18,7 @@ def make_comparison(runs: Sequence[Run]) -> str:
         caption = f"The best {_fitness(searches)} so far"
         sections.insert(0, section("progress", "Progress", chart("comparison-chart", caption)))
     differing = _differences(runs)
-    if differing:
+    if any(differing):
         sections.append(section("settings", "Where their settings differ", _table("Settings", runs, differing)))
     names = ", ".join(run.name for run in runs)
     top = element("header", element("h1", f"{len(runs)} runs"), element("p", names))
@@ -52,8 +53,11 @@ def _results(run: Run) -> dict[str, str]:
 def _differences(runs: Sequence[Run]) -> list[dict[str, str]]:
     """Of each run, the settings in which they differ."""
     names = dict.fromkeys(name for run in runs for name in run.settings)
-    differing = [name for name in names if any(run.settings.get(name) != runs[0].settings.get(name) for run in runs)]
-    return [{name: shown(run.settings[name]) for name in differing if name in run.settings} for run in runs]
+    told = [{name: run.settings.get(name, FORMER_SETTINGS.get(name)) for name in names} for run in runs]
+    differing = [name for name in names if any(each[name] != told[0][name] for each in told)]
+    return [{name: shown(each[name]) for name in differing if each[name] is not None} for each in told] * bool(
+        differing
+    )
 
 
 def _table(label: str, runs: Sequence[Run], columns: Sequence[dict[str, str]]) -> Markup:

@@ -4,6 +4,7 @@ const landmarkName = (place) => (steps.length === 1 ? 'the end' : `T${place + 1}
 const fateOf = (each, position) => (position === best ? 'best' : each.fate);
 const bestName = data.isFound ? 'the network found' : 'the best so far';
 const MARKS = { ...FATES, best: { colour: 'best', shape: 'star', text: bestName } };
+const ROWS = 300; // of the table of all individuals, that are made at a time
 let choose = () => {};
 
 // Marks of some individuals, a group for each fate; `point` gives x and y of one, or null.
@@ -135,8 +136,10 @@ function showIndividual(position) {
   };
   const list = Object.entries(pairs).filter(([, value]) => value !== null)
     .map(([name, value]) => make('div', { class: { children: 'wide', 'made by': 'broad', fate: 'broad' }[name] }, make('dt', {}, name), make('dd', {}, value)));
+  place.replaceChildren(make('h3', {}, `Individual ${each.name}`), make('dl', {}, list), ...drawNetwork(each.network, `The network of ${each.name}`));
+  if (steps.length === 1) return; // which is no curve
   const curve = make('figure', { class: 'chart' }, make('figcaption', {}, 'Its learning curve, among those of its generation'), make('div', { class: 'plot' }));
-  place.replaceChildren(make('h3', {}, `Individual ${each.name}`), make('dl', {}, list), ...drawNetwork(each.network, `The network of ${each.name}`), curve);
+  place.append(curve);
   chart(curve, () => curveOf(each, position));
 }
 
@@ -171,16 +174,27 @@ function curveOf(each, position) {
   };
 }
 
-// Made when it is opened: there can be thousands.
+// Made when it is opened, and some rows at a time: there can be thousands.
 function listEveryone(details) {
   const heads = ['individual', 'phase', 'parent', 'made by', 'fate', 'parameters', 'FLOPs', ...steps.map((_, place) => landmarkName(place))];
-  const rows = individuals.map((each, position) => make('tr', {}, make('th', { scope: 'row' }, links([position])),
-    [each.phase, each.parents.map((parent) => individuals[parent].name).join(', '), each.how, each.cause ? `failed: ${each.cause}` : FATES[each.fate].text]
-      .map((text) => make('td', { class: 'text' }, text)),
-    [show.parameters(each.parameters), show.flops(each.flops), ...steps.map((_, place) => each.landmarks[place]?.[0])]
-      .map((value) => make('td', {}, typeof value === 'number' ? showFitness(value) : value || ''))));
+  const body = make('tbody'), more = make('button', { type: 'button', class: 'link', onclick: () => addRows() });
+  const addRows = () => {
+    const start = body.rows.length;
+    body.append(...everyone.slice(start, start + ROWS).map(rowOf));
+    more.textContent = `The next ${Math.min(ROWS, individuals.length - body.rows.length)} of ${individuals.length}`;
+    more.hidden = body.rows.length === individuals.length;
+  };
+  addRows();
   details.querySelector('div').replaceChildren(make('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'All individuals' },
-    make('table', {}, make('thead', {}, make('tr', {}, heads.map((head) => make('th', { scope: 'col' }, head)))), make('tbody', {}, rows))));
+    make('table', {}, make('thead', {}, make('tr', {}, heads.map((head) => make('th', { scope: 'col' }, head)))), body)), more);
+}
+
+function rowOf(position) {
+  const each = individuals[position];
+  const words = [each.phase, each.parents.map((parent) => individuals[parent].name).join(', '), each.how, each.cause ? `failed: ${each.cause}` : FATES[each.fate].text];
+  const reached = steps.map((_, place) => each.landmarks[place]?.[0]).map((value) => (typeof value === 'number' ? showFitness(value) : ''));
+  return make('tr', {}, make('th', { scope: 'row' }, links([position])), words.map((text) => make('td', { class: 'text' }, text)),
+    [show.parameters(each.parameters), show.flops(each.flops), ...reached].map((text) => make('td', {}, text)));
 }
 
 if (individuals.length) {

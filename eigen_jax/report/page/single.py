@@ -157,7 +157,7 @@ def _tree() -> Markup:
         " or by arrow keys to see its ancestors, its network and its learning curve."
     )
     key = element("ul", id_="fates", class_="legend")
-    shown = element("section", id_="individual", aria_live="polite", aria_label="The individual that is chosen")
+    shown = element("section", id_="individual", aria_label="The individual that is chosen")
     everyone = element("details", element("summary", "All individuals as a table"), element("div"), id_="everyone")
     plot = scrollable(element("div", id_="tree-plot"), "Family tree")
     return section("tree", "Family tree", element("p", hint, class_="hint"), key, plot, shown, everyone)
@@ -180,7 +180,7 @@ def _landmarks(run: Run) -> Markup:
         parts.append(element("div", *charts, class_="pair"))
     else:
         parts.append(
-            element("p", "All networks are measured once, at the end: nobody goes extinct early.", class_="note")
+            element("p", "All networks are measured once, at the end; nobody goes extinct early.", class_="note")
         )
     try:
         parts += map(table, study_landmarks({run.name: run.individuals}).values())
@@ -191,7 +191,8 @@ def _landmarks(run: Run) -> Markup:
         columns = Column(heading="why networks failed"), Column(heading="individuals", unit=Unit.COUNT)
         rows = tuple((cause, _count(count)) for cause, count in failures.most_common())
         parts.append(table(Table(caption="Failures", columns=columns, rows=rows)))
-    return section("landmarks", "Landmarks: did extinction take the right ones?", *parts)
+    heading = "Landmarks: did extinction take the right ones?" if early else "What ranks networks"
+    return section("landmarks", heading, *parts)
 
 
 def _network(run: Run) -> Markup:

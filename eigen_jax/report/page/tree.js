@@ -15,7 +15,8 @@ function drawTree(plot, individuals, best, chosen) {
   const at = (position) => [24 + places[position][0] * pitch, HEAD + 14 + places[position][1] * ROW];
   const svg = make('svg:svg', { width: 48 + (columns - 1) * pitch, height: HEAD + 14 + rows * ROW, role: 'group', 'aria-label': 'Individuals, by generation' });
   drawHeads(svg, individuals, places, (column) => 24 + column * pitch);
-  const edges = individuals.map((each, position) => each.parents.map((parent) => svg.appendChild(
+  const lines = svg.appendChild(make('svg:g'));
+  const edges = individuals.map((each, position) => each.parents.map((parent) => lines.appendChild(
     make('svg:path', { class: 'edge', d: edge(at(parent), at(position)) }))));
   const nodes = individuals.map((each, position) => node(each, position, at(position), position === best));
   svg.append(...nodes);
@@ -29,9 +30,8 @@ function drawTree(plot, individuals, best, chosen) {
     nodes[position].classList.add('chosen');
     for (const each of ancestors(individuals, position)) {
       nodes[each].classList.add('ancestor');
-      for (const line of edges[each]) svg.appendChild(line).classList.add('ancestor');
+      for (const line of edges[each]) lines.appendChild(line).classList.add('ancestor');
     }
-    svg.append(...nodes); // over the lines
     const scrolled = plot.parentElement, x = at(position)[0];
     if (x < scrolled.scrollLeft + 20 || x > scrolled.scrollLeft + scrolled.clientWidth - 20) scrolled.scrollLeft = x - scrolled.clientWidth / 2;
     if (focus) nodes[position].focus({ preventScroll: true });
@@ -48,20 +48,23 @@ function drawTree(plot, individuals, best, chosen) {
   return choose;
 }
 
+const isByGeneration = (individuals) => individuals.some((each) => each.index >= 2);
+
 // Column and row of each: a column a generation, or, where those have one or two children, FOLDED children a column.
 function treePlaces(individuals) {
-  if (Math.max(...individuals.map((each) => each.index)) >= 2) return individuals.map((each) => [each.generation, each.index]);
+  if (isByGeneration(individuals)) return individuals.map((each) => [each.generation, each.index]);
   return individuals.map((each, position) => [Math.floor(position / FOLDED), position % FOLDED]);
 }
 
 // The phases, and the generations, over their columns; what a phase has no room for is cut.
 function drawHeads(svg, individuals, places, left) {
-  const begins = individuals.flatMap((each, position) => (position && individuals[position - 1].phase === each.phase ? [] : [position]));
+  const begins = individuals.flatMap((each, position) => (position && individuals[position - 1].phase === each.phase ? [] : [position]))
+    .filter(() => isByGeneration(individuals));
   begins.forEach((position, place) => {
     const { phase } = individuals[position], x = left(places[position][0]) - 12, next = begins[place + 1];
-    const room = next === undefined ? phase.length : Math.floor((left(places[next][0]) - x - 16) / 6.6);
+    const room = next === undefined ? phase.length : Math.floor((left(places[next][0]) - x - 16) / 7.4);
     const shown = room < phase.length ? `${phase.slice(0, Math.max(1, room - 1))}…` : phase;
-    if (place && places[position][1] === 0) svg.append(make('svg:path', { class: 'grid', d: `M${x - 6},4V${svg.getAttribute('height')}` }));
+    if (place) svg.append(make('svg:path', { class: 'grid', d: `M${x - 6},4V${svg.getAttribute('height')}` }));
     svg.append(make('svg:text', { x, y: 14, class: 'phase' }, shown, make('svg:title', {}, phase)));
     if (next === undefined) svg.setAttribute('width', Math.max(svg.getAttribute('width'), x + 7.5 * phase.length));
   });
