@@ -108,12 +108,16 @@ def test_a_search_leaves_its_record_its_settings_and_its_network_and_shows_them(
 
 def test_the_same_command_goes_on_where_it_was(finished, tmp_path, capsys):
     copied = shutil.copytree(finished, tmp_path / "copied")
-    assert digits([*search_argv(copied), *places(copied)]) == 0
+    assert digits([*search_argv(copied), *places(copied), "--log", "csv", "csv"]) == 0
     whom, run, *_ = capsys.readouterr().out.splitlines()
     assert whom == f"Teacher for digits: the logits in {copied / 'logits.npy'}"
     assert run == f"Run folder {copied / 'run-dir'}, going on after 2 generations"
     record, now = ((folder / "run-dir" / "lineage.jsonl").read_bytes() for folder in (finished, copied))
     assert now == record
+    # How the machine is used, logs included, is no part of what the run is.
+    test_accuracy = json.loads((copied / "run-dir" / "result.json").read_text())["test_accuracy"]
+    logged = (copied / "run-dir" / "logs" / "curves.csv").read_text()
+    assert logged == f"of,quantity,step,value\nsearch,test_accuracy,2,{test_accuracy}\n"
 
 
 def cache_settings() -> list:

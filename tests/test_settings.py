@@ -32,7 +32,7 @@ from eigen_jax.store.run_files import FORMER_SETTINGS
 from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
-from experiments import command_line, describe, draw, evaluate, landmarks, presets, retrain, runner
+from experiments import command_line, describe, draw, evaluate, landmarks, presets, report, retrain, runner
 from experiments.benchmark import __main__ as benchmark
 from experiments.chaos import __main__ as chaos
 from experiments.command_line import parse
@@ -476,6 +476,7 @@ COMMANDS = {
     "draw": (draw.main, ["source", "--output"]),
     "describe": (describe.main, ["genome"]),
     "landmarks": (landmarks.main, ["RUN", "--output"]),
+    "report": (report.main, ["RUN", "--output", "--data-dir", "--cache-dir"]),
     "chaos": (chaos.main, ["--folder"]),
     "benchmark": (benchmark.main, ["--json", "--search"]),
     "reproduce": (reproduce_command.main, ["--runs-dir", "--output"]),
