@@ -36,3 +36,13 @@ def test_the_pythons_that_are_claimed_are_those_that_make_looks_for():
     (names,) = re.findall(r"for name in (.*); do", (ROOT / "Makefile").read_text())
     assert {f"python{version}" for version in claimed} == set(names.split()) - {"python3"}
     assert f"{sys.version_info.major}.{sys.version_info.minor}" in claimed
+
+
+def test_every_file_that_is_no_module_is_installed_with_its_package():
+    listed = SETUP["options.package_data"]
+    package = ROOT / "eigen_jax"
+    files = [each for each in package.rglob("*") if each.is_file() and each.suffix not in (".py", ".pyc")]
+    assert {"page.html", "page.css", "page.js", "py.typed"} <= {each.name for each in files}
+    for each in files:
+        patterns = listed[".".join(each.relative_to(ROOT).parts[:-1])].split(", ")
+        assert any(each.match(pattern) for pattern in patterns), each

@@ -38,6 +38,7 @@ def facts(pairs: Mapping[str, object]) -> Markup:
 
 
 def section(name: str, heading: str, *content: object) -> Markup:
+    """A part of the page, under a heading that names it."""
     return element(
         "section", element("h2", heading, id_=f"{name}-heading"), *content, id_=name, aria_labelledby=f"{name}-heading"
     )
