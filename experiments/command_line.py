@@ -13,13 +13,15 @@ import tyro
 from tyro import constructors
 
 from eigen_jax.config import Config, is_config, name_of, settings_of, takes_function, without_none
+from eigen_jax.data import DataConfig, resolve
 from eigen_jax.data.types import DatasetName
 from eigen_jax.genome import OPERATORS
 from eigen_jax.layer_kinds import KINDS
 from eigen_jax.registry import Registry, check_there_is
-from experiments.commands import show
+from experiments.commands import make_console, show
 from experiments.own import OwnFileError, is_own, load
 from experiments.presets import DEFAULT_PRESET, PRESETS, default_preset
+from experiments.progress import LiveBars
 from experiments.settings import FLAGS, Settings, SettingsError, flag_of
 
 C = TypeVar("C", bound=Config)
@@ -105,11 +107,32 @@ def parse(
             show(help.getvalue().removesuffix("\n"))
         raise
     settings = _changed(presets[name], values)
+    settings = _for_images(settings, is_batch_given="--batch-size" in {word.partition("=")[0] for word in rest})
     settings.check()
     if is_spared:
         print(f"Preset {name}{why}; --preset NAME chooses")
     run_dir, teacher_dir = settings.run_dir.absolute(), settings.teacher_dir.absolute()
     return dataclasses.replace(settings, run_dir=run_dir, teacher_dir=teacher_dir)
+
+
+def read_images(data: DataConfig) -> DataConfig:
+    """The data with what is known of images of one's own, which are read for it, with progress shown."""
+    if data.name != "images":
+        return data
+    with LiveBars(make_console()) as bars:
+        return resolve(data, lambda done, total: bars.show("reading images", done, total, f"{done:,} of {total:,}"))
+
+
+def _for_images(settings: Settings, *, is_batch_given: bool) -> Settings:
+    """The settings for images as they are found: a preset's batch is at most an eighth of those to train on."""
+    settings = dataclasses.replace(settings, data=read_images(settings.data))
+    found, train = settings.data.found, settings.search.train
+    if found is None or is_batch_given or train.batch_size <= found.train // 8:
+        return settings
+    size = max(1, found.train // 8)
+    size = max(1, size // settings.machine.devices) * settings.machine.devices
+    train = dataclasses.replace(train, batch_size=size)
+    return dataclasses.replace(settings, search=dataclasses.replace(settings.search, train=train))
 
 
 class _WrongValueError(argparse.ArgumentTypeError, ValueError):
@@ -207,14 +230,19 @@ def _config(info: constructors.StructTypeInfo) -> constructors.StructConstructor
     return constructors.StructConstructorSpec(dict, tuple(fields))
 
 
+def load_own(text: str, what: str) -> Any:
+    """What FILE.py:NAME names; other names, of what there is already, as they are."""
+    return load(text, what) if is_own(text) and not text.startswith("tfds:") else text
+
+
 def _changed(config: C, values: Mapping[str, Any]) -> C:
     """A config with other values; those of its parts are dictionaries again, functions are loaded from their files."""
     changes = dict(values)
     for name, kind, _ in settings_of(type(config)):
         if isinstance(value := values.get(name), dict):
             changes[name] = _changed(getattr(config, name), value)
-        elif takes_function(kind) and isinstance(value, str) and is_own(value):
-            changes[name] = load(value, flag_of(type(config), name))
+        elif takes_function(kind) and isinstance(value, str):
+            changes[name] = load_own(value, flag_of(type(config), name))
         elif kind == tuple[str, ...] and isinstance(
             value, tuple
         ):  # of which some can be records of the user's own, registered by their files

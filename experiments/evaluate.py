@@ -16,7 +16,7 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +41,10 @@ from eigen_jax.training import (
     macro_f1,
     predict,
 )
-from experiments.command_line import KINDS_OPTION, Parser, absolute_path
+from experiments.command_line import KINDS_OPTION, Parser, absolute_path, load_own, read_images
 from experiments.commands import command, show
 from experiments.networks import check_takes
+from experiments.own import is_own
 from experiments.process import configure
 from experiments.progress import BY_MIRROR_IMAGES, percent
 from experiments.settings import Settings, SettingsError
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("run_dir", help="folder of a run that has finished")
     add("--data-dir", metavar="PATH", help="where the data are, if not where they were")
     add("--cache-dir", metavar="PATH", help="folder of what is kept between runs")
+    parser.add_argument("--source", metavar="FILE.py:NAME", help="a source of your own that the run's images are from")
     add("--logits", metavar="PATH", help="write the test images' logits there, as .npy")
     parser.add_argument("--kinds", **KINDS_OPTION)
     arguments = parser.parse_args(argv)
@@ -113,7 +115,7 @@ def load_trained(run_dir: Path, arguments: argparse.Namespace) -> Trained:
     architecture, variables = load_network(run_dir)
     run, config = _read_settings(run_dir, arguments)
     configure(Settings(run_dir=run_dir, data=config))
-    dataset = load_dataset(config)
+    dataset = load_dataset(read_images(config))
     if dataset.fingerprint != run.data_fingerprint:
         where, advice = config.data_dir or "the cache", "name the right ones with --data-dir"
         raise RunFolderError(f"{run_dir} was made with other data than those in {where}; {advice}")
@@ -136,7 +138,10 @@ class _Evaluated:
     cache_dir: Text | None
     data_fingerprint: str
     dataset: DatasetName
-    validation_size: int
+    source: str
+    image_size: int | None
+    test_size: int | None
+    validation_size: int | None
     split_seed: int
     preprocessing: Preprocessing
     eval_batch_size: int
@@ -149,7 +154,7 @@ class _Evaluated:
 def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evaluated, DataConfig]:
     """What the settings of a run say, and its data, where the command line or the run says that they lie."""
     recorded, path = read_settings(run_dir), run_dir / "settings.json"
-    settings = with_former_settings(recorded.settings, {"dtype": None})
+    settings = with_former_settings(recorded.settings, dict.fromkeys(("dtype", "source", "image_size", "test_size")))
     if "data_fingerprint" in settings and not settings.keys() & {"validation_size", "split_seed", "preprocessing"}:
         what = f"{path} does not say how the data were prepared, for its search was started from Python"
         advice = "evaluate its network there, with the weights that eigen_jax.load_network gives"
@@ -158,8 +163,15 @@ def _read_settings(run_dir: Path, arguments: argparse.Namespace) -> tuple[_Evalu
         run = convert(settings | recorded.folders, _Evaluated)
     except JSONError as error:
         raise RunFolderError(f"{path} is of no experiment ({error}); name the folder of a finished run") from None
+    source: Any = load_own(arguments.source, "--source") if arguments.source else run.source
+    if not arguments.source and is_own(run.source) and not run.source.startswith("tfds:"):
+        told = f"{run_dir} is of images that a source of your own reads, {run.source}"
+        raise RunFolderError(f"{told}; name it with --source FILE.py:NAME")
     return run, DataConfig(
         name=run.dataset,
+        source=source,
+        image_size=run.image_size,
+        test_size=run.test_size,
         data_dir=arguments.data_dir or (Path(run.data_dir) if run.data_dir else None),
         cache_dir=arguments.cache_dir or (Path(run.cache_dir) if run.cache_dir else None),
         validation_size=run.validation_size,

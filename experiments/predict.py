@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from eigen_jax.data.pictures import to_pixels
+from eigen_jax.data.pixels import to_pixels
 from eigen_jax.errors import first_line
 from eigen_jax.export import TrainedModel
 from experiments.command_line import KINDS_OPTION, Parser, absolute_path

@@ -2,8 +2,8 @@
 
 paper     Section 4.1 exactly (for the digits: its schedule and population)
 evening   CIFAR: the best network of an evening on two cores
-hour      CIFAR: that of an hour or so
-small     all of the method, made small: about half an hour on two cores
+hour      CIFAR, images: that of an hour or so
+small     all of the method, made small: about half an hour on two cores; of images, without a teacher: minutes
 smoke     a first look in minutes
 gpu       CIFAR: the best network of twenty minutes on one large GPU
 """
@@ -21,7 +21,12 @@ from eigen_jax.teacher import TeacherConfig
 from eigen_jax.training import TrainConfig
 from experiments.settings import Machine, Settings
 
-DEFAULT_PRESET: dict[DatasetName, str] = {"cifar10": "paper", "cifar100": "paper", "digits": "small"}
+DEFAULT_PRESET: dict[DatasetName, str] = {
+    "cifar10": "paper",
+    "cifar100": "paper",
+    "digits": "small",
+    "images": "small",
+}
 
 _FEW = EvolutionConfig(population_size=6, first_rank=3, second_rank=2, primary_steps=30, secondary_steps=8)
 _SMOKE = EvolutionConfig(first_rank=2, second_rank=1, primary_steps=20, secondary_steps=5, max_primary_generations=2)
@@ -153,7 +158,57 @@ _DIGITS = {
     ),
 }
 
-_BY_DATA: dict[DatasetName, dict[str, Settings]] = {"cifar10": _CIFAR, "cifar100": _CIFAR, "digits": _DIGITS}
+# Sets of hundreds of pictures, of up to 64 x 64 pixels: what is small there is the set, so networks are, too.
+_IMAGES_SMALL = replace(
+    _EVENING,
+    data=DataConfig(name="images", preprocessing="standardize", validation_size=None),
+    search=replace(
+        _EVENING.search,
+        t1=80,
+        t2=120,
+        t3=300,
+        budget=1.5e13,
+        final_share=0.35,
+        train=replace(_EVENING.search.train, batch_size=32, eval_batch_size=100, decay_steps=(500,), pad=4),
+        evolution=replace(_EVENING.search.evolution, population_size=6, first_rank=3, second_rank=2),
+        genome=GenomeSpec(capacity=64, channels=(16, 32, 64, 96), max_flops=30_000_000),
+    ),
+)
+_IMAGES = {
+    "hour": replace(
+        _IMAGES_SMALL,
+        search=replace(
+            _IMAGES_SMALL.search,
+            t1=150,
+            t2=250,
+            t3=600,
+            budget=2e14,
+            train=replace(_IMAGES_SMALL.search.train, decay_steps=(1_000,)),
+            evolution=_EVENING.search.evolution,
+            genome=replace(_IMAGES_SMALL.search.genome, channels=(32, 64, 96, 128), max_flops=60_000_000),
+        ),
+    ),
+    "small": _IMAGES_SMALL,
+    "smoke": replace(
+        _IMAGES_SMALL,
+        search=replace(
+            _IMAGES_SMALL.search,
+            t1=20,
+            t2=20,
+            t3=40,
+            budget=1e12,
+            train=replace(_IMAGES_SMALL.search.train, decay_steps=(80,)),
+            genome=replace(_IMAGES_SMALL.search.genome, max_flops=10_000_000),
+        ),
+    ),
+}
+
+_BY_DATA: dict[DatasetName, dict[str, Settings]] = {
+    "cifar10": _CIFAR,
+    "cifar100": _CIFAR,
+    "digits": _DIGITS,
+    "images": _IMAGES,
+}
 PRESETS = {
     name: {
         preset: replace(

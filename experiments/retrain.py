@@ -34,6 +34,7 @@ from experiments.networks import check_takes, of_images
 from experiments.presets import PRESETS
 from experiments.process import configure
 from experiments.progress import BY_MIRROR_IMAGES, LiveBars, percent
+from experiments.runner import check_same_images
 from experiments.settings import Settings, SettingsError
 from experiments.teacher import prepare_teacher, teacher_flops
 
@@ -95,6 +96,7 @@ def retrain(settings: Settings, architecture: Architecture, initial: Any = None)
             raise ConfigError(search.SearchConfig, rule, config.budget, flops.once + price)
     if not until:
         raise ConfigError(search.SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
+    check_same_images(settings, dataset)
     search.check_run_folder(settings.run_dir, described)
     console = make_console()
     with held_off() as should_stop:

@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 
-from eigen_jax.data import Dataset, load_dataset
+from eigen_jax.data import DataConfig, Dataset, load_dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.executor import InlineExecutor, PoolExecutor, ProcessWorkers
 from eigen_jax.resumable import Care
@@ -19,12 +19,14 @@ from eigen_jax.search import (
     run_search,
 )
 from eigen_jax.store.locks import ShouldStop
+from eigen_jax.store.records import as_json
+from eigen_jax.store.run_files import SETTINGS, RunFolderError, read_settings
 from eigen_jax.training import Teacher
 from experiments.command_line import parse
 from experiments.commands import command, held_off, make_console
 from experiments.process import configure, environment, worker_environments
 from experiments.progress import ConsoleObserver
-from experiments.settings import Settings
+from experiments.settings import FLAGS, Settings
 from experiments.teacher import prepare_teacher, teacher_flops
 
 
@@ -46,6 +48,7 @@ def search(settings: Settings, *, stop_at: float = math.inf) -> SearchResult:
     config, machine = settings.search_config(), settings.machine
     # Before the teacher, which may take days.
     check_data(config, dataset)
+    check_same_images(settings, dataset)
     check_run_folder(settings.run_dir, {**settings.outcome(), "data_fingerprint": dataset.fingerprint})
     logs = [LOGS.find(name)(settings.run_dir) for name in dict.fromkeys(machine.log)]
     strategy, flops = settings.make_strategy(), teacher_flops(settings, dataset)
@@ -74,6 +77,19 @@ def search(settings: Settings, *, stop_at: float = math.inf) -> SearchResult:
                 notes=settings.notes(),
                 observer=observer,
             )
+
+
+def check_same_images(settings: Settings, dataset: Dataset) -> None:
+    """Raises RunFolderError where a run began with images at the same place that are others now."""
+    if settings.data.name != "images" or not SETTINGS.is_in(settings.run_dir):
+        return
+    then, now = read_settings(settings.run_dir), as_json(settings.outcome())
+    names = [each.name for (config, _), each in FLAGS.items() if config is DataConfig and each.is_of_outcome]
+    is_same = then.folders.get("data_dir") == str(settings.data.data_dir)
+    is_same = is_same and all(then.settings.get(name) == now[name] for name in names)
+    if is_same and then.settings.get("data_fingerprint") != dataset.fingerprint:
+        told = f"the images in {settings.data.data_dir} are others than when the run in {settings.run_dir} began"
+        raise RunFolderError(f"{told}; put those back, or choose another run folder")
 
 
 def open_executor(

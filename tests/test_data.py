@@ -307,7 +307,7 @@ def test_without_a_home_folder_only_what_is_to_be_kept_needs_a_place(tmp_path, m
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "mnist"}, "name is 'mnist'; it must be one of cifar10, cifar100, digits"),
+        ({"name": "mnist"}, "name is 'mnist'; it must be one of cifar10, cifar100, digits, images"),
         ({"preprocessing": "pca"}, "preprocessing is 'pca'; it must be one of gcn_zca, standardize"),
         ({"validation_size": 0}, "validation_size is 0; it must be at least 1"),
         ({"split_seed": -1}, "split_seed is -1; it must be from 0 to 4,294,967,295"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import requests
 import tensorflow_datasets as tfds
+from PIL import Image
 from tensorflow_datasets.core.download import checksums
 
 from eigen_jax.data import DataConfig, DataError, read_raw, tfds_source
@@ -146,3 +147,71 @@ def test_prepared_files_that_are_damaged(tmp_path, expect_checksum):
     message = error_of(config)
     assert message.startswith(f"the prepared cifar10 in {prepared} cannot be read (")
     assert message.endswith("); delete that folder, and it is made again")
+
+
+class PetsOfTests(tfds.core.GeneratorBasedBuilder):
+    """A set of pictures of several sizes, with a part to test, one that is passed over, and none to validate."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        label = tfds.features.ClassLabel(names=["dog", "cat"])
+        features = tfds.features.FeaturesDict({"picture": tfds.features.Image(), "kind": label})
+        return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("picture", "kind"))
+
+    def _split_generators(self, dl_manager):
+        return {name: self._generate_examples(count) for name, count in (("train", 14), ("test", 4), ("extra", 2))}
+
+    def _generate_examples(self, count: int):
+        for number in range(count):
+            png = io.BytesIO()
+            Image.new("RGB", (20 + number, 30), (100 * (number % 2), 0, 0)).save(png, format="png")
+            png.seek(0)
+            yield number, {"picture": png, "kind": ["dog", "cat"][number % 2]}
+
+
+class WordsOfTests(PetsOfTests):
+    """A set without pictures."""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({"text": tfds.features.Text()}))
+
+
+def of_tfds(name: str, cache_dir: Path) -> DataConfig:
+    return DataConfig(name="images", source=f"tfds:{name}", cache_dir=cache_dir, validation_size=None)
+
+
+def test_any_set_of_pictures_is_read_by_its_name(tmp_path):
+    raw = read_raw(of_tfds("pets_of_tests", tmp_path))
+    assert raw.class_names == ("cat", "dog")
+    assert raw.validation_labels is not None
+    assert [len(raw.train_labels), len(raw.validation_labels), len(raw.test_labels)] == [12, 2, 4]
+    assert raw.train_images.shape == (12, 24, 24, 3)
+    for images, labels in ((raw.train_images, raw.train_labels), (raw.test_images, raw.test_labels)):
+        assert (images[:, 12, 12, 0] == np.where(labels == 0, 100, 0)).all()
+    told = "read 18 images of 2 classes from pets_of_tests of tensorflow-datasets: 12 training, 2 validation, 4 test"
+    assert raw.report[0] == told
+    assert "tensorflow" not in sys.modules
+
+
+def test_cifar_is_a_set_of_pictures_as_well(tmp_path, expect_checksum):
+    expect_checksum("cifar10", write_archive("cifar10", tmp_path))
+    raw = read_raw(of_tfds("cifar10", tmp_path))
+    assert raw.train_images.shape[1:] == (32, 32, 3)
+    images, labels = random_part("cifar10", TEST, 1)
+    published = sorted((int(label), image.tobytes()) for image, label in zip(images, labels, strict=True))
+    read = sorted((int(label), image.tobytes()) for image, label in zip(raw.test_images, raw.test_labels, strict=True))
+    assert read == published
+
+
+def test_sets_that_cannot_be_read_get_one_line(tmp_path, monkeypatch):
+    line = "there is no set 'pets_of_test' in tensorflow-datasets; did you mean pets_of_tests?"
+    assert error_of(of_tfds("pets_of_test", tmp_path)) == line
+    line = "words_of_tests of tensorflow-datasets is no set of images with a class each; choose another"
+    assert error_of(of_tfds("words_of_tests", tmp_path)) == line
+    line = "coco of tensorflow-datasets cannot be used without TensorFlow (ModuleNotFoundError: No module named "
+    assert error_of(of_tfds("coco", tmp_path)).startswith(line)
+    monkeypatch.setattr(PetsOfTests, "_split_generators", lambda self, dl_manager: 1 / 0)
+    line = "pets_of_tests of tensorflow-datasets cannot be prepared or read here (ZeroDivisionError: division by zero)"
+    assert error_of(of_tfds("pets_of_tests", tmp_path)).startswith(f"{line}; prepare it where TensorFlow is installed,")
+    assert not (tmp_path / "decoded").exists()

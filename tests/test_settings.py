@@ -22,6 +22,7 @@ from refusals import refuses
 from eigen_jax.config import Config, is_config, name_of, settings_of
 from eigen_jax.config import describe as describe_config
 from eigen_jax.data import DataConfig
+from eigen_jax.data.types import Found
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.fitness import Limited, Penalised, accuracy
 from eigen_jax.genome import GenomeSpec
@@ -113,6 +114,7 @@ LATER |= {"kinds": ("conv", "concat", "pool"), "operators": ()}
 LATER |= {"nesterov": False, "averaging": 0.0}
 LATER |= {"budget": None, "final_share": 0.5, "secondary_from": 0.6, "duplication_from": 0.9}
 LATER |= {"extinction": True, "redraws": 0, "min_flops_share": 0.0, "candidates": 1}
+LATER |= {"source": "auto", "image_size": None, "test_size": None}
 # SHA-256 of the outcomes of the older presets, but for those: run folders record them, are compared with them and named
 # by them.
 OLDER = ("paper", "small", "smoke")
@@ -120,7 +122,8 @@ OUTCOMES = "bed2122727fd50a19d5a0e695b05d076543b24854ac4bb670cc250997013063e"
 
 
 def test_the_outcomes_that_name_run_folders_stay():
-    outcomes = {name: {preset: own[preset].outcome() for preset in OLDER} for name, own in PRESETS.items()}
+    older = {name: own for name, own in PRESETS.items() if name != "images"}
+    outcomes = {name: {preset: own[preset].outcome() for preset in OLDER} for name, own in older.items()}
     for outcome in (outcome for own in outcomes.values() for outcome in own.values()):
         assert {name: outcome.pop(name) for name in LATER} == LATER
     assert as_json(LATER).items() <= FORMER_SETTINGS.items()
@@ -153,13 +156,14 @@ def test_every_field_of_every_config_says_what_it_is():
 
 def test_every_flag_has_a_name_of_its_own():
     names = [each.name for each in FLAGS.values()]
-    assert len(set(names)) == len(names) == 89
+    assert len(set(names)) == len(names) == 92
 
 
 def test_every_setting_reaches_the_library():
     """Each group is given to the settings, by the names of its flags, and looked for in the library's configs."""
     data: Options = {"validation_size": 2, "split_seed": 3, "preprocessing": "standardize"}
     data |= {"data_dir": Path("/data"), "cache_dir": Path("/cache")}
+    data |= {"source": "csv", "image_size": 33, "test_size": 34}
     search: Options = {"seed": 1, "t1": 4, "t2": 5, "t3": 6, "reevaluate": True, "final_steps": 22}
     search |= {"final_on": "train+validation"}
     search |= {"budget": 1e9, "final_share": 0.25}
@@ -184,14 +188,15 @@ def test_every_setting_reaches_the_library():
     }
     teacher: Options = {"members": 5, "depth": 16, "growth": 23, "stem_stride": 2, "epochs": 24, "batch_size": 25}
     teacher |= {"learning_rate": 0.03125, "dtype": "bfloat16", "seed": 26}
-    default = Settings(data=DataConfig(name="cifar100"))
+    found = Found(image_shape=(32, 32, 3), num_classes=100, train=500)
+    default = Settings(data=DataConfig(name="images", found=found))
     values: Options = data | search | genome | evolution | images | train | recipe | MACHINE | FITNESS
     values |= {f"teacher_{name}": value for name, value in teacher.items()}
     values |= {"run_dir": Path("/run"), "population": 11, "p": 4, "q": 3, "teacher": "live", "teacher_views": "center"}
     values |= {"teacher_logits": Path("/logits.npy"), "teacher_dir": Path("/teacher"), "strategy": "aging"}
     changed = with_values(default, values)
     assert [each.name for each in FLAGS.values() if each.of(changed) == each.of(default)] == []
-    assert changed.data == DataConfig(name="cifar100", **data)
+    assert changed.data == DataConfig(name="images", found=found, **data)
     assert changed.search_config() == SearchConfig(
         **search,
         genome=GenomeSpec(**genome, num_classes=100),
@@ -351,9 +356,12 @@ def test_settings_are_checked_before_the_data_are_loaded(argv, capsys, monkeypat
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_presets_can_be(name):
-    known = ["paper", "small", "smoke"] if name == "digits" else ["paper", "evening", "hour", "small", "smoke", "gpu"]
-    assert list(PRESETS[name]) == known
+    known = {"digits": ["paper", "small", "smoke"], "images": ["hour", "small", "smoke"]}
+    assert list(PRESETS[name]) == known.get(name, ["paper", "evening", "hour", "small", "smoke", "gpu"])
     for preset, settings in PRESETS[name].items():
+        if name == "images":
+            found = Found(image_shape=(64, 64, 3), num_classes=3, train=400)
+            settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, found=found))
         settings.check()
         assert settings.data.name == name
         dtype = "bfloat16" if preset == "gpu" else "float32"

@@ -1,5 +1,6 @@
 """From a configuration to arrays on the device, and what is kept between runs on the way."""
 
+import dataclasses
 import json
 import logging
 import time
@@ -13,7 +14,8 @@ from eigen_jax.data import preprocessing
 from eigen_jax.data.archives import read_official
 from eigen_jax.data.images import Images, PixelImages, StreamedImages
 from eigen_jax.data.preprocessing import ContrastWhitening, Preprocessor, Whitening, stratified_split
-from eigen_jax.data.types import DataConfig, DataError, Dataset, RawDataset
+from eigen_jax.data.sources import SOURCES, Source, find_source
+from eigen_jax.data.types import DataConfig, DataError, Dataset, Found, Progress, RawDataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.store import files, locks
 from eigen_jax.store.files import sha256
@@ -24,28 +26,29 @@ _logger = logging.getLogger(__name__)
 def load_dataset(config: DataConfig, *, device_bytes: int | None = None) -> Dataset:
     """Reads, splits and preprocesses a data set and puts it on the default device.
 
-    Images come from `config.data_dir`; else, for CIFAR, from tensorflow-datasets; the digits are embedded. The
-    validation part is held out of the training images, stratified. Whitened images are kept in the cache folder (740
-    MB for CIFAR). Raises DataError where the data cannot be had, read or split; ConfigError where so large a part
-    cannot be held out, or there is no folder for a cache.
+    Images come from `config.data_dir`; else, for CIFAR, from tensorflow-datasets; the digits are embedded. Where there
+    is no validation part, it is held out of the training images, stratified. Whitened images are kept in the cache
+    folder (740 MB for CIFAR). Raises DataError where the data cannot be had, read or split; ConfigError where so large
+    a part cannot be held out, or there is no folder for a cache.
 
     Pixels of more than `device_bytes` in all stay where they are read from, and are streamed from there, to the same
     bits; ConfigError where images are then to be whitened.
     """
     raw = read_raw(config)
-    images, labels, count = raw.train_images, raw.train_labels, len(raw.class_names)
-    kept, held_out = stratified_split(labels, config.validation_size, num_classes=count, seed=config.split_seed)
+    for line in raw.report:
+        _logger.info("%s", line)
+    images, labels, held_out = _split(raw, config)
     fingerprint = _fingerprint(raw, held_out, config)
-    parts = [(images, kept), (images, held_out), (raw.test_images, np.arange(len(raw.test_images)))]
-    if device_bytes is not None and images.nbytes + raw.test_images.nbytes > device_bytes:
-        (train, validation, test), preprocessor = _stream(parts, config)
+    if device_bytes is not None and sum(images.nbytes for images in raw.images) > device_bytes:
+        (train, validation, test), preprocessor = _stream(images, config)
     else:
-        (train, validation, test), preprocessor = _preprocess([all[rows] for all, rows in parts], config, fingerprint)
-    train_labels, validation_labels, test_labels = map(jnp.asarray, (labels[kept], labels[held_out], raw.test_labels))
+        pixels = [all[rows] for all, rows in images]
+        (train, validation, test), preprocessor = _preprocess(pixels, config, fingerprint)
+    train_labels, validation_labels, test_labels = (jnp.asarray(all[rows]) for all, rows in labels)
     arrays = (train, train_labels, validation, validation_labels, test, test_labels)
     return Dataset(
         *arrays,
-        num_classes=count,
+        num_classes=len(raw.class_names),
         name=raw.name,
         fingerprint=fingerprint,
         class_names=raw.class_names,
@@ -53,16 +56,51 @@ def load_dataset(config: DataConfig, *, device_bytes: int | None = None) -> Data
     )
 
 
-def read_raw(config: DataConfig) -> RawDataset:
-    """Reads a data set as it was published, as `load_dataset` does."""
-    if config.name == "digits":
-        return _read_digits()
-    if config.data_dir is not None:
-        return read_official(Path(config.data_dir), name=config.name)
-    return _read_downloaded(config.name, config.cache_folder())
+def read_raw(config: DataConfig, progress: Progress = lambda done, total: None) -> RawDataset:
+    """Reads a data set as it was published, as `load_dataset` does, or images of one's own."""
+    return find_source(config)(config, progress)
 
 
-def _read_digits() -> RawDataset:
+def resolve(config: DataConfig, progress: Progress = lambda done, total: None) -> DataConfig:
+    """The config with what is known of images of one's own, which are read for it; raises as `load_dataset`.
+
+    Pictures are decoded then, into the cache folder, where the next reading finds them. `progress` is told how far it
+    is. Of other data sets, all is known.
+    """
+    if config.name != "images":
+        return config
+    raw = read_raw(config, progress)
+    height, width, channels = raw.train_images.shape[1:]
+    found = Found((height, width, channels), len(raw.class_names), len(_held_out(raw, config)[0]))
+    return dataclasses.replace(config, found=found)
+
+
+_Rows = tuple[np.ndarray, np.ndarray]  # an array, and which of its rows
+
+
+def _split(raw: RawDataset, config: DataConfig) -> tuple[list[_Rows], list[_Rows], np.ndarray]:
+    """The images and the labels to train on, to validate and to test, and the rows held out of the published ones."""
+    kept, held_out = _held_out(raw, config)
+    validation: tuple[_Rows, _Rows] = (raw.train_images, held_out), (raw.train_labels, held_out)
+    if raw.validation_images is not None and raw.validation_labels is not None:
+        every = np.arange(len(raw.validation_labels))
+        validation = (raw.validation_images, every), (raw.validation_labels, every)
+    every = np.arange(len(raw.test_labels))
+    images = [(raw.train_images, kept), validation[0], (raw.test_images, every)]
+    labels = [(raw.train_labels, kept), validation[1], (raw.test_labels, every)]
+    return images, labels, held_out
+
+
+def _held_out(raw: RawDataset, config: DataConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of the published training images that are trained on, and those that are not."""
+    labels = raw.train_labels
+    if raw.validation_labels is not None:
+        return np.arange(len(labels)), np.empty(0, np.int64)
+    count = len(raw.class_names)
+    return stratified_split(labels, config.validation_size, num_classes=count, seed=config.split_seed)
+
+
+def _read_digits(config: DataConfig, progress: Progress) -> RawDataset:
     """scikit-learn's digits, [N, 8, 8, 1] uint8, of which 360 are held out here, for good, as there is no test part."""
     # Here and below, slow imports wait until the data set that needs them is asked for.
     from sklearn.datasets import load_digits
@@ -73,6 +111,12 @@ def _read_digits() -> RawDataset:
     train, test = stratified_split(labels, 360, num_classes=10, seed=0)
     class_names = tuple(map(str, published.target_names))
     return RawDataset("digits", class_names, images[train], labels[train], images[test], labels[test])
+
+
+def _read_cifar(config: DataConfig, progress: Progress) -> RawDataset:
+    if config.data_dir is not None:
+        return read_official(Path(config.data_dir), name=config.name)
+    return _read_downloaded(config.name, config.cache_folder())
 
 
 def _read_downloaded(name: str, cache_dir: Path) -> RawDataset:
@@ -90,8 +134,13 @@ def _read_downloaded(name: str, cache_dir: Path) -> RawDataset:
         return [np.asarray(getattr(raw, array)) for array in names]
 
     names = ("train_images", "train_labels", "test_images", "test_labels", "class_names")
-    *arrays, class_names = kept_arrays(cache_dir / "decoded" / f"{name}.npz", names, read)
-    return RawDataset(name, tuple(map(str, class_names)), *arrays)
+    train, labels, test, test_labels, class_names = kept_arrays(cache_dir / "decoded" / f"{name}.npz", names, read)
+    return RawDataset(name, tuple(map(str, class_names)), train, labels, test, test_labels)
+
+
+SOURCES.add("digits", Source(_read_digits))
+SOURCES.add("cifar10", Source(_read_cifar))
+SOURCES.add("cifar100", Source(_read_cifar))
 
 
 def _fingerprint(raw: RawDataset, validation_rows: np.ndarray, config: DataConfig) -> str:

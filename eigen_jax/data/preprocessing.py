@@ -17,8 +17,10 @@ _FEW = 256  # as many in float64 stay in a cache of the processor
 _CONSTANT_NORM = 1e-8  # an image with less contrast than this is constant but for rounding
 
 
-def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Holds `size` images out, each class in proportion to its number of images.
+def stratified_split(
+    labels: np.ndarray, size: int | None, *, num_classes: int, seed: int, setting: str = "validation_size"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Holds `size` images out, each class in proportion to its number of images; None: `sevenths`.
 
     `labels` are [N] integers in [0, num_classes). Gives the positions kept, [N - size], and held out, [size], each
     int64 and ascending. Quotas are rounded by largest remainder, so classes of equal size differ by one image at
@@ -26,21 +28,33 @@ def stratified_split(labels: np.ndarray, size: int, *, num_classes: int, seed: i
 
     Raises:
         DataError: a class has one image alone.
-        ConfigError: `size` leaves a class without an image on one of the two sides.
+        ConfigError: `size`, which is the setting of that name, leaves a class without an image on one of the two sides.
     """
     counts = np.bincount(labels, minlength=num_classes)
     smallest, total = int(counts.min()), len(labels)
     if smallest < 2:
         raise DataError(f"class {counts.argmin()} has {smallest} training images; a stratified split needs at least 2")
+    if size is None:
+        return hold_out(labels, sevenths(counts), seed=seed)
     quotas, remainders = np.divmod(counts * size, total)
     # Ties go to the lower class.
     quotas[np.argsort(-remainders, kind="stable")[: size - int(quotas.sum())]] += 1
     if (quotas < 1).any() or (quotas >= counts).any():
         least = -(-total // smallest)
-        rule = "{validation_size} is {} of {} training images; with {} classes on both sides it must be from {} to {}"
-        raise ConfigError(DataConfig, rule, size, total, num_classes, least, total - least)
+        rule = f"{{{setting}}} is {{}} of {{}} training images; with {{}} classes on both sides it must be from {{}} to"
+        raise ConfigError(DataConfig, f"{rule} {{}}", size, total, num_classes, least, total - least)
+    return hold_out(labels, quotas, seed=seed)
+
+
+def sevenths(counts: np.ndarray) -> np.ndarray:
+    """A seventh of each class, rounded, and at least one; of numbers of images, [K]."""
+    return np.maximum((2 * counts + 7) // 14, 1)
+
+
+def hold_out(labels: np.ndarray, quotas: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Holds as many images of each class out as the quotas, [K], say; see `stratified_split`."""
     generator = np.random.RandomState(seed)
-    held_out = np.zeros(total, bool)
+    held_out = np.zeros(len(labels), bool)
     for label, quota in enumerate(quotas):
         held_out[generator.permutation(np.flatnonzero(labels == label))[:quota]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,30 +21,63 @@ from eigen_jax.data.images import Images, joined
 from eigen_jax.errors import ConfigError, EigenError, first_line
 from eigen_jax.store.files import sha256
 
-DatasetName = Literal["cifar10", "cifar100", "digits"]
+DatasetName = Literal["cifar10", "cifar100", "digits", "images"]
 Preprocessing = Literal["gcn_zca", "standardize"]
+
+
+Progress = Callable[[int, int], None]  # told of images that are read, and of how many there are
 
 
 class DataError(EigenError):
     """Data that cannot be had, cannot be read, or cannot be split as asked: one line for the user."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What is known of images of one's own once they are read."""
+
+    image_shape: tuple[int, int, int]  # H, W, C
+    num_classes: int  # K
+    train: int  # images that are trained on, without those held out
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig(Config):
     """Which data set, how it is split, and how its images are preprocessed."""
 
-    name: DatasetName = setting("cifar10", "the data set", flag=False)
+    name: DatasetName = setting("cifar10", "the data set; images: of one's own", flag=False)
     data_dir: Path | None = setting(
         None,
-        "folder or archive in the official 'python version' layout; without it CIFAR is downloaded by"
-        " tensorflow-datasets",
+        "CIFAR: folder or archive in the official 'python version' layout; without it CIFAR is downloaded by"
+        " tensorflow-datasets; images: folder with a folder a class, CSV of files and labels, or .npz of arrays",
+    )
+    source: str | Callable[..., Any] = setting(
+        "auto",
+        "images: how they are read; auto: by what --data-dir is; folder, csv, npz; tfds:NAME: a set of"
+        " tensorflow-datasets; FILE.py:NAME: a function of your own",
+        paper="no such images",
+    )
+    image_size: int | None = setting(
+        None,
+        "images: pixels that the shorter side is scaled to, before the middle is cut out; none: chosen from the images",
+        paper="no such images",
+        at_least=8,
+        at_most=1024,
+    )
+    test_size: int | None = setting(
+        None,
+        "images: how many are held out for the test where there is no test part; none: a seventh of each class",
+        paper="no such images",
+        at_least=1,
     )
     cache_dir: Path | None = setting(
         None,
         "folder of what is kept between runs: data sets, compiled programs; by default"
         " $XDG_CACHE_HOME/eigen_jax, else ~/.cache/eigen_jax",
     )
-    validation_size: int = setting(5_000, "training images held out to measure fitness", at_least=1)
+    validation_size: int | None = setting(
+        5_000, "training images held out to measure fitness; none: a seventh of each class", at_least=1
+    )
     split_seed: int = setting(
         0, "seed that draws the images held out, from 0 to 2**32 - 1", at_least=0, at_most=SEED_MAX
     )
@@ -55,21 +88,37 @@ class DataConfig(Config):
     )
     gcn_scale: float = setting(55.0, "L2 norm of an image after contrast normalization", above=0, flag=False)
     zca_bias: float = setting(0.1, "added to the eigenvalues of the covariance", above=0, flag=False)
+    found: Found | None = setting(None, "what is known of images, see `resolve`", flag=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.name == "digits" and self.data_dir is not None:
             raise ConfigError(DataConfig, "{data_dir} is {}, but the digits need none: leave it out", self.data_dir)
+        if self.name == "images":
+            return
+        for name, default in (("source", "auto"), ("image_size", None), ("test_size", None)):
+            if (value := getattr(self, name)) != default:
+                rule = f"{{{name}}} is {{}}, which is for images of your own, and the data are {{}}: leave it out"
+                raise ConfigError(DataConfig, rule, value, self.name)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """H, W, C."""
+        """H, W, C; raises ConfigError for images that are not read yet."""
+        if self.name == "images":
+            return self._of_images().image_shape
         return (8, 8, 1) if self.name == "digits" else (32, 32, 3)
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """K; raises as `image_shape`."""
+        if self.name == "images":
+            return self._of_images().num_classes
         return 100 if self.name == "cifar100" else 10
+
+    def _of_images(self) -> Found:
+        if self.found is None:
+            raise ConfigError(None, "the images are not read yet, so that nothing is known of them; call {}", "resolve")
+        return self.found
 
     def cache_folder(self) -> Path:
         """`cache_dir`, else `$XDG_CACHE_HOME/eigen_jax` or `~/.cache/eigen_jax` (XDG Base Directory Specification 0.8).
@@ -98,10 +147,21 @@ class RawDataset:
     train_labels: np.ndarray  # [N] int32
     test_images: np.ndarray  # [N, H, W, C] uint8
     test_labels: np.ndarray  # [N] int32
+    validation_images: np.ndarray | None = None  # [N, H, W, C] uint8; None: held out of the training images
+    validation_labels: np.ndarray | None = None  # [N] int32
+    report: tuple[str, ...] = ()  # what was read and skipped, a line each
+
+    @property
+    def images(self) -> list[np.ndarray]:
+        """Of all parts."""
+        parts = self.train_images, self.validation_images, self.test_images
+        return [part for part in parts if part is not None]
 
     def content_hash(self) -> str:
         """SHA-256, in hexadecimal, of every image and label."""
-        arrays = (self.train_images, self.train_labels, self.test_images, self.test_labels)
+        arrays: tuple[np.ndarray, ...] = self.train_images, self.train_labels, self.test_images, self.test_labels
+        if self.validation_images is not None and self.validation_labels is not None:
+            arrays += (self.validation_images, self.validation_labels)
         return sha256(part for array in arrays for part in (f"{array.dtype.str}{array.shape}", array))
 
 

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from eigen_jax import platforms
 from eigen_jax.architecture import IMAGE, layer_shapes, times
-from eigen_jax.data import pictures, preprocessing
+from eigen_jax.data import pixels, preprocessing
 from eigen_jax.data.preprocessing import ChannelTable, ContrastWhitening
 from eigen_jax.export.network import TrainedModel
 from eigen_jax.processor import ARRAYS, ImageProcessor
@@ -280,7 +280,7 @@ def write_flax(folder: Path, model: TrainedModel) -> None:
     files.write(folder / "preprocessing.py", preprocessing_source(model.processor))
     if arrays := model.processor.arrays:
         files.write(folder / ARRAYS, save(arrays))
-    files.write(folder / "pictures.py", inspect.getsource(pictures))
+    files.write(folder / "pictures.py", inspect.getsource(pixels))
     files.write(folder / "classes.json", json.dumps(model.processor.class_names, ensure_ascii=False, indent=2) + "\n")
     files.write(folder / "predict.py", predict)
     network, pixels_to_images = (runpy.run_path(str(folder / f"{name}.py")) for name in ("network", "preprocessing"))

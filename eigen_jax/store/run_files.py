@@ -35,6 +35,9 @@ FORMER_SETTINGS: Mapping[str, Any] = {
     "redraws": 0,
     "min_flops_share": 0.0,
     "candidates": 1,
+    "source": "auto",
+    "image_size": None,
+    "test_size": None,
 }
 
 

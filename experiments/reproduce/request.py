@@ -21,7 +21,7 @@ from experiments.settings import FLAGS, Settings, SettingsError
 STEP_SIZES = (1, 2, 10, 50, 100, 200)  # of Figure 3, both of its panels
 GENERATIONS = 20  # of a search of Figure 3, where the preset does not end earlier
 
-_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits"}
+_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits", "images": "own images"}
 _PROGRAM = "python -m experiments.reproduce"
 _RUNS_DIR = Path("runs/paper")
 _RESULTS = Path("experiments/results")

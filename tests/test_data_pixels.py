@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from eigen_jax.data.pictures import to_pixels
+from eigen_jax.data.pixels import to_pixels
 
 RNG = np.random.default_rng(0)
 SHAPE = (4, 4, 3)
