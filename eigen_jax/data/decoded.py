@@ -24,7 +24,7 @@ from typing import BinaryIO
 import numpy as np
 
 from eigen_jax.data import decoding
-from eigen_jax.data.decoding import ColourError, Look, choose_size, look_at, why_skipped
+from eigen_jax.data.decoding import ColourError, Look, choose_size, decode, look_at, why_skipped
 from eigen_jax.data.pictures import PARTS, Pictures, draw_parts, tell
 from eigen_jax.data.types import DataConfig, DataError, Progress, RawDataset
 from eigen_jax.store import files, locks
