@@ -228,6 +228,7 @@ def test_the_fingerprint_and_the_images_change_with_a_setting(digits, cache_dir,
     other = load_dataset(digits_config(cache_dir, **changes))
     assert other.fingerprint != digits.fingerprint
     assert not np.array_equal(other.test_images, digits.test_images)
+    assert other.preprocessor != digits.preprocessor
     assert len(list((cache_dir / "preprocessed").iterdir())) == 2
 
 
