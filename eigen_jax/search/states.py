@@ -22,6 +22,8 @@ def name_of_strategy(kind: type[Strategy]) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class States:
+    """How the states of one search are made; none of them is kept."""
+
     strategy: Strategy
     key: Array  # of breeding
     has_budget: bool

@@ -61,7 +61,10 @@ class EvolutionConfig(Config):
 
     # Shares of the search's part of a budget, without which no phase ends by them.
     secondary_from: float = setting(
-        0.6, "share of the search's budget from which on primary succession is over", paper="no budget", at_least=0
+        0.6,
+        "share of the search's budget from which on primary succession is over; 0: there is none",
+        paper="no budget",
+        at_least=0,
     )
     duplication_from: float = setting(
         0.9, "share of the search's budget from which on succession is over", paper="no budget", at_least=0
