@@ -67,6 +67,14 @@ KINDS_OPTION: Mapping[str, Any] = {
 }  # fmt: skip
 
 
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of commands that read the data of a run, see `experiments.evaluate.load_trained`."""
+    add = parser.add_argument
+    add("--data-dir", type=absolute_path, metavar="PATH", help="where the data are, if not where they were")
+    add("--cache-dir", type=absolute_path, metavar="PATH", help="folder of what is kept between runs")
+    add("--source", metavar="FILE.py:NAME", help="a source of your own that the run's images are from")
+
+
 def parse(
     argv: Sequence[str] | None, *, program: str, about: str = _ABOUT, dataset: DatasetName | None = None
 ) -> Settings:

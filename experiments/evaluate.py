@@ -41,7 +41,7 @@ from eigen_jax.training import (
     macro_f1,
     predict,
 )
-from experiments.command_line import KINDS_OPTION, Parser, absolute_path, load_own, read_images
+from experiments.command_line import KINDS_OPTION, Parser, absolute_path, add_data_options, load_own, read_images
 from experiments.commands import command, show
 from experiments.networks import check_takes
 from experiments.own import is_own
@@ -59,9 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m experiments.evaluate", description=__doc__, formatter_class=raw)
     add = functools.partial(parser.add_argument, type=absolute_path)
     add("run_dir", help="folder of a run that has finished")
-    add("--data-dir", metavar="PATH", help="where the data are, if not where they were")
-    add("--cache-dir", metavar="PATH", help="folder of what is kept between runs")
-    parser.add_argument("--source", metavar="FILE.py:NAME", help="a source of your own that the run's images are from")
+    add_data_options(parser)
     add("--logits", metavar="PATH", help="write the test images' logits there, as .npy")
     parser.add_argument("--kinds", **KINDS_OPTION)
     arguments = parser.parse_args(argv)
@@ -110,7 +108,7 @@ class Trained(NamedTuple):
 
 
 def load_trained(run_dir: Path, arguments: argparse.Namespace) -> Trained:
-    """Loads both, the data from where the arguments `data_dir` and `cache_dir` say, or the run; raises EigenError."""
+    """Loads both, the data from where the arguments of `add_data_options` say, or the run; raises EigenError."""
     check_devices_are_there()  # before the weights are put there
     architecture, variables = load_network(run_dir)
     run, config = _read_settings(run_dir, arguments)

@@ -12,20 +12,20 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from eigen_jax import lineage, report
 from eigen_jax.data import PixelImages, read_raw
 from eigen_jax.errors import EigenError
-from eigen_jax.report.page import Run, confusion_matrix, find_mistakes, make_comparison, make_page
+from eigen_jax.processor import has_processor, load_processor
+from eigen_jax.report.page import Run, find_mistakes, make_comparison, make_page
 from eigen_jax.search import read_genome
 from eigen_jax.store import files
-from eigen_jax.store.records import Count, JSONError, convert, read_json
-from eigen_jax.store.run_files import SETTINGS, RunFolderError, read_result, read_settings
+from eigen_jax.store.run_files import SETTINGS, read_result, read_settings
+from eigen_jax.training import confusion_matrix
 from experiments.again import command_of
-from experiments.command_line import KINDS_OPTION, Parser, absolute_path
+from experiments.command_line import KINDS_OPTION, Parser, absolute_path, add_data_options
 from experiments.commands import command, show
 from experiments.evaluate import load_trained
 from experiments.settings import flag_of
@@ -39,8 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add("runs", type=absolute_path, nargs="+", metavar="RUN", help="folder of a run, finished or not")
     add("--output", type=absolute_path, metavar="FILE", help="the page [RUN/report.html; of several: report.html here]")
-    add("--data-dir", type=absolute_path, metavar="PATH", help="where the data are, if not where they were")
-    add("--cache-dir", type=absolute_path, metavar="PATH", help="folder of what is kept between runs")
+    add_data_options(parser)
     add("--kinds", **KINDS_OPTION)
     given = parser.parse_args(argv)
     runs = [read_run(folder) for folder in given.runs]
@@ -59,7 +58,8 @@ def read_run(folder: Path) -> Run:
     """What a run folder holds, as far as the run has come; raises EigenError where it is none, or a file is damaged."""
     if not SETTINGS.is_in(folder):
         raise report.ReportError(f"{folder} is no run folder: it has no settings.json; name the folder of a run")
-    told, record, genome = read_settings(folder), folder / "lineage.jsonl", folder / "network" / "genome.json"
+    told, record, network = read_settings(folder), folder / "lineage.jsonl", folder / "network"
+    genome = network / "genome.json"
     result = read_result(folder) if (folder / "result.json").exists() else None
     is_search, notes = "retrained" not in told.settings, []
     individuals = lineage.read(record) if is_search and record.exists() else ()
@@ -77,36 +77,11 @@ def read_run(folder: Path) -> Run:
         individuals=individuals,
         result=result,
         network=read_genome(genome) if result and genome.exists() else None,
-        class_names=_class_names(folder),
-        confusion=_confusion(folder) if result else None,
+        class_names=load_processor(network).class_names if has_processor(network) else (),
+        confusion=result.confusion if result else None,
         notes=notes,
         command=again,
     )
-
-
-def _class_names(folder: Path) -> tuple[str, ...]:
-    path = folder / "network" / "classes.json"
-    return _field(path, "class_names", tuple[str, ...]) or ()
-
-
-def _confusion(folder: Path) -> list[list[int]] | None:
-    """[K][K]; None where it is not told, which older runs do not."""
-    matrix = _field(folder / "result.json", "confusion", list[list[Count]] | None)
-    if matrix and any(len(row) != len(matrix) for row in matrix):
-        what = f"{folder / 'result.json'} is damaged (confusion is no square)"
-        raise RunFolderError(f"{what}; put the run's own file back")
-    return matrix
-
-
-def _field(path: Path, name: str, kind: Any) -> Any:
-    """A field of a JSON file, if there are both; raises RunFolderError where it is another thing."""
-    if not path.exists():
-        return None
-    try:
-        content = convert(read_json(path), dict[str, Any])
-        return convert(content[name], kind) if name in content else None
-    except (OSError, JSONError) as error:
-        raise RunFolderError(f"{path} is damaged ({error}); put the run's own file back") from None
 
 
 def _with_test_images(run: Run, folder: Path, given: argparse.Namespace) -> Run:
@@ -122,7 +97,7 @@ def _with_test_images(run: Run, folder: Path, given: argparse.Namespace) -> Run:
     return dataclasses.replace(
         run,
         class_names=run.class_names or trained.dataset.class_names,
-        confusion=run.confusion or confusion_matrix(logits, labels),
+        confusion=run.confusion or confusion_matrix(logits, labels).tolist(),
         mistakes=find_mistakes(logits, labels, np.asarray(pixels)),
     )
 

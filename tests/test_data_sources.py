@@ -284,7 +284,7 @@ def test_pictures_are_decoded_once_and_told_of_on_the_way(tmp_path, monkeypatch)
     assert told == [(20, 35), (35, 35)]
     assert (config.image_shape, config.num_classes, config.found.train) == ((16, 16, 3), 2, 25)  # type: ignore[union-attr]
 
-    monkeypatch.setattr(decoded, "to_pixels", None)  # which nobody calls
+    monkeypatch.setattr(decoded, "decode", None)  # which nobody calls
     raw = read_raw(config)
     assert isinstance(raw.train_images, np.memmap)
     (folder,) = (tmp_path / "cache" / "decoded").iterdir()

@@ -70,7 +70,7 @@ def make(architecture: Architecture = ALL, dtype: str = "float32", fitted: str =
         dataset="noise",
         image_shape=shape,
         class_names=names,
-        preprocessor=FITTED[fitted],  # type: ignore[arg-type]
+        preprocessor=FITTED[fitted],
     )
     return TrainedModel(
         architecture=architecture,

@@ -222,7 +222,7 @@ def test_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         path = run.path / "settings.json"
     text = path.read_text()
     short = {name: chosen[name] for name in ("dataset", "data_fingerprint", "seed", "channels", "dtype")}
-    arguments = argparse.Namespace(data_dir=None, cache_dir=None)
+    arguments = argparse.Namespace(data_dir=None, cache_dir=None, source=None)
 
     def open_run(names: dict[str, Any]) -> None:
         with RunFolder.open(run.path, names, {}):

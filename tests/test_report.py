@@ -1,6 +1,5 @@
 """The command that writes the page: what it reads of run folders of all ages, and what it says of what it cannot."""
 
-import json
 import tarfile
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from commands_data import edit, leave_process_alone, refused, trained_network
 from test_older_runs import RUNS
 from test_report_page import data_of, sections_of
 
+from eigen_jax.processor import ImageProcessor, save_processor
 from experiments.report import main, read_run
 
 own_settings = pytest.fixture(leave_process_alone, autouse=True)
@@ -74,11 +74,12 @@ def test_confusion_and_names_of_classes_are_those_of_the_run(runs, tmp_path):
     run = runs / "finished" / "search"
     matrix = [[1 if row == column else 0 for column in range(10)] for row in range(10)]
     edit(run / "result.json", lambda content: content.update(confusion=matrix))
-    names = {"class_names": [f"digit {i}" for i in range(10)], "image_shape": [8, 8, 1]}
-    (run / "network" / "classes.json").write_text(json.dumps(names))
+    names = tuple(f"digit {i}" for i in range(10))
+    processor = ImageProcessor(dataset="digits", image_shape=(8, 8, 1), class_names=names, preprocessor=None)
+    save_processor(run / "network", processor)
     data = data_of(page_of(run, f"--cache-dir={tmp_path / 'cache'}", "--output", tmp_path / "page.html"))
     assert data["confusion"] == matrix
-    assert data["classes"] == names["class_names"]
+    assert data["classes"] == list(names)
 
 
 def test_a_search_from_python_has_a_page_that_says_what_is_missing(runs, tmp_path):
@@ -120,6 +121,7 @@ def test_what_has_no_page_gets_one_line(runs, tmp_path, capsys):
     assert "is damaged (confusion is no square)" in refused(capsys, main, str(run))
     edit(run / "result.json", lambda content: content.update(confusion=[[-1]]))
     assert "result.json is damaged (" in refused(capsys, main, str(run))
+    edit(run / "result.json", lambda content: content.pop("confusion"))
     (run / "lineage.jsonl").write_text("{}\n")
     assert "lineage.jsonl, line 1" in refused(capsys, main, str(run))
     assert not (run / "report.html").exists()

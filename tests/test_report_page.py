@@ -15,7 +15,7 @@ from report_data import individual, measured, reached
 
 from eigen_jax.architecture import Architecture, Layer, count_parameters
 from eigen_jax.lineage import Fate, Individual, Landmark, Reference
-from eigen_jax.report.page import Run, confusion_matrix, find_mistakes, make_comparison, make_page
+from eigen_jax.report.page import Run, find_mistakes, make_comparison, make_page
 from eigen_jax.report.page.data import how_made, page_data, spending
 from eigen_jax.report.page.drawings import Drawings
 from eigen_jax.report.page.html import Markup, element
@@ -240,15 +240,6 @@ def test_five_hundred_different_networks_take_a_few_megabytes():
 
 
 # --- Test images -----------------------------------------------------------------------------------------------------
-
-
-def test_confusion_counts_what_is_taken_for_what():
-    random = np.random.default_rng(0)
-    labels, logits = random.integers(0, 3, 50), random.normal(size=(50, 3)).astype(np.float32)
-    counted = [[0] * 3 for _ in range(3)]
-    for label, row in zip(labels, logits, strict=True):
-        counted[label][max(range(3), key=lambda k: row[k])] += 1
-    assert confusion_matrix(logits, labels) == counted
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])

@@ -140,6 +140,10 @@ class RunResult:
     training_flops: RunFlops | None = None  # None where older lines of the record do not tell them
     mimicry: Mimicry | None  # None where it was off
 
+    def __post_init__(self) -> None:
+        if self.confusion is not None and any(len(row) != len(self.confusion) for row in self.confusion):
+            raise ValueError("confusion is no square")
+
     @property
     def is_of_search(self) -> bool:
         """Whether all is told that is told of a search."""

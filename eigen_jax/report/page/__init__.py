@@ -5,6 +5,6 @@ draws (curves, the family tree, networks) it draws of the data in the page, to t
 """
 
 from eigen_jax.report.page.comparison import make_comparison
-from eigen_jax.report.page.mistakes import Mistake, confusion_matrix, find_mistakes
+from eigen_jax.report.page.mistakes import Mistake, find_mistakes
 from eigen_jax.report.page.run import Run
 from eigen_jax.report.page.single import make_page

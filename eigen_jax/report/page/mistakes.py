@@ -1,4 +1,4 @@
-"""What a network makes of test images: which classes it takes for which, and which pictures it gets most wrong."""
+"""Which pictures of the test images a network gets most wrong."""
 
 import base64
 import dataclasses
@@ -17,13 +17,6 @@ class Mistake:
     label: int  # its class
     taken_for: int
     probability: float  # that the network gives that one
-
-
-def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> list[list[int]]:
-    """How many images of each class (rows) are taken for each (columns), of logits [N, K] and labels [N]; [K][K]."""
-    classes = logits.shape[1]
-    places = np.asarray(labels, np.int64) * classes + logits.argmax(axis=1)
-    return np.bincount(places, minlength=classes**2).reshape(classes, classes).tolist()
 
 
 def find_mistakes(logits: np.ndarray, labels: np.ndarray, pixels: np.ndarray, *, most: int = 24) -> tuple[Mistake, ...]:
