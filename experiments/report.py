@@ -2,11 +2,13 @@
 
     python -m experiments.report runs/digits-small                    # runs/digits-small/report.html
     python -m experiments.report runs/seed-0 runs/seed-1 --output both.html
+    python -m experiments.report runs/digits-small --serve            # at http://localhost:8000, following the search
 
 It works while a search runs, too, and shows what is recorded by then.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
@@ -28,7 +30,11 @@ from experiments.again import command_of
 from experiments.command_line import KINDS_OPTION, Parser, absolute_path, add_data_options
 from experiments.commands import command, show
 from experiments.evaluate import load_trained
+from experiments.serving import serve
 from experiments.settings import flag_of
+
+# The files of a run that change while it goes on.
+_SHOWN = ("settings.json", "lineage.jsonl", "result.json")
 
 
 @command
@@ -38,20 +44,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(prog="python -m experiments.report", description=__doc__, formatter_class=raw)
     add = parser.add_argument
     add("runs", type=absolute_path, nargs="+", metavar="RUN", help="folder of a run, finished or not")
-    add("--output", type=absolute_path, metavar="FILE", help="the page [RUN/report.html; of several: report.html here]")
+    place = parser.add_mutually_exclusive_group().add_argument
+    place("--output", type=absolute_path, metavar="FILE", help="the page [RUN/report.html; several: report.html here]")
+    place("--serve", action="store_true", help="show it on localhost instead, and follow the runs while they search")
     add_data_options(parser)
     add("--kinds", **KINDS_OPTION)
     given = parser.parse_args(argv)
-    runs = [read_run(folder) for folder in given.runs]
-    folder, is_one = given.runs[0], len(runs) == 1
-    if is_one and runs[0].result and runs[0].network:
-        runs = [_with_test_images(runs[0], folder, given)]
-    page = make_page(runs[0]) if is_one else make_comparison(_named_apart(runs, given.runs))
-    output = given.output or (folder if is_one else Path.cwd()) / "report.html"
+    if given.serve:
+        return serve(lambda: _make(given), lambda: _version(given.runs))
+    page = _make(given)
+    output = given.output or (given.runs[0] if len(given.runs) == 1 else Path.cwd()) / "report.html"
     with files.told_as(report.ReportError, output, "name a file that can be written with --output"):
         output.parent.mkdir(parents=True, exist_ok=True)
         files.write(output, page)
     show(output)
+
+
+def _make(given: argparse.Namespace) -> str:
+    runs = [read_run(folder) for folder in given.runs]
+    if len(runs) > 1:
+        return make_comparison(_named_apart(runs, given.runs))
+    if runs[0].result and runs[0].network:
+        runs = [_with_test_images(runs[0], given.runs[0], given)]
+    return make_page(runs[0])
+
+
+def _version(folders: Sequence[Path]) -> str:
+    """Changes whenever what a page shows of runs does."""
+    told = []
+    for path in (folder / name for folder in folders for name in _SHOWN):
+        with contextlib.suppress(OSError):
+            about = path.stat()
+            told.append(f"{path} {about.st_mtime_ns} {about.st_size}")
+    return files.sha256(["\n".join(told)])
 
 
 def read_run(folder: Path) -> Run:

@@ -83,10 +83,10 @@ def _cell(cell: Cell, unit: Unit) -> Markup:
     return element("td", text, class_="text" if unit is Unit.TEXT else None)
 
 
-def document(title: str, body: Markup, data: Mapping[str, Any], *, script: str) -> str:
+def document(title: str, body: Markup, data: Mapping[str, Any], *, script: str | None) -> str:
     """The page: style, content, data and scripts in one file, which may ask for nothing else."""
     folder = importlib.resources.files(__package__)
-    scripts = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in (*_SCRIPTS, script))
+    scripts = "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in (*_SCRIPTS, script) if name)
     # So that no text in the data can end the element that holds them.
     content = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     filled = {
@@ -99,3 +99,18 @@ def document(title: str, body: Markup, data: Mapping[str, Any], *, script: str) 
     text = folder.joinpath("page.html").read_text(encoding="utf-8")
     head, *parts = text.split("{{")
     return head + "".join(filled[name] + rest for name, _, rest in (part.partition("}}") for part in parts))
+
+
+def make_live(page: str, version: str) -> str:
+    """A page for a server that tells at /version which one it has: where that is another, the page is loaded anew."""
+    follow = importlib.resources.files(__package__).joinpath("live.js").read_text(encoding="utf-8")
+    head, _, rest = page.partition("default-src 'none';")
+    body, _, end = rest.rpartition("</body>")
+    told = json.dumps(version).replace("<", "\\u003c")
+    script = f"<script>\nconst VERSION = {told};\n{follow}</script>\n"
+    return f"{head}default-src 'none'; connect-src 'self';{body}{script}</body>{end}"
+
+
+def make_notice(text: str) -> str:
+    """A page that says one thing."""
+    return document("EIGEN", element("main", element("p", text, class_="note")), {}, script=None)
