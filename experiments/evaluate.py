@@ -24,7 +24,7 @@ import numpy as np
 
 from eigen_jax.architecture import Architecture, count_parameters
 from eigen_jax.builder import build_network
-from eigen_jax.data import DataConfig, Dataset, Images, load_dataset, mirror
+from eigen_jax.data import DataConfig, Dataset, Images, mirror
 from eigen_jax.data.types import DatasetName, Preprocessing
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.processor import ImageProcessor, ProcessorError, has_processor, save_processor
@@ -45,7 +45,7 @@ from experiments.command_line import KINDS_OPTION, Parser, absolute_path, add_da
 from experiments.commands import command, show
 from experiments.networks import check_takes
 from experiments.own import is_own
-from experiments.process import configure
+from experiments.process import configure, load_data
 from experiments.progress import BY_MIRROR_IMAGES, percent
 from experiments.settings import Settings, SettingsError
 
@@ -112,8 +112,8 @@ def load_trained(run_dir: Path, arguments: argparse.Namespace) -> Trained:
     check_devices_are_there()  # before the weights are put there
     architecture, variables = load_network(run_dir)
     run, config = _read_settings(run_dir, arguments)
-    configure(Settings(run_dir=run_dir, data=config))
-    dataset = load_dataset(read_images(config))
+    settings = configure(Settings(run_dir=run_dir, data=read_images(config)))
+    dataset = load_data(settings)
     if dataset.fingerprint != run.data_fingerprint:
         where, advice = config.data_dir or "the cache", "name the right ones with --data-dir"
         raise RunFolderError(f"{run_dir} was made with other data than those in {where}; {advice}")

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import jax
 
+from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.store.locks import InUseError, held
 from eigen_jax.store.run_files import RunFolderError, read_settings
-from experiments.machine import cores
+from experiments.machine import cores, memory
 from experiments.settings import Machine, Settings
 
 # What JAX draws and computes in, as it is by itself: a run must not depend on who started it.
@@ -41,6 +42,7 @@ _MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": (-1, _KEPT_BYTES),
 }
 
+_UNTOLD_BYTES = 8 << 30  # of memory that a device is taken to have which does not tell
 _CPU_WORKERS = 2  # the most that are started where nobody said how many
 _DRIVER_SHARE = 0.1  # of a device's memory, which workers that share it leave to the driver
 _CONTEXT_SHARE = 0.1  # of a worker's part of the rest, which CUDA takes beside what JAX counts
@@ -115,6 +117,23 @@ def _gpu_places(visible: list[str], share: float) -> list[dict[str, str]]:
     width = int(share)
     groups = [visible[start : start + width] for start in range(0, len(visible) - width + 1, width)]
     return [{"CUDA_VISIBLE_DEVICES": ",".join(group)} for group in groups]
+
+
+def load_data(settings: Settings) -> Dataset:
+    """The data, streamed where a device's memory is not for them; raises as `load_dataset`."""
+    return load_dataset(settings.data, device_bytes=device_bytes(settings))
+
+
+def device_bytes(settings: Settings) -> int:
+    """Bytes that images, or logits, may take of a device's memory in one process."""
+    machine, is_cpu = settings.machine, jax.default_backend() == "cpu"
+    workers = 0
+    if machine.executor != "inline":
+        workers = (machine.workers or _CPU_WORKERS) if is_cpu else max(1, int(1 / machine.worker_gpus))
+    told = {} if is_cpu else jax.local_devices()[0].memory_stats() or {}
+    available = memory() if is_cpu else told.get("bytes_limit", _UNTOLD_BYTES)
+    # The driver has them as well.
+    return int(machine.device_memory * available / (1 + workers))
 
 
 def configure_logging() -> None:

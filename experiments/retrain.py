@@ -22,7 +22,6 @@ import numpy as np
 
 from eigen_jax import search
 from eigen_jax.architecture import Architecture, fingerprint
-from eigen_jax.data import load_dataset
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.processor import ImageProcessor
 from eigen_jax.resumable import Care
@@ -32,7 +31,7 @@ from experiments.command_line import Parser, absolute_path, parse
 from experiments.commands import command, held_off, make_console
 from experiments.networks import check_takes, of_images
 from experiments.presets import PRESETS
-from experiments.process import configure
+from experiments.process import configure, load_data
 from experiments.progress import BY_MIRROR_IMAGES, LiveBars, percent
 from experiments.runner import check_same_images
 from experiments.settings import Settings, SettingsError
@@ -77,7 +76,7 @@ def retrain(settings: Settings, architecture: Architecture, initial: Any = None)
     `final_steps`, or as many steps as the whole budget pays for. Gives why the training diverged, which result.json
     then says as well; None if it did not.
     """
-    dataset, config = load_dataset(settings.data), settings.search_config()
+    dataset, config = load_data(settings), settings.search_config()
     described = settings.outcome() | {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
     # Before the teacher, which may take days.
     if initial is None:

@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 
-from eigen_jax.data import DataConfig, Dataset, load_dataset
+from eigen_jax.data import DataConfig, Dataset
 from eigen_jax.data.types import DatasetName
 from eigen_jax.executor import InlineExecutor, PoolExecutor, ProcessWorkers
 from eigen_jax.resumable import Care
@@ -24,7 +24,7 @@ from eigen_jax.store.run_files import SETTINGS, RunFolderError, read_settings
 from eigen_jax.training import Teacher
 from experiments.command_line import parse
 from experiments.commands import command, held_off, make_console
-from experiments.process import configure, environment, worker_environments
+from experiments.process import configure, environment, load_data, worker_environments
 from experiments.progress import ConsoleObserver
 from experiments.settings import FLAGS, Settings
 from experiments.teacher import prepare_teacher, teacher_flops
@@ -44,7 +44,7 @@ def search(settings: Settings, *, stop_at: float = math.inf) -> SearchResult:
 
     It stops when `time.monotonic` comes to `stop_at`; the same call goes on.
     """
-    dataset = load_dataset(settings.data)
+    dataset = load_data(settings)
     config, machine = settings.search_config(), settings.machine
     # Before the teacher, which may take days.
     check_data(config, dataset)

@@ -43,6 +43,13 @@ class Machine(Config):
         at_least=1,
     )
     devices: int = setting(1, "devices of a process that train a network together, each a part of a batch", at_least=1)
+    device_memory: float = setting(
+        0.25,
+        "share of a device's memory, of the machine's on a CPU, for the images of all processes that use it, and for a"
+        " teacher's logits; what needs more is streamed from the disk",
+        at_least=0,
+        at_most=1,
+    )
     save_every: float = setting(60.0, "seconds between two saves of a network in training", at_least=0)
     time_limit: float | None = setting(
         None, "seconds that an individual may take, compiling included, before it is extinct", at_least=0

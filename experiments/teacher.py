@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.filesize import decimal
 
-from eigen_jax.data import Dataset, join_validation, load_dataset
+from eigen_jax.data import Dataset, join_validation
 from eigen_jax.resumable import Care
 from eigen_jax.search import TeacherFlops, training_flops
 from eigen_jax.store.locks import ShouldStop, never
@@ -35,7 +35,7 @@ from eigen_jax.teacher import (
 from eigen_jax.training import Teacher
 from experiments.command_line import parse
 from experiments.commands import command, held_off, make_console
-from experiments.process import configure
+from experiments.process import configure, device_bytes, load_data
 from experiments.progress import LiveBars, duration, pace
 from experiments.settings import Settings
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Trains the teacher of a data set."""
     about = (__doc__ or "").partition("\n")[0]
     settings = configure(parse(argv, program="python -m experiments.teacher --dataset NAME", about=about))
-    dataset = load_dataset(settings.data)
+    dataset = load_data(settings)
     with held_off() as should_stop:
         train_teacher(settings, dataset, make_console(), should_stop)
     print(f"teacher's folder     {settings.teacher_dir}")
@@ -64,7 +64,7 @@ def prepare_teacher(
     images = join_validation(dataset).train_images if joined else dataset.train_images
     train, layout = settings.search.train, _layout(settings, dataset)
     if (path := settings.teacher_logits) is not None:
-        logits = read_logits(path, layout, num_examples=images.shape[0])
+        logits = read_logits(path, layout, num_examples=images.shape[0], device_bytes=device_bytes(settings))
         console.print(f"Teacher for {dataset.name}: the logits in {path}", style="bold", soft_wrap=True)
         return logits
     ensemble = train_teacher(settings, dataset, console, should_stop)
@@ -78,6 +78,7 @@ def prepare_teacher(
             questions,
             data_fingerprint=dataset.fingerprint,
             cache_dir=settings.data.cache_folder(),
+            device_bytes=device_bytes(settings),
             on_start=functools.partial(observer.caching_started, questions, train.batch_size),
             on_progress=observer.caching_progress,
             should_stop=should_stop,

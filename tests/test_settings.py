@@ -46,7 +46,13 @@ Options = dict[str, Any]
 
 # Settings that say how the machine is used, but for the number of devices.
 MACHINE: Options = {"executor": "ray", "workers": 27, "worker_cpus": 28.0, "worker_gpus": 0.5, "threads": 29}
-MACHINE |= {"ray_address": "10.0.0.1:6379", "save_every": 30.0, "time_limit": 31.0, "log": ("csv",)}
+MACHINE |= {
+    "ray_address": "10.0.0.1:6379",
+    "device_memory": 0.75,
+    "save_every": 30.0,
+    "time_limit": 31.0,
+    "log": ("csv",),
+}
 
 FITNESS: Options = {"fitness": "accuracy-flops", "penalty_weight": 0.5, "limits": ("loss=2", "memory=1e9")}
 
@@ -156,7 +162,7 @@ def test_every_field_of_every_config_says_what_it_is():
 
 def test_every_flag_has_a_name_of_its_own():
     names = [each.name for each in FLAGS.values()]
-    assert len(set(names)) == len(names) == 92
+    assert len(set(names)) == len(names) == 93
 
 
 def test_every_setting_reaches_the_library():
@@ -345,7 +351,7 @@ def test_a_batch_must_be_a_multiple_of_the_devices():
     ],
 )
 def test_settings_are_checked_before_the_data_are_loaded(argv, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(runner, "load_dataset", lambda config: pytest.fail("the data were loaded"))
+    monkeypatch.setattr(runner, "load_data", lambda settings: pytest.fail("the data were loaded"))
     option, value = argv.split()
     line = refused(
         capsys, functools.partial(runner.main, "cifar10"), "--preset=paper", option, value, *places(tmp_path)
@@ -600,7 +606,7 @@ def test_the_help_explains_every_setting_with_the_values_of_the_preset(capsys):
     assert "the preset other; --preset NAME starts from another one: plain, other" in help
     # Places of the run, the data, the cache, the teacher and logits, and the use of the machine: the paper has no
     # value for them.
-    assert squeezed.count("(paper:") == len(FLAGS) - 5 - 10 - len(FITNESS)
+    assert squeezed.count("(paper:") == len(FLAGS) - 5 - 1 - len(MACHINE) - len(FITNESS)
 
 
 def test_kinds_and_operators_of_the_users_own_are_loaded_from_their_files(tmp_path, monkeypatch):
