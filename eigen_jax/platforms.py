@@ -4,6 +4,7 @@ None of the choices changes what is computed, beyond the rounding of float32.
 `python -m experiments.benchmark` measures what they are worth.
 """
 
+import ctypes
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -49,6 +50,12 @@ GPU = Platform(states_gradients=False, sums_as_products=False, steps_per_call=50
 def current() -> Platform:
     """The platform of the default device."""
     return CPU if jax.default_backend() == "cpu" else GPU
+
+
+def return_freed_memory() -> None:
+    """Gives the system back what the process has freed, where its C library can: by itself, it may keep most of it."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def host() -> tuple[jax.Device, Mapping[str, int]]:

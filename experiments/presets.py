@@ -32,7 +32,7 @@ _FEW = EvolutionConfig(population_size=6, first_rank=3, second_rank=2, primary_s
 _SMOKE = EvolutionConfig(first_rank=2, second_rank=1, primary_steps=20, secondary_steps=5, max_primary_generations=2)
 
 _CIFAR_DATA = DataConfig(validation_size=500, preprocessing="standardize")
-_CIFAR_TRAIN = TrainConfig(batch_size=64, eval_batch_size=500)
+_CIFAR_TRAIN = TrainConfig(batch_size=64)
 _SMALL_TEACHER = TeacherConfig(members=1, depth=16, growth=16, stem_stride=2, epochs=30)
 _EVENING = Settings(
     teacher="none",
@@ -118,7 +118,12 @@ _CIFAR = {
             t3=200,
             budget=3e15,
             train=replace(
-                _EVENING.search.train, batch_size=256, learning_rate=0.4, decay_steps=(400,), dtype="bfloat16"
+                _EVENING.search.train,
+                batch_size=256,
+                eval_batch_size=1_000,
+                learning_rate=0.4,
+                decay_steps=(400,),
+                dtype="bfloat16",
             ),
             evolution=replace(_EVENING.search.evolution, population_size=12, first_rank=6),
             genome=replace(_EVENING.search.genome, max_flops=200_000_000),

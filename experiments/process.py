@@ -17,7 +17,7 @@ import jax
 
 from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.errors import ConfigError
-from eigen_jax.platforms import check_devices_are_there
+from eigen_jax.platforms import check_devices_are_there, return_freed_memory
 from eigen_jax.store.locks import InUseError, held
 from eigen_jax.store.run_files import RunFolderError, read_settings
 from experiments.machine import cores, memory
@@ -121,7 +121,9 @@ def _gpu_places(visible: list[str], share: float) -> list[dict[str, str]]:
 
 def load_data(settings: Settings) -> Dataset:
     """The data, streamed where a device's memory is not for them; raises as `load_dataset`."""
-    return load_dataset(settings.data, device_bytes=device_bytes(settings))
+    dataset = load_dataset(settings.data, device_bytes=device_bytes(settings))
+    return_freed_memory()
+    return dataset
 
 
 def device_bytes(settings: Settings) -> int:

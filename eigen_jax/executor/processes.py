@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from eigen_jax import surroundings
-from eigen_jax.executor.interface import Died, Job, Message
+from eigen_jax.executor.interface import Died, Job, Message, Ready
 from eigen_jax.executor.pickling import pack
 from eigen_jax.executor.session import to_host
+from eigen_jax.platforms import return_freed_memory
 from eigen_jax.training import Dataset, Teacher
 
 PREPARE, RUN, STOP = "prepare", "run", "stop"  # what a worker is told to do
@@ -108,14 +109,17 @@ class ProcessWorker:
         except (EOFError, OSError):
             self._outbox.put(None)
             return Died(_how_it_ended(self.process.wait()))
+        if isinstance(message, Ready):
+            return_freed_memory()  # of the images that it was sent
         return message
 
 
 def _send_all(connection: Connection, outbox: "queue.SimpleQueue[bytes | None]") -> None:
     # A worker that has died is told of by the other direction.
     with contextlib.suppress(OSError):
-        while (message := outbox.get()) is not None:
+        for message in iter(outbox.get, None):
             connection.send_bytes(message)
+            del message  # while the next one is waited for: the first holds all images
 
 
 def _how_it_ended(code: int) -> str:

@@ -20,6 +20,7 @@ from eigen_jax.executor.interface import ExecutorError, Message, Ready, Refused
 from eigen_jax.executor.pickling import unpack
 from eigen_jax.executor.processes import DRIVERS_SIGNALS, PREPARE, RUN, STOP
 from eigen_jax.executor.session import Session, open_session
+from eigen_jax.platforms import return_freed_memory
 
 
 def main(descriptor: int) -> None:
@@ -30,18 +31,18 @@ def main(descriptor: int) -> None:
     _stand_back()
     connection = Connection(descriptor)
     send = functools.partial(_send, connection, threading.Lock())
+    driver = os.getppid()
     try:
-        payload = unpack(connection.recv_bytes())
+        # Nothing here holds the arrays that were sent: they are as large as those on the device.
+        session = open_session(unpack(connection.recv_bytes()), is_held=lambda: _is_stopped(driver))
     except (EOFError, OSError):
         return
     except ExecutorError as error:
-        send(Refused(str(error)))
-        return
-    driver = os.getppid()
-    session = open_session(payload, is_held=lambda: _is_stopped(driver))
+        session = Refused(str(error))
     if isinstance(session, Refused):
         send(session)
         return
+    return_freed_memory()
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, session, jobs, stop), daemon=True).start()
