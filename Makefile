@@ -1,4 +1,5 @@
 # make search   evolve networks on the handwritten digits, from nothing
+# make search PICTURES=PATH   on pictures of your own: a folder with one folder a class, or what docs/images.md has
 # make test     run the tests of minutes, while you work
 # make test-all run all tests
 # make lint     check style, format and types
@@ -8,7 +9,8 @@
 # To choose the interpreter (after `make clean` if there is a .venv): make test PYTHON=/path/to/python3.12
 
 VENV := .venv
-SEARCH := -m experiments.digits
+PICTURES :=
+SEARCH = $(if $(PICTURES),-m experiments.images --data-dir '$(PICTURES)',-m experiments.digits)
 
 IS_RECENT := import sys; assert sys.version_info >= (3, 11)
 # A name on the PATH can be a shim with no interpreter behind it, so each candidate is run.
