@@ -32,7 +32,7 @@ _FEW = EvolutionConfig(population_size=6, first_rank=3, second_rank=2, primary_s
 _SMOKE = EvolutionConfig(first_rank=2, second_rank=1, primary_steps=20, secondary_steps=5, max_primary_generations=2)
 
 _CIFAR_DATA = DataConfig(validation_size=500, preprocessing="standardize")
-_CIFAR_TRAIN = TrainConfig(batch_size=64)
+_CIFAR_TRAIN = TrainConfig(batch_size=64, eval_batch_size=500)
 _SMALL_TEACHER = TeacherConfig(members=1, depth=16, growth=16, stem_stride=2, epochs=30)
 _EVENING = Settings(
     teacher="none",
@@ -46,6 +46,7 @@ _EVENING = Settings(
         final_on="train+validation",
         train=TrainConfig(
             batch_size=64,
+            eval_batch_size=125,
             learning_rate=0.15,
             schedule="one-cycle",
             decay_steps=(2_000,),

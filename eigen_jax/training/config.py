@@ -81,7 +81,7 @@ class TrainConfig(Config):
     temperature: float = setting(5.0, "T of Eq. 3, which softens both predictions", paper="5", above=0)
     pad: int = setting(4, "pixels of padding before a random crop; 0: no crop", at_least=0, at_most=256)
     flip: bool = setting(True, "mirror half of the training images")
-    eval_batch_size: int = setting(125, "images at a time in evaluation; more take more memory", at_least=1)
+    eval_batch_size: int = setting(1_000, "images at a time in evaluation; more take more memory", at_least=1)
     dtype: ComputeDtype = setting(
         "float32",
         "what convolutions compute and maps are kept in; weights, normalization, logits and loss are float32 in any"
