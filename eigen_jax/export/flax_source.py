@@ -197,8 +197,10 @@ def read(path):
     """[N, {sizes}] uint8."""
     if path.endswith(".npy"):
         return np.load(path)
-    from PIL import Image
-
+    try:
+        from PIL import Image
+    except ImportError:
+        sys.exit("pictures need Pillow: pip install pillow")
     from pictures import to_pixels
 
     return to_pixels(Image.open(path), {shape})[None]
