@@ -19,7 +19,7 @@ from eigen_jax.errors import ConfigError
 from eigen_jax.training import predict, train_to
 from eigen_jax.training.step import draw_batches
 
-KEPT = ["pixels", "streamed", "mapped"]
+KEPT = ["pixels", "streamed", "mapped", "parts", "apart"]
 PARTS = ("train", "validation", "test")
 
 
@@ -32,6 +32,8 @@ def datasets(tmp_path) -> dict[str, Dataset]:
     np.save(tmp_path / "pixels.npy", pixels)
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
     order = draw.permutation(len(pixels))  # rows need not be in order
+    np.save(tmp_path / "ordered.npy", pixels[order])
+    ordered = np.load(tmp_path / "ordered.npy", mmap_mode="r")
     kept: dict[str, dict] = {name: {} for name in ("arrays", *KEPT)}
     for part, end in zip(PARTS, itertools.accumulate(sizes.values()), strict=True):
         rows, name = order[end - sizes[part] : end], f"{part}_images"
@@ -40,6 +42,8 @@ def datasets(tmp_path) -> dict[str, Dataset]:
         kept["pixels"][name] = PixelImages(jnp.asarray(pixels[rows]), jnp.asarray(table))
         kept["streamed"][name] = StreamedImages(pixels, rows, table)
         kept["mapped"][name] = StreamedImages(mapped, rows, table)
+        kept["parts"][name] = StreamedImages(ordered[end - sizes[part] : end], np.arange(sizes[part]), table)
+        kept["apart"][name] = StreamedImages(pixels[rows], np.arange(sizes[part]), table)
     return {name: dataclasses.replace(plain, **images) for name, images in kept.items()}
 
 
@@ -62,8 +66,18 @@ def test_indexed_images_are_those_of_the_array_in_every_way(tmp_path, kept):
 
 def test_what_is_mapped_goes_to_other_processes_by_its_name(tmp_path):
     both = datasets(tmp_path)
-    assert len(pickle.dumps(both["mapped"].test_images)) < len(pickle.dumps(both["streamed"].test_images)) / 2
-    assert isinstance(pickle.loads(pickle.dumps(both["mapped"].test_images)).pixels, np.memmap)
+    for kept in ("mapped", "parts"):
+        images = both[kept].test_images
+        assert len(pickle.dumps(images)) < len(pickle.dumps(both["streamed"].test_images)) / 2
+        again = pickle.loads(pickle.dumps(images))
+        assert isinstance(again.pixels, np.memmap)
+        np.testing.assert_array_equal(again, both["arrays"].test_images)
+
+
+def test_parts_of_one_file_are_joined_without_being_read(tmp_path):
+    joined = join_validation(datasets(tmp_path)["parts"]).train_images
+    assert isinstance(joined, StreamedImages)
+    assert isinstance(joined.pixels, np.memmap)
 
 
 @pytest.mark.parametrize("kept", KEPT)

@@ -66,6 +66,12 @@ class StreamedImages:
     table: np.ndarray  # [256, C] float32
     is_mirrored: bool = False
 
+    def __post_init__(self) -> None:
+        # A part of an array does not say which part of the file it is, and parts of one array are joined by their rows.
+        pixels, rows = _whole(self.pixels, self.rows)
+        object.__setattr__(self, "pixels", pixels)
+        object.__setattr__(self, "rows", rows)
+
     @property
     def shape(self) -> tuple[int, ...]:
         return len(self.rows), *self.pixels.shape[1:]
@@ -130,11 +136,25 @@ def mirror(images: Images) -> Images:
 
 def joined(images: Images, others: Images) -> Images:
     """The images of both, of one data set, which are kept alike."""
-    if isinstance(images, StreamedImages) and isinstance(others, StreamedImages) and images.pixels is others.pixels:
-        return dataclasses.replace(images, rows=np.concatenate([images.rows, others.rows]))
+    if isinstance(images, StreamedImages) and isinstance(others, StreamedImages):
+        if images.pixels is others.pixels:
+            return dataclasses.replace(images, rows=np.concatenate([images.rows, others.rows]))
+        pixels, rows = np.concatenate([images.pixels, others.pixels]), others.rows + len(images.pixels)
+        return dataclasses.replace(images, pixels=pixels, rows=np.concatenate([images.rows, rows]))
     if isinstance(images, PixelImages) and isinstance(others, PixelImages):
         return dataclasses.replace(images, pixels=jnp.concatenate([images.pixels, others.pixels]))
     return jnp.concatenate([images[:], others[:]])
+
+
+def _whole(pixels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The array that one of uint8 is some of the rows of, if it is, and where rows of the part are in it."""
+    whole = pixels
+    while isinstance(base := whole.base, np.ndarray) and (base.dtype, base.shape[1:]) == (np.uint8, pixels.shape[1:]):
+        whole = base
+    if whole is pixels or not (pixels.flags.c_contiguous and whole.flags.c_contiguous):
+        return pixels, rows
+    first, start = (each.__array_interface__["data"][0] for each in (pixels, whole))
+    return whole, rows + (first - start) // whole.strides[0]
 
 
 def _remap(mapped: tuple[Any, int, tuple[int, ...]], *fields: Any) -> StreamedImages:
