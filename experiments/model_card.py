@@ -30,7 +30,8 @@ logits. From Python:
 
 On the machine of the search, with its versions and as many threads, these are the search's logits to the last bit.""",
     "stablehlo": """`network.stablehlo` takes pixels as they are (preprocessing is in it), for a CPU or CUDA, and needs
-`jax` alone; `call.py` shows how it is called. `classes.json` names the classes, in the order of the logits.""",
+`jax` and `flatbuffers` alone; `call.py` shows how it is called. `classes.json` names the classes, in the order of the
+logits.""",
     "onnx": """`network.onnx` takes pixels as they are (preprocessing is in it), and computes in float32:
 
     import onnxruntime

@@ -17,7 +17,7 @@ from eigen_jax.store import files
 
 PLATFORMS = ("cpu", "cuda")
 
-_CALL = '''"""Pixels [N, {sizes}] {dtype} to logits [N, {classes}] float32, of any N; needs jax alone."""
+_CALL = '''"""Pixels [N, {sizes}] {dtype} to logits [N, {classes}] float32, of any N; needs jax and flatbuffers."""
 
 import jax
 from jax import export

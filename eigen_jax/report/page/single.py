@@ -103,7 +103,7 @@ def key_numbers(run: Run) -> dict[str, str]:
     elif flops and None not in flops:
         told["training FLOPs so far"] = format_flops(sum(filter(None, flops)))
     seconds = sum(each.seconds_compiling + each.seconds_training for each in run.individuals)
-    told["time of the search"] = format_seconds(seconds) if run.individuals else None
+    told["compiling and training, all networks"] = format_seconds(seconds) if run.individuals else None
     told["time of the final training"] = (
         format_seconds(result.seconds.final) if result and result.seconds.final else None
     )
