@@ -42,12 +42,12 @@ def main(descriptor: int) -> None:
     if isinstance(session, Refused):
         send(session)
         return
-    return_freed_memory()
     jobs: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     stop = threading.Event()
     threading.Thread(target=_listen, args=(connection, session, jobs, stop), daemon=True).start()
     send(Ready())
     while True:
+        return_freed_memory()  # which a worker that waits would hold
         send(session.answer(jobs.get(), should_stop=stop.is_set, tell=send))
 
 

@@ -56,9 +56,10 @@ class Programs:
     such as `jnp.where` by their arguments' shapes, which are the caller's as well.
     """
 
-    def __init__(self, kept: int = 60) -> None:
-        # A CPU program takes some 300 of a process's 65,530 memory maps. The default is enough for a generation, whose
-        # networks train in turns: five each, to initialise, take a step or a chunk of them, evaluate a batch, an image.
+    def __init__(self, kept: int = 24) -> None:
+        # A CPU program takes up to 20 MB, and some 300 of a process's 65,530 memory maps. The default is enough for one
+        # of two workers that share a generation: four a network, to initialise, take a step, evaluate a batch, and an
+        # image. Whichever is needed once more comes from the cache on disk.
         self._kept = kept
         self._lock = threading.Lock()
         self._programs: collections.OrderedDict[Hashable, Future] = collections.OrderedDict()  # last used, last
