@@ -10,7 +10,6 @@ last two take pixels, preprocessing is inside.
 
 import argparse
 import functools
-import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,18 +39,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check_is_free(folder)
     write = _writer(format)
     model, settings = read_model(arguments.run_dir)
-    partial = folder.with_name(f"{folder.name}{files.PARTIAL}")
-    with files.told_as(ExportError, folder):
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            partial.mkdir(parents=True)
-            write(partial, model)
-            files.write(partial / "README.md", model_card(arguments.run_dir, model, settings, format))
-            _check_is_free(folder)  # somebody may have made it meanwhile
-            partial.rename(folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+    with files.told_as(ExportError, folder), files.making_folder(folder) as partial:
+        write(partial, model)
+        files.write(partial / "README.md", model_card(arguments.run_dir, model, settings, format))
+        _check_is_free(folder)  # somebody may have made it meanwhile
     show(f"exported             {folder}")
     show("its README.md tells how it is used")
 

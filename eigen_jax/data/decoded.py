@@ -87,7 +87,7 @@ def _make(
     folder: Path, found: Pictures, config: DataConfig, progress: Progress, list_all: Callable[[], Pictures]
 ) -> None:
     """Makes a folder of decoded images, of pictures that are still the same afterwards."""
-    with _appearing(folder) as partial:
+    with files.making_folder(folder) as partial:
         _decode(found, config, progress, partial, listing=folder / "skipped.txt")
         if list_all().digest() != found.digest():
             problem = f"{found.place} changed while its images were read"
@@ -111,22 +111,6 @@ def _mapped(folder: Path) -> RawDataset | None:
     (train, validation, test), (train_labels, *others) = np.split(images, ends), np.split(np.asarray(labels), ends)
     parts = train, train_labels, test, others[1], validation, others[0]
     return RawDataset("images", about.class_names, *parts, report=about.report)
-
-
-@contextlib.contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """Gives a folder to write to, which gets its name when the block ends without an error."""
-    partial = folder.with_name(f"{folder.name}{files.PARTIAL}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        files.sync_folder(partial)
-        os.rename(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    files.sync_folder(folder.parent)
 
 
 def _decode(found: Pictures, config: DataConfig, progress: Progress, folder: Path, *, listing: Path) -> None:

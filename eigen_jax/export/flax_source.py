@@ -283,7 +283,7 @@ def write_flax(folder: Path, model: TrainedModel) -> None:
     if arrays := model.processor.arrays:
         files.write(folder / ARRAYS, save(arrays))
     files.write(folder / "pictures.py", inspect.getsource(pixels))
-    files.write(folder / "classes.json", json.dumps(model.processor.class_names, ensure_ascii=False, indent=2) + "\n")
+    model.write_classes(folder)
     files.write(folder / "predict.py", predict)
     network, pixels_to_images = (runpy.run_path(str(folder / f"{name}.py")) for name in ("network", "preprocessing"))
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # as where it is used

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ from eigen_jax.builder import Network, build_network
 from eigen_jax.errors import EigenError
 from eigen_jax.layer_kinds import KINDS, LayerKind
 from eigen_jax.processor import ImageProcessor
+from eigen_jax.store import files
 from eigen_jax.training import predict
 
 PyTree = Any
@@ -68,6 +71,11 @@ class TrainedModel:
         if not worst <= _ROUNDING[dtype or self.dtype]:
             told = f"what was written gives logits that differ by {worst:.1e}, as a share of the largest"
             raise ExportError(f"{told}; use another --format, and report it")
+
+    def write_classes(self, folder: Path) -> None:
+        """Writes classes.json, the names of the classes in the order of the logits, into a folder; raises OSError."""
+        names = json.dumps(self.processor.class_names, ensure_ascii=False, indent=2)
+        files.write(folder / "classes.json", names + "\n")
 
     @functools.cached_property
     def weights(self) -> dict[str, np.ndarray]:

@@ -4,7 +4,6 @@ It needs the extra "export". Within, maps are [N, C, H, W], as all of ONNX has t
 record what becomes of it.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,4 +109,4 @@ def write_onnx(folder: Path, model: TrainedModel) -> None:
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     model.check(lambda pixels: session.run(None, {"pixels": pixels})[0], dtype="float32")
     files.write(folder / "network.onnx", content)
-    files.write(folder / "classes.json", json.dumps(model.processor.class_names, ensure_ascii=False, indent=2) + "\n")
+    model.write_classes(folder)

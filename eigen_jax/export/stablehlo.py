@@ -1,6 +1,5 @@
 """A network as StableHLO, serialised by `jax.export`: pixels in, logits out, for batches of any size, CPU and CUDA."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def write_stablehlo(folder: Path, model: TrainedModel) -> None:
     # Not called as it is, which would compile each of its operations alone.
     model.check(lambda pixels: np.asarray(jax.jit(exported.call)(pixels)))
     files.write(folder / "network.stablehlo", bytes(exported.serialize()))
-    files.write(folder / "classes.json", json.dumps(model.processor.class_names, ensure_ascii=False, indent=2) + "\n")
+    model.write_classes(folder)
     sizes = ", ".join(map(str, model.architecture.input_shape))
     dtype = "float32" if model.processor.preprocessor is None else "uint8"
     told = {"sizes": sizes, "dtype": dtype, "classes": model.num_classes, "batch_size": model.batch_size}

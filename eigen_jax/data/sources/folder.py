@@ -47,7 +47,7 @@ def list_folder(root: Path) -> Pictures:
         raise DataError(f"{root} holds no folders with images, one a class; {advice}")
     if len({row[1] for row in rows}) == 1:
         raise _one_class(root, rows[0][1])
-    open_one = functools.partial(_open, root)
+    open_one = functools.partial(open_picture, root)
     return list_pictures(rows, place=str(root), open=open_one, report=tuple(report), skipped=dict(skipped))
 
 
@@ -59,7 +59,8 @@ def _one_class(root: Path, name: str) -> DataError:
     return DataError(f"{root} has one class alone, {name!r}; {meant[0]}")
 
 
-def _open(root: Path, name: str) -> Image.Image:
+def open_picture(root: Path, name: str) -> Image.Image:
+    """The picture of a name that is told from a folder, not decoded yet; raises as Pillow does."""
     return Image.open(root / name)
 
 

@@ -6,11 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from eigen_jax.data.decoded import decoded
 from eigen_jax.data.pictures import PART_NAMES, TRAIN, Pictures, list_pictures
-from eigen_jax.data.sources.folder import stamp_of
+from eigen_jax.data.sources.folder import open_picture, stamp_of
 from eigen_jax.data.sources.source import SOURCES, Source, data_dir_of
 from eigen_jax.data.types import DataConfig, DataError, Progress, RawDataset
 
@@ -36,7 +34,7 @@ def list_table(path: Path) -> Pictures:
         columns = [0, 1, 2 if len(header) > 2 else -1]
         # A header whose names are not known; the first picture may be missing as well.
         has_names = len(lines) > 1 and not _is_there(path, lines[0]) and _is_there(path, lines[1])
-    found, skipped, twice = dict[str, tuple[str, int]](), defaultdict[str, list[str]](list), 0
+    found, skipped = dict[str, tuple[str, int]](), defaultdict[str, list[str]](list)
     rows = list[tuple[str, str, int, str]]()
     for number, cells in enumerate(lines[has_names:], start=1 + has_names):
         file, label, part_name = (cells[i].strip() if 0 <= i < len(cells) else "" for i in columns)
@@ -59,12 +57,8 @@ def list_table(path: Path) -> Pictures:
     if not rows:
         raise DataError(f"{path} lists no file that is there; files are told from the folder of the CSV")
     report = (f"{twice:,} lines list a file again, which is taken once",) if twice else ()
-    open_one = functools.partial(_open, path.parent)
+    open_one = functools.partial(open_picture, path.parent)
     return list_pictures(set(rows), place=str(path), open=open_one, report=report, skipped=dict(skipped))
-
-
-def _open(folder: Path, name: str) -> Image.Image:
-    return Image.open(folder / name)
 
 
 def _is_there(path: Path, cells: Sequence[str]) -> bool:
