@@ -137,8 +137,9 @@ def _built(kind: LayerKind, values: Values) -> str:
 
     maps = [jax.ShapeDtypeStruct((1, *_SIZE, width), jnp.bfloat16) for width in _WIDTHS[kind.agree]]
     output, variables = jax.eval_shape(lambda maps: Alone().init_with_output(jax.random.key(0), maps), maps)
-    # In training, no random numbers are at hand.
-    jax.eval_shape(lambda *given: Alone(train=True).apply(*given, mutable=["batch_stats"]), variables, maps)
+    # In training, random numbers are at hand for dropout alone.
+    train = functools.partial(Alone(train=True).apply, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
+    jax.eval_shape(train, variables, maps)
     count = sum(leaf.size for leaf in jax.tree.leaves(variables.get("params", {})))
     return f"{output.shape} {output.dtype} and {count:,} parameters"
 

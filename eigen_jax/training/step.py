@@ -254,7 +254,8 @@ def train_step(
 
     def mean_loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
-        logits, updated = network.apply(variables, batch.images, train=True, mutable=["batch_stats"])
+        rngs = {"dropout": _dropout_key(state.step, batch)}
+        logits, updated = network.apply(variables, batch.images, train=True, mutable=["batch_stats"], rngs=rngs)
         return losses(logits).mean(), (logits, updated.get("batch_stats", {}))
 
     (loss, (logits, batch_stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
@@ -270,6 +271,12 @@ def train_step(
     if isinstance(following, AveragedState):
         following = dataclasses.replace(following, average=_averaged(state, following, config.averaging))
     return following, metrics
+
+
+def _dropout_key(step: Array, batch: Batch) -> Array:
+    """A step's, a device's and a training's own: of the step, and of the examples, as the training's key drew them."""
+    key = jax.random.fold_in(jax.random.key(0), step)
+    return key if batch.examples is None else jax.random.fold_in(key, batch.examples.sum(dtype=jnp.int32))
 
 
 def _averaged(before: TrainState, after: AveragedState, averaging: float) -> PyTree:
