@@ -7,7 +7,7 @@ and `truncate` removes.
 
 A line ends with a checksum of all that it says but the times, and is read only if it stands exactly as it was written.
 So any flipped bit is told, but for one that makes another number of seconds. Lines of schema versions 2, which have no
-checksum, 3 and 4 are read as well.
+checksum, to 5 are read as well.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from eigen_jax.store import files
 from eigen_jax.store.records import Count, Fraction, JSONError, Positive, Seconds, convert, parse_json
 from eigen_jax.store.run_files import Reference
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _READ = range(2, SCHEMA_VERSION + 1)  # schema versions; the first has no checksums
 # What another run of the same may measure otherwise, and what stands for it.
@@ -81,11 +81,16 @@ class Individual:
     generation: Count  # from 0, counted through the whole run
     phase: Name  # of the search, such as "primary"
     index: Count  # from 0, within the generation
-    parents: tuple[Reference, ...]  # none: it descends from the global-pooling network that the run starts from
+    parents: tuple[Reference, ...]  # none: of nobody, such as the global-pooling network that EIGEN starts from
     operators: Mapping[str, Count] | None  # times that each operator was applied; None: not made by mutation
     # Of each block of the parent, from the largest map; None: no duplicate.
     repeats: Annotated[tuple[Positive, ...], msgspec.Meta(min_length=1)] | None = None
     architecture: Architecture
+    # In which of the run's settings of training its own genome has another.
+    training: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
+    # Of each layer, in its order, and of the classifier: each began with the weights of the same number in the first
+    # parent, where those have the same shapes. None: it was trained from scratch.
+    identities: tuple[int, ...] | None = None
     parameters: Count  # trainable values, classifier included
     flops: Count  # of one image's forward pass
     landmarks: tuple[Landmark, ...] = ()  # those that it trained for, in their order
@@ -217,8 +222,10 @@ def _to_individual(fields: Mapping[str, Any]) -> Individual:
 
 def _modernised(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an older schema version as those of the newest."""
-    fields = {**fields, "training_flops": None}
-    return fields if fields["schema_version"] == 4 else _with_landmarks(fields)
+    fields = {"training": {}, "identities": None, **fields}
+    if fields["schema_version"] < 5:
+        fields["training_flops"] = None
+    return fields if fields["schema_version"] >= 4 else _with_landmarks(fields)
 
 
 def _with_landmarks(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -135,6 +135,7 @@ class Settings(Config):
         """What `run_search` takes, of these data and devices; raises ConfigError for what cannot be together."""
         shape, classes = self.data.image_shape, self.data.num_classes
         genome = dataclasses.replace(self.search.genome, input_shape=shape, num_classes=classes)
+        genome = self.strategy_kind().space(genome)
         train = dataclasses.replace(self.search.train, devices=self.machine.devices)
         return dataclasses.replace(self.search, genome=genome, train=train)
 

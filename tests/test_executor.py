@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from executor_data import (
     CONFIG,
+    SHAPE,
     Fair,
     after,
     check_as_inline,
@@ -27,18 +28,18 @@ from sklearn import metrics
 from training_data import wait_for_background
 
 from eigen_jax import clock, platforms, resumable
-from eigen_jax.architecture import count_flops
+from eigen_jax.architecture import Architecture, Layer, count_flops
 from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
-from eigen_jax.executor import InlineExecutor, Job, Outcome, run_job, session
+from eigen_jax.executor import Inheritance, InlineExecutor, Job, Outcome, run_job, session
 from eigen_jax.executor.interface import Overdue, Progress
 from eigen_jax.executor.pickling import pack
 from eigen_jax.resumable import Care, Seconds
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.locks import StoppedError, never
-from eigen_jax.training import Programs, latency, loop, programs
+from eigen_jax.training import Programs, init_state, latency, loop, programs, start_from
 
 WILD = dataclasses.replace(CONFIG, learning_rate=1e30)
 
@@ -71,6 +72,61 @@ def test_an_outcome_has_the_validation_accuracy_and_the_state_is_saved_at_the_la
     exchanged = dataclasses.replace(bright_and_dark, test_labels=1 - bright_and_dark.test_labels)
     tested = run_job(dataclasses.replace(job, tested=True), exchanged)
     assert (accuracy_of(tested), tested.test_accuracy) == (1.0, 0.0)
+
+
+def are_equal(ours: Any, theirs: Any) -> bool:
+    """Whether two pytrees of one structure hold the same bits."""
+    return jax.tree.all(jax.tree.map(checkpoint.is_same, ours, theirs))
+
+
+def test_a_network_inherits_the_weights_of_the_same_layers_where_they_are_of_the_same_shape(bright_and_dark, job):
+    """An identical child is, before it is trained, its parent, to the last bit of every logit."""
+
+    def conv(source: int, channels: int) -> Layer:
+        return Layer(op="conv", inputs=(source,), channels=channels, kernel=3, stride=1)
+
+    two = (conv(-1, 4), conv(0, 8))
+    source = dataclasses.replace(job(5), architecture=Architecture(input_shape=SHAPE, layers=two))
+    run_job(source, bright_and_dark)
+    parent = checkpoint.restore(source.folder, "state")
+
+    def child_of(layers: tuple[int | None, ...], channels: int = 8, *, classifier: bool = True) -> Any:
+        own = (*two[: len(layers) - 1], conv(len(layers) - 2, channels))
+        inheritance = Inheritance(folder=source.folder, layers=layers, classifier=classifier)
+        child = dataclasses.replace(
+            elsewhere(source),
+            architecture=Architecture(input_shape=SHAPE, layers=own),
+            inheritance=inheritance,
+        )
+        network = build_network(child.architecture, num_classes=2)
+        drawn = init_state(child.key, network=network, config=child.config, input_shape=SHAPE)
+        return network, drawn, start_from(drawn, session.inherited(child, drawn.trained), config=child.config)
+
+    network, _, same = child_of((0, 1))
+    images = bright_and_dark.validation_images
+    logits = network.apply({name: parent[name] for name in ("params", "batch_stats")}, images, train=False)
+    assert are_equal(network.apply(same.variables, images, train=False), logits)
+    _, drawn, other = child_of((None, 0), classifier=False)  # an 8-wide layer of a 4-wide one
+    assert are_equal(other.trained, drawn.trained)
+    _, drawn, wider = child_of((0, 1), channels=6)
+    assert are_equal(wider.params["layer_0"], parent["params"]["layer_0"])
+    assert are_equal(wider.batch_stats["layer_0"], parent["batch_stats"]["layer_0"])
+    for name in ("layer_1", "classifier"):
+        assert are_equal(wider.params[name], drawn.params[name])
+
+
+def test_a_job_starts_from_what_it_inherits_and_goes_on_from_its_own(bright_and_dark, trained, job):
+    """With no learning rate to speak of, the weights stay what they were at the start."""
+    still = dataclasses.replace(CONFIG, learning_rate=1e-30)
+    inheritance = Inheritance(folder=trained[1].folder, layers=(0,), classifier=True)
+    heir = dataclasses.replace(job(1, config=still), inheritance=inheritance)
+    run_job(heir, bright_and_dark)
+    weights = [checkpoint.restore(each.folder, "state")["params"] for each in (trained[1], heir)]
+    assert are_equal(*weights)
+    gone = dataclasses.replace(heir, until=2, inheritance=dataclasses.replace(inheritance, folder=heir.folder / "gone"))
+    assert run_job(gone, bright_and_dark).cause is None, "once it is under way, its parent is not needed"
+    with pytest.raises(CheckpointError, match="gone holds no intact checkpoint"):
+        run_job(elsewhere(gone), bright_and_dark)
 
 
 def test_a_job_finds_what_was_prepared_and_its_outcome_is_the_same(bright_and_dark, job, monkeypatch):

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mutation": {"genome", "layer_kinds"},
     "duplication": {"genome"},
     "fitness": {"store"},
-    "strategies": {"genome", "mutation", "duplication"},
+    "strategies": {"genome", "mutation", "duplication", "architecture"},
     "architecture": {"layer_kinds", "genome", "store"},
     "platforms": set(),
     "surroundings": set(),

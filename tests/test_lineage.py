@@ -127,9 +127,10 @@ def test_the_line_is_the_documented_one_and_ends_with_the_checksum_of_all_but_th
     line = lineage.to_line(make(3, 1, parents=(Reference(generation=2, index=5), FIRST), **fields))
     start, architecture = line.split(',"fingerprint":"')
     assert start == (
-        '{"schema_version":5,"generation":3,"phase":"primary","index":1,'
+        '{"schema_version":6,"generation":3,"phase":"primary","index":1,'
         '"parents":[{"generation":2,"index":5},{"generation":0,"index":0}],'
-        '"operators":{"insert_conv":2,"insert_pool":1},"repeats":null,"parameters":784,"flops":12345,'
+        '"operators":{"insert_conv":2,"insert_pool":1},"repeats":null,"training":{},"identities":null,'
+        '"parameters":784,"flops":12345,'
         '"landmarks":[{"step":60,"measurement":{"accuracy":0.5,"loss":1.25,"parameters":784,"flops":12345,'
         '"latency":1e-05,"batch_latency":0.25,"memory":4096,"balanced_accuracy":0.375,"macro_f1":0.25},'
         '"fitness":[0.5,-784.0],"threshold":0.25},'
@@ -140,7 +141,9 @@ def test_the_line_is_the_documented_one_and_ends_with_the_checksum_of_all_but_th
     assert '","architecture":{' in architecture
     assert [layer["op"] for layer in json.loads(line)["architecture"]["layers"]] == ["conv", "pool", "conv", "concat"]
     duplicate = lineage.to_line(make(phase="duplication", operators=None, repeats=(1, 3), test_accuracy=0.625))
-    assert '"operators":null,"repeats":[1,3],"parameters":784,' in duplicate
+    assert '"operators":null,"repeats":[1,3],"training":{},' in duplicate
+    heir = lineage.to_line(make(training={"learning_rate": 0.025, "optimizer": "adam"}, identities=(3, 1, 4, 1, 5)))
+    assert '"training":{"learning_rate":0.025,"optimizer":"adam"},"identities":[3,1,4,1,5],"parameters"' in heir
     assert '"threshold":0.25}],"test_accuracy":0.625,"fate":"survived",' in duplicate
     sealed, checksum = line[: -len(',"checksum":"01234567"}')], line[-len('01234567"}') : -len('"}')]
     timeless = sealed.replace('_compiling":1.5,', '_compiling":0.0,').replace('_training":2.25', '_training":0.0')
@@ -249,6 +252,18 @@ def test_a_record_of_schema_version_4_does_not_tell_training_flops(path: Path) -
     assert '"same_as":null,"training_flops":1152921504606846976,"seconds_compiling":1.5' in lineage.to_line(new)
     path.write_text(text.replace('"schema_version":4', '"schema_version":5'))
     with refuses(LineageError, f"{path}, line 1: {DAMAGED}it has or lacks ['training_flops']"):
+        lineage.read(path)
+
+
+def test_a_record_of_schema_version_5_is_of_those_who_inherit_nothing(path: Path) -> None:
+    text = (OLDER / "schema-5.jsonl").read_text()
+    path.write_text(text)
+    failed = {"landmarks": (*make().landmarks, Landmark(step=180)), "fate": Fate.FAILED, "cause": "out of\nmemory"}
+    parents = Reference(generation=2, index=5), FIRST
+    older = make(training_flops=2**40), make(0, 1, same_as=FIRST, training_flops=0)
+    assert lineage.read(path) == (*older, make(3, 1, parents=parents, training_flops=7, **failed))
+    path.write_text(text.replace('"schema_version":5', '"schema_version":6'))
+    with refuses(LineageError, f"{path}, line 1: {DAMAGED}it has or lacks ['identities', 'training']"):
         lineage.read(path)
 
 
@@ -493,9 +508,9 @@ def changed(**fields: Any) -> str:
         ('{"schema_version":1', f"{DAMAGED}Expecting ',' delimiter: line 1 column 20 (char 19)"),
         ("[" * 100_000, f"{DAMAGED}its arrays and objects are too deep in one another"),
         ("[]", f"{DAMAGED}Expected `object`, got `array`"),
-        (changed(schema_version=1), "schema version is 1; this version of eigen_jax reads 2 to 5"),
-        (changed(schema_version=True), "schema version is True; this version of eigen_jax reads 2 to 5"),
-        (changed(schema_version=...), "schema version is None; this version of eigen_jax reads 2 to 5"),
+        (changed(schema_version=1), "schema version is 1; this version of eigen_jax reads 2 to 6"),
+        (changed(schema_version=True), "schema version is True; this version of eigen_jax reads 2 to 6"),
+        (changed(schema_version=...), "schema version is None; this version of eigen_jax reads 2 to 6"),
         (changed(landmarks=...), f"{DAMAGED}it has or lacks ['landmarks']"),
         (changed(colour=1), f"{DAMAGED}it has or lacks ['colour']"),
         (changed(schema_version=2), f"{DAMAGED}it has or lacks ['landmarks', 'parent', 'parents', 't1', 't2', 't3']"),

@@ -319,7 +319,7 @@ def test_a_value_that_cannot_be_is_named_as_on_the_command_line(setting, value, 
         (TrainConfig, "batch_size", True, "batch_size is True; it must be a whole number"),
         (TrainConfig, "flip", 1, "flip is 1; it must be True or False"),
         (TrainConfig, "optimizer", 5, "optimizer is 5; it must be a name or a function"),
-        (TrainConfig, "optimizer", "sdg", "there is no optimizer 'sdg'; did you mean sgd? choose from sgd"),
+        (TrainConfig, "optimizer", "sdg", "there is no optimizer 'sdg'; did you mean sgd? choose from sgd, adam"),
         (TrainConfig, "schedule", "cosine", "schedule is 'cosine'; it must be one of constant, linear, one-cycle"),
         (GenomeSpec, "channels", [8], "channels is [8]; it must be a tuple"),
         (GenomeSpec, "channels", (8, 0), "channels is (8, 0); it must be from 1 to 4,096, each"),
@@ -451,7 +451,7 @@ def test_an_optimizer_is_named_or_loaded_from_a_file_and_told_by_a_name_that_sta
     with mock.patch.dict(CHOICES, plain=with_values(CHOICES["plain"], {"optimizer": plain_sgd})):
         assert read().outcome()["optimizer"] == name_of(plain_sgd)
         assert read().search.train.optimizer is plain_sgd
-    with refuses(ConfigError, "there is no optimizer 'sdg'; did you mean sgd? choose from sgd"):
+    with refuses(ConfigError, "there is no optimizer 'sdg'; did you mean sgd? choose from sgd, adam"):
         read("--optimizer", "sdg")
     with pytest.raises(EigenError, match=r"^--optimizer: .*own_optimizer.py has no 'other'; it has "):
         read("--optimizer", f"{tmp_path / 'own_optimizer.py'}:other")

@@ -17,6 +17,15 @@ JobProgress = Callable[[int, int, float, float], None]  # position of the job, s
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Inheritance:
+    """The weights that a network starts from: those of its parent's layers, where they are of the same shapes."""
+
+    folder: Path  # absolute; of the parent's training, as `Job.folder`
+    layers: tuple[int | None, ...]  # of each layer, the parent's whose weights it has; None: it is drawn
+    classifier: bool  # whether its classifier is the parent's
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """Training of one network up to a landmark, and its evaluation there: all that the outcome depends on."""
 
@@ -26,6 +35,7 @@ class Job:
     until: int  # the landmark, in steps since the start of training
     config: TrainConfig
     folder: Path  # absolute; where its training is saved and goes on from, the same at all its landmarks
+    inheritance: Inheritance | None = None  # None: it is trained from scratch
     tested: bool = False  # whether the test images are looked at as well
     timed: bool = False  # whether the latency of one image is measured as well
     care: Care = dataclasses.field(default_factory=Care)  # where it is run, an executor lets it ask its own should_stop

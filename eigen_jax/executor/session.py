@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import math
+import re
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -20,11 +21,23 @@ from eigen_jax.executor.pickling import unpack
 from eigen_jax.fitness import Measurement
 from eigen_jax.platforms import PlatformError, check_devices_are_there
 from eigen_jax.resumable import Seconds, TimeLimitError, train_resumably
+from eigen_jax.store import checkpoint
 from eigen_jax.store.locks import ShouldStop, StoppedError, never
-from eigen_jax.training import Batch, Dataset, DivergedError, Programs, Teacher, TrainConfig, Training
+from eigen_jax.training import (
+    Batch,
+    Dataset,
+    DivergedError,
+    Programs,
+    Teacher,
+    TrainConfig,
+    Training,
+    abstract_state,
+)
 from eigen_jax.training.evaluation import accuracy, evaluate, latency, mean_loss, predict_timed
 from eigen_jax.training.loop import ProgressCallback, batch_shapes, prepare_training, training_memory
 from eigen_jax.training.metrics import balanced_accuracy, confusion_matrix, macro_f1
+
+_OWNER = re.compile(r"layer_\d+|classifier")
 
 # A failure to compile and a lack of the device's memory are JAX's; a network can be too deep to be traced.
 _FAILURES = (DivergedError, TimeLimitError, jax.errors.JaxRuntimeError, MemoryError, RecursionError)
@@ -47,10 +60,13 @@ def run_job(
 
     Raises:
         StoppedError: it was asked to stop, and is saved.
-        CheckpointError: training cannot be saved, or the folder belongs to something else.
+        CheckpointError: training cannot be saved, the folder belongs to something else, or inherited weights are lost.
         ConfigError: a batch is larger than the training set, or devices are missing.
     """
     training = _training(job, dataset, teacher)
+    if job.inheritance is not None:
+        made: dict[str, Any] = {"network": training.network, "config": job.config, "input_shape": training.input_shape}
+        training = dataclasses.replace(training, initial=inherited(job, abstract_state(**made).trained))
     clock, programs = clock or WorkClock(), programs or Programs()
     began = clock()
     how: dict[str, Any] = {"network": training.network, "programs": programs}
@@ -87,6 +103,45 @@ def run_job(
 def _training(job: Job, dataset: Dataset, teacher: Teacher | None) -> Training:
     network = build_network(job.architecture, num_classes=dataset.num_classes, dtype=job.config.dtype)
     return Training(key=job.key, dataset=dataset, network=network, config=job.config, teacher=teacher)
+
+
+def inherited(job: Job, drawn: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The variables that a job starts from, those of whole layers; None where it starts from scratch.
+
+    `drawn` are the shapes of its own, "params" and "batch_stats": a layer of other shapes than its parent's stays as it
+    was drawn. Raises CheckpointError where the parent's are lost.
+    """
+    if job.inheritance is None or checkpoint.latest_step(job.folder) is not None:
+        return None
+    heir, saved = job.inheritance, checkpoint.restore(job.inheritance.folder, "state")
+    saved = saved.get("average") or saved  # as `TrainState.variables`, of a state without its optimizer's structure
+    sources = {f"layer_{own}": f"layer_{source}" for own, source in enumerate(heir.layers) if source is not None}
+    sources |= {"classifier": "classifier"} if heir.classifier else {}
+    variables: dict[str, dict[str, Any]] = {collection: {} for collection in drawn}
+    for own, source in sources.items():
+        asked = {
+            part: {name: shapes for name, shapes in modules.items() if _owner(name) == own}
+            for part, modules in drawn.items()
+        }
+        given = {
+            part: {name: (saved.get(part) or {}).get(source + name.removeprefix(own)) for name in modules}
+            for part, modules in asked.items()
+        }
+        if _forms(given) == _forms(asked):
+            for part, modules in given.items():
+                variables[part] |= modules
+    return variables
+
+
+def _owner(name: str) -> str | None:
+    """The layer that a module of a network belongs to, by the beginning of its name."""
+    found = _OWNER.match(name)
+    return found and found[0]
+
+
+def _forms(tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, [leaf.shape for leaf in leaves]
 
 
 class Session:

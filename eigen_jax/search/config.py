@@ -1,7 +1,8 @@
 """The settings of a search."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from eigen_jax.config import SEED_MAX, Config, part, setting
 from eigen_jax.genome import GenomeSpec
@@ -50,6 +51,10 @@ class SearchConfig(Config):
     def final_until(self) -> int:
         """The steps of the final training that are asked for, of which a budget may pay for others."""
         return self.landmarks[-1] if self.final_steps is None else self.final_steps
+
+    def with_training(self, changes: Mapping[str, Any]) -> "SearchConfig":
+        """That of an individual whose own genome has other settings of training, by the names of their fields."""
+        return dataclasses.replace(self, train=dataclasses.replace(self.train, **changes))
 
     def final_train(self, until: int) -> TrainConfig:
         """How the network found is trained for `until` steps: with the search's schedule, stretched."""

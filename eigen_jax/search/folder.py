@@ -3,7 +3,7 @@
 settings.json     the resolved settings, the data set, the seed, the folders, the versions, JAX's switches
 lineage.jsonl     the record of every individual
 generation.jsonl  what the generation under way has measured; gone when it is recorded
-individuals/      the states of its individuals in training; gone with it
+individuals/      the states of its individuals in training; gone with it, but for weights that children may inherit
 checkpoints/      the state of the search after its last generations
 final/            the state of the final training
 logs/             what `eigen_jax.search.logs` was asked for
@@ -13,7 +13,7 @@ result.json       how the search ended; written last
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from eigen_jax.store import checkpoint, files
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.store.files import told_as
 from eigen_jax.store.records import as_json
-from eigen_jax.store.run_files import SETTINGS, RunFolderError, read_settings, write_settings
+from eigen_jax.store.run_files import SETTINGS, Reference, RunFolderError, read_settings, write_settings
 
 PyTree = Any
 
@@ -62,11 +62,16 @@ class RunFolder:
                 write_settings(path, {"settings": as_json(settings), **as_json(notes), **surroundings.describe()})
             yield cls(path)
 
-    def clear_individuals(self, *, before: int) -> None:
-        """Removes the states in training of the individuals of generations `before` one; raises a RunFolderError."""
+    def individual(self, place: Reference) -> Path:
+        """Where an individual is trained, absolute."""
+        return self.individuals.absolute() / f"{place.generation}-{place.index}"
+
+    def clear_individuals(self, *, before: int, kept: Collection[Reference] = ()) -> None:
+        """Removes the training of individuals of generations `before` one but the `kept`; raises a RunFolderError."""
+        names = {self.individual(place).name for place in kept}
         with told_as(RunFolderError, self.path):
             for folder in self.individuals.glob("*"):
-                if int(folder.name.partition("-")[0]) < before:
+                if int(folder.name.partition("-")[0]) < before and folder.name not in names:
                     shutil.rmtree(folder)
             if self.individuals.exists() and not any(self.individuals.iterdir()):
                 self.individuals.rmdir()

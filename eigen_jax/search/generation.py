@@ -7,14 +7,13 @@ the generation is recorded, and `Generation.fitness` is what the strategy is sho
 import dataclasses
 import math
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from eigen_jax.architecture import Architecture, count_flops, count_parameters, fingerprint
+from eigen_jax.architecture import Architecture, count_flops, count_parameters
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.executor import Executor, Job
@@ -22,7 +21,7 @@ from eigen_jax.fitness import Fitness, needs, values
 from eigen_jax.lineage import Fate, Individual, Landmark, Reference, exact
 from eigen_jax.resumable import Care
 from eigen_jax.search.budget import Budget, TeacherFlops, expected_flops, price
-from eigen_jax.search.candidates import Candidate, Measured, outcomes_of
+from eigen_jax.search.candidates import Candidate, Measured, Sort, inheritance, outcomes_of
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.folder import RunFolder
 from eigen_jax.search.jobs import Jobs, Task
@@ -53,11 +52,18 @@ class Context:
         self.budget = Budget.of(self.config, self.teacher_flops)
         self.jobs = Jobs(self.executor, self._told)
         self.journal = Journal(self.folder.journal)
-        self.measured = Measured(reevaluate=self.config.reevaluate)
+        self.reevaluate = self.config.reevaluate or self.strategy.reevaluates
+        self.measured = Measured(reevaluate=self.reevaluate)
+        self.forebears: dict[Reference, Individual] = {}  # of whom weights can be inherited
 
     @property
     def landmarks(self) -> tuple[int, ...]:
         return self.strategy.landmarks(self.config.landmarks)
+
+    def remember(self, individuals: Sequence[Individual]) -> None:
+        """Takes in those of a generation that is recorded, for those who measure the same or inherit."""
+        self.measured.add(individuals)
+        self.forebears |= {each.reference: each for each in individuals if each.identities is not None}
 
     def price(self, architecture: Architecture) -> int:
         """Training FLOPs of one step of a network."""
@@ -147,14 +153,14 @@ class Generation:
         candidate = next(each for each in self.due if each.place == place)
         assert candidate.same_as is None, "it has no weights of its own"
         try:
-            return checkpoint.restore(self._folder(candidate), "state", abstract=abstract).variables
+            return checkpoint.restore(self.context.folder.individual(place), "state", abstract=abstract).variables
         except checkpoint.CheckpointError:
             # Damaged, or lost with the folder, after it was measured.
             task = place, self.context.strategy.num_landmarks - 1
             self.context.jobs.submit(task, self._job(task[1], candidate))
             for _ in self.context.jobs.outcomes([task]):
                 pass
-            return checkpoint.restore(self._folder(candidate), "state", abstract=abstract).variables
+            return checkpoint.restore(self.context.folder.individual(place), "state", abstract=abstract).variables
 
     def record(self, parents: Collection[Reference]) -> list[Individual]:
         """The generation's lines of the record, once it is known of whom the next one descends."""
@@ -168,6 +174,8 @@ class Generation:
                 operators=each.operators,
                 repeats=each.repeats,
                 architecture=each.architecture,
+                training=each.training,
+                identities=each.identities,
                 parameters=count_parameters(each.architecture, **counts),
                 flops=count_flops(each.architecture, **counts),
                 landmarks=tuple(self._landmark(each, landmark) for landmark in range(len(each.thresholds))),
@@ -200,21 +208,21 @@ class Generation:
         return values(self.context.fitness, measurement, objectives=self.context.strategy.objectives)
 
     def _find(self, candidate: Candidate) -> Individual | None:
-        return self.context.measured.find(candidate.architecture, to_the_end=self._spared)
+        return self.context.measured.find(candidate, to_the_end=self._spared)
 
     def _measure(self, landmark: int, living: Sequence[Candidate]) -> None:
         """Gives every living candidate its outcome at a landmark; equal ones of a generation are trained once."""
-        first: dict[Architecture, Candidate] = {}
+        first: dict[Sort, Candidate] = {}
         for candidate in living:
-            first.setdefault(candidate.architecture, candidate)
+            first.setdefault(candidate.sort, candidate)
         for candidate in first.values():
             if candidate.cause is None and len(candidate.outcomes) <= landmark:
                 candidate.same_as = None  # it survived longer than the one whose outcomes it took over
-        twins = [candidate for candidate in living if first[candidate.architecture] is not candidate]
+        twins = [candidate for candidate in living if first[candidate.sort] is not candidate]
         self._train(landmark, [each for each in first.values() if each.same_as is None])
         for twin in twins:
-            original = first[twin.architecture]
-            if original.cause is not None or not self.context.config.reevaluate:
+            original = first[twin.sort]
+            if original.cause is not None or not self.context.reevaluate:
                 twin.take(original.outcomes, original.same_as or original.place)
         self._train(landmark, [twin for twin in twins if twin.same_as is None])
         for candidate in living:
@@ -226,10 +234,10 @@ class Generation:
         jobs, ahead = self.context.jobs, self._startable(self.due) if landmark == 0 else []
         missing = []
         for candidate in (*candidates, *ahead):
-            task, network = (candidate.place, landmark), fingerprint(candidate.architecture)
+            task = candidate.place, landmark
             if len(candidate.outcomes) > landmark:
                 continue
-            if outcome := self.context.journal.find(candidate.place, network, landmark):
+            if outcome := self.context.journal.find(candidate.place, candidate.fingerprint, landmark):
                 candidate.add(outcome)
                 self._tell(landmark, candidate)
                 continue
@@ -240,18 +248,18 @@ class Generation:
         by_place = {each.place: each for each in (*self.due, *self.ahead)}
         for (place, reached), outcome in jobs.outcomes(missing):
             candidate = by_place[place]
-            network = fingerprint(candidate.architecture)
-            self.context.journal.add(Entry(individual=place, fingerprint=network, landmark=reached, outcome=outcome))
+            entry = Entry(individual=place, fingerprint=candidate.fingerprint, landmark=reached, outcome=outcome)
+            self.context.journal.add(entry)
             candidate.add(outcome)
             self._tell(reached, candidate)
 
     def _startable(self, before: Sequence[Candidate]) -> Iterator[Candidate]:
         """Who of later generations can be trained ahead: no equal one is known, or is measured before."""
-        architectures = {each.architecture for each in before}
+        sorts = {each.sort for each in before}
         for candidate in self.ahead[: self._paid_ahead]:
-            if candidate.architecture not in architectures and self._find(candidate) is None:
+            if candidate.sort not in sorts and self._find(candidate) is None:
                 yield candidate
-            architectures.add(candidate.architecture)
+            sorts.add(candidate.sort)
 
     def _tell(self, landmark: int, candidate: Candidate) -> None:
         objectives = self._objectives(candidate, landmark)
@@ -265,23 +273,20 @@ class Generation:
         )
 
     def _job(self, landmark: int, candidate: Candidate) -> Job:
-        is_last = landmark == self.context.strategy.num_landmarks - 1
+        context, is_last = self.context, landmark == self.context.strategy.num_landmarks - 1
         return Job(
             name=str(candidate.place),
             key=candidate.key,
             architecture=candidate.architecture,
-            until=self.context.landmarks[landmark],
-            config=self.context.config.train,
-            folder=self._folder(candidate),
+            until=context.landmarks[landmark],
+            config=context.config.with_training(candidate.training).train,
+            folder=context.folder.individual(candidate.place),
+            inheritance=inheritance(candidate, context.forebears, context.folder),
             tested=is_last,
-            timed=is_last or "latency" in needs(self.context.fitness),
+            timed=is_last or "latency" in needs(context.fitness),
             # The executor asks its own, and a worker in another process could not ask this one.
-            care=dataclasses.replace(self.context.care, should_stop=never),
+            care=dataclasses.replace(context.care, should_stop=never),
         )
-
-    def _folder(self, candidate: Candidate) -> Path:
-        place = candidate.place
-        return self.context.folder.individuals.absolute() / f"{place.generation}-{place.index}"
 
 
 def _fate(candidate: Candidate, parents: Collection[Reference]) -> Fate:

@@ -24,7 +24,7 @@ class Entry:
     """What one line tells."""
 
     individual: Reference
-    fingerprint: str  # of its architecture: after a failure that came out otherwise, another one can have its place
+    fingerprint: str  # of what is trained: after a failure that came out otherwise, another one can have its place
     landmark: int
     outcome: Outcome
 

@@ -208,7 +208,7 @@ class _Search(Context):
             progress = following
             weights = {} if progress.best is None else {"variables": progress.variables}
             checkpoint.save(self.folder.checkpoints, progress.generation, {"evolution": progress.state, **weights})
-            self._forget(before=progress.generation)
+            self._forget(before=progress.generation, state=progress.state)
             self._tell_spending(progress)
         return self._finish(progress)
 
@@ -223,16 +223,16 @@ class _Search(Context):
                 " checkpoint; put its checkpoints back, or choose another folder"
             )
         lineage.truncate(self.folder.lineage, step or 0)
-        self._forget(before=step or 0)
         if step is None:
             return _Progress(generation=0, state=self.states.first(), best=None, variables=None)
         recorded = tuple(each for each in recorded if each.generation < step)
-        self.measured.add(recorded)
+        self.remember(recorded)
         abstract = self.states.abstract()
         state = checkpoint.restore(self.folder.checkpoints, "evolution", step=step, abstract=abstract)
+        self._forget(before=step, state=state)
         best, variables = fittest(recorded), None
         if best is not None:
-            network = self._abstract_state(best.architecture).variables
+            network = self._abstract_state(best).variables
             variables = checkpoint.restore(self.folder.checkpoints, "variables", step=step, abstract=network)
         spent = sum(each.training_flops or 0 for each in recorded)
         return _Progress(generation=step, state=state, best=best, variables=variables, spent=spent)
@@ -240,14 +240,24 @@ class _Search(Context):
     def _network(self, architecture: Architecture) -> Network:
         return build_network(architecture, num_classes=self.dataset.num_classes, dtype=self.config.train.dtype)
 
-    def _abstract_state(self, architecture: Architecture) -> TrainState:
-        network, shape = self._network(architecture), architecture.input_shape
-        return abstract_state(network=network, config=self.config.train, input_shape=shape)
+    def _abstract_state(self, individual: Individual) -> TrainState:
+        network, shape = self._network(individual.architecture), individual.architecture.input_shape
+        train = self.config.with_training(individual.training).train
+        return abstract_state(network=network, config=train, input_shape=shape)
 
-    def _forget(self, *, before: int) -> None:
-        """Drops what individuals of generations `before` one left beside the record."""
+    def _forget(self, *, before: int, state: State) -> None:
+        """Drops what individuals of generations `before` one left beside the record, but for what can be inherited."""
         self.journal.forget(before=before)
-        self.folder.clear_individuals(before=before)
+        if self.forebears:
+            ancestors = map(reference, jax.device_get(self.strategy.ancestors(state)))
+            kept = {*ancestors, *self._parents(state)}
+            self.forebears = {place: each for place, each in self.forebears.items() if place in kept}
+        self.folder.clear_individuals(before=before, kept=self.forebears)
+
+    def _parents(self, state: State) -> list[Reference]:
+        """Of whom those who are due, or in training, descend."""
+        parents = jax.device_get(self.strategy.population(state)).parents.reshape(-1, 2)
+        return list(filter(None, map(reference, parents)))
 
     def _check_goes_on(self, progress: _Progress, slots: int) -> None:
         """Raises `StoppedError` or `BarrenSearchError` where the next generation is not wanted, or has no chance."""
@@ -296,15 +306,14 @@ class _Search(Context):
         spent = progress.spent + sum(map(generation.flops, generation.due))
         share = self.budget.share(spent, of_best) if self.budget else 0.0
         following = self.states.following(number + 1, state, fitness, share)
-        descended = jax.device_get(self.strategy.population(following)).parents.reshape(-1, 2)
-        parents = list(filter(None, map(reference, descended)))
+        parents = self._parents(following)
         individuals = generation.record(parents)
         lineage.append(self.folder.lineage, individuals)
-        self.measured.add(individuals)
+        self.remember(individuals)
         best, variables = fittest([progress.best, *individuals]), progress.variables
         if best is not None and best.generation == number:
             # Trained in this generation, and not taken over from an older one: ties keep the older one.
-            variables = generation.variables(best.reference, self._abstract_state(best.architecture))
+            variables = generation.variables(best.reference, self._abstract_state(best))
         self.observer.generation_ended(
             individuals=individuals,
             best_fitness=best.end.fitness[0] if best and best.end and best.end.fitness else -math.inf,
@@ -355,7 +364,7 @@ class _Search(Context):
                 best.architecture,
                 self.dataset,
                 self.folder.final_checkpoints,
-                config=self.config,
+                config=self.config.with_training(best.training),
                 until=until,
                 teacher=self.teacher,
                 care=self.care,

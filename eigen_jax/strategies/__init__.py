@@ -14,7 +14,7 @@ from eigen_jax.strategies.eigen import (
 )
 from eigen_jax.strategies.nsga2 import Nsga2
 from eigen_jax.strategies.random_search import RandomSearch
-from eigen_jax.strategies.strategy import NONE, Population, State, Strategy
+from eigen_jax.strategies.strategy import NONE, Genomes, Population, State, Strategy
 
 STRATEGIES: Registry[type[Strategy]] = Registry("strategy")
 STRATEGIES.add("eigen", Eigen)

@@ -6,18 +6,20 @@ search space, R parents of a child, H halvings of the image.
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from eigen_jax.architecture import Architecture, decode
 from eigen_jax.errors import ConfigError
-from eigen_jax.genome import Genome, GenomeSpec
+from eigen_jax.genome import GenomeSpec, operator_names
 from eigen_jax.strategies.config import EvolutionConfig
 
 State = Any  # of a strategy: a pytree of arrays, without keys
+Genomes = Any  # of one individual, or with leading axes of several: a pytree of arrays, by default a `Genome`
 NONE = -1  # as a generation or an index: nobody
 
 
@@ -25,9 +27,9 @@ NONE = -1  # as a generation or an index: nobody
 class Population:
     """Those who are measured now, and those who may be trained ahead where there is room."""
 
-    genomes: Genome  # [P, ...]
+    genomes: Genomes  # [P, ...]
     places: Array  # [P, 2] int32, generation and index in the record, ascending; NONE: the slot is empty
-    parents: Array  # [P, R, 2] int32, places of whom each descends from; NONE: of the global-pooling network
+    parents: Array  # [P, R, 2] int32, places of whom each descends from; NONE: of nobody, such as global pooling
     operators: Array  # [P, O] int32, how often each operator made it
     repeats: Array  # [P, H + 1] int32, how often each block of the parent stands; 1 unless by gene duplication
 
@@ -42,11 +44,15 @@ class Strategy(abc.ABC):
     first landmark, as far as places are free, and count as unmeasured until they are due.
 
     Fitness is [P, L, M] float32, more is better; -inf where nothing is measured. A failure is never measured again.
+
+    A genome that is no layer graph, or says more than one, is told to the host by `space`, `operator_names`, `decode`,
+    `training`, `identities` and `ancestors`, none of which is traced.
     """
 
     num_landmarks: ClassVar[int] = 1  # L
     max_objectives: ClassVar[int | None] = 1  # the most objectives that it compares; None: any number
     within_population: ClassVar[tuple[str, ...]] = ()  # the settings that are at most the population's size
+    reevaluates: ClassVar[bool] = False  # whether equal individuals are trained again each, whatever the settings say
 
     spec: GenomeSpec
     config: EvolutionConfig = dataclasses.field(default_factory=EvolutionConfig)
@@ -60,6 +66,11 @@ class Strategy(abc.ABC):
             if (value := getattr(self.config, name)) > self.config.population_size:
                 rule = f"{{{name}}} is {{}}; it must be at most {{population_size}}, which is {{}}"
                 raise ConfigError(EvolutionConfig, rule, value, self.config.population_size)
+
+    @classmethod
+    def space(cls, spec: GenomeSpec) -> GenomeSpec:
+        """The search space that it breeds in where a run's settings name `spec`; raises ConfigError for none."""
+        return spec
 
     def genesis(self) -> State:  # noqa: B027  # not needed by a strategy with an `init` of its own
         """The state of which a step, with a fitness of which nothing is measured, gives the first population."""
@@ -118,3 +129,27 @@ class Strategy(abc.ABC):
 
     def title(self, state: State) -> str:
         return self.phase(state)
+
+    def operator_names(self) -> tuple[str, ...]:
+        """The operators that `Population.operators` counts, O."""
+        return operator_names(self.spec)
+
+    def decode(self, genome: Genomes) -> Architecture:
+        """The network of one individual."""
+        return decode(genome, spec=self.spec)
+
+    def training(self, genome: Genomes) -> Mapping[str, Any]:
+        """The fields of `TrainConfig`, none that changes what a step costs, in which an individual's is another."""
+        return {}
+
+    def identities(self, genome: Genomes) -> tuple[int, ...] | None:
+        """Of each layer of `decode(genome)`, in its order, and of the classifier, whose weights it has.
+
+        Where the first parent has a layer of the same number, training starts from its weights, if all of them are of
+        the same shapes. None: an individual is trained from scratch, and inherits and bequeaths nothing.
+        """
+        return None
+
+    def ancestors(self, state: State) -> Array:
+        """The places, [A, 2] int32 or NONE, of whom children that are not bred yet may inherit weights."""
+        return jnp.full((0, 2), NONE, jnp.int32)

@@ -42,8 +42,8 @@ class TrainConfig(Config):
     batch_size: int = setting(128, "images a training step", paper="128", at_least=1)
     optimizer: str | OptimizerFactory = setting(
         "sgd",
-        "what makes the optimizer: sgd, or NAME of a FILE.py of your own, a function of the TrainConfig that gives an"
-        " optax.GradientTransformation",
+        "what makes the optimizer: sgd, adam, or NAME of a FILE.py of your own, a function of the TrainConfig that"
+        " gives an optax.GradientTransformation",
         paper="sgd",
     )
     learning_rate: float = setting(0.1, "learning rate at the start", paper="0.1", above=0)
@@ -168,4 +168,10 @@ def sgd(config: TrainConfig) -> optax.GradientTransformation:
     )
 
 
+def adam(config: TrainConfig) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba, 2015), with the config's rates and decay, which joins the gradient; momentum has no part."""
+    return optax.chain(optax.add_decayed_weights(config.weight_decay), optax.adam(make_schedule(config)))
+
+
 OPTIMIZERS.add("sgd", sgd)
+OPTIMIZERS.add("adam", adam)
