@@ -63,7 +63,8 @@ class Architecture:
     """A network: layers, then global average pooling and a classifier on the last one, the sink.
 
     What a layer of each kind is, its record in `eigen_jax.layer_kinds` tells; one of two inputs may read one layer
-    twice. A layer that halves a map halves it to ceil(size / 2). Without layers, it is global pooling of the image.
+    twice. A layer that divides a map, which is larger than 1 x 1, divides it to ceil(size / divisor). Without layers,
+    it is global pooling of the image.
 
     Layers may be given in any topological order; they are stored in depth-first post-order from the sink, inputs in
     order, so that graphs that differ only in the numbering of their layers are equal values, of one hash and one
@@ -105,9 +106,9 @@ def layer_shapes(architecture: Architecture) -> tuple[Shape, ...]:
 
 
 def count_parameters(architecture: Architecture, *, num_classes: int) -> int:
-    """Trainable numbers: kernels, scales and offsets of batch normalisation, and the classifier."""
+    """Trainable numbers: kernels, biases, scales and offsets of batch normalisation, and the classifier."""
     maps, layers = _infer_maps(architecture), ((KINDS.find(layer.op), layer) for layer in architecture.layers)
-    total = sum(kind.parameters(_widths(layer, maps), layer) for kind, layer in layers if kind.parameters)
+    total = sum(kind.parameters(_widths(kind, layer, maps), layer) for kind, layer in layers if kind.parameters)
     return total + (maps[len(architecture.layers) - 1][2] + 1) * num_classes
 
 
@@ -122,19 +123,20 @@ def count_classes(architecture: Architecture, parameters: int) -> int | None:
 def count_flops(architecture: Architecture, *, num_classes: int) -> int:
     """Floating-point operations of one image's forward pass: two for each multiply-add.
 
-    Convolutions on real pixels and the classifier's product are counted, as XLA's cost analysis does; nothing else is.
+    Convolutions on real pixels and the products of dense layers and of the classifier are counted, as XLA's cost
+    analysis does; nothing else is.
     """
     maps = _infer_maps(architecture)
     total = 2 * maps[len(architecture.layers) - 1][2] * num_classes
     for layer in architecture.layers:
         if (kind := KINDS.find(layer.op)).flops:
             height, width, _ = maps[layer.inputs[0]]
-            total += kind.flops(kind.count_taps((height, width), layer), _widths(layer, maps), layer)
+            total += kind.flops(kind.count_taps((height, width), layer), _widths(kind, layer, maps), layer)
     return total
 
 
-def _widths(layer: Layer, maps: Mapping[int, Shape]) -> tuple[int, ...]:
-    return tuple(maps[read][2] for read in layer.inputs)
+def _widths(kind: LayerKind, layer: Layer, maps: Mapping[int, Shape]) -> tuple[int, ...]:
+    return kind.widths_of([maps[read] for read in layer.inputs])
 
 
 def _infer_maps(architecture: Architecture) -> dict[int, Shape]:
@@ -142,15 +144,16 @@ def _infer_maps(architecture: Architecture) -> dict[int, Shape]:
     maps = {IMAGE: architecture.input_shape}
     for position, layer in enumerate(architecture.layers):
         kind, (height, width, _) = KINDS.find(layer.op), maps[layer.inputs[0]]
-        if kind.agree is not None:
+        if kind.agree in ("size", "shape"):
             sizes = [maps[read] if kind.agree == "shape" else maps[read][:2] for read in layer.inputs]
             if sizes[0] != sizes[1]:
                 joined = (f"layer {read} of {times(size)}" for read, size in zip(layer.inputs, sizes, strict=True))
                 joins = f"layer {position} ({layer.op}) joins {' with '.join(joined)}"
                 raise ArchitectureError(f"{joins}; {kind.agree}s must be equal")
-        if height == width == 1 and kind.does_halve(layer):
-            raise ArchitectureError(f"layer {position} ({layer.op}) halves a 1 x 1 map; it cannot be halved")
-        maps[position] = *kind.output_size((height, width), layer), kind.width(_widths(layer, maps), layer)
+        if height == width == 1 and (divisor := kind.divisor(layer)) > 1:
+            told = f"layer {position} ({layer.op}) divides a 1 x 1 map by {divisor}"
+            raise ArchitectureError(f"{told}; a map of one pixel cannot be divided")
+        maps[position] = *kind.output_size((height, width), layer), kind.width(_widths(kind, layer, maps), layer)
     return maps
 
 

@@ -4,16 +4,17 @@ import numpy as np
 
 
 def convolution(x, kernel, stride=1, cotangent=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """SAME convolution of [B, H, W, C] with [K, K, C, D], and its gradients of both for a cotangent."""
+    """SAME convolution of [B, H, W, C] with [K, L, C, D], and its gradients of both for a cotangent."""
     x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
-    side, size = len(kernel), x.shape[1:3]
+    sides, size = kernel.shape[:2], x.shape[1:3]
     rows, columns = (-(-pixels // stride) for pixels in size)
-    totals = [max((-(-pixels // stride) - 1) * stride + side - pixels, 0) for pixels in size]
+    spans = ((-(-pixels // stride) - 1) * stride + side - pixels for pixels, side in zip(size, sides, strict=True))
+    totals = [max(span, 0) for span in spans]
     padded = np.pad(x, [(0, 0), *((total // 2, total - total // 2) for total in totals), (0, 0)])
     y, kernel_gradient = np.zeros((len(x), rows, columns, kernel.shape[-1])), np.zeros_like(kernel)
     cotangent = np.zeros_like(y) if cotangent is None else np.asarray(cotangent, np.float64)
     input_gradient = np.zeros_like(padded)
-    for tap in np.ndindex(side, side):
+    for tap in np.ndindex(*sides):
         read = np.s_[:, tap[0] : tap[0] + rows * stride : stride, tap[1] : tap[1] + columns * stride : stride]
         y += padded[read] @ kernel[tap]
         input_gradient[read] += cotangent @ kernel[tap].T

@@ -37,7 +37,7 @@ def architectures(draw: st.DrawFn, *, spec: GenomeSpec, max_layers: int = 10) ->
             inputs.append(draw(st.sampled_from(equal)))
         layers.append(Layer(op=kind.name, inputs=tuple(inputs), **values))
         height, width = kind.output_size((size[0], size[1]), layers[-1])
-        shapes[position] = height, width, kind.width([shapes[read][2] for read in inputs], layers[-1])
+        shapes[position] = height, width, kind.width(kind.widths_of([shapes[read] for read in inputs]), layers[-1])
     return Architecture(input_shape=spec.input_shape, layers=without_dead(layers))
 
 

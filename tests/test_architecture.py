@@ -247,8 +247,11 @@ def test_json_and_the_digest_that_is_a_fingerprint_are_of_the_documented_content
             document(CONV, POOL, JOIN),
             "layer 2 (concat) joins layer 0 of 32 x 32 with layer 1 of 16 x 16; sizes must be equal",
         ),
-        (document(POOL, input_shape=[1, 1, 3]), "layer 0 (pool) halves a 1 x 1 map; it cannot be halved"),
-        (document(CONV | {"stride": 2}, input_shape=[1, 1, 3]), "layer 0 (conv) halves a 1 x 1 map; it cannot be "),
+        (document(POOL, input_shape=[1, 1, 3]), "layer 0 (pool) divides a 1 x 1 map by 2; a map of one pixel"),
+        (
+            document(CONV | {"stride": 2}, input_shape=[1, 1, 3]),
+            "layer 0 (conv) divides a 1 x 1 map by 2; a map of one",
+        ),
     ],
     ids=itertools.count(),
 )

@@ -151,10 +151,20 @@ def test_flops_are_those_of_xla(architecture):
     assert xla_flops(module, jnp.zeros((1, 7, 5, 3))) == count_flops(architecture, num_classes=6)
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
-def test_flops_of_what_the_paper_lacks_are_those_of_xla_too(kernel):
-    depthwise, halved = Layer(op="depthwise", inputs=(-1,), kernel=kernel), Layer(op="average_pool", inputs=(0,))
-    architecture = network(depthwise, halved, Layer(op="add", inputs=(1, 1)))
+OTHERS: dict[str, dict] = {
+    "depthwise 3": {"op": "depthwise", "kernel": 3},
+    "depthwise 5": {"op": "depthwise", "kernel": 5},
+    "plain": {"op": "plain_conv", "channels": 5, "kernel": 4, "activation": "tanh"},
+    "linear 1": {"op": "linear_conv", "channels": 5, "kernel_height": 3, "kernel_width": 1, "stride": 1},
+    "linear 4": {"op": "linear_conv", "channels": 5, "kernel_height": 1, "kernel_width": 5, "stride": 4},
+}
+
+
+@pytest.mark.parametrize("layer", OTHERS)
+def test_flops_of_what_the_paper_lacks_are_those_of_xla_too(layer):
+    halved, summed = Layer(op="average_pool", inputs=(0,)), Layer(op="add", inputs=(1, 1))
+    dense = Layer(op="dense", inputs=(2,), units=7, activation="relu")
+    architecture = network(Layer(inputs=(-1,), **OTHERS[layer]), halved, summed, dense)
     module = build_network(architecture, num_classes=6)
     assert xla_flops(module, jnp.zeros((1, 7, 5, 3))) == count_flops(architecture, num_classes=6)
 

@@ -33,6 +33,32 @@ def test_kinds_that_the_paper_lacks_are_told_in_words(tmp_path, capsys):
         "2 addition of 0, 1 8 x 8 x 16",
         "3 average pooling 2 x 2 of 2 4 x 4 x 16",
     ]
+    layers: tuple[dict, ...] = (
+        {"op": "plain_conv", "inputs": [-1], "channels": 9, "kernel": 31, "activation": "sigmoid"},
+        {"op": "linear_conv", "inputs": [0], "channels": 9, "kernel_height": 31, "kernel_width": 31, "stride": 1024},
+        {"op": "vertex", "inputs": [1], "activation": "norm_relu"},
+        {"op": "vertex", "inputs": [2], "activation": "linear"},
+        {"op": "add_resized", "inputs": [0, 3]},
+        {"op": "pool_any", "inputs": [4], "side": 3},
+        {"op": "pool3", "inputs": [5]},
+        {"op": "dropout", "inputs": [6], "rate": 0.37},
+        {"op": "dense", "inputs": [7], "units": 12, "activation": "sigmoid"},
+    )
+    (tmp_path / "genome.json").write_text(genome(*layers))
+    assert main([str(tmp_path / "genome.json"), "--num-classes", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:-3]
+    assert [" ".join(line.split()) for line in lines] == [
+        "0 plain conv 31 x 31, sigmoid of image 8 x 8 x 9",
+        "1 linear conv 31 x 31, stride 1024 of 0 1 x 1 x 9",
+        "2 batch normalisation, ReLU of 1 1 x 1 x 9",
+        "3 identity of 2 1 x 1 x 9",
+        "4 addition, resized of 0, 3 8 x 8 x 9",
+        "5 max pooling 3 x 3 of 4 3 x 3 x 9",
+        "6 max pooling 3 x 3, stride 2 of 5 2 x 2 x 9",
+        "7 dropout 0.37 of 6 2 x 2 x 9",
+        "8 dense, sigmoid of 7 1 x 1 x 12",
+    ]
+    assert len({line.index(" of ") for line in lines}) == 1  # no name is longer than its column
 
 
 def test_the_classes_are_those_of_the_run_that_a_genome_lies_in(tmp_path, capsys):

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from mutation_checks import CHAINS, SPEC, as_genome, assert_same_arrays, check, jit, p_value, pick, stack
 from reference_mutation import Network, conv, networks, obeys, read, to_network
 
-from eigen_jax.architecture import Architecture, Layer, decode, encode
+from eigen_jax.architecture import Architecture, Layer, count_parameters, decode, encode
 from eigen_jax.duplication import MAX_CANDIDATES, duplicate, duplicates, find_blocks, repeat_blocks
-from eigen_jax.genome import Genome, GenomeSpec
+from eigen_jax.genome import Genome, GenomeSpec, infer_shapes
 from eigen_jax.mutation import mutate
 
 # Blocks at 8 x 8, 4 x 4, 2 x 2 and 1 x 1.
@@ -157,6 +157,29 @@ def test_in_copies_of_a_block_no_kind_halves():
     assert decode(genome, spec=spec) == Architecture(input_shape=(8, 8, 4), layers=(*before.layers, *copies))
     spec = dataclasses.replace(spec, strides=(2,))
     assert find(encode(before, spec=spec), spec=spec).repeatable.tolist() == [False, False, False, False]
+
+
+def test_a_block_of_one_pixel_that_a_dense_layer_opens_is_repeated_with_it():
+    spec = GenomeSpec(kinds=("conv", "dense", "dropout"), capacity=9, channels=(4,), input_shape=(4, 4, 3))
+
+    def dense(source: int, units: int) -> Layer:
+        return Layer(op="dense", inputs=(source,), units=units, activation="relu")
+
+    def dropout(source: int) -> Layer:
+        return Layer(op="dropout", inputs=(source,), rate=0.5)
+
+    conv = Layer(op="conv", inputs=(-1,), channels=4, kernel=3, stride=1)
+    layers = conv, dense(0, 32), dropout(1), dense(2, 16)
+    before = encode(Architecture(input_shape=(4, 4, 3), layers=layers), spec=spec)
+    assert find(before, spec=spec).repeatable.tolist() == [True, False, True]
+    genome, fits = jax.device_get(repeat(before, np.array([1, 1, 2], np.int32), spec=spec))
+    expected = Architecture(input_shape=(4, 4, 3), layers=(*layers, dense(3, 32), dropout(4), dense(5, 16)))
+    assert fits
+    assert decode(genome, spec=spec) == expected
+    # The original reads 4 x 4 x 4 values, its copy the 16 of the original's last layer.
+    parameters = 27 * 4 + 8 + 65 * 32 + 33 * 16 + 17 * 32 + 33 * 16 + 17 * 10
+    assert count_parameters(expected, num_classes=10) == parameters
+    assert jit(partial(infer_shapes, spec=spec))(genome).parameters == parameters
 
 
 @given(network=networks(spec=SPEC).filter(partial(obeys, spec=SPEC)), data=st.data())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import shutil
 import subprocess
@@ -50,6 +51,22 @@ ALL = Architecture(
         pool(9),
     ),
 )
+# What other searches have, with a dense layer at the end.
+OTHERS = Architecture(
+    input_shape=(9, 7, 3),
+    layers=(
+        conv(channels=6, kernel=3),
+        Layer(op="vertex", inputs=(0,), activation="norm_relu"),
+        Layer(op="vertex", inputs=(1,), activation="linear"),
+        Layer(op="dropout", inputs=(2,), rate=0.3),
+        Layer(op="pool3", inputs=(3,)),
+        Layer(op="pool_any", inputs=(4,), side=3),
+        *(
+            Layer(op="dense", inputs=(source,), units=16, activation=activation)
+            for source, activation in enumerate(("relu", "tanh", "linear", "sigmoid"), start=5)
+        ),
+    ),
+)
 PIXELS = np.random.default_rng(1).integers(0, 256, (23, 9, 7, 3), np.uint8)
 FITTED = {
     "table": fit_standardizer(PIXELS),
@@ -57,6 +74,12 @@ FITTED = {
     "none": None,
 }
 MADE = "the layer kind 'activation' does not say how it is exported as"
+
+
+# An architecture, its dtype, and its preprocessing.
+CASES = [(ALL, "float32", "table"), (ALL, "bfloat16", "table"), (ALL, "float32", "whitening")]
+CASES += [(OTHERS, "float32", "table"), (OTHERS, "bfloat16", "table")]
+each_case = pytest.mark.parametrize(("architecture", "dtype", "fitted"), CASES, ids=itertools.count())
 
 
 def make(architecture: Architecture = ALL, dtype: str = "float32", fitted: str = "table") -> TrainedModel:
@@ -92,9 +115,9 @@ def same_bits(one: np.ndarray, two: np.ndarray) -> bool:
     return one.dtype == two.dtype == np.float32 and one.shape == two.shape and one.tobytes() == two.tobytes()
 
 
-@pytest.mark.parametrize(("dtype", "fitted"), [("float32", "table"), ("bfloat16", "table"), ("float32", "whitening")])
-def test_the_folder_for_flax_gives_the_bits_of_the_run(tmp_path, dtype, fitted):
-    model = make(dtype=dtype, fitted=fitted)
+@each_case
+def test_the_folder_for_flax_gives_the_bits_of_the_run(tmp_path, architecture, dtype, fitted):
+    model = make(architecture, dtype=dtype, fitted=fitted)
     write_flax(tmp_path, model)
     images = module_of(tmp_path, "preprocessing").preprocess(PIXELS)
     assert same_bits(images, model.processor(PIXELS))
@@ -156,15 +179,15 @@ def test_stablehlo_takes_pixels_of_any_number_on_both_platforms(tmp_path, dtype,
     assert same_bits(np.asarray(call(PIXELS[:10])), logits[:10])
 
 
-@pytest.mark.parametrize(("dtype", "fitted"), [("float32", "table"), ("bfloat16", "table"), ("float32", "whitening")])
-def test_onnx_gives_the_logits_of_float32(tmp_path, dtype, fitted):
+@each_case
+def test_onnx_gives_the_logits_of_float32(tmp_path, architecture, dtype, fitted):
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra `export` is not installed")
     from eigen_jax.export.onnx_graph import write_onnx
 
-    write_onnx(tmp_path, make(dtype=dtype, fitted=fitted))
+    write_onnx(tmp_path, make(architecture, dtype=dtype, fitted=fitted))
     session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"pixels": PIXELS})
-    np.testing.assert_allclose(logits, make(fitted=fitted).logits(PIXELS), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(logits, make(architecture, fitted=fitted).logits(PIXELS), rtol=0, atol=1e-4)
 
 
 def test_onnx_that_computes_something_else_is_not_written(tmp_path, monkeypatch):

@@ -53,6 +53,20 @@ NETWORKS = {
         pool(2),
         concat(3, 4),
     ),
+    "kinds of other searches": network(
+        Layer(op="plain_conv", inputs=(-1,), channels=100, kernel=31, activation="sigmoid"),
+        Layer(op="vertex", inputs=(0,), activation="norm_relu"),
+        Layer(op="linear_conv", inputs=(1,), channels=4096, kernel_height=31, kernel_width=1, stride=2),
+        Layer(op="add_resized", inputs=(1, 2)),  # which enlarges
+        Layer(op="vertex", inputs=(3,), activation="linear"),
+        Layer(op="linear_conv", inputs=(4,), channels=64, kernel_height=3, kernel_width=3, stride=1),
+        Layer(op="pool_any", inputs=(5,), side=5),
+        Layer(op="add_resized", inputs=(6, 2)),
+        Layer(op="pool3", inputs=(7,)),
+        Layer(op="pool_any", inputs=(8,), side=1),
+        Layer(op="dropout", inputs=(9,), rate=0.37),
+        Layer(op="dense", inputs=(10,), units=4096, activation="sigmoid"),
+    ),
     "a chain of 150": network(*(conv(source) for source in range(-1, 149))),
     **{f"random {length}, {seed}": random_network(seed, length) for length in (12, 60, 220) for seed in range(4)},
 }
@@ -151,6 +165,14 @@ def test_a_small_network_is_placed_as_by_hand() -> None:
     assert {(wire.source, wire.target) for wire in geometry.wires if wire.skips} == {(0, 2), (3, 5)}
 
 
+def test_a_layer_that_enlarges_what_it_reads_stands_behind_it_in_a_block_of_its_own() -> None:
+    groups = block_groups(NETWORKS["kinds of other searches"])
+    assert [(group.label.replace(" \N{MULTIPLICATION SIGN} ", "x"), group.block) for group in groups] == [
+        *(("32x32", 0), ("16x16", 1), ("32x32", 0), ("7x7", 3), ("4x4", 3), ("1x1", 5)),
+    ]
+    assert [len(group.layers) for group in groups] == [2, 1, 3, 2, 3, 1]
+
+
 def test_lines_are_of_about_equal_length() -> None:
     chain, _ = laid_out(network(*(conv(source) for source in range(-1, 59))))
     # 63 columns, of which at most 1.35 times the square root stand in a line.
@@ -180,8 +202,9 @@ def test_a_drawing_has_an_artist_for_each_layer_edge_and_panel(architecture: Arc
     assert len(gids(figure, r"panel-\d+-\d+")) == len(parts)
 
 
-def test_labels_lie_within_their_boxes_and_on_no_other_label() -> None:
-    figure = draw_architecture(NETWORKS["random 60, 1"], num_classes=100, title="A title")
+@pytest.mark.parametrize("name", ["random 60, 1", "kinds of other searches"])
+def test_labels_lie_within_their_boxes_and_on_no_other_label(name: str) -> None:
+    figure = draw_architecture(NETWORKS[name], num_classes=100, title="A title")
     figure.draw_without_rendering()
     extents = [text.get_window_extent() for ax in figure.axes for text in ax.texts]
     assert not any(one.overlaps(other) for one, other in itertools.combinations(extents, 2))
@@ -232,6 +255,10 @@ def test_the_legend_has_each_kind_in_the_order_of_the_table() -> None:
     assert legend(SKIPPING) == paper
     others = ["addition", "depthwise convolution", "average pooling", "skip connection"]
     assert legend(NETWORKS["other kinds"]) == ["convolution", "max pooling", "concatenation", *others]
+    assert legend(NETWORKS["kinds of other searches"]) == [
+        *("dense", "dropout", "plain convolution", "max pooling", "linear convolution", "linear convolution, strided"),
+        *("batch normalisation, ReLU", "identity", "addition, resized", "skip connection"),
+    ]
 
 
 # Blocks of 32 x 32 (a, b, a + b) and 16 x 16 (pool, c, c + pool), as of SKIPPING without its last layer.

@@ -89,7 +89,7 @@ def depthwise(x, kernel, name):
     y = nn.Conv(x.shape[-1], (kernel, kernel), **options, name=f"{name}_conv")(x)
     return norm_relu(y, f"{name}_norm")
 ''',
-    "max_pool(": '''
+    "= max_pool(": '''
 def max_pool(x):
     """2 x 2 max pooling; an odd side is padded at its end."""
     batch, height, width, channels = x.shape

@@ -55,9 +55,9 @@ class Graph:
         values = [self.constant(self.weights[path]) for path in paths]
         return self.add("Relu", self.add("BatchNormalization", x, *values, epsilon=_EPSILON))
 
-    def pool(self, op: str, x: str, **attributes: Any) -> str:
-        """2 x 2 pooling, of an odd side as well."""
-        return self.add(op, x, kernel_shape=[2, 2], strides=[2, 2], auto_pad="SAME_UPPER", **attributes)
+    def pool(self, op: str, x: str, *, side: int = 2, stride: int = 2, **attributes: Any) -> str:
+        """side x side pooling, SAME padding."""
+        return self.add(op, x, kernel_shape=[side] * 2, strides=[stride] * 2, auto_pad="SAME_UPPER", **attributes)
 
     def preprocess(self, pixels: str, fitted: Preprocessor, shape: tuple[int, ...]) -> str:
         """[N, H, W, C] uint8 to float32, see `eigen_jax.export.stablehlo.preprocess`."""

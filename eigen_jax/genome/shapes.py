@@ -1,7 +1,7 @@
 """Shape inference on genomes, as array code.
 
 A layer's map size is fully told by its *level*, the number of times that the image was halved on the way to it:
-every layer that halves a map halves it to ceil(size / 2).
+every layer that halves a map halves it to ceil(size / 2), and one that flattens it goes to the last level, 1 x 1.
 """
 
 import functools
@@ -26,7 +26,7 @@ class Shapes:
     level: Array  # [G] int8, halvings of the image; 0 for dead genes
     width: Array  # [G] int32, channels; 0 for dead genes
     parameters: Array  # [] float32, classifier included
-    flops: Array  # [] float32, of one image's forward pass: convolutions and classifier, 2 a multiply-add
+    flops: Array  # [] float32, of one image's forward pass, 2 a multiply-add of what `count_flops` counts
     consistent: Array  # [] bool: no 1 x 1 map is halved, no map is over 2 ** 20 wide, layers join maps that agree
 
 
@@ -53,15 +53,19 @@ def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None
         level, width, joinable = level_in, widths[0], jnp.ones((), bool)
         for code, kind in enumerate(spec.ops, start=1):
             of_kind, is_kind, reads = _Gene(kind, genome, gene, spec), op == code, slice(kind.inputs)
+            read_widths, read_fans = widths[reads], fans[reads]
+            if kind.flattens:
+                level = jnp.where(is_kind, spec.max_level, level)
+                read_widths, read_fans = _flattened(fans[0], jnp.minimum(level_in, spec.max_level), spec)
             if kind.halves is not False:
                 level += jnp.where(is_kind, of_kind.halvings(), 0)
-            if kind.width is not first_width:
-                width = jnp.where(is_kind, of_kind.told(kind.width, widths[reads], dtype=jnp.int32), width)
+            if kind.width is not first_width or kind.flattens:
+                width = jnp.where(is_kind, of_kind.told(kind.width, read_widths, dtype=jnp.int32), width)
             if kind.parameters is not None:
-                parameters += jnp.where(is_kind, of_kind.told(kind.parameters, fans[reads]), 0)
+                parameters += jnp.where(is_kind, of_kind.told(kind.parameters, read_fans), 0)
             if kind.flops is not None:
                 taps = of_kind.taps(jnp.minimum(level_in, spec.max_level))
-                flops += jnp.where(is_kind, of_kind.told(kind.flops, taps, fans[reads]), 0)
+                flops += jnp.where(is_kind, of_kind.told(kind.flops, taps, read_fans), 0)
             if kind.agree is not None:
                 agree = first == second if kind.agree == "shape" else level_in == second & _LEVEL_MASK
                 joinable &= ~is_kind | agree
@@ -82,6 +86,13 @@ def infer_shapes(genome: Genome, *, spec: GenomeSpec, bound: Array | None = None
         flops=flops + 2 * features * spec.num_classes,
         consistent=consistent,
     )
+
+
+def _flattened(fan: Array, level: Array, spec: GenomeSpec) -> tuple[tuple[Array], tuple[Array]]:
+    """The H x W x C of a map of C channels at a level, as a width, [] int32, and as a float32 for costs."""
+    pixels = jnp.asarray([height * width for height, width in spec.sizes], jnp.float32)
+    flat = fan * pixels[level]
+    return (jnp.minimum(flat, 2 * _WIDEST).astype(jnp.int32),), (flat,)
 
 
 class _Gene:

@@ -73,6 +73,9 @@ class GenomeSpec(Config):
                 rule = "it must be at least {}, for the classifier alone"
                 raise ConfigError(GenomeSpec, f"{{{name}}} is {{}}; {rule}", bound, least)
         for kind in self.ops:
+            if kind.agree == "nothing":
+                rule = "{!r} joins maps of any two sizes, which no genome does; leave it out"
+                raise ConfigError(GenomeSpec, f"{{kinds}} is {{}}; {rule}", self.kinds, kind.name)
             # Tests hold the modules of the built-in kinds against their records; traced here, they look for devices.
             check_kind(kind, self.options[kind.name], builds=kind.name not in BUILT_IN)
         if all(kind.inputs == 2 for kind in self.ops):

@@ -15,7 +15,13 @@ from eigen_jax.layer_kinds.kind import LayerKind, Look, Values
 
 _RESERVED = {"op", "inputs", "length", "values", "replace", "capacity", "choices", "IMAGE", "UNUSED", "schema_version"}
 _MOST_VALUES = 127  # which genes index as int8
-_SIZE, _WIDTHS = (5, 4), {None: (3,), "size": (3, 5), "shape": (3, 3)}  # of the maps that modules are tried on
+# H, W, C of the maps that modules are tried on.
+_MAPS = {
+    None: ((5, 4, 3),),
+    "size": ((5, 4, 3), (5, 4, 5)),
+    "shape": ((5, 4, 3), (5, 4, 3)),
+    "nothing": ((5, 4, 3), (2, 7, 5)),
+}
 _WIDEST = 1 << 20  # of the maps of any network
 
 
@@ -39,9 +45,11 @@ def _of_form(kind: LayerKind, options: Mapping[str, Any]) -> Iterator[str]:
         yield "needs another name, of letters, digits and underscores"
     if missing := [part for part in ("width", "layer", "look") if not callable(getattr(kind, part))]:
         yield f"lacks {' and '.join(missing)}"
-    if (kind.inputs, kind.agree) not in ((1, None), (2, "size"), (2, "shape")):
+    if (kind.inputs, kind.agree) not in ((1, None), (2, "size"), (2, "shape"), (2, "nothing")):
         given = f"inputs {kind.inputs!r} and agree {kind.agree!r}"
-        yield f"has {given}; they must be 1 and None, or 2 and 'size' or 'shape'"
+        yield f"has {given}; they must be 1 and None, or 2 and 'size', 'shape' or 'nothing'"
+    if kind.flattens is not False and (kind.flattens is not True or kind.inputs != 1 or kind.halves is not False):
+        yield f"has flattens {kind.flattens!r}; it must be True or False, and False where it has two inputs or halves"
     for choice in kind.choices:
         values = options[choice.name]
         what = f"has {choice.name} {values!r}"
@@ -92,12 +100,13 @@ def _probes(kind: LayerKind, values: Values, builds: bool) -> Iterator[Probe]:
                 yield f"function {part}", call, *_whole(numbers)
             call = functools.partial(_traced, function, dtype, sizes, kind.inputs, values)
             yield f"function {part}", call, lambda shape: shape == (), "the shape of no scalar, as array code"
-    yield "function taps", lambda: kind.count_taps(_SIZE, values), *_whole(range(1 << 60))
+    maps = _MAPS[kind.agree]
+    yield "function taps", lambda: kind.count_taps(maps[0][:2], values), *_whole(range(1 << 60))
     yield "function look", lambda: kind.look(values, 1), lambda look: isinstance(look, Look), "no Look"
     if builds:
-        widths = _WIDTHS[kind.agree]
+        widths = kind.widths_of(maps)
         parameters = kind.parameters(widths, values) if kind.parameters else 0
-        shape = (1, *kind.output_size(_SIZE, values), kind.width(widths, values))
+        shape = (1, *kind.output_size(maps[0][:2], values), kind.width(widths, values))
         ought = f"{shape} bfloat16 and {parameters:,} parameters"
         yield "layer", lambda: _built(kind, values), lambda given: given == ought, f"where its record says {ought}"
 
@@ -135,7 +144,7 @@ def _built(kind: LayerKind, values: Values) -> str:
             norm = functools.partial(BatchNormRelu, use_running_average=not self.train)
             return kind.layer(inputs, values, norm=norm, name="layer_0")
 
-    maps = [jax.ShapeDtypeStruct((1, *_SIZE, width), jnp.bfloat16) for width in _WIDTHS[kind.agree]]
+    maps = [jax.ShapeDtypeStruct((1, *shape), jnp.bfloat16) for shape in _MAPS[kind.agree]]
     output, variables = jax.eval_shape(lambda maps: Alone().init_with_output(jax.random.key(0), maps), maps)
     # In training, random numbers are at hand for dropout alone.
     train = functools.partial(Alone(train=True).apply, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})

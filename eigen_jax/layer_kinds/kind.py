@@ -14,6 +14,7 @@ from eigen_jax.registry import Registry
 Number = Any  # an int, or an int32 or float32 scalar of JAX: what a record computes is written once for both
 Values = Any  # the values of a layer's choices, as attributes: `values.kernel`
 Size = tuple[int, int]  # H, W of a map
+Shape = tuple[int, int, int]  # H, W, C
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Choice:
         return self.rule or f"one of {', '.join(map(repr, accepted))}"
 
 
+# Of every kind of convolution that has its own width.
+CHANNELS = Choice("channels", "channels", default=32, accepted=range(1, 4097), rule="an integer from 1 to 4096")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Look:
     """How a layer is shown."""
@@ -54,17 +59,21 @@ def first_width(widths: Sequence[Number], values: Values) -> Number:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LayerKind:
-    """A kind of layer. `widths` are the channels of its inputs, one or two.
+    """A kind of layer. `widths` are the channels of its inputs, one or two, as `widths_of` tells them.
 
     A fork's functions belong at the level of a module, since jobs carry its records to their workers by reference.
     """
 
     name: str
     inputs: int = 1  # or 2: a layer that joins two earlier layers, none of them the image
-    agree: str | None = None  # what two inputs must have in common: "size" (H x W) or "shape" (H x W and width)
+    # What two inputs must have in common: "size" (H x W), "shape" (H x W and width), or "nothing", of which genomes
+    # have none; None: there is one input.
+    agree: str | None = None
     choices: tuple[Choice, ...] = ()
-    # Whether the output has half the height and width, rounded up; or the choice whose value is 2 where it has, else 1.
+    # Whether the output has half the height and width, rounded up; or the choice whose value divides them, rounded up,
+    # which is 1 or 2 in a search space.
     halves: bool | str = False
+    flattens: bool = False  # whether it reads its one input as one pixel of H x W x C channels; the output is 1 x 1
     width: Callable[[Sequence[Number], Values], Number] = first_width  # channels of the output
     parameters: Callable[[Sequence[Number], Values], Number] | None = None  # trainable values; None: no layer has any
     # (taps, widths, values) -> of one image: 2 a multiply-add of convolutions on real pixels, nothing else; None: 0.
@@ -86,13 +95,18 @@ class LayerKind:
         """Of its choices, sorted."""
         return tuple(sorted(choice.name for choice in self.choices))
 
-    def does_halve(self, values: Values) -> bool:
-        """Whether a layer of these values halves the map."""
-        return getattr(values, self.halves) == 2 if isinstance(self.halves, str) else self.halves
+    def divisor(self, values: Values) -> int:
+        """What a layer of these values divides height and width by."""
+        return getattr(values, self.halves) if isinstance(self.halves, str) else 1 + self.halves
 
     def output_size(self, size: Size, values: Values) -> Size:
-        """H and W of the output, of those of an input."""
-        return (-(-size[0] // 2), -(-size[1] // 2)) if self.does_halve(values) else size
+        """H and W of the output, of those of the first input."""
+        by = self.divisor(values)
+        return (1, 1) if self.flattens else (-(-size[0] // by), -(-size[1] // by))
+
+    def widths_of(self, shapes: Sequence[Shape]) -> tuple[int, ...]:
+        """The `widths` that its functions take, of inputs of these H, W, C."""
+        return tuple(math.prod(shape) if self.flattens else shape[2] for shape in shapes)
 
     def count_taps(self, size: Size, values: Values) -> int:
         """What `flops` counts with, for an input of H x W."""

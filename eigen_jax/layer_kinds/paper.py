@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from eigen_jax.layer_kinds.kind import Choice, LayerKind, Look, register, valid_taps
+from eigen_jax.layer_kinds.kind import CHANNELS, Choice, LayerKind, Look, register, valid_taps
 
 
 def _conv_layer(inputs, values, *, norm, name):
@@ -35,7 +35,7 @@ CONV = register(
     LayerKind(
         name="conv",
         choices=(
-            Choice("channels", "channels", default=32, accepted=range(1, 4097), rule="an integer from 1 to 4096"),
+            CHANNELS,
             Choice("stride", "strides", default=1, accepted=range(1, 3), rule="1 or 2"),
             Choice("kernel", "kernels", default=3, accepted=range(1, 32, 2), rule="an odd integer from 1 to 31"),
         ),

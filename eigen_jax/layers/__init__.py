@@ -2,4 +2,4 @@
 
 from eigen_jax.layers.convolution import Conv, ConvLayer
 from eigen_jax.layers.normalization import BatchNormRelu
-from eigen_jax.layers.pooling import max_pool
+from eigen_jax.layers.pooling import max_pool, max_pool_of

@@ -1,11 +1,11 @@
 """Convolution with SAME padding, and its gradients stated in the form that a CPU computes fastest.
 
-Dimension letters: B images, H x W x C maps that come in, I x J x D maps that go out, K the side of a kernel, S the
+Dimension letters: B images, H x W x C maps that come in, I x J x D maps that go out, K x L the sides of a kernel, S the
 stride; I = ceil(H / S), J = ceil(W / S).
 
 The gradients that JAX derives are convolutions with dilated inputs and permuted dimensions. On a CPU, XLA spends time
 on the zeros of a dilated input, and finds its fast kernels for permuted dimensions only in the outermost computation of
-a program, not in a loop. Here, each convolution reads [B, H, W, C] maps and [K, K, C, D] kernels from the start.
+a program, not in a loop. Here, each convolution reads [B, H, W, C] maps and [K, L, C, D] kernels from the start.
 """
 
 import itertools
@@ -22,20 +22,27 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 class Conv(nn.Module):
-    """Convolution without bias, SAME padding. "kernel" in "params" is [K, K, C, D] float32."""
+    """Convolution, SAME padding. In "params", "kernel" is [K, L, C, D] and "bias", if there is one, [D], float32."""
 
     channels: int  # D
-    kernel: int  # K, pixels a side
+    kernel: int | tuple[int, int]  # K and L, pixels; one number: both
     stride: int  # S, pixels
     kernel_init: nn.initializers.Initializer
+    use_bias: bool = False  # whether a bias, initially 0, is added
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] floating to [B, I, J, D] of the same dtype, in which it is computed."""
-        shape = (self.kernel, self.kernel, x.shape[-1], self.channels)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        convolve = stated_convolution if platforms.current().states_gradients else derived_convolution
-        return convolve(x, kernel.astype(x.dtype), self.stride)
+        sides = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
+        kernel = self.param("kernel", self.kernel_init, (*sides, x.shape[-1], self.channels), jnp.float32)
+        # Stated, the gradient of the input is a convolution for each of S x S phases.
+        is_stated = platforms.current().states_gradients and self.stride <= 2
+        convolve = stated_convolution if is_stated else derived_convolution
+        y = convolve(x, kernel.astype(x.dtype), self.stride)
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
+        return y + bias.astype(x.dtype)[None, None, None]
 
 
 class ConvLayer(nn.Module):
@@ -57,13 +64,13 @@ class ConvLayer(nn.Module):
 
 
 def derived_convolution(x: Array, kernel: Array, stride: int) -> Array:
-    """[B, H, W, C] maps and a [K, K, C, D] kernel to [B, I, J, D], of one floating dtype; JAX derives the gradients."""
-    return _correlate(x, kernel, _padding(x.shape[1:3], kernel.shape[0], stride), stride=stride)
+    """[B, H, W, C] maps and a [K, L, C, D] kernel to [B, I, J, D], of one floating dtype; JAX derives the gradients."""
+    return _correlate(x, kernel, _padding(x.shape[1:3], kernel.shape[:2], stride), stride=stride)
 
 
 def stated_convolution(x: Array, kernel: Array, stride: int) -> Array:
     """The same convolution as `derived_convolution`, with gradients stated."""
-    if kernel.shape[0] == 1:  # a matrix product, and so are its gradients
+    if kernel.shape[:2] == (1, 1):  # a matrix product, and so are its gradients
         return x[:, ::stride, ::stride] @ kernel[0, 0]
     return _stated(x, kernel, stride)
 
@@ -75,7 +82,7 @@ def _forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, 
 def _backward(stride: int, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = residuals
     of_input = _input_gradient(gradient, kernel, stride, x.shape[1:3])
-    return of_input, _kernel_gradient(x, gradient, stride, kernel.shape[0])
+    return of_input, _kernel_gradient(x, gradient, stride, kernel.shape[:2])
 
 
 _stated = jax.custom_vjp(derived_convolution, nondiff_argnums=(2,))
@@ -87,14 +94,14 @@ def _input_gradient(gradient: Array, kernel: Array, stride: int, size: Sequence[
     # Output i reads input h with tap k where h + low = S i + k, `low` being the padding before the first pixel. So the
     # inputs h = S m + r of one phase r meet every S-th tap only, and their gradient is a convolution of its own, of
     # those taps and without zeros between the outputs. The S x S phases are interleaved at the end.
-    batch, side, channels = gradient.shape[0], kernel.shape[0], kernel.shape[2]
+    batch, sides, channels = gradient.shape[0], kernel.shape[:2], kernel.shape[2]
     counts = [-(-pixels // stride) for pixels in size]  # of inputs in a phase; the last may lie past the edge
-    lows = [low for low, _ in _padding(size, side, stride)]
+    lows = [low for low, _ in _padding(size, sides, stride)]
     swapped = jnp.swapaxes(kernel, 2, 3)
     phases = []
     for r, s in itertools.product(range(stride), repeat=2):
-        rows, above = _phase(r + lows[0], side, stride)
-        columns, left = _phase(s + lows[1], side, stride)
+        rows, above = _phase(r + lows[0], sides[0], stride)
+        columns, left = _phase(s + lows[1], sides[1], stride)
         taps = lax.rev(swapped[rows, columns], (0, 1))
         if 0 in taps.shape:
             phases.append(jnp.zeros((batch, *counts, channels), gradient.dtype))
@@ -113,12 +120,12 @@ def _phase(offset: int, side: int, stride: int) -> tuple[slice, int]:
     return taps, len(range(side)[taps]) - 1 - offset // stride
 
 
-def _kernel_gradient(x: Array, gradient: Array, stride: int, side: int) -> Array:
-    """[K, K, C, D]: the maps convolved with the gradient [B, I, J, D] as a kernel, images as channels."""
+def _kernel_gradient(x: Array, gradient: Array, stride: int, sides: Sequence[int]) -> Array:
+    """[K, L, C, D]: the maps convolved with the gradient [B, I, J, D] as a kernel, images as channels."""
     size, outputs = x.shape[1:3], gradient.shape[1:3]
     padding = [
         (low, (count - 1) * stride + side - pixels - low)
-        for (low, _), count, pixels in zip(_padding(size, side, stride), outputs, size, strict=True)
+        for (low, _), count, pixels, side in zip(_padding(size, sides, stride), outputs, size, sides, strict=True)
     ]
     taps = _correlate(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), padding, kernel_dilation=stride)
     return taps.transpose(1, 2, 0, 3)
@@ -131,6 +138,6 @@ def _correlate(
     return lax.conv_general_dilated(x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=_LAYOUT)
 
 
-def _padding(size: Sequence[int], side: int, stride: int) -> list[tuple[int, int]]:
+def _padding(size: Sequence[int], sides: Sequence[int], stride: int) -> list[tuple[int, int]]:
     """SAME padding of rows and of columns: (before, after), the odd pixel after."""
-    return lax.padtype_to_pads(size, (side, side), (stride, stride), "SAME")
+    return lax.padtype_to_pads(size, sides, (stride, stride), "SAME")

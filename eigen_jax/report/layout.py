@@ -23,7 +23,7 @@ class Group:
     """Layers that are drawn as one panel: a block, or one copy of it."""
 
     label: str
-    block: int  # halvings of the image: blocks of one size have one colour
+    block: int  # halvings of the image, rounded up: blocks of one size have one colour
     layers: tuple[int, ...]  # positions in the architecture, each after its inputs
 
 
@@ -53,17 +53,32 @@ class Grid:
 
 
 def block_groups(architecture: Architecture) -> tuple[Group, ...]:
-    """The blocks of a network, largest maps first: all layers of one H x W each."""
-    members: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for position, (height, width, _) in enumerate(layer_shapes(architecture)):
-        members[height, width].append(position)
-    height, width, _ = architecture.input_shape
-    sizes = [(-(-height >> level), -(-width >> level)) for level in range(1 + (max(height, width) - 1).bit_length())]
-    return tuple(
-        Group(label=f"{size[0]} {TIMES} {size[1]}", block=block, layers=tuple(members[size]))
-        for block, size in enumerate(sizes)
-        if size in members
-    )
+    """The blocks of a network, largest maps first: all layers of one H x W each.
+
+    A layer that enlarges what it reads, and what comes after it, are of blocks of their own, behind the others.
+    """
+    shapes = (*layer_shapes(architecture), architecture.input_shape)  # the image's is at IMAGE
+
+    def order(position: int) -> tuple[int, ...]:
+        height, width, _ = shapes[position]
+        return -height * width, -height, -width
+
+    members: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    enlarged = {IMAGE: 0}  # how often what a layer shows was enlarged
+    for position, layer in enumerate(architecture.layers):
+        enlarged[position] = max(enlarged[read] + (order(read) > order(position)) for read in layer.inputs)
+        members[enlarged[position], *order(position)].append(position)
+    groups = []
+    for _, layers in sorted(members.items()):
+        height, width, _ = shapes[layers[0]]
+        block = _halvings(architecture.input_shape, height, width)
+        groups.append(Group(label=f"{height} {TIMES} {width}", block=block, layers=tuple(layers)))
+    return tuple(groups)
+
+
+def _halvings(image: Sequence[int], height: int, width: int) -> int:
+    """The fewest halvings that make an image no larger than this."""
+    return next(n for n in itertools.count() if -(-image[0] >> n) <= height and -(-image[1] >> n) <= width)
 
 
 def copy_groups(before: Architecture, after: Architecture, repeats: Sequence[int]) -> tuple[Group, ...]:

@@ -100,7 +100,7 @@ def count_flops(network: DenseNet, image_shape: tuple[int, int, int]) -> int:
     def count(call: Any, arguments: Any, options: Any, context: Any) -> Any:
         nonlocal total
         match context.module:
-            case Conv(channels=out, kernel=kernel, stride=stride):
+            case Conv(channels=out, kernel=int(kernel), stride=stride):
                 _, *size, channels = arguments[0].shape
                 total += 2 * math.prod(_count_taps(side, kernel, stride) for side in size) * channels * out
             case nn.Dense(features=out):
