@@ -12,9 +12,8 @@ import numpy as np
 from jax import Array
 from mutation_checks import assert_same_arrays, jit, pick
 
-from eigen_jax.architecture import Architecture, count_parameters, decode
+from eigen_jax.architecture import Architecture, count_parameters
 from eigen_jax.genome import Genome, GenomeSpec, minimal_genome
-from eigen_jax.mutation import operator_names
 from eigen_jax.strategies import EvolutionConfig, Strategy, walk
 
 Place = tuple[int, int]
@@ -140,7 +139,7 @@ def admit(done: Search, generation: int) -> list[Place]:
     assert taken == sorted(set(taken))
     assert min(born for born, _ in taken) == generation
     assert population.places.dtype == population.parents.dtype == population.operators.dtype == np.int32
-    assert population.operators.shape == (len(places), len(operator_names(spec)))
+    assert population.operators.shape == (len(places), len(done.strategy.operator_names()))
     assert population.repeats.shape == (len(places), spec.max_level + 1)
     for slot, place in enumerate(taken):
         individual = Individual(population.genomes, population.parents, population.operators, population.repeats)
@@ -153,7 +152,7 @@ def train(done: Search, state: Any, fitness: np.ndarray, due: dict[int, Place], 
     alive = np.isin(np.arange(len(fitness)), list(due))
     for landmark in range(done.strategy.num_landmarks):
         for slot in np.flatnonzero(alive).tolist():
-            architecture = decode(done.individuals[due[slot]].genome, spec=done.strategy.spec)
+            architecture = done.strategy.decode(done.individuals[due[slot]].genome)
             fitness[slot, landmark] = measure(architecture)
         if landmark < done.strategy.num_landmarks - 1:
             alive &= np.asarray(done.strategy.survives(state, jnp.asarray(fitness, jnp.float32), landmark))

@@ -71,8 +71,9 @@ def pretended(patched) -> Pretence:
 def run(folder: Path, dataset: Dataset, budget: float | None, name: str = "eigen", **changed: Any):
     how: dict[str, Any] = {"executor": changed.pop("executor", None), "observer": changed.pop("observer", None)}
     evolution = dataclasses.replace(EVOLUTION, **changed.pop("evolution", {}))
-    config = dataclasses.replace(CONFIG, budget=budget, evolution=evolution, **changed)
-    strategy = STRATEGIES.find(name)(spec=SPEC, config=evolution)
+    kind = STRATEGIES.find(name)
+    config = dataclasses.replace(CONFIG, genome=kind.space(SPEC), budget=budget, evolution=evolution, **changed)
+    strategy = kind(spec=config.genome, config=evolution)
     return run_search(config, dataset, folder, strategy=strategy, teacher_flops=TEACHER, **how)
 
 
