@@ -100,7 +100,7 @@ class Settings(Config):
 
     run_dir: Path = setting(Path("runs/search"), "run folder: record, checkpoints, the network; continued if it exists")
     strategy: str = setting(
-        "eigen", "who breeds and selects: eigen, random, aging, nsga2, or your own, FILE.py:NAME", paper="eigen"
+        "eigen", f"who breeds and selects: {', '.join(STRATEGIES)}, or your own, FILE.py:NAME", paper="eigen"
     )
     teacher: Literal["cache", "live", "none"] = setting(
         "cache",
