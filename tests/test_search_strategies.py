@@ -209,7 +209,7 @@ def test_another_strategy_or_fitness_is_another_run(whole, dataset):
     assert str(raised.value).startswith(line) or name == "nsga2"
     if name != "nsga2":
         assert "'test_search_strategies:a" in str(raised.value)
-    others = {"eigen": "random", "random": "aging", "aging": "eigen"}
+    others = {"eigen": "random", "random": "aging", "aging": "eigen", "eden": "aging"}
     if name in others:
         strategy = make(others[name], config.genome)["strategy"]
         line = f"strategy was '{name}' and is now '{others[name]}'"

@@ -4,6 +4,7 @@ from eigen_jax.registry import Registry
 from eigen_jax.strategies.aging import AgingEvolution
 from eigen_jax.strategies.breeding import Parents, global_pooling, join, nobody, offspring, pick, places_of, walk
 from eigen_jax.strategies.config import EvolutionConfig
+from eigen_jax.strategies.eden import Eden
 from eigen_jax.strategies.eigen import (
     Eigen,
     EvolutionState,
@@ -21,3 +22,4 @@ STRATEGIES.add("eigen", Eigen)
 STRATEGIES.add("random", RandomSearch)
 STRATEGIES.add("aging", AgingEvolution)
 STRATEGIES.add("nsga2", Nsga2)
+STRATEGIES.add("eden", Eden)

@@ -75,7 +75,7 @@ class EvolutionConfig(Config):
         500, "children after which a search but EIGEN's ends, if no budget ends it before", paper="no other", at_least=1
     )
     sample_size: int = setting(
-        3, "individuals that a parent is the fittest of, in aging evolution", paper="no other", at_least=1
+        3, "individuals that a parent is the fittest of, where such samples are drawn", paper="no other", at_least=1
     )
     # Not the number of workers, on which the outcome would then depend.
     ahead: int = setting(
