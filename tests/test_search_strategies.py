@@ -209,10 +209,12 @@ def test_another_strategy_or_fitness_is_another_run(whole, dataset):
     assert str(raised.value).startswith(line) or name == "nsga2"
     if name != "nsga2":
         assert "'test_search_strategies:a" in str(raised.value)
-    others = {"eigen": "random", "random": "aging", "aging": "eigen", "eden": "aging"}
+    others = {"eigen": "random", "random": "aging", "aging": "eigen", "eden": "aging", "ag-evolution": "random"}
     if name in others:
         strategy = make(others[name], config.genome)["strategy"]
         line = f"strategy was '{name}' and is now '{others[name]}'"
+        if name == "ag-evolution":
+            line += ", strategy_mutations was 1 and is now None"
         with refuses(ConfigError, f"{folder} belongs to a run with other settings: {line}; choose another folder"):
             run_search(config, dataset, folder, strategy=strategy, fitness=make(name)["fitness"])
 

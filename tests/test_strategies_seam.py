@@ -14,7 +14,7 @@ from refusals import refuses
 
 from eigen_jax.errors import ConfigError
 from eigen_jax.genome import GenomeSpec
-from eigen_jax.strategies import STRATEGIES, AgingEvolution, Eden, Eigen, Nsga2, RandomSearch, Strategy
+from eigen_jax.strategies import STRATEGIES, AgEvolution, AgingEvolution, Eden, Eigen, Nsga2, RandomSearch, Strategy
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "docs" / "examples" / "tournament_selection.diff"
 BUILT_IN = {
@@ -23,6 +23,7 @@ BUILT_IN = {
     "aging": AgingEvolution(spec=SPEC, config=CONFIG),
     "nsga2": Nsga2(spec=SPEC, config=CONFIG, objectives=2),
     "eden": Eden(spec=SPEC, config=CONFIG),
+    "ag-evolution": AgEvolution(spec=AgEvolution.space(SPEC), config=CONFIG),
 }
 
 
@@ -84,7 +85,7 @@ def test_a_strategy_is_static(strategy):
     assert other != strategy
 
 
-@pytest.mark.parametrize("name", ["eigen", "random", "aging", "eden"])
+@pytest.mark.parametrize("name", ["eigen", "random", "aging", "eden", "ag-evolution"])
 def test_several_objectives_are_refused_where_one_is_compared(name):
     kind = type(BUILT_IN[name])
     line = f"fitness gives 2 numbers, and {kind.__name__} compares 1; choose strategy nsga2, or another fitness"

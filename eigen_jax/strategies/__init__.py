@@ -1,6 +1,7 @@
 """Strategies: who is bred, who trains on, who is selected."""
 
 from eigen_jax.registry import Registry
+from eigen_jax.strategies.ag_evolution import AgEvolution
 from eigen_jax.strategies.aging import AgingEvolution
 from eigen_jax.strategies.breeding import Parents, global_pooling, join, nobody, offspring, pick, places_of, walk
 from eigen_jax.strategies.config import EvolutionConfig
@@ -23,3 +24,4 @@ STRATEGIES.add("random", RandomSearch)
 STRATEGIES.add("aging", AgingEvolution)
 STRATEGIES.add("nsga2", Nsga2)
 STRATEGIES.add("eden", Eden)
+STRATEGIES.add("ag-evolution", AgEvolution)
