@@ -24,7 +24,7 @@ from jax import export
 with open("network.stablehlo", "rb") as file:
     network = export.deserialize(bytearray(file.read()))
 logits = network.call(pixels)
-# On a CPU, for {batch_size} images at a time, this gives the logits of the search to the last bit:
+# On a CPU, compiled as the search does, for {batch_size} images at a time, to the same logits or nearly so:
 logits = jax.jit(network.call, compiler_options={options})(pixels)
 '''
 
@@ -52,7 +52,7 @@ def export_network(model: TrainedModel) -> export.Exported:
     dtype = jnp.float32 if fitted is None else jnp.uint8
 
     def logits_of(images: Array) -> Array:
-        # Barriers, because a compiler that merged more than it could in the search would round otherwise.
+        # Barriers, because a compiler that merges more than it can in the search would round otherwise.
         variables, prepared = lax.optimization_barrier((model.variables, preprocess(images, fitted)))
         with jax.enable_x64(False):
             logits: Any = model.build().apply(variables, prepared, train=False)
