@@ -63,7 +63,9 @@ class Context:
     def remember(self, individuals: Sequence[Individual]) -> None:
         """Takes in those of a generation that is recorded, for those who measure the same or inherit."""
         self.measured.add(individuals)
-        self.forebears |= {each.reference: each for each in individuals if each.identities is not None}
+        # Failures have no weights.
+        heirs = (each for each in individuals if each.identities is not None and each.cause is None)
+        self.forebears |= {each.reference: each for each in heirs}
 
     def price(self, architecture: Architecture) -> int:
         """Training FLOPs of one step of a network."""

@@ -323,6 +323,7 @@ class _Search(Context):
 
     def _finish(self, progress: _Progress) -> SearchResult:
         """Trains and tests the best network, and saves it and the result."""
+        self.folder.clear_individuals(before=progress.generation)  # from whom nobody inherits any more
         individuals, best, config = lineage.read(self.folder.lineage), progress.best, self.config
         of_best, until = self._price_of(best), self.config.final_until
         if best and self.budget:
