@@ -38,7 +38,7 @@ TRACES: Counter[Strategy] = Counter()
 class Individual(NamedTuple):
     """One of a search."""
 
-    genome: Genome
+    genome: Any
     parents: np.ndarray
     operators: np.ndarray
     repeats: np.ndarray

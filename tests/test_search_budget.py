@@ -32,6 +32,7 @@ EVOLUTION = EvolutionConfig(
 )
 CONFIG = SearchConfig(seed=1, t1=2, t2=2, t3=2, genome=SPEC, evolution=EVOLUTION, train=TRAIN)  # batches of 8
 TEACHER = TeacherFlops(once=500_000, per_image=100)
+FEWER: dict[str, dict[str, Any]] = {"large-scale": {"ahead": 3}}  # in training than live
 MILLION = 1_000_000  # the first generation of EIGEN takes about 1.4 of them, most later ones less than 0.3
 
 
@@ -70,7 +71,7 @@ def pretended(patched) -> Pretence:
 
 def run(folder: Path, dataset: Dataset, budget: float | None, name: str = "eigen", **changed: Any):
     how: dict[str, Any] = {"executor": changed.pop("executor", None), "observer": changed.pop("observer", None)}
-    evolution = dataclasses.replace(EVOLUTION, **changed.pop("evolution", {}))
+    evolution = dataclasses.replace(EVOLUTION, **FEWER.get(name, {}), **changed.pop("evolution", {}))
     kind = STRATEGIES.find(name)
     config = dataclasses.replace(CONFIG, genome=kind.space(SPEC), budget=budget, evolution=evolution, **changed)
     strategy = kind(spec=config.genome, config=evolution)
@@ -248,7 +249,9 @@ def test_a_generation_that_costs_more_than_expected_takes_it_from_the_final_trai
     assert flops["total"] <= budget
 
 
-@pytest.mark.parametrize(("name", "budget"), [("eigen", 5 * MILLION), ("aging", 2 * MILLION)])
+@pytest.mark.parametrize(
+    ("name", "budget"), [("eigen", 5 * MILLION), ("aging", 2 * MILLION), ("large-scale", 1.1 * MILLION)]
+)
 def test_a_budget_is_spent_alike_whatever_is_killed_and_whoever_ends_first(name, budget, dataset, tmp_path, pretended):
     class Killed(BaseException):
         pass

@@ -129,7 +129,7 @@ def test_a_search_records_each_individual_once_in_order_and_its_network_is_the_f
     assert all(parent in known for each in individuals for parent in each.parents)
     failed = [each for each in individuals if each.fate is Fate.FAILED]
     assert failed
-    if name != "aging":  # whose sample can hold nobody else
+    if name not in ("aging", "large-scale"):  # whose sample can hold nobody else
         assert not {each.reference for each in failed} & {parent for each in individuals for parent in each.parents}
     assert all(breaks(each.architecture) for each in failed)
     fitness, told = make(name)["fitness"], {}

@@ -15,6 +15,7 @@ from eigen_jax.strategies.eigen import (
     update_threshold,
 )
 from eigen_jax.strategies.genetic_cnn import GeneticCnn
+from eigen_jax.strategies.large_scale import LargeScaleEvolution
 from eigen_jax.strategies.nsga2 import Nsga2
 from eigen_jax.strategies.random_search import RandomSearch
 from eigen_jax.strategies.strategy import NONE, Genomes, Population, State, Strategy
@@ -27,3 +28,4 @@ STRATEGIES.add("nsga2", Nsga2)
 STRATEGIES.add("eden", Eden)
 STRATEGIES.add("ag-evolution", AgEvolution)
 STRATEGIES.add("genetic-cnn", GeneticCnn)
+STRATEGIES.add("large-scale", LargeScaleEvolution)

@@ -79,5 +79,9 @@ class EvolutionConfig(Config):
     )
     # Not the number of workers, on which the outcome would then depend.
     ahead: int = setting(
-        4, "children of aging evolution in training at a time, at most", paper="no other", at_least=1, at_most=10_000
+        4,
+        "children in training at a time, at most, of strategies that breed one after another",
+        paper="no other",
+        at_least=1,
+        at_most=10_000,
     )

@@ -1,0 +1,441 @@
+"""Large-Scale Evolution against a transcription in plain Python; children that begin with their parents' weights."""
+
+import dataclasses
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from host_loop import CONFIG, NOBODY, SPEC, Place, Search, landscape, search
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import Array
+from mutation_checks import assert_same_arrays, jit, p_value, pick
+from refusals import refuses
+
+from eigen_jax.architecture import IMAGE, Architecture, Layer, count_flops, count_parameters
+from eigen_jax.errors import ConfigError
+from eigen_jax.genome import GenomeSpec
+from eigen_jax.strategies import NONE, EvolutionConfig, LargeScaleEvolution
+from eigen_jax.strategies.large_scale import OPERATORS, Dna, mutate
+
+TIGHT = GenomeSpec(capacity=7, input_shape=(6, 4, 2), num_classes=3, max_parameters=400, max_flops=6_000)
+STRATEGY = LargeScaleEvolution(spec=TIGHT, config=CONFIG)
+mutate_jit = partial(jit, static_argnames="spec")(jax.vmap(partial(mutate, spec=TIGHT)))
+
+
+class Conv(NamedTuple):
+    """A convolution."""
+
+    channels: int
+    stride: int
+    height: int
+    width: int
+
+
+class Edge(NamedTuple):
+    """An edge of the backbone, and the vertex that it leads to."""
+
+    conv: Conv | None  # None: an identity
+    activates: bool
+    number: int
+
+
+class Net(NamedTuple):
+    """What a DNA says but for rate and weights, without arrays."""
+
+    edges: tuple[Edge, ...]
+    skips: tuple[tuple[int, int], ...]  # sorted
+
+    def width(self, vertex: int) -> int:
+        """The channels of a vertex."""
+        return next((conv.channels for conv, *_ in reversed(self.edges[:vertex]) if conv), TIGHT.input_shape[2])
+
+
+def read(dna: Dna) -> Net:
+    """The network of one DNA, which is checked to be clean arrays."""
+    length = int(dna.length)
+    assert not np.any(dna.edges[length:])
+    assert ((dna.skips == NONE).all(axis=1) | ((dna.skips >= 0) & (dna.skips <= length)).all(axis=1)).all()
+    edges = []
+    for channels, stride, height, width, activates, number in dna.edges[:length].tolist():
+        assert channels or not (stride or height or width)
+        conv = Conv(channels, 2**stride, 2 * height + 1, 2 * width + 1) if channels else None
+        edges.append(Edge(conv, bool(activates), number))
+    return Net(tuple(edges), tuple(sorted((a, b) for a, b in dna.skips.tolist() if a != NONE)))
+
+
+def write(net: Net) -> Dna:
+    """The DNA of a network."""
+    edges: Any = np.zeros((TIGHT.capacity, 6), np.int32)
+    skips: Any = np.full((TIGHT.capacity, 2), NONE, np.int32)
+    for place, (conv, activates, number) in enumerate(net.edges):
+        if conv:
+            edges[place, :4] = conv.channels, conv.stride.bit_length() - 1, conv.height // 2, conv.width // 2
+        edges[place, 4:] = activates, number
+    skips[: len(net.skips)] = np.reshape(net.skips, (-1, 2))
+    counts = {"length": len(net.edges), "inserted": max([0, *(edge.number for edge in net.edges)]), "base": 5}
+    scalars: dict[str, Any] = {name: np.asarray(count, np.int32) for name, count in counts.items()}
+    scalars["learning_rate"] = np.asarray(0.25, np.float32)
+    return Dna(edges=edges, skips=skips, **scalars)
+
+
+def draw_net(seed: int, *, edges: int) -> Net:
+    """One of so many edges, whether it fits or not."""
+    rng = random.Random(seed)
+
+    def conv() -> Conv:
+        return Conv(rng.choice([1, 2, 3, 5, 4_096]), rng.choice([1, 2, 1_024]), *rng.choices([1, 3, 5, 7, 31], k=2))
+
+    numbers = rng.sample(range(1, 30), edges)
+    backbone = tuple(Edge(conv() if rng.random() < 0.7 else None, rng.random() < 0.5, n) for n in numbers)
+    pairs = list(itertools.combinations(range(edges + 1), 2))
+    return Net(backbone, tuple(sorted(rng.choices(pairs, k=rng.randint(1, 5)))) if pairs else ())
+
+
+# Of the operators, TABLE1.md and the decisions in the docstring.
+
+
+def outcomes(net: Net, operator: str) -> dict[Net, Fraction]:
+    """What an operator can make of a network, and how probable each is; nothing where it does not apply."""
+    found: Counter[Net] = Counter()
+    convs = [place for place, edge in enumerate(net.edges) if edge.conv]
+
+    def with_conv(place: int, **change: int) -> Net:
+        edge = net.edges[place]
+        assert edge.conv is not None
+        new = edge._replace(conv=edge.conv._replace(**change))
+        return net._replace(edges=(*net.edges[:place], new, *net.edges[place + 1 :]))
+
+    if operator in ("identity", "reset_weights", "alter_learning_rate"):
+        found[net] += 1
+    elif operator.startswith("insert"):
+        sites = range(len(net.edges) + 1 if len(net.edges) < TIGHT.capacity else 0)
+        for site, stride, activates in itertools.product(sites, (1, 2), (False, True)):
+            conv = Conv(net.width(site), stride, 3, 3) if operator == "insert_convolution" else None
+            new = Edge(conv, activates, max([0, *(edge.number for edge in net.edges)]) + 1)
+            skips = tuple((a + (a > site), b + (b > site)) for a, b in net.skips)
+            found[Net((*net.edges[:site], new, *net.edges[site:]), tuple(sorted(skips)))] += 1
+    elif operator == "remove_convolution":
+        for place in convs:  # between vertices `place` and `place` + 1, which become one
+            moved = ((a - (a > place), b - (b > place)) for a, b in net.skips)
+            rest = net.edges[:place] + net.edges[place + 1 :]
+            found[Net(rest, tuple(sorted((a, b) for a, b in moved if a != b)))] += 1
+    elif operator == "add_skip":
+        if len(net.skips) < TIGHT.capacity:
+            for pair in itertools.combinations(range(len(net.edges) + 1), 2):
+                found[net._replace(skips=tuple(sorted((*net.skips, pair))))] += 1
+    elif operator == "remove_skip":
+        for place in range(len(net.skips)):
+            found[net._replace(skips=net.skips[:place] + net.skips[place + 1 :])] += 1
+    else:
+        shares: dict[Net, Fraction] = {}
+        for place in convs:
+            for name, values in values_of(net.edges[place].conv, operator).items():
+                for value in values:
+                    shares[with_conv(place, **{name: value})] = Fraction(1, len(values))
+        return normalised(shares)
+    return normalised({each: Fraction(count) for each, count in found.items()})
+
+
+def values_of(conv: Conv | None, operator: str) -> dict[str, list[int]]:
+    """What the fields of a convolution can become."""
+    assert conv is not None
+    if operator == "alter_stride":
+        return {"stride": [new for new in (conv.stride // 2, conv.stride * 2) if 1 <= new <= 1_024]}
+    if operator == "alter_number_of_channels":
+        c = conv.channels
+        return {"channels": [new for new in range(1, 4_097) if c <= 2 * new and new <= 2 * c and new != c]}
+    assert operator == "filter_size"
+    values = {}
+    for name in ("height", "width"):
+        k, odd = getattr(conv, name), range(1, 32, 2)
+        least = max((new for new in odd if 2 * new <= k), default=1)
+        most = min((new for new in odd if new >= 2 * k), default=31)
+        values[name] = [new for new in odd if least <= new <= most and new != k]
+    return values
+
+
+def normalised(shares: dict[Net, Fraction]) -> dict[Net, Fraction]:
+    total = sum(shares.values())
+    return {net: share / total for net, share in shares.items()}
+
+
+def layers_of(net: Net) -> tuple[Layer, ...]:
+    """The layers that a network is to have, one vertex after the other."""
+    layers: list[Layer] = []
+
+    def put(op: str, *inputs: int, **choices: Any) -> int:
+        layers.append(Layer(op=op, inputs=inputs, **choices))
+        return len(layers) - 1
+
+    vertices = {0: put("vertex", IMAGE, activation="linear") if net.skips else IMAGE}
+    for vertex, (conv, activates, _) in enumerate(net.edges, start=1):
+        total = vertices[vertex - 1]
+        if conv:
+            sides = {"kernel_height": conv.height, "kernel_width": conv.width}
+            total = put("linear_conv", total, channels=conv.channels, stride=conv.stride, **sides)
+        for source, target in net.skips:
+            total = put("add_resized", total, vertices[source]) if target == vertex else total
+        vertices[vertex] = put("vertex", total, activation="norm_relu") if activates else total
+    return tuple(layers)
+
+
+def fits(net: Net) -> bool:
+    """Whether the search space has a network, with multiply-adds on padding counted."""
+    (height, width, channels), flops, parameters = TIGHT.input_shape, 0, 0
+    for conv, activates, _ in net.edges:
+        if conv:
+            if conv.stride > 1 and height == width == 1:
+                return False
+            height, width = -(-height // conv.stride), -(-width // conv.stride)
+            weights = channels * conv.channels * conv.height * conv.width
+            flops, parameters, channels = flops + 2 * weights * height * width, parameters + weights, conv.channels
+        parameters += 2 * channels * activates
+    classifier = channels * TIGHT.num_classes
+    is_small = flops + 2 * classifier <= TIGHT.max_flops and parameters + classifier + 3 <= TIGHT.max_parameters
+    return is_small and len(layers_of(net)) <= TIGHT.capacity
+
+
+def tally(children: Dna, labels: np.ndarray) -> Counter[tuple[int, Net]]:
+    """How often each label and network is in a batch."""
+    leaves = [np.asarray(leaf) for leaf in (labels, children.edges, children.skips, children.length)]
+    rows = np.concatenate([leaf.reshape(len(labels), -1) for leaf in leaves], axis=1)
+    _, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
+    tallied: Counter[tuple[int, Net]] = Counter()
+    for place, count in zip(first, counts, strict=True):
+        tallied[int(labels[place]), read(pick(children, place))] += int(count)
+    return tallied
+
+
+@cache
+def _applied(operator: str) -> Any:
+    return jit(jax.vmap(OPERATORS[operator], (0, None, None)))
+
+
+NETS = [Net((), ()), *(draw_net(seed, edges=edges) for seed, edges in enumerate((1, 2, 4, 7)))]
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_an_operator_makes_what_its_transcription_does_as_often(operator):
+    widths = [[net.width(vertex) for vertex in range(TIGHT.capacity + 1)] for net in NETS]
+    applied = 0
+    for net, width in zip(NETS, widths, strict=True):
+        expected, keys = outcomes(net, operator), jax.random.split(jax.random.key(0), 3_000)
+        children, applies = jax.device_get(_applied(operator)(keys, write(net), jnp.asarray(width, jnp.int32)))
+        assert np.all(applies == bool(expected))
+        if expected:
+            drawn = tally(children, np.zeros(len(keys), np.int32))
+            assert p_value(drawn, {(0, child): share for child, share in expected.items()}) > 1e-3
+            applied += 1
+    assert applied >= 3
+
+
+def test_the_learning_rate_is_halved_or_doubled_at_most_on_a_log_scale():
+    keys = jax.random.split(jax.random.key(1), 4_000)
+    children, _ = jax.device_get(_applied("alter_learning_rate")(keys, write(NETS[2]), jnp.ones(8, jnp.int32)))
+    logs = np.log2(children.learning_rate / 0.25)
+    assert np.all((logs >= -1) & (logs <= 1))
+    counts, _ = np.histogram(logs, bins=10, range=(-1, 1))
+    assert p_value(Counter(dict(enumerate(counts.tolist()))), dict.fromkeys(range(10), Fraction(1, 10))) > 1e-3
+
+
+BOUND = {
+    "nothing to alter": Net((Edge(None, True, 9),), ()),
+    "FLOPs": Net((Edge(Conv(5, 1, 3, 3), True, 1), Edge(None, False, 2)), ((0, 1), (0, 1))),
+    "maps of one pixel": Net((Edge(Conv(3, 4, 3, 1), False, 1), Edge(Conv(2, 2, 1, 1), True, 2)), ((1, 2),)),
+    "layers": Net((Edge(Conv(2, 2, 1, 3), True, 1), *(Edge(None, True, number) for number in (2, 3, 4))), ((0, 4),)),
+}
+
+
+@pytest.mark.parametrize("net", BOUND.values(), ids=BOUND)
+def test_a_mutation_is_drawn_again_where_it_does_not_apply_or_its_child_does_not_fit(net):
+    assert fits(net)
+    expected: dict[Any, Fraction] = {}
+    shares = dict.fromkeys(OPERATORS, Fraction(0))
+    for place, name in enumerate(OPERATORS):
+        for child, share in outcomes(net, name).items():
+            if fits(child):
+                expected[place, child] = share
+                shares[name] += share
+    assert all(shares[name] == 1 for name in ("alter_learning_rate", "identity", "reset_weights"))
+    assert any(share < 1 for share in shares.values())
+    total = sum(expected.values())
+    batch = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (6_000, *leaf.shape)), write(net))
+    children, operators = jax.device_get(mutate_jit(jax.random.split(jax.random.key(2), 6_000), batch))
+    assert p_value(tally(children, operators), {which: share / total for which, share in expected.items()}) > 1e-3
+
+
+def chains(individuals: int, steps: int) -> Iterator[tuple[Dna, Dna, np.ndarray]]:
+    """Parents, children and operators of chains of mutations, side by side."""
+    first = write(Net((), ()))
+    parents = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (individuals, *leaf.shape)), first)
+    for step in range(steps):
+        keys = jax.random.split(jax.random.key(step), individuals)
+        children, operators = jax.device_get(mutate_jit(keys, parents))
+        yield parents, children, operators
+        parents = children
+
+
+def test_children_of_long_chains_are_networks_of_the_search_space_that_keep_the_identities_of_their_weights():
+    seen: Counter[str] = Counter()
+    for parents, children, operators in chains(individuals=16, steps=70):
+        for place, operator in enumerate(operators.tolist()):
+            parent, child, name = pick(parents, place), pick(children, place), list(OPERATORS)[operator]
+            check_network(child)
+            check_identities(parent, child, name)
+            seen[name] += 1
+            assert (child.learning_rate != parent.learning_rate) == (name == "alter_learning_rate")
+    assert min(seen[name] for name in OPERATORS) >= 10
+
+
+def check_network(dna: Dna) -> None:
+    net, architecture = read(dna), STRATEGY.decode(dna)
+    assert fits(net)
+    assert architecture == Architecture(input_shape=TIGHT.input_shape, layers=layers_of(net))
+    assert count_parameters(architecture, num_classes=3) <= TIGHT.max_parameters
+    assert count_flops(architecture, num_classes=3) <= TIGHT.max_flops
+    *identities, classifier = STRATEGY.identities(dna)
+    assert classifier == 2 * dna.base
+    edges = {edge.number: edge for edge in net.edges}
+    with_weights = []
+    for layer, identity in zip(architecture.layers, identities, strict=True):
+        if layer.op == "linear_conv":
+            edge = edges[identity // 2 - int(dna.base)]
+            assert edge.conv == (layer.channels, layer.stride, layer.kernel_height, layer.kernel_width)
+            with_weights.append(identity)
+        elif layer.op == "vertex" and layer.activation == "norm_relu":
+            assert edges[identity // 2 - int(dna.base)].activates
+            with_weights.append(identity)
+        else:
+            assert identity == -1
+    assert len({*with_weights, classifier}) == len(with_weights) + 1
+    assert len(with_weights) == sum(bool(edge.conv) + edge.activates for edge in net.edges)
+
+
+def check_identities(parent: Dna, child: Dna, operator: str) -> None:
+    """New ones are new, and the others, with the classifier's, are the same in the same order."""
+    before, after = ([n for n in STRATEGY.identities(dna) if n != -1] for dna in (parent, child))
+    kept = [identity for identity in after if identity in before]
+    if operator == "reset_weights":
+        assert (kept, len(after)) == ([], len(before))
+    elif operator.startswith("insert"):
+        assert kept == before
+        assert len(after) - len(before) <= (2 if operator == "insert_convolution" else 1)
+    elif operator == "remove_convolution":
+        assert kept == after == [identity for identity in before if identity in after]
+        assert 1 <= len(before) - len(after) <= 2
+    else:
+        assert after == before
+
+
+def large_scale(**changes: Any) -> LargeScaleEvolution:
+    return LargeScaleEvolution(spec=SPEC, config=dataclasses.replace(CONFIG, **changes))
+
+
+_mutate = partial(jit, static_argnames="spec")(mutate)
+
+
+class Birth(NamedTuple):
+    """How a child comes about."""
+
+    parent: Place
+    key: Array  # of its mutation
+    living: list[Place]  # once it is bred, the oldest first
+
+
+def births(config: EvolutionConfig, breeding_key: Array, fitness: Mapping[Place, float]) -> Iterator[Birth]:
+    """Those of all children, by tournaments of the paper with the same draws."""
+    living: list[Place] = []
+    for child in range(config.max_children):
+        # Child n is bred when those up to n - `ahead` are measured.
+        measured = max(0, child - config.ahead + 1)
+        if measured:
+            living.append((measured - 1, 0))
+        keys, parent = jax.random.split(jax.random.fold_in(breeding_key, measured), 3), NOBODY
+        if child >= config.population_size:
+            first = int(jax.random.randint(keys[0], (), 0, len(living)))
+            second = int(jax.random.randint(keys[1], (), 0, len(living) - 1))
+            pair = living[first], [*living[:first], *living[first + 1 :]][second]
+            parent = max(pair, key=fitness.__getitem__)  # of equals the first drawn
+            (worse,) = set(pair) - {parent}
+            living.remove(worse)
+        yield Birth(parent, keys[2], list(living))
+
+
+def check_pairs(done: Search, seed: int) -> None:
+    config, fitness = done.strategy.config, {place: values.item() for place, values in done.fitness.items()}
+    for child, birth in enumerate(births(config, jax.random.key(seed), fitness)):
+        individual = done.individuals[child, 0]
+        assert done.parent((child, 0)) == birth.parent
+        if birth.parent == NOBODY:
+            assert child < config.population_size
+            assert_same_arrays(individual.genome, done.individuals[0, 0].genome)
+            assert not individual.operators.any()
+        else:
+            dna, operator = jax.device_get(_mutate(birth.key, done.individuals[birth.parent].genome, spec=SPEC))
+            assert_same_arrays(individual.genome, dna)
+            assert individual.operators.tolist() == [place == operator for place in range(len(OPERATORS))]
+            assert len(birth.living) + config.ahead == config.population_size
+        ancestors = done.strategy.ancestors(done.states[max(0, child - config.ahead + 1)]).tolist()
+        living = birth.living if child + 1 < config.max_children else []  # who may be a parent
+        assert [tuple(place) for place in ancestors if place != [NONE, NONE]] == living
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        large_scale(),
+        large_scale(ahead=1),
+        pytest.param(large_scale(population_size=9, ahead=5, max_children=40), marks=pytest.mark.slow),
+    ],
+    ids=["three in training", "one after another", "more live"],
+)
+@settings(max_examples=settings().max_examples // 10, phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate))
+@given(seed=st.integers(0, 100))
+def test_a_search_agrees_with_its_plain_python_transcription(strategy, seed):
+    check_pairs(search(strategy, landscape(seed, 1), seed=seed), seed)
+
+
+def test_the_outcome_does_not_depend_on_who_of_those_in_training_is_done_first():
+    in_order = search(large_scale(), landscape(2, 1))
+    early = search(large_scale(), landscape(2, 1), told_early=np.random.default_rng(1))
+    assert_same_arrays(early.states, in_order.states)
+
+
+def test_where_all_fail_the_first_drawn_breeds():
+    check_pairs(search(large_scale(), lambda architecture: np.full(1, -np.inf, np.float32), seed=4), 4)
+
+
+def test_fewer_children_than_are_in_training_at_a_time_end_a_search():
+    done = search(large_scale(max_children=2), landscape(0, 1))
+    assert sorted(done.fitness) == [(0, 0), (1, 0)]
+
+
+def test_the_first_population_is_single_layers_that_learn_at_a_tenth():
+    strategy = large_scale()
+    state = strategy.genesis()
+    first = jax.device_get(pick(state.individuals.genomes, 0))
+    assert strategy.decode(first) == Architecture(input_shape=SPEC.input_shape, layers=())
+    assert strategy.training(first) == {"learning_rate": 0.1, "schedule": "constant", "decay_rate": 1.0}
+    assert strategy.identities(first) == (0,)
+    third = dataclasses.replace(first, learning_rate=np.float32(1 / 3))
+    assert np.float32(strategy.training(third)["learning_rate"]) == np.float32(1 / 3)
+    phases = [strategy.phase(dataclasses.replace(state, generation=jnp.int32(n))) for n in (0, 4, 5, 22)]
+    assert phases == ["initial", "initial", "pairs", "pairs"]
+
+
+def test_as_many_as_live_cannot_be_in_training():
+    with refuses(
+        ConfigError, "ahead is 5; it must be less than population_size, which is 5, so that two live to compete"
+    ):
+        large_scale(ahead=5)
+    large_scale(ahead=4)
