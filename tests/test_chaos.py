@@ -120,6 +120,8 @@ OTHERS: dict[str, Any] = {
     "operators": {"insert_conv": 1},
     "repeats": (1, 2),
     "architecture": EMPTY,
+    "training": {"learning_rate": 0.5},
+    "identities": (1,),
     "landmarks": reached(0.5, 0.75, thresholds=(0.25,), **TIMES, loss=7.0),
     "fate": Fate.PARENT,
     "same_as": Reference(generation=0, index=1),

@@ -121,7 +121,7 @@ def test_runs_are_searches_or_trainings(monkeypatch):
         (VARIANTS, "--output"),
         ((*VARIANTS, "--output", "t", "--variant", ": --seed 3"), "it must be a name"),
         ((*VARIANTS, "--output", "t", "--variant", "c: --optimizer 'sgd"), "cannot be read (No closing quotation)"),
-        ((*VARIANTS, "--output", "t", "--variant", "c: --optimizer adam"), "adam"),
+        ((*VARIANTS, "--output", "t", "--variant", "c: --optimizer adamw"), "adamw"),
         ((*VARIANTS, "--output", "t", "--network", "none.json"), "none.json"),
         ((*VARIANTS, "--output", "t", "--seeds", "-1"), "-1"),
         ((*VARIANTS, "--output", "t", "--run-dir=r"), "--run-dir is for a single run; use --output here"),
