@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from reference_layers import log_softmax
 
-from eigen_jax.losses import cross_entropy, mimicry_loss
+from eigen_jax.losses import LOSSES, cross_entropy, mimicry_loss, squared_hinge
 
 
 @partial(jax.jit, static_argnames=("loss", "weight", "temperature"))
@@ -88,3 +88,25 @@ def test_mimicry_computes_in_float32_whatever_it_is_given(dtype):
     wide = [logits.astype(dtype).astype(jnp.float32), labels, teacher.astype(dtype).astype(jnp.float32)]
     losses, _ = computed(mimicry_loss, *rounded, weight=0.9, temperature=5.0)
     np.testing.assert_array_equal(losses, computed(mimicry_loss, *wide, weight=0.9, temperature=5.0)[0])
+
+
+def test_squared_hinge_is_each_class_against_all_others():
+    logits, labels, teacher = drawn_logits(5, 2.0)
+    losses, gradient = computed(squared_hinge, logits, labels)
+    exact = np.asarray(logits, np.float64)
+    expected, slopes = np.zeros(32), np.zeros((32, 10))
+    for example, label in enumerate(np.asarray(labels)):
+        for one in range(10):
+            sign = 1 if one == label else -1
+            short = max(0.0, 1 - sign * exact[example, one])
+            expected[example] += short**2
+            slopes[example, one] = -2 * sign * short
+    assert losses.dtype == jnp.float32
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, slopes, rtol=1e-5, atol=1e-6)
+    assert {"cross-entropy": cross_entropy, "squared-hinge": squared_hinge} == LOSSES
+    # In place of the first term of Eq. 3.
+    options = {"weight": 0.25, "temperature": 2.0}
+    mixed, _ = computed(partial(mimicry_loss, loss=squared_hinge), logits, labels, teacher, **options)
+    soft, _ = computed(mimicry_loss, logits, labels, teacher, weight=1.0, temperature=2.0)
+    np.testing.assert_allclose(mixed, 0.75 * expected + 0.25 * np.asarray(soft), rtol=1e-5)

@@ -26,13 +26,14 @@ from eigen_jax.data.types import Found
 from eigen_jax.errors import ConfigError, EigenError
 from eigen_jax.fitness import Limited, Penalised, accuracy
 from eigen_jax.genome import GenomeSpec
+from eigen_jax.losses import LOSSES
 from eigen_jax.platforms import GPU
 from eigen_jax.search import SearchConfig
 from eigen_jax.store.records import as_json
 from eigen_jax.store.run_files import FORMER_SETTINGS
 from eigen_jax.strategies import EvolutionConfig
 from eigen_jax.teacher import TeacherConfig
-from eigen_jax.training import TrainConfig
+from eigen_jax.training import OPTIMIZERS, TrainConfig
 from experiments import command_line, describe, draw, evaluate, landmarks, presets, report, retrain, runner
 from experiments.benchmark import __main__ as benchmark
 from experiments.chaos import __main__ as chaos
@@ -56,6 +57,7 @@ MACHINE |= {
 
 FITNESS: Options = {"fitness": "accuracy-flops", "penalty_weight": 0.5, "limits": ("loss=2", "memory=1e9")}
 
+NO_OPTIMIZER = f"there is no optimizer 'sdg'; did you mean sgd? choose from {', '.join(OPTIMIZERS)}"
 CHOICES = {
     "plain": Settings(),
     "other": with_values(
@@ -114,7 +116,7 @@ def test_the_paper_preset_is_section_4_1(name):
 
 
 # What has been added since, with the values that it had before.
-LATER: Options = {"optimizer": "sgd", "decay_rates": (), "schedule": "constant"}
+LATER: Options = {"optimizer": "sgd", "loss": "cross-entropy", "decay_rates": (), "schedule": "constant"}
 LATER |= {"max_children": 500, "sample_size": 3, "ahead": 4, "strategy": "eigen", "fitness": "accuracy"}
 LATER |= {"kinds": ("conv", "concat", "pool"), "operators": ()}
 LATER |= {"nesterov": False, "averaging": 0.0}
@@ -162,7 +164,7 @@ def test_every_field_of_every_config_says_what_it_is():
 
 def test_every_flag_has_a_name_of_its_own():
     names = [each.name for each in FLAGS.values()]
-    assert len(set(names)) == len(names) == 93
+    assert len(set(names)) == len(names) == 94
 
 
 def test_every_setting_reaches_the_library():
@@ -191,6 +193,7 @@ def test_every_setting_reaches_the_library():
         "decay_rates": (10.0, 0.0),
         "schedule": "linear",
         "optimizer": plain_sgd,
+        "loss": "squared-hinge",
     }
     teacher: Options = {"members": 5, "depth": 16, "growth": 23, "stem_stride": 2, "epochs": 24, "batch_size": 25}
     teacher |= {"learning_rate": 0.03125, "dtype": "bfloat16", "seed": 26}
@@ -319,7 +322,8 @@ def test_a_value_that_cannot_be_is_named_as_on_the_command_line(setting, value, 
         (TrainConfig, "batch_size", True, "batch_size is True; it must be a whole number"),
         (TrainConfig, "flip", 1, "flip is 1; it must be True or False"),
         (TrainConfig, "optimizer", 5, "optimizer is 5; it must be a name or a function"),
-        (TrainConfig, "optimizer", "sdg", "there is no optimizer 'sdg'; did you mean sgd? choose from sgd, adam"),
+        (TrainConfig, "optimizer", "sdg", NO_OPTIMIZER),
+        (TrainConfig, "loss", "hinge", f"there is no loss 'hinge'; choose from {', '.join(LOSSES)}"),
         (TrainConfig, "schedule", "cosine", "schedule is 'cosine'; it must be one of constant, linear, one-cycle"),
         (GenomeSpec, "channels", [8], "channels is [8]; it must be a tuple"),
         (GenomeSpec, "channels", (8, 0), "channels is (8, 0); it must be from 1 to 4,096, each"),
@@ -451,7 +455,7 @@ def test_an_optimizer_is_named_or_loaded_from_a_file_and_told_by_a_name_that_sta
     with mock.patch.dict(CHOICES, plain=with_values(CHOICES["plain"], {"optimizer": plain_sgd})):
         assert read().outcome()["optimizer"] == name_of(plain_sgd)
         assert read().search.train.optimizer is plain_sgd
-    with refuses(ConfigError, "there is no optimizer 'sdg'; did you mean sgd? choose from sgd, adam"):
+    with refuses(ConfigError, NO_OPTIMIZER):
         read("--optimizer", "sdg")
     with pytest.raises(EigenError, match=r"^--optimizer: .*own_optimizer.py has no 'other'; it has "):
         read("--optimizer", f"{tmp_path / 'own_optimizer.py'}:other")

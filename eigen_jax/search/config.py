@@ -7,7 +7,7 @@ from typing import Any, Literal
 from eigen_jax.config import SEED_MAX, Config, part, setting
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.strategies import EvolutionConfig
-from eigen_jax.training import TrainConfig
+from eigen_jax.training import TrainConfig, stretch
 
 FinalOn = Literal["train", "train+validation"]
 
@@ -58,14 +58,7 @@ class SearchConfig(Config):
 
     def final_train(self, until: int) -> TrainConfig:
         """How the network found is trained for `until` steps: with the search's schedule, stretched."""
-        stretch, train = until / self.landmarks[-1], self.train
-        steps = [max(1, round(step * stretch)) for step in train.decay_steps]
-        if not train.decay_rates:
-            return dataclasses.replace(train, decay_steps=tuple(sorted(set(steps))))
-        rates = dict.fromkeys(steps, 1.0)
-        for step, rate in zip(steps, train.decay_rates, strict=True):
-            rates[step] *= rate
-        return dataclasses.replace(train, decay_steps=tuple(rates), decay_rates=tuple(rates.values()))
+        return stretch(self.train, until / self.landmarks[-1])
 
     @property
     def landmarks(self) -> tuple[int, int, int]:

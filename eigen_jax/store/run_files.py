@@ -18,6 +18,7 @@ FORMER_SETTINGS: Mapping[str, Any] = {
     "strategy": "eigen",
     "fitness": "accuracy",
     "optimizer": "sgd",
+    "loss": "cross-entropy",
     "decay_rates": [],
     "schedule": "constant",
     "max_children": 500,

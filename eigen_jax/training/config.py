@@ -11,6 +11,7 @@ import optax
 
 from eigen_jax.config import Config, name_of, setting
 from eigen_jax.errors import ConfigError, EigenError, first_line
+from eigen_jax.losses import LOSSES
 from eigen_jax.registry import Registry
 
 ComputeDtype = Literal["float32", "bfloat16"]
@@ -75,6 +76,14 @@ class TrainConfig(Config):
         at_least=0,
         below=1,
     )
+    loss: str = setting(
+        "cross-entropy",
+        "loss of the true class: cross-entropy, or squared-hinge, of each class against all others",
+        paper="cross-entropy",
+    )
+    companion_steps: int | None = setting(  # None: all
+        None, "training steps in which a network's companion heads, if it has any, are trained", at_least=1, flag=False
+    )
     mimicry_weight: float = setting(
         0.9, "alpha of Eq. 3: the teacher's share of the loss, from 0 to 1", paper="0.9", at_least=0, at_most=1
     )
@@ -98,6 +107,7 @@ class TrainConfig(Config):
             raise ConfigError(TrainConfig, rule, self.batch_size, self.devices)
         if any(later <= step for step, later in itertools.pairwise(self.decay_steps)):
             raise ConfigError(TrainConfig, "{decay_steps} is {}; it must be in ascending order", self.decay_steps)
+        LOSSES.find(self.loss)
         if self.decay_rates and len(self.decay_rates) != len(self.decay_steps):
             rule = "{decay_rates} is {}; it must have a rate for each of {decay_steps}, which is {}"
             raise ConfigError(TrainConfig, rule, self.decay_rates, self.decay_steps)
@@ -108,6 +118,23 @@ class TrainConfig(Config):
             rule = "{schedule} is 'one-cycle', and {decay_rates} is {}; leave the rates out"
             raise ConfigError(TrainConfig, rule, self.decay_rates)
         make_optimizer(self)  # so that whatever is wrong with it is told here, not by a worker
+
+
+def stretch(config: TrainConfig, factor: float) -> TrainConfig:
+    """The config of a training that is `factor` times as long, with the same course; each step is at least 1."""
+
+    def stretched(step: int) -> int:
+        return max(1, round(step * factor))
+
+    steps = [stretched(step) for step in config.decay_steps]
+    companions = None if config.companion_steps is None else stretched(config.companion_steps)
+    config = dataclasses.replace(config, companion_steps=companions)
+    if not config.decay_rates:
+        return dataclasses.replace(config, decay_steps=tuple(sorted(set(steps))))
+    rates = dict.fromkeys(steps, 1.0)
+    for step, rate in zip(steps, config.decay_rates, strict=True):
+        rates[step] *= rate
+    return dataclasses.replace(config, decay_steps=tuple(rates), decay_rates=tuple(rates.values()))
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:

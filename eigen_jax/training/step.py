@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from eigen_jax.data import Dataset, Images, StreamedImages, apply_views, sample_views
 from eigen_jax.errors import ConfigError
-from eigen_jax.losses import cross_entropy, mimicry_loss
+from eigen_jax.losses import LOSSES, mimicry_loss
 from eigen_jax.training.config import TrainConfig, make_optimizer
 from eigen_jax.training.programs import Programs, compiled
 
@@ -239,24 +239,31 @@ def train_step(
 ) -> tuple[TrainState, StepMetrics]:
     """One step of the optimizer on the mean of the per-example losses; pure, for the caller to compile.
 
-    The loss is `mimicry_loss` where the batch has a teacher's logits, else `cross_entropy`.
+    The loss is that of the config, in `mimicry_loss` where the batch has a teacher's logits. The losses of companion
+    heads, whose logits a network sows in "companions", are added to it in the first `config.companion_steps` steps.
 
     Where devices share the batch along a mapped axis, `batch` is a device's equal share, gradients and metrics are
     averaged over the axis (under `shard_map`, with `check_vma=False`), and the network must average its statistics.
     """
+    steps = config.companion_steps
     mean_of_devices = (lambda tree: tree) if axis_name is None else functools.partial(lax.pmean, axis_name=axis_name)
 
     def losses(logits: Array) -> Array:
+        loss = LOSSES.find(config.loss)
         if batch.teacher_logits is None:
-            return cross_entropy(logits, batch.labels)
-        mimicry = {"weight": config.mimicry_weight, "temperature": config.temperature}
+            return loss(logits, batch.labels)
+        mimicry: dict[str, Any] = {"weight": config.mimicry_weight, "temperature": config.temperature, "loss": loss}
         return mimicry_loss(logits, batch.labels, batch.teacher_logits, **mimicry)
 
     def mean_loss(params: PyTree) -> tuple[Array, tuple[Array, PyTree]]:
         variables = {"params": params, "batch_stats": state.batch_stats}
         rngs = {"dropout": _dropout_key(state.step, batch)}
-        logits, updated = network.apply(variables, batch.images, train=True, mutable=["batch_stats"], rngs=rngs)
-        return losses(logits).mean(), (logits, updated.get("batch_stats", {}))
+        mutable = ["batch_stats", "companions"]
+        logits, updated = network.apply(variables, batch.images, train=True, mutable=mutable, rngs=rngs)
+        total, companions_count = losses(logits).mean(), True if steps is None else state.step < steps
+        for companion in jax.tree.leaves(updated.get("companions", {})):
+            total += jnp.where(companions_count, losses(companion).mean(), 0.0)
+        return total, (logits, updated.get("batch_stats", {}))
 
     (loss, (logits, batch_stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
     updates, opt_state = make_optimizer(config).update(mean_of_devices(gradients), state.opt_state, state.params)
