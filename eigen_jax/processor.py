@@ -1,7 +1,8 @@
 """What a network needs beside its weights to take a new picture, kept with it: preprocessing, shape, class names.
 
 processor.json              the image shape, the class names, and which preprocessing
-preprocessing.safetensors   its fitted arrays: "table" of `ChannelTable`; "mean" and "matrix" of `ContrastWhitening`
+preprocessing.safetensors   its fitted arrays: "table" of `ChannelTable`; "mean", and "matrix" if there is one, of
+                            `ContrastWhitening`
 """
 
 import dataclasses
@@ -55,8 +56,8 @@ class ImageProcessor:
         if isinstance(self.preprocessor, ChannelTable):
             return {"table": np.ascontiguousarray(self.preprocessor.table)}
         if isinstance(self.preprocessor, ContrastWhitening):
-            whitening = self.preprocessor.whitening
-            return {"mean": np.ascontiguousarray(whitening.mean), "matrix": np.ascontiguousarray(whitening.matrix)}
+            arrays = self.preprocessor.whitening.arrays
+            return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         return {}
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
@@ -141,7 +142,7 @@ def load_processor(folder: Path) -> ImageProcessor:
     if record.preprocessing == "table":
         fitted = ChannelTable(arrays["table"])
     elif record.preprocessing == "contrast_whitening":
-        fitted = ContrastWhitening(record.scale or 0.0, Whitening(arrays["mean"], arrays["matrix"]))
+        fitted = ContrastWhitening(record.scale or 0.0, Whitening(arrays["mean"], arrays.get("matrix")))
     return ImageProcessor(
         dataset=record.dataset,
         image_shape=record.image_shape,

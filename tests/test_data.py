@@ -105,6 +105,27 @@ def test_gcn_zca_agrees_with_an_independent_computation(count):
         np.testing.assert_allclose(result.reshape(len(part), -1), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["gcn", "gcn_mean"])
+def test_contrast_normalization_without_whitening_gives_every_pixel_of_any_image_the_same_contrast(tmp_path, name):
+    dataset = load_dataset(digits_config(tmp_path, preprocessing=name))
+    raw = read_raw(DataConfig(name="digits"))
+    kept, _ = stratified_split(raw.train_labels, 200, num_classes=10, seed=0)
+    # Of 64 pixels, where 55 is the norm of 3,072.
+    scale = 55.0 * (64 / 3072) ** 0.5
+    rows = [
+        np.stack([gcn_by_hand(image, scale) for image in part]) for part in (raw.train_images[kept], raw.test_images)
+    ]
+    mean = rows[0].mean(axis=0) if name == "gcn_mean" else 0.0
+    for images, part in zip((dataset.train_images, dataset.test_images), rows, strict=True):
+        assert images.dtype == np.float32
+        np.testing.assert_allclose(images, part - mean, rtol=1e-5, atol=1e-6)
+    assert list(tmp_path.iterdir()) == []
+    prints = {
+        name: load_dataset(digits_config(tmp_path, preprocessing=name)).fingerprint for name in ("gcn", "gcn_mean")
+    }
+    assert len({dataset.fingerprint, *prints.values()}) == 2
+
+
 @pytest.mark.parametrize("bias", [0.1, 3.0])
 def test_the_whitened_covariance_is_what_the_formula_says(bias):
     rows = global_contrast_normalize(random_images(400)).reshape(400, -1)
@@ -309,7 +330,7 @@ def test_without_a_home_folder_only_what_is_to_be_kept_needs_a_place(tmp_path, m
     ("settings", "message"),
     [
         ({"name": "mnist"}, "name is 'mnist'; it must be one of cifar10, cifar100, digits, images"),
-        ({"preprocessing": "pca"}, "preprocessing is 'pca'; it must be one of gcn_zca, standardize"),
+        ({"preprocessing": "pca"}, "preprocessing is 'pca'; it must be one of gcn_zca, gcn, gcn_mean, standardize"),
         ({"validation_size": 0}, "validation_size is 0; it must be at least 1"),
         ({"split_seed": -1}, "split_seed is -1; it must be from 0 to 4,294,967,295"),
         ({"gcn_scale": 0.0}, "gcn_scale is 0.0; it must be more than 0"),

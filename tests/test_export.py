@@ -22,10 +22,10 @@ from layer_data import conv, network, pool
 
 from eigen_jax import platforms
 from eigen_jax.architecture import Architecture, Layer
-from eigen_jax.builder import build_network
-from eigen_jax.data.preprocessing import fit_gcn_zca, fit_standardizer
+from eigen_jax.data.preprocessing import fit_gcn, fit_gcn_zca, fit_standardizer
 from eigen_jax.export import ExportError, TrainedModel, network_source, write_flax, write_stablehlo
 from eigen_jax.layer_kinds import KINDS
+from eigen_jax.networks import build_network
 from eigen_jax.processor import ImageProcessor, load_processor
 from eigen_jax.search import load_network
 from eigen_jax.store.run_files import read_result
@@ -71,13 +71,15 @@ PIXELS = np.random.default_rng(1).integers(0, 256, (23, 9, 7, 3), np.uint8)
 FITTED = {
     "table": fit_standardizer(PIXELS),
     "whitening": fit_gcn_zca(PIXELS, scale=55.0, bias=0.1),
+    "contrast": fit_gcn(PIXELS, scale=55.0, subtract_mean=True),
     "none": None,
 }
+FITTINGS = [("float32", "table"), ("bfloat16", "table"), ("float32", "whitening"), ("float32", "contrast")]
 MADE = "the layer kind 'activation' does not say how it is exported as"
 
 
 # An architecture, its dtype, and its preprocessing.
-CASES = [(ALL, "float32", "table"), (ALL, "bfloat16", "table"), (ALL, "float32", "whitening")]
+CASES = [(ALL, *fitting) for fitting in FITTINGS]
 CASES += [(OTHERS, "float32", "table"), (OTHERS, "bfloat16", "table")]
 each_case = pytest.mark.parametrize(("architecture", "dtype", "fitted"), CASES, ids=itertools.count())
 
@@ -96,7 +98,7 @@ def make(architecture: Architecture = ALL, dtype: str = "float32", fitted: str =
         preprocessor=FITTED[fitted],
     )
     return TrainedModel(
-        architecture=architecture,
+        network=architecture,
         variables={"batch_stats": {}, **jax.tree.map(np.asarray, changed)},
         processor=processor,
         dtype=dtype,
@@ -164,7 +166,7 @@ def test_the_source_has_a_line_a_layer():
     assert "class Conv" not in network_source(make(network(input_shape=(5, 8, 1))))
 
 
-@pytest.mark.parametrize(("dtype", "fitted"), [("float32", "table"), ("bfloat16", "table"), ("float32", "whitening")])
+@pytest.mark.parametrize(("dtype", "fitted"), FITTINGS)
 def test_stablehlo_takes_pixels_of_any_number_on_both_platforms(tmp_path, dtype, fitted):
     model = make(dtype=dtype, fitted=fitted)
     write_stablehlo(tmp_path, model)

@@ -20,7 +20,7 @@ def digits(preprocessing, folder: Path) -> tuple[Dataset, np.ndarray]:
     return load_dataset(config), read_raw(config).test_images
 
 
-@pytest.mark.parametrize("preprocessing", ["standardize", "gcn_zca"])
+@pytest.mark.parametrize("preprocessing", ["standardize", "gcn_zca", "gcn", "gcn_mean"])
 def test_what_is_read_again_makes_the_images_of_the_search_to_the_last_bit(tmp_path, preprocessing):
     dataset, pixels = digits(preprocessing, tmp_path / "cache")
     assert not has_processor(tmp_path)

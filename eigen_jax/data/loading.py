@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -151,8 +152,10 @@ def _fingerprint(raw: RawDataset, validation_rows: np.ndarray, config: DataConfi
         "preprocessing": config.preprocessing,
         "version": preprocessing.VERSION,
     }
+    if config.preprocessing != "standardize":
+        depends_on |= {"gcn_scale": float(config.gcn_scale)}
     if config.preprocessing == "gcn_zca":
-        depends_on |= {"gcn_scale": float(config.gcn_scale), "zca_bias": float(config.zca_bias)}
+        depends_on |= {"zca_bias": float(config.zca_bias)}
     return sha256([json.dumps(depends_on, sort_keys=True)])
 
 
@@ -166,11 +169,16 @@ def _stream(parts: list[tuple[np.ndarray, np.ndarray]], config: DataConfig) -> t
 
 
 def _preprocess(parts: list[np.ndarray], config: DataConfig, fingerprint: str) -> tuple[list[Images], Preprocessor]:
-    """The parts on the device, and what made them: whitened ones float32, by the cache; others pixels and a table."""
+    """The parts on the device, and what made them: pixels and a table, or float32, whitened ones by the cache."""
     if config.preprocessing == "standardize":
         standardizer = preprocessing.fit_standardizer(parts[0])
         table = jnp.asarray(standardizer.table)
         return [PixelImages(jnp.asarray(part), table) for part in parts], standardizer
+    if config.preprocessing != "gcn_zca":
+        # The same contrast of a pixel, whatever their number, where no whitening gives it.
+        scale = config.gcn_scale * math.sqrt(parts[0][0].size / (32 * 32 * 3))
+        normalizer = preprocessing.fit_gcn(parts[0], scale=scale, subtract_mean=config.preprocessing == "gcn_mean")
+        return [jnp.asarray(normalizer(part)) for part in parts], normalizer
     path = config.cache_folder() / "preprocessed" / f"{config.name}-{fingerprint[:32]}.npz"
 
     def whiten() -> list[np.ndarray]:
@@ -179,7 +187,7 @@ def _preprocess(parts: list[np.ndarray], config: DataConfig, fingerprint: str) -
         fitted = preprocessing.fit_gcn_zca(parts[0], scale=config.gcn_scale, bias=config.zca_bias)
         images = list(map(fitted, parts))
         _logger.info("whitened %s in %.1f s", config.name, time.monotonic() - started)
-        return [*images, fitted.whitening.mean, fitted.whitening.matrix]
+        return [*images, *fitted.whitening.arrays.values()]
 
     *images, mean, matrix = kept_arrays(path, ("train", "validation", "test", "mean", "matrix"), whiten)
     return list(map(jnp.asarray, images)), ContrastWhitening(config.gcn_scale, Whitening(mean, matrix))

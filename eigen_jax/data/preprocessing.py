@@ -98,19 +98,25 @@ class ChannelTable(_Fitted):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Whitening(_Fitted):
-    """A ZCA whitening of rows x of D pixels: (x - mean) W."""
+    """A ZCA whitening of rows x of D pixels, (x - mean) W; without a W, x - mean."""
 
     mean: np.ndarray  # [D] float64
-    matrix: np.ndarray  # [D, D] float64, W
+    matrix: np.ndarray | None = None  # [D, D] float64, W
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Those that there are, by name."""
+        return {name: array for name, array in vars(self).items() if array is not None}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """[N, ...] float64 to float64."""
-        return ((images.reshape(len(images), -1) - self.mean) @ self.matrix).reshape(images.shape)
+        rows = images.reshape(len(images), -1) - self.mean
+        return (rows if self.matrix is None else rows @ self.matrix).reshape(images.shape)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ContrastWhitening(_Fitted):
-    """`gcn_zca`, fitted: global contrast normalization, then a whitening."""
+    """`gcn_zca`, `gcn_mean` or `gcn`, fitted: global contrast normalization, then a whitening, if it has a matrix."""
 
     scale: float  # L2 norm of an image after contrast normalization
     whitening: Whitening
@@ -152,6 +158,15 @@ def gcn_zca(train: np.ndarray, *others: np.ndarray, scale: float = 55.0, bias: f
 def fit_gcn_zca(train: np.ndarray, *, scale: float, bias: float) -> ContrastWhitening:
     """The preprocessing of `gcn_zca`."""
     return ContrastWhitening(scale, fit_zca(global_contrast_normalize(train, scale=scale), bias=bias))
+
+
+def fit_gcn(train: np.ndarray, *, scale: float, subtract_mean: bool) -> ContrastWhitening:
+    """Global contrast normalization alone, or less the mean of all images of [N, H, W, C] uint8 so normalized."""
+    total = np.zeros(train[0].size)
+    for start in range(0, len(train), _CHUNK) if subtract_mean else ():
+        chunk = global_contrast_normalize(train[start : start + _CHUNK], scale=scale)
+        total += chunk.reshape(len(chunk), -1).sum(axis=0)
+    return ContrastWhitening(scale, Whitening(total / len(train)))
 
 
 def standardize(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:

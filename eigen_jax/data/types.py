@@ -22,7 +22,7 @@ from eigen_jax.errors import ConfigError, EigenError, first_line
 from eigen_jax.store.files import sha256
 
 DatasetName = Literal["cifar10", "cifar100", "digits", "images"]
-Preprocessing = Literal["gcn_zca", "standardize"]
+Preprocessing = Literal["gcn_zca", "gcn", "gcn_mean", "standardize"]
 
 
 Progress = Callable[[int, int], None]  # told of images that are read, and of how many there are
@@ -83,10 +83,16 @@ class DataConfig(Config):
     )
     preprocessing: Preprocessing = setting(
         "gcn_zca",
-        "gcn_zca: global contrast normalization and ZCA whitening; standardize: mean 0 and deviation 1 a channel",
+        "gcn_zca: global contrast normalization and ZCA whitening; gcn: the first alone; gcn_mean: the first, less the"
+        " mean image; standardize: mean 0 and deviation 1 a channel",
         paper="gcn_zca",
     )
-    gcn_scale: float = setting(55.0, "L2 norm of an image after contrast normalization", above=0, flag=False)
+    gcn_scale: float = setting(
+        55.0,
+        "L2 norm of an image after contrast normalization; for gcn and gcn_mean, of one of 32 x 32 x 3 pixels",
+        above=0,
+        flag=False,
+    )
     zca_bias: float = setting(0.1, "added to the eigenvalues of the covariance", above=0, flag=False)
     found: Found | None = setting(None, "what is known of images, see `resolve`", flag=False)
 

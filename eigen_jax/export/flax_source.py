@@ -160,11 +160,11 @@ _CHUNK = {chunk}  # images at a time
 
 
 def preprocess(pixels):
-    """[N, {sizes}] uint8 to float32: global contrast normalization, then the ZCA whitening of the training images."""
+    """[N, {sizes}] uint8 to float32: global contrast normalization, then {then} of the training images."""
     images = np.empty(pixels.shape, np.float32)
     for start in range(0, len(pixels), _CHUNK):
         chunk = global_contrast_normalize(pixels[start : start + _CHUNK], scale=SCALE)
-        rows = (chunk.reshape(len(chunk), -1) - FITTED["mean"]) @ FITTED["matrix"]
+        rows = (chunk.reshape(len(chunk), -1) - FITTED["mean"]){times}
         images[start : start + _CHUNK] = rows.reshape(chunk.shape)
     return images
 
@@ -268,6 +268,8 @@ def preprocessing_source(processor: ImageProcessor) -> str:
             scale=fitted.scale,
             constant=preprocessing._CONSTANT_NORM,
             chunk=preprocessing._CHUNK,
+            then="the subtraction of a mean" if fitted.whitening.matrix is None else "the ZCA whitening",
+            times="" if fitted.whitening.matrix is None else ' @ FITTED["matrix"]',
             normalize=inspect.getsource(preprocessing.global_contrast_normalize),
         )
     return _NONE.format(sizes=sizes)

@@ -76,7 +76,8 @@ class Graph:
         divisors = self.add("Max", norms, self.constant(np.array(1e-8)))
         rows = self.add("Div", self.add("Mul", rows, self.constant(np.array(fitted.scale))), divisors)
         rows = self.add("Sub", rows, self.constant(whitening.mean))
-        rows = self.add("MatMul", rows, self.constant(whitening.matrix))
+        if whitening.matrix is not None:
+            rows = self.add("MatMul", rows, self.constant(whitening.matrix))
         images = self.add("Reshape", rows, self.constant(np.array([-1, *shape])))
         return self.add("Cast", images, to=TensorProto.FLOAT)
 

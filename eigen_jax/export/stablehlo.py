@@ -42,8 +42,8 @@ def preprocess(images: Array, fitted: Preprocessor) -> Array:
     rows = rows - rows.mean(axis=1, keepdims=True)
     norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
     scaled = rows * jnp.where(norms < 1e-8, 0.0, fitted.scale / jnp.maximum(norms, 1e-8))
-    whitened = (scaled - fitted.whitening.mean[None]) @ fitted.whitening.matrix
-    return whitened.reshape(images.shape).astype(jnp.float32)
+    centred, matrix = scaled - fitted.whitening.mean[None], fitted.whitening.matrix
+    return (centred if matrix is None else centred @ matrix).reshape(images.shape).astype(jnp.float32)
 
 
 def export_network(model: TrainedModel) -> export.Exported:
