@@ -17,7 +17,7 @@ from layer_data import concat, conv, network, pool
 from eigen_jax import platforms
 from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig, load_dataset
-from eigen_jax.layers import BatchNormRelu, Conv, max_pool
+from eigen_jax.layers import BatchNormRelu, Conv, count_flops, max_pool
 from eigen_jax.layers.convolution import derived_convolution, stated_convolution
 from eigen_jax.training import TrainConfig, init_state, train_to
 
@@ -190,3 +190,16 @@ def test_training_ends_in_the_same_loss_with_the_plain_gradients(monkeypatch, tm
         norms.append([float(jnp.linalg.norm(leaf)) for leaf in jax.tree.leaves(state.params)])
     assert norms[0] != norms[1], "both ways were the same"
     assert losses[0] == pytest.approx(losses[1], rel=tolerance)
+
+
+class Grouped(nn.Module):
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        x = nn.Conv(8, (3, 5), (2, 1), "VALID", feature_group_count=2)(images)
+        x = nn.relu(jax.checkpoint(lambda x: x)(x))
+        return jnp.einsum("bhwc,bhwd->bcd", x, x[..., :3])
+
+
+def test_flops_of_groups_uneven_kernels_and_batched_products():
+    convolved = 2 * (5 * 9) * (3 * 5) * (4 // 2) * 8
+    assert count_flops(Grouped(), (11, 13, 4)) == convolved + 2 * 5 * 9 * 8 * 3

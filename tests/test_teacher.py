@@ -22,6 +22,7 @@ from teacher_data import CLASSES, SHAPE, TINY, assert_refused, make_dataset, mak
 from training_data import TRACES, Convolutional, Linear
 
 from eigen_jax.errors import ConfigError
+from eigen_jax.layers import count_flops
 from eigen_jax.resumable import Care
 from eigen_jax.store.locks import StoppedError
 from eigen_jax.teacher import (
@@ -33,7 +34,6 @@ from eigen_jax.teacher import (
     read_teacher,
     train_ensemble,
 )
-from eigen_jax.teacher.densenet import count_flops
 from eigen_jax.teacher.ensemble import check_fits, make_ensemble
 
 STEPS = 4  # of each member: two epochs of two batches

@@ -7,11 +7,8 @@ between blocks (Section 3). Initial values and pooling are those of the authors'
 normalisation, global pooling and the classifier are float32; maps are of the module's dtype.
 """
 
-import functools
 import math
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -88,33 +85,3 @@ class DenseNet(nn.Module):
 
 def _conv(channels: int, kernel: int, *, name: str, stride: int = 1) -> Conv:
     return Conv(channels, kernel, stride, kernel_init=_initial_kernel, name=name)
-
-
-def count_flops(network: DenseNet, image_shape: tuple[int, int, int]) -> int:
-    """Those of one image's forward pass, counted as `eigen_jax.architecture.count_flops` does; computes nothing.
-
-    Raises TeacherError as the network does.
-    """
-    total = 0
-
-    def count(call: Any, arguments: Any, options: Any, context: Any) -> Any:
-        nonlocal total
-        match context.module:
-            case Conv(channels=out, kernel=int(kernel), stride=stride):
-                _, *size, channels = arguments[0].shape
-                total += 2 * math.prod(_count_taps(side, kernel, stride) for side in size) * channels * out
-            case nn.Dense(features=out):
-                total += 2 * arguments[0].shape[-1] * out
-        return call(*arguments, **options)
-
-    with nn.intercept_methods(count):
-        one = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-        jax.eval_shape(functools.partial(network.init, train=False), jax.random.key(0), one)
-    return total
-
-
-def _count_taps(side: int, kernel: int, stride: int) -> int:
-    """Kernel taps that fall on a line of pixels, not on the padding, over the outputs of a SAME convolution."""
-    outputs = -(-side // stride)
-    before = max((outputs - 1) * stride + kernel - side, 0) // 2
-    return sum(0 <= output * stride - before + tap < side for output in range(outputs) for tap in range(kernel))

@@ -22,11 +22,12 @@ from jax import Array
 from eigen_jax import surroundings
 from eigen_jax.data import Dataset, Images
 from eigen_jax.errors import first_line
+from eigen_jax.layers import count_flops
 from eigen_jax.resumable import Care, train_resumably
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError
 from eigen_jax.teacher.config import TeacherConfig, TeacherError
-from eigen_jax.teacher.densenet import DenseNet, count_flops
+from eigen_jax.teacher.densenet import DenseNet
 from eigen_jax.teacher.ensemble import Ensemble, make_ensemble
 from eigen_jax.teacher.record import TEACHER, DataRecord, EnsembleRecord, MemberRecord, TeacherRecord, read_teacher
 from eigen_jax.training import DivergedError, Programs, Training, abstract_state, accuracy, predict
