@@ -42,9 +42,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lineage": {"architecture", "fitness", "store"},
     "report": {"lineage", "architecture", "layer_kinds", "store", "fitness", "strategies"},
 }
+MAY_IMPORT["baselines"] = {"layers", "data", "training", "teacher"}
+MAY_IMPORT["networks"] = {"architecture", "builder", "baselines", "layers", "store"}
 MAY_IMPORT["search"] = set(MAY_IMPORT) - {"report"}
 MAY_IMPORT["export"] = {
-    *("layer_kinds", "architecture", "builder", "data", "processor", "training", "platforms", "store"),
+    *("layer_kinds", "architecture", "builder", "networks", "data", "processor", "training", "platforms", "store"),
 }
 MAY_IMPORT["__init__"] = set(MAY_IMPORT)
 
