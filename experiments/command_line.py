@@ -25,6 +25,7 @@ from experiments.progress import LiveBars
 from experiments.settings import FLAGS, Settings, SettingsError, flag_of
 
 C = TypeVar("C", bound=Config)
+Change = Callable[[str, Settings], Settings]  # of a preset, which has a name
 
 _ABOUT = "Searches network architectures from scratch by ecological succession (EIGEN, CVPR 2019)."
 
@@ -76,12 +77,18 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(
-    argv: Sequence[str] | None, *, program: str, about: str = _ABOUT, dataset: DatasetName | None = None
+    argv: Sequence[str] | None,
+    *,
+    program: str,
+    about: str = _ABOUT,
+    dataset: DatasetName | None = None,
+    change: Change | None = None,
 ) -> Settings:
     """The settings that a command line asks for: those of its preset, but for what it sets itself.
 
-    Without `argv` it is that of this process; without a data set, it names one with --dataset. Shows the help, or
-    a box that says what is wrong, and raises SystemExit, as argparse does; raises EigenError for what cannot be.
+    Without `argv` it is that of this process; without a data set, it names one with --dataset. `change` makes others of
+    a preset and its name, from which the command line then starts. Shows the help, or a box that says what is wrong,
+    and raises SystemExit, as argparse does; raises EigenError for what cannot be.
     """
     parser = Parser(add_help=False)
     parser.add_argument("--preset")
@@ -99,6 +106,7 @@ def parse(
             raise SettingsError(f"there is no setting {option!r}; did you mean {option.replace('_', '-')}?")
     presets, name = PRESETS[dataset], given.preset or default_preset(dataset)
     check_there_is("preset", name, presets)
+    preset = change(name, presets[name]) if change else presets[name]
     # Nobody should start months of work by leaving a word out.
     is_spared = given.preset is None and name != DEFAULT_PRESET[dataset]
     why = f", since JAX finds no GPU ({DEFAULT_PRESET[dataset]}, where it finds one)" if is_spared else ""
@@ -108,13 +116,13 @@ def parse(
     try:
         with contextlib.redirect_stdout(help):
             values: Any = tyro.cli(
-                Settings, prog=program, description=about, args=rest, default=presets[name], registry=_REGISTRY
+                Settings, prog=program, description=about, args=rest, default=preset, registry=_REGISTRY
             )
     except SystemExit:
         if help.getvalue():
             show(help.getvalue().removesuffix("\n"))
         raise
-    settings = _changed(presets[name], values)
+    settings = _changed(preset, values)
     settings = _for_images(settings, is_batch_given="--batch-size" in {word.partition("=")[0] for word in rest})
     settings.check()
     if is_spared:

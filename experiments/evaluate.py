@@ -22,10 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eigen_jax.architecture import Architecture, count_parameters
-from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig, Dataset, Images, mirror
 from eigen_jax.data.types import DatasetName, Preprocessing
+from eigen_jax.networks import AnyNetwork, abstract_variables, build_network, count_layers, count_parameters
 from eigen_jax.platforms import check_devices_are_there
 from eigen_jax.processor import ImageProcessor, ProcessorError, has_processor, save_processor
 from eigen_jax.search import FinalOn, RunFolderError, load_network
@@ -64,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--kinds", **KINDS_OPTION)
     arguments = parser.parse_args(argv)
     trained = load_trained(arguments.run_dir, arguments)
-    run, dataset, architecture, logits_of = trained.run, trained.dataset, trained.architecture, trained.logits_of
+    run, dataset, network, logits_of = trained.run, trained.dataset, trained.network, trained.logits_of
     result = None
     with contextlib.suppress(RunFolderError):  # there is none that can be read
         result = read_result(arguments.run_dir)
@@ -79,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(error, file=sys.stderr)
     # The weights of a search were never trained on the validation images.
     is_final = run.final_steps != 0 and (result is None or result.final_cause is None)
-    parameters = count_parameters(architecture, num_classes=dataset.num_classes)
-    show(f"network              {len(architecture.layers)} layers, {parameters:,} parameters")
+    parameters = count_parameters(network, num_classes=dataset.num_classes)
+    show(f"network              {count_layers(network)} layers, {parameters:,} parameters")
     show(f"test accuracy        {percent(accuracy(logits, dataset.test_labels))} % of {len(logits):,} images")
     if run.flip:
         both = accuracy(logits + logits_of(mirror(dataset.test_images)), dataset.test_labels)
@@ -103,29 +102,28 @@ class Trained(NamedTuple):
     run: "_Evaluated"
     data: DataConfig
     dataset: Dataset
-    architecture: Architecture
+    network: AnyNetwork
     logits_of: Callable[[Images], np.ndarray]  # with the weights that are saved
 
 
 def load_trained(run_dir: Path, arguments: argparse.Namespace) -> Trained:
     """Loads both, the data from where the arguments of `add_data_options` say, or the run; raises EigenError."""
     check_devices_are_there()  # before the weights are put there
-    architecture, variables = load_network(run_dir)
+    network, variables = load_network(run_dir)
     run, config = _read_settings(run_dir, arguments)
     settings = configure(Settings(run_dir=run_dir, data=read_images(config)))
     dataset = load_data(settings)
     if dataset.fingerprint != run.data_fingerprint:
         where, advice = config.data_dir or "the cache", "name the right ones with --data-dir"
         raise RunFolderError(f"{run_dir} was made with other data than those in {where}; {advice}")
-    check_takes(architecture, dataset)
-    network = build_network(architecture, num_classes=dataset.num_classes, dtype=run.dtype)
-    initialize = functools.partial(network.init, train=False)
-    wanted = {"batch_stats": {}, **jax.eval_shape(initialize, jax.random.key(0), dataset.test_images[:1])}
+    check_takes(network, dataset)
+    module = build_network(network, num_classes=dataset.num_classes, dtype=run.dtype)
+    wanted = abstract_variables(module, network.input_shape)
     if jax.tree.map(jnp.shape, variables) != jax.tree.map(jnp.shape, wanted):
-        what = f"{run_dir / 'network'} holds the weights of another network than its genome.json"
+        what = f"{run_dir / 'network'} holds the weights of another network than it describes"
         raise RunFolderError(f"{what}; put the run's own files back")
-    logits_of = functools.partial(predict, variables, network=network, batch_size=run.eval_batch_size)
-    return Trained(run, config, dataset, architecture, logits_of)
+    logits_of = functools.partial(predict, variables, network=module, batch_size=run.eval_batch_size)
+    return Trained(run, config, dataset, network, logits_of)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

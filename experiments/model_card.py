@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from eigen_jax.architecture import count_flops, count_parameters
+from eigen_jax.baselines import BASELINES
 from eigen_jax.export import TrainedModel
+from eigen_jax.networks import NamedNetwork, count_flops, count_parameters
 from eigen_jax.store.run_files import RunFolderError, RunResult, RunSettings, read_result
 from eigen_jax.training import balanced_accuracy, latency, macro_f1
 from experiments.machine import describe_machine
@@ -51,8 +52,8 @@ def model_card(run_dir: Path, model: TrainedModel, settings: RunSettings, format
     facts = {
         "data": f"{processor.dataset}, images of {model.shape}, {classes} classes",
         **(_scores(result) if result else {}),
-        "parameters": f"{count_parameters(model.architecture, num_classes=classes):,}",
-        "FLOPs an image": f"{count_flops(model.architecture, num_classes=classes):,}",
+        "parameters": f"{count_parameters(model.network, num_classes=classes):,}",
+        "FLOPs an image": f"{count_flops(model.network, num_classes=classes):,}",
         "latency of one image": _latency(model),
         "computed in": model.dtype,
         "seed": settings.settings.get("seed"),
@@ -64,7 +65,7 @@ def model_card(run_dir: Path, model: TrainedModel, settings: RunSettings, format
         [
             f"# A network for {processor.dataset}",
             "",
-            "Found by eigen_jax, which evolves networks from nothing (EIGEN, Ren et al., CVPR 2019).",
+            _origin(model),
             "",
             f"It takes images [N, {sizes}] {takes}, and gives logits [N, {classes}].",
             "",
@@ -75,7 +76,7 @@ def model_card(run_dir: Path, model: TrainedModel, settings: RunSettings, format
             *(f"| {name} | {value} |" for name, value in facts.items() if value not in (None, "")),
             "",
             "```",
-            *describe(model.architecture, num_classes=classes),
+            *describe(model.network, num_classes=classes),
             "```",
             "",
             "Classes: " + ", ".join(processor.class_names) + ".",
@@ -90,6 +91,12 @@ def model_card(run_dir: Path, model: TrainedModel, settings: RunSettings, format
     )
 
 
+def _origin(model: TrainedModel) -> str:
+    if isinstance(model.network, NamedNetwork):
+        return f"Trained by eigen_jax; the network is that of {BASELINES.find(model.network.name).source}."
+    return "Found by eigen_jax, which evolves networks from nothing (EIGEN, Ren et al., CVPR 2019)."
+
+
 def _scores(result: RunResult) -> dict[str, str]:
     scores = {"test accuracy": result.test_accuracy, "with mirror images": result.mirrored_test_accuracy}
     if result.confusion:
@@ -100,7 +107,7 @@ def _scores(result: RunResult) -> dict[str, str]:
 
 def _latency(model: TrainedModel) -> str:
     """Measured here and now."""
-    image = jax.numpy.zeros((1, *model.architecture.input_shape))
+    image = jax.numpy.zeros((1, *model.network.input_shape))
     seconds = latency(model.variables, image, network=model.build())
     machine = describe_machine()
     where = machine["cpu"] if jax.default_backend() == "cpu" else machine["device"]

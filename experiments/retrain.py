@@ -14,15 +14,15 @@ that of the preset with the network's fingerprint behind it, then holds genome.j
 import dataclasses
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from eigen_jax import search
-from eigen_jax.architecture import Architecture, fingerprint
 from eigen_jax.errors import ConfigError, EigenError
+from eigen_jax.networks import AnyNetwork, fingerprint
 from eigen_jax.processor import ImageProcessor
 from eigen_jax.resumable import Care
 from eigen_jax.store.files import sha256
@@ -57,37 +57,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.GENOME is not None and source.run is not None:
         raise SettingsError(f"{given.GENOME} and --from {source.run} both name a network; leave one out")
     settings, initial = configure(settings), None
+    network: AnyNetwork
     if source.run is None:
-        architecture = search.read_genome(given.GENOME)
+        network = search.read_genome(given.GENOME)
     else:
-        architecture, initial = search.load_network(source.run)
+        network, initial = search.load_network(source.run)
     if settings.run_dir in [preset.run_dir.absolute() for preset in PRESETS[settings.data.name].values()]:
         # The preset's folder is that of the search, which often is where the network comes from.
-        folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(architecture)[:8]}")
+        folder = settings.run_dir.with_name(f"{settings.run_dir.name}-{fingerprint(network)[:8]}")
         settings = dataclasses.replace(settings, run_dir=folder)
-    if cause := retrain(settings, architecture, initial):
+    if cause := retrain(settings, network, initial):
         raise EigenError(cause)
 
 
-def retrain(settings: Settings, architecture: Architecture, initial: Any = None) -> str | None:
+def retrain(
+    settings: Settings, network: AnyNetwork, initial: Any = None, also: Mapping[str, str] | None = None
+) -> str | None:
     """Trains a network from scratch, or goes on with a training; raises EigenError, Interrupted.
 
     With variables to start from, `initial`, it is of these images' shape, if its layers can be. It takes
-    `final_steps`, or as many steps as the whole budget pays for. Gives why the training diverged, which result.json
-    then says as well; None if it did not.
+    `final_steps`, or as many steps as the whole budget pays for. settings.json says `also` that of the run. Gives why
+    the training diverged, which result.json then says as well; None if it did not.
     """
     dataset, config = load_data(settings), settings.search_config()
-    described = settings.outcome() | {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
+    described = settings.outcome() | {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint, **(also or {})}
     # Before the teacher, which may take days.
     if initial is None:
-        check_takes(architecture, dataset)
+        check_takes(network, dataset)
     else:
-        architecture = of_images(architecture, dataset)
+        network = of_images(network, dataset)
         described["started_from"] = _digest(initial)
-    described["retrained"] = fingerprint(architecture)
+    described["retrained"] = fingerprint(network)
     search.check_data(config, dataset)
     flops, until = teacher_flops(settings, dataset), config.final_until
-    price = search.price(architecture, config=config, teacher=flops)
+    price = search.price(network, config=config, teacher=flops)
     if budget := search.Budget.of(dataclasses.replace(config, final_steps=None), flops):
         until = budget.final_until(0, price)
         if not until:
@@ -104,7 +107,7 @@ def retrain(settings: Settings, architecture: Architecture, initial: Any = None)
         with search.RunFolder.open(settings.run_dir, described, settings.notes()) as run, LiveBars(console) as bars:
             trained = search.train_network(
                 jax.random.key(config.seed),
-                architecture,
+                network,
                 dataset,
                 run.final_checkpoints,
                 config=config,
@@ -115,9 +118,9 @@ def retrain(settings: Settings, architecture: Architecture, initial: Any = None)
                 on_progress=functools.partial(bars.show_training, "training", until),
             )
             if trained.test:
-                run.save_network(architecture, trained.variables, ImageProcessor.of(dataset))
+                run.save_network(network, trained.variables, ImageProcessor.of(dataset))
             spent = search.sum_flops(flops.once, until * price)
-            told = search.describe_training(architecture, trained, config=config, teacher=teacher, training_flops=spent)
+            told = search.describe_training(network, trained, config=config, teacher=teacher, training_flops=spent)
             write_result(run.path, told)
     if trained.test is None:
         return trained.cause

@@ -25,7 +25,7 @@ def read_model(run_dir: Path) -> tuple[TrainedModel, RunSettings]:
     settings = read_settings(run_dir)
     cache = settings.folders.get("cache_dir")
     configure(Settings(run_dir=run_dir, data=DataConfig(cache_dir=Path(cache) if cache else None)))
-    architecture, variables = load_network(run_dir)
+    network, variables = load_network(run_dir)
     processor = load_processor(run_dir / "network")
     # Where a search was started from Python, they are those of its config.
     trained = settings.settings.get("train", settings.settings)
@@ -40,7 +40,5 @@ def read_model(run_dir: Path) -> tuple[TrainedModel, RunSettings]:
     if (has := variables["params"]["classifier"]["bias"].shape) != (len(processor.class_names),):
         told = f"{len(processor.class_names)} classes have names, and the network tells {has[0]} apart"
         raise RunFolderError(f"{run_dir / 'network'} is damaged: {told}; put the run's own files back")
-    model = TrainedModel(
-        architecture=architecture, variables=variables, processor=processor, dtype=dtype, batch_size=batch_size
-    )
+    model = TrainedModel(network=network, variables=variables, processor=processor, dtype=dtype, batch_size=batch_size)
     return model, settings

@@ -21,7 +21,7 @@ import pytest
 from eigen_jax.architecture import Architecture, Layer, to_json
 from eigen_jax.builder import Network
 from eigen_jax.lineage import Individual
-from experiments import evaluate, process, retrain, runner, teacher, trained
+from experiments import baseline, evaluate, process, retrain, runner, teacher, trained
 from experiments.commands import BAD_INPUT
 from experiments.reproduce import __main__ as reproduce_command
 from experiments.settings import FLAGS, Settings
@@ -57,7 +57,7 @@ def with_values(settings: Settings, values: Mapping[str, Any]) -> Settings:
 
 def leave_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands set up neither logging nor JAX: the process is that of the tests. To be a module's fixture."""
-    for module in (evaluate, retrain, teacher, trained, reproduce_command):
+    for module in (baseline, evaluate, retrain, teacher, trained, reproduce_command):
         monkeypatch.setattr(module, "configure", lambda settings: settings)
     monkeypatch.setattr(process, "configure_logging", lambda: None)
     monkeypatch.setattr(process, "keep_compiled", lambda cache_dir: None)

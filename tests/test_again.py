@@ -1,5 +1,6 @@
 """The command that makes a run again: that it says all of its settings, and where there is none."""
 
+import functools
 import shlex
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from eigen_jax.store.run_files import FORMER_SETTINGS, RunSettings
 from experiments.again import command_of
 from experiments.command_line import parse
 from experiments.presets import PRESETS
+from experiments.recipes import with_recipe
 from experiments.settings import Settings
 
 
@@ -71,6 +73,19 @@ def test_the_training_of_a_given_network_has_a_command_of_its_own():
     command = command_of(told, genome="/a b/genome.json") or ""
     assert command.startswith("python -m experiments.retrain '/a b/genome.json' --dataset digits --preset smoke")
     assert command_of(told) is None
+
+
+@pytest.mark.parametrize(("recipe", "preset"), [("own", "paper"), ("own", "small"), ("common", "small")])
+def test_the_training_of_a_hand_designed_network_is_told_by_its_name_and_its_recipe(recipe, preset):
+    change = functools.partial(with_recipe, network="dsn", recipe=recipe)
+    settings = with_values(change(preset, PRESETS["cifar10"][preset]), {"seed": 4})
+    told = recorded(settings, retrained="f", baseline="dsn", recipe=recipe)
+    command = command_of(told, genome="unused") or ""
+    own = ["python", "-m", "experiments.baseline", "dsn", "--dataset", "cifar10", "--recipe", recipe]
+    assert shlex.split(command)[: len(own)] == own
+    argv = shlex.split(command)[len(own) :]
+    assert argv[:4] == ["--preset", preset, "--seed", "4"]
+    assert as_json(parse(argv, program="", dataset="cifar10", change=change).outcome()) == as_json(settings.outcome())
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from commands_data import (
 from sklearn import metrics
 
 from eigen_jax.architecture import Architecture, Layer, to_json
-from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig, Dataset, load_dataset
+from eigen_jax.networks import build_network
 from eigen_jax.search import load_network
 from eigen_jax.store import checkpoint
 from eigen_jax.training import predict
@@ -205,7 +205,7 @@ OTHER_SET = "{run}/settings.json is of no experiment (Invalid enum value 'mnist'
 OTHER_IMAGES = (
     "the network takes images of 32 x 32 x 3, and those of digits are 8 x 8 x 1; choose the data set it is for"
 )
-OTHER_WEIGHTS = "{run}/network holds the weights of another network than its genome.json; put the run's own files back"
+OTHER_WEIGHTS = "{run}/network holds the weights of another network than it describes; put the run's own files back"
 change_settings = functools.partial(change, "settings.json")
 
 

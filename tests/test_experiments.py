@@ -31,10 +31,10 @@ from odd_names import ODD_NAMES
 
 import eigen_jax
 from eigen_jax import lineage
-from eigen_jax.architecture import count_parameters
 from eigen_jax.data import DataConfig
 from eigen_jax.data.decoding import ColourError, SkippedError
 from eigen_jax.errors import ConfigError, EigenError
+from eigen_jax.networks import count_parameters
 from eigen_jax.search import RunFolderError, SearchResult, load_network
 from eigen_jax.store import checkpoint
 from eigen_jax.store.checkpoint import CheckpointError

@@ -9,6 +9,7 @@ from commands_data import contents, leave_process_alone, refused
 
 from eigen_jax import lineage
 from eigen_jax.lineage import Individual, without_times
+from eigen_jax.networks import count_layers
 from eigen_jax.search import load_network
 from eigen_jax.teacher import read_teacher
 from experiments import draw, evaluate
@@ -47,7 +48,7 @@ def test_a_finished_run_is_read_and_evaluated(runs, age, capsys):
     run = runs / f"{age}finished" / "search"
     assert [individual.generation for individual in lineage.read(run / "lineage.jsonl")] == [0, 0, 1, 1, 2, 2, 3, 3]
     architecture, _ = load_network(run)
-    assert len(architecture.layers) == 3
+    assert count_layers(architecture) == 3
     before = contents(run)
     assert evaluate.main([str(run), f"--cache-dir={runs / 'cache'}"]) == 0
     assert "test accuracy        12.2 % of 360 images" in capsys.readouterr().out
@@ -87,4 +88,4 @@ def test_a_run_of_the_oldest_version_is_continued(runs, capsys):
     # A finished one has its network made anew from its last save.
     shutil.rmtree(runs / "oldest-finished" / "search" / "network")
     assert continued(runs / "oldest-finished", "--extinguish-duplicates") == 0
-    assert len(load_network(runs / "oldest-finished" / "search")[0].layers) == 3
+    assert count_layers(load_network(runs / "oldest-finished" / "search")[0]) == 3

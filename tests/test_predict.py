@@ -7,9 +7,9 @@ import pytest
 from commands_data import leave_process_alone, trained_network
 from PIL import Image
 
-from eigen_jax.builder import build_network
 from eigen_jax.data import DataConfig
 from eigen_jax.data.loading import read_raw
+from eigen_jax.networks import build_network
 from eigen_jax.processor import load_processor
 from eigen_jax.search import load_network
 from experiments import predict

@@ -18,11 +18,10 @@ from executor_data import SHAPE, make_dataset, network
 from refusals import refuses
 
 from eigen_jax import lineage, resumable, search
-from eigen_jax.architecture import count_flops, count_parameters, fingerprint
-from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.genome import GenomeSpec
 from eigen_jax.lineage import Individual
+from eigen_jax.networks import build_network, count_flops, count_layers, count_parameters, fingerprint
 from eigen_jax.search import Care, FinalTrainingError, RunFolderError, SearchConfig, load_network, run_search
 from eigen_jax.search.final import TrainedNetwork, train_network
 from eigen_jax.search.observer import SearchObserver
@@ -320,7 +319,7 @@ def test_every_network_mimics_the_teacher_and_the_one_found_is_trained_anew_and_
         "network": {
             "individual": dataclasses.asdict(result.best.reference),
             "fingerprint": fingerprint(architecture),
-            "layers": len(architecture.layers),
+            "layers": count_layers(architecture),
             "parameters": count_parameters(architecture, num_classes=CLASSES),
             "flops": count_flops(architecture, num_classes=CLASSES),
         },

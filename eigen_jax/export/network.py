@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from eigen_jax.architecture import Architecture, times
-from eigen_jax.builder import Network, build_network
 from eigen_jax.errors import EigenError
 from eigen_jax.layer_kinds import KINDS, LayerKind
+from eigen_jax.networks import AnyNetwork, build_network
 from eigen_jax.processor import ImageProcessor
 from eigen_jax.store import files
 from eigen_jax.training import predict
@@ -32,7 +33,7 @@ class ExportError(EigenError):
 class TrainedModel:
     """A network, its Flax variables, and how it takes pictures."""
 
-    architecture: Architecture
+    network: AnyNetwork
     variables: PyTree  # "params" and "batch_stats"
     processor: ImageProcessor
     dtype: str  # that maps are computed in
@@ -46,11 +47,19 @@ class TrainedModel:
     @property
     def shape(self) -> str:
         """H x W x C, for people."""
-        return times(self.architecture.input_shape)
+        return times(self.network.input_shape)
 
-    def build(self, dtype: str | None = None) -> Network:
+    @property
+    def architecture(self) -> Architecture:
+        """The network; raises an ExportError for a hand-designed one, which is none."""
+        if isinstance(self.network, Architecture):
+            return self.network
+        told = f"{self.network.name} is hand-designed, and layer kinds alone say how they are exported in this format"
+        raise ExportError(f"{told}; use --format stablehlo")
+
+    def build(self, dtype: str | None = None) -> nn.Module:
         """The Flax module, by default in the run's dtype."""
-        return build_network(self.architecture, num_classes=self.num_classes, dtype=dtype or self.dtype)
+        return build_network(self.network, num_classes=self.num_classes, dtype=dtype or self.dtype)
 
     def logits(self, pixels: np.ndarray, *, batch_size: int | None = None) -> np.ndarray:
         """[N, H, W, C] uint8 to [N, K] float32, by default with the bits of the run."""
@@ -62,7 +71,7 @@ class TrainedModel:
 
         Raises an ExportError where its logits are not those of the network that computes in `dtype`, up to rounding.
         """
-        fitted, shape = self.processor.preprocessor, (_PROBES, *self.architecture.input_shape)
+        fitted, shape = self.processor.preprocessor, (_PROBES, *self.network.input_shape)
         pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         given = pixels if fitted else pixels.astype(np.float32)
         images = jax.numpy.asarray(fitted(pixels) if fitted else given)

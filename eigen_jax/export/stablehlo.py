@@ -60,7 +60,7 @@ def export_network(model: TrainedModel) -> export.Exported:
 
     with jax.enable_x64(isinstance(fitted, ContrastWhitening)):
         (count,) = export.symbolic_shape("n")
-        shape = jax.ShapeDtypeStruct((count, *model.architecture.input_shape), dtype)
+        shape = jax.ShapeDtypeStruct((count, *model.network.input_shape), dtype)
         return export.export(jax.jit(logits_of), platforms=PLATFORMS)(shape)
 
 
@@ -75,7 +75,7 @@ def write_stablehlo(folder: Path, model: TrainedModel) -> None:
     model.check(lambda pixels: np.asarray(jax.jit(exported.call)(pixels)))
     files.write(folder / "network.stablehlo", bytes(exported.serialize()))
     model.write_classes(folder)
-    sizes = ", ".join(map(str, model.architecture.input_shape))
+    sizes = ", ".join(map(str, model.network.input_shape))
     dtype = "float32" if model.processor.preprocessor is None else "uint8"
     told = {"sizes": sizes, "dtype": dtype, "classes": model.num_classes, "batch_size": model.batch_size}
     files.write(folder / "call.py", _CALL.format(**told, options=dict(platforms.CPU.compiler_options)))

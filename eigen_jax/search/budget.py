@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import jax
 
-from eigen_jax.architecture import Architecture, count_flops
 from eigen_jax.errors import ConfigError
+from eigen_jax.networks import AnyNetwork, count_flops
 from eigen_jax.search.candidates import candidates_of
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.states import States
@@ -36,9 +36,10 @@ class TeacherFlops:
     per_image: int = 0  # asking it live, for each image that a network is trained on
 
 
-def price(architecture: Architecture, *, config: SearchConfig, teacher: TeacherFlops) -> int:
+def price(network: AnyNetwork, *, config: SearchConfig, teacher: TeacherFlops) -> int:
     """Training FLOPs of one step of a network, with those of a teacher that is asked live."""
-    forward, images = count_flops(architecture, num_classes=config.genome.num_classes), config.train.batch_size
+    images = config.train.batch_size
+    forward = count_flops(network, num_classes=config.genome.num_classes, in_training=True)
     return training_flops(forward, images) + teacher.per_image * images
 
 

@@ -10,10 +10,9 @@ import jax
 from flax import linen as nn
 from jax import Array
 
-from eigen_jax.architecture import Architecture
-from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset, join_validation, mirror
 from eigen_jax.errors import EigenError, first_line
+from eigen_jax.networks import AnyNetwork, abstract_variables, build_network
 from eigen_jax.resumable import Care, train_resumably
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.store.files import sha256
@@ -25,7 +24,6 @@ from eigen_jax.training import (
     Training,
     accuracy,
     confusion_matrix,
-    evaluate,
     predict,
 )
 
@@ -50,7 +48,7 @@ class Evaluation:
 class TrainedNetwork:
     """A network at the end of its training; all but `cause` and `seconds` are None where it diverged."""
 
-    variables: PyTree = None  # "params" and "batch_stats"
+    variables: PyTree = None  # "params" and "batch_stats", without what is dropped at test
     validation_accuracy: float | None = None  # a fraction; None as well where the validation images were trained on
     test: Evaluation | None = None
     cause: str | None = None  # why it diverged, as it would again
@@ -59,7 +57,7 @@ class TrainedNetwork:
 
 def train_network(
     key: Array,
-    architecture: Architecture,
+    description: AnyNetwork,
     dataset: Dataset,
     checkpoints: Path,
     *,
@@ -91,17 +89,21 @@ def train_network(
     train, began = config.final_train(until), time.perf_counter()
     joined = config.final_on == "train+validation"
     trained_on = join_validation(dataset) if joined else dataset
-    network = build_network(architecture, num_classes=dataset.num_classes, dtype=train.dtype)
-    training = Training(key=key, initial=initial, dataset=trained_on, network=network, config=train, teacher=teacher)
+    build = functools.partial(build_network, description, num_classes=dataset.num_classes, dtype=train.dtype)
+    network, whole = build(), build(in_training=True)
+    training = Training(key=key, initial=initial, dataset=trained_on, network=whole, config=train, teacher=teacher)
     care, programs = dataclasses.replace(care or Care(), time_limit=None), programs or Programs()
     how: dict[str, Any] = {"batch_size": train.eval_batch_size, "programs": programs}
     try:
         state, seconds = train_resumably(
             training, until, checkpoints, care=care, on_progress=on_progress, programs=programs
         )
-        validation = dataset.validation_images, dataset.validation_labels
-        validation_accuracy = None if joined else evaluate(state, *validation, network=network, **how)
-        test = evaluate_network(network, state.variables, dataset, mirrored=train.flip, **how)
+        variables = state.variables if whole == network else _part(state.variables, network, training.input_shape)
+        validation_accuracy = None
+        if not joined:
+            logits = predict(variables, dataset.validation_images, network=network, **how)
+            validation_accuracy = accuracy(logits, dataset.validation_labels)
+        test = evaluate_network(network, variables, dataset, mirrored=train.flip, **how)
     except DivergedError as error:
         return TrainedNetwork(cause=str(error), seconds=time.perf_counter() - began)
     except jax.errors.JaxRuntimeError as error:
@@ -110,8 +112,17 @@ def train_network(
             " same command"
         ) from None
     return TrainedNetwork(
-        variables=state.variables, validation_accuracy=validation_accuracy, test=test, seconds=seconds.total
+        variables=variables, validation_accuracy=validation_accuracy, test=test, seconds=seconds.total
     )
+
+
+def _part(variables: PyTree, network: nn.Module, input_shape: tuple[int, int, int]) -> PyTree:
+    """Those of a network's variables, in nested dictionaries, that it has at test."""
+
+    def chosen(wanted: Any, given: Any) -> Any:
+        return {name: chosen(wanted[name], given[name]) for name in wanted} if isinstance(wanted, dict) else given
+
+    return chosen(abstract_variables(network, input_shape), variables)
 
 
 def evaluate_network(

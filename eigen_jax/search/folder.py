@@ -7,7 +7,8 @@ individuals/      the states of its individuals in training; gone with it, but f
 checkpoints/      the state of the search after its last generations
 final/            the state of the final training
 logs/             what `eigen_jax.search.logs` was asked for
-network/          the network found: genome.json, its weights, and how it takes pictures (`eigen_jax.processor`)
+network/          the network found: genome.json, its weights, and how it takes pictures (`eigen_jax.processor`);
+                  of a hand-designed one, network.json in place of genome.json
 result.json       how the search ended; written last
 """
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from eigen_jax import surroundings
 from eigen_jax.architecture import Architecture, ArchitectureError, from_json, to_json
+from eigen_jax.networks import NAMED, AnyNetwork, NamedNetwork
 from eigen_jax.processor import ImageProcessor, has_processor, save_processor
 from eigen_jax.store import checkpoint, files
 from eigen_jax.store.checkpoint import CheckpointError
@@ -76,9 +78,7 @@ class RunFolder:
             if self.individuals.exists() and not any(self.individuals.iterdir()):
                 self.individuals.rmdir()
 
-    def save_network(
-        self, architecture: Architecture, variables: PyTree, processor: ImageProcessor | None = None
-    ) -> None:
+    def save_network(self, description: AnyNetwork, variables: PyTree, processor: ImageProcessor | None = None) -> None:
         """Saves the network found, "params", "batch_stats" and what takes pictures for it; the very same one stays.
 
         The folder gets its name when it is whole, so its files belong together. Raises a RunFolderError,
@@ -86,7 +86,7 @@ class RunFolder:
         """
         with contextlib.suppress(ValueError):  # of any kind: missing, damaged, or of another structure
             saved, weights = load_network(self.path)
-            if saved == architecture and jax.tree.all(jax.tree.map(np.array_equal, weights, variables)):
+            if saved == description and jax.tree.all(jax.tree.map(np.array_equal, weights, variables)):
                 if processor and not has_processor(self.path / "network"):
                     save_processor(self.path / "network", processor)
                 return
@@ -95,7 +95,10 @@ class RunFolder:
             shutil.rmtree(partial, ignore_errors=True)
             try:
                 checkpoint.save(partial, 0, {"variables": variables})
-                files.write(partial / "genome.json", to_json(architecture))
+                if isinstance(description, NamedNetwork):
+                    NAMED.write(partial, description)
+                else:
+                    files.write(partial / "genome.json", to_json(description))
                 if processor:
                     save_processor(partial, processor)
                 shutil.rmtree(network, ignore_errors=True)
@@ -128,15 +131,19 @@ def read_genome(path: Path, advice: str = "name the genome.json of a network") -
         raise ArchitectureError(f"{path}: {error}") from None
 
 
-def load_network(path: str | Path) -> tuple[Architecture, PyTree]:
-    """The network that a finished run found, and its Flax variables ("params" and "batch_stats"), which are float32.
+def load_network(path: str | Path) -> tuple[AnyNetwork, PyTree]:
+    """The network of a finished run, and its Flax variables ("params" and "batch_stats"), which are float32.
 
     The run's result.json says which `dtype` its maps were computed in. Raises a RunFolderError where the run has not
     finished, or the folder is none, and an ArchitectureError or CheckpointError where a file is damaged.
     """
     network = Path(path) / "network"
-    architecture = read_genome(network / "genome.json", "name the folder of a run that has finished")
+    description: AnyNetwork
+    if NAMED.is_in(network):
+        description = NAMED.read(network)
+    else:
+        description = read_genome(network / "genome.json", "name the folder of a run that has finished")
     variables = checkpoint.restore(network, "variables")
     if not isinstance(variables, dict) or "params" not in variables:
         raise CheckpointError(f"{network} holds no weights of a network; put the run's own files back")
-    return architecture, {"batch_stats": {}, **variables}
+    return description, {"batch_stats": {}, **variables}

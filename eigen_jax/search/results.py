@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from msgspec import UNSET, UnsetType
 
-from eigen_jax.architecture import Architecture, count_flops, count_parameters, fingerprint
 from eigen_jax.lineage import Individual
+from eigen_jax.networks import AnyNetwork, NamedNetwork, count_flops, count_layers, count_parameters, fingerprint
 from eigen_jax.search.config import SearchConfig
 from eigen_jax.search.final import TrainedNetwork
 from eigen_jax.store.run_files import Mimicry, NetworkSummary, Reference, RunFlops, RunResult, RunSeconds
@@ -25,7 +25,7 @@ class SearchResult(RunResult):
 
 
 def describe_training(
-    architecture: Architecture,
+    description: AnyNetwork,
     trained: TrainedNetwork,
     *,
     config: SearchConfig,
@@ -40,7 +40,7 @@ def describe_training(
         test_logits=trained.test.logits_digest if trained.test else None,
         confusion=trained.test.confusion if trained.test else None,
         final_cause=trained.cause,
-        network=summarise(architecture, config),
+        network=summarise(description, config),
         dtype=config.train.dtype,
         seconds=RunSeconds(final=trained.seconds),
         training_flops=training_flops,
@@ -48,14 +48,15 @@ def describe_training(
     )
 
 
-def summarise(architecture: Architecture, config: SearchConfig, found: Reference | UnsetType = UNSET) -> NetworkSummary:
+def summarise(description: AnyNetwork, config: SearchConfig, found: Reference | UnsetType = UNSET) -> NetworkSummary:
     """What result.json says of a network; unset is the individual of one that was given."""
     return NetworkSummary(
         individual=found,
-        fingerprint=fingerprint(architecture),
-        layers=len(architecture.layers),
-        parameters=count_parameters(architecture, num_classes=config.genome.num_classes),
-        flops=count_flops(architecture, num_classes=config.genome.num_classes),
+        name=description.name if isinstance(description, NamedNetwork) else UNSET,
+        fingerprint=fingerprint(description),
+        layers=count_layers(description),
+        parameters=count_parameters(description, num_classes=config.genome.num_classes),
+        flops=count_flops(description, num_classes=config.genome.num_classes),
     )
 
 

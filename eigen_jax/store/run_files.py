@@ -87,7 +87,8 @@ class NetworkSummary:
     """The network that a run found or was given."""
 
     individual: Reference | UnsetType = UNSET  # of the search; unset where the network was given
-    fingerprint: str  # of its architecture
+    name: str | UnsetType = UNSET  # of a hand-designed one
+    fingerprint: str
     layers: Count
     parameters: Count
     flops: Count
