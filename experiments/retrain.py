@@ -95,7 +95,7 @@ def retrain(
         until = budget.final_until(0, price)
         if not until:
             rule = "{budget} is {:.3g}, and {:.3g} training FLOPs are needed for the teacher and one step; raise it"
-            raise ConfigError(search.SearchConfig, rule, config.budget, flops.once + price)
+            raise search.BudgetError(search.SearchConfig, rule, config.budget, flops.once + price)
     if not until:
         raise ConfigError(search.SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
     check_same_images(settings, dataset)

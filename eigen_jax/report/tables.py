@@ -1,7 +1,7 @@
 """Tables of results: what was measured over seeds, what the paper reports, and where they came from.
 
-A cell is a number `Measured` over seeds, one that all seeds `Shared`, one `Quoted` from the paper,
-or text. `to_csv` writes every number as it is, `to_markdown` for people. Numbers are kept in base
+A cell is a number `Measured` over seeds, one that all seeds `Shared`, one `Counted`, one `Quoted` from the
+paper, or text. `to_csv` writes every number as it is, `to_markdown` for people. Numbers are kept in base
 units, which the column tells: accuracies are fractions, times are seconds.
 """
 
@@ -22,7 +22,7 @@ NOT_MEASURED = "not measured"
 NOT_COMPARABLE = "not comparable"
 NOTHING = "none"  # there was nothing to measure
 
-_STATISTICS = ("value", "mean", "sd", "n", "shared", "quoted", "none")  # in the order of their lines
+_STATISTICS = ("value", "mean", "sd", "n", "shared", "counted", "quoted", "none")  # in the order of their lines
 
 
 def format_parameters(value: float, deviation: float | None = None) -> str:
@@ -38,6 +38,11 @@ def format_flops(value: float, deviation: float | None = None) -> str:
 def format_seconds(seconds: float, deviation: float | None = None) -> str:
     """A time in the largest unit that it fills at least twice: hours, minutes or seconds."""
     return _in_units(seconds, deviation, ("h", 7_200, 3_600), ("min", 120, 60), ("s", 0, 1))
+
+
+def format_latency(seconds: float, deviation: float | None = None) -> str:
+    """A short time, in seconds, milliseconds or microseconds."""
+    return _in_units(seconds, deviation, ("s", 1, 1), ("ms", 1e-3, 1e-3), ("µs", 0, 1e-6))
 
 
 def _in_units(value: float, deviation: float | None, *units: tuple[str, float, float]) -> str:
@@ -75,6 +80,7 @@ class Unit(enum.Enum):
     PARAMETERS = "", "", format_parameters
     FLOPS = "", "", format_flops
     SECONDS = " (s)", "", format_seconds
+    LATENCY = " (s)", "", format_latency
     COUNT = "", "", _format_count  # of anything
     NUMBER = "", "", _format_number  # of a scale of its own
 
@@ -120,7 +126,14 @@ class Shared:
     value: float  # in the column's unit
 
 
-Cell = Measured | Shared | Quoted | str
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Counted:
+    """A number that follows from what is told of, such as a network's parameters, and is the same for all seeds."""
+
+    value: float  # in the column's unit
+
+
+Cell = Measured | Shared | Counted | Quoted | str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -201,9 +214,10 @@ def to_csv(table: Table) -> str:
     """The table as CSV, every number in full.
 
     Two columns stand first. `statistic` is "value" for the line of one seed, then "mean", "sd" (n - 1; left
-    out for one seed) and "n" for all of them, "shared" for what was measured once for all, "quoted" for what
-    the paper reports, and "none" for a row without numbers. `seed` is the line's, empty but for "value". Text
-    stands in every line of its row, a number only in those of its own statistic.
+    out for one seed) and "n" for all of them, "shared" for what was measured once for all, "counted" for what
+    is the same by necessity, "quoted" for what the paper reports, and "none" for a row without numbers. `seed`
+    is the line's, empty but for "value". Text stands in every line of its row, a number only in those of its
+    own statistic.
     """
     heads = (f"{column.heading}{column.unit.in_csv}" for column in table.columns)
     lines: list[Sequence[Any]] = [("statistic", "seed", *heads)]
@@ -250,7 +264,7 @@ def _statistics(cell: Cell) -> dict[tuple[str, int | str], float]:
     if isinstance(cell, str):
         return {}
     if not isinstance(cell, Measured):
-        return {("shared" if isinstance(cell, Shared) else "quoted", ""): cell.value}
+        return {(type(cell).__name__.lower(), ""): cell.value}
     numbers: dict[tuple[str, int | str], float] = {("value", seed): value for seed, value in cell.values.items()}
     numbers |= {("mean", ""): cell.mean, ("n", ""): len(cell.values)}
     return numbers if cell.deviation is None else numbers | {("sd", ""): cell.deviation}

@@ -1,7 +1,7 @@
 """The host loop of a search: phases, generations, the run folder, continuing."""
 
 from eigen_jax.resumable import Care
-from eigen_jax.search.budget import Budget, TeacherFlops, check_budget, price, training_flops
+from eigen_jax.search.budget import Budget, BudgetError, TeacherFlops, check_budget, price, training_flops
 from eigen_jax.search.config import FinalOn, SearchConfig
 from eigen_jax.search.final import Evaluation, FinalTrainingError, TrainedNetwork, evaluate_network, train_network
 from eigen_jax.search.folder import RunFolder, check_run_folder, load_network, read_genome

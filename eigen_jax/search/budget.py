@@ -23,6 +23,10 @@ from eigen_jax.training import Programs
 _MOST_STEPS = 2**31 - 1  # which a training counts on the device
 
 
+class BudgetError(ConfigError):
+    """A budget that does not pay for the least that a run takes."""
+
+
 def training_flops(forward: int, images: int) -> int:
     """Those of training on images, of a network whose forward pass takes `forward` FLOPs an image."""
     return 3 * forward * images
@@ -114,7 +118,7 @@ class Budget:
 def check_budget(
     config: SearchConfig, strategy: Strategy, teacher: TeacherFlops, *, programs: Programs | None = None
 ) -> None:
-    """Raises ConfigError where a budget does not pay for teacher, first generation and a step of final training.
+    """Raises BudgetError where a budget does not pay for teacher, first generation and a step of final training.
 
     The first generation is bred for it, by the program that `programs`, those of the search, then have.
     """
@@ -124,7 +128,7 @@ def check_budget(
         rule = (
             "{budget} is {:.3g}; the teacher alone takes {:.3g} training FLOPs: raise it, or choose a smaller teacher"
         )
-        raise ConfigError(SearchConfig, rule, config.budget, budget.teacher)
+        raise BudgetError(SearchConfig, rule, config.budget, budget.teacher)
     breeding_key, key, _ = search_keys(config)
     state = States(strategy=strategy, key=breeding_key, has_budget=True, programs=programs).first()
     children = candidates_of(strategy, strategy.population(state), key, known={})
@@ -137,7 +141,7 @@ def check_budget(
             "{budget} is {:.3g}, of which the search has {:.3g}; its first generation takes about {:.3g} training FLOPs"
         )
         rule += ", and {:.3g} at most: raise it, or make landmarks, population or networks smaller"
-        raise ConfigError(SearchConfig, rule, config.budget, part, expected, most)
+        raise BudgetError(SearchConfig, rule, config.budget, part, expected, most)
 
 
 def search_keys(config: SearchConfig) -> jax.Array:

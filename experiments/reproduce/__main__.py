@@ -2,13 +2,14 @@
 
     python -m experiments.reproduce --dataset digits --seeds 0 1 2
     python -m experiments.reproduce table3 figure4 --dataset cifar10 --preset small --data-dir PATH
+    python -m experiments.reproduce table1 --dataset cifar10 --preset small --budget 3e13 --only nin eden eigen
     python -m experiments.reproduce figure3 --dataset cifar10 --preset small --step-sizes 1 10 --generations 3
 
 Says first which runs are needed and which exist. A run that several need is made once; interrupted,
 the same command goes on.
 
-Cost, by seed: a search, one without mimicry, three or four final trainings, six primary successions;
-and a teacher for all.
+Cost, by seed: a search, one without mimicry, three or four final trainings, six primary successions; Table 1's
+searches and trainings, a budget each; and a teacher for all.
 """
 
 import dataclasses
@@ -17,29 +18,49 @@ import itertools
 import statistics
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from eigen_jax.data import load_dataset
+from eigen_jax.errors import EigenError
 from eigen_jax.registry import check_there_is
 from eigen_jax.report import ReportError, Table, to_markdown
+from eigen_jax.report.files import write_files
+from eigen_jax.search import BarrenSearchError, BudgetError
 from eigen_jax.store.run_files import RunFolderError
 from experiments.commands import command
 from experiments.process import configure
 from experiments.progress import duration
-from experiments.reproduce import figures, tables
+from experiments.recipes import RECIPES
+from experiments.reproduce import figures, systems, table1, tables
 from experiments.reproduce.figures import Picture
 from experiments.reproduce.output import check_keeps_more, check_writable, write
 from experiments.reproduce.request import Request, read_request
-from experiments.reproduce.runs import Choice, DataFacts, Retraining, Run, Search, Study, is_finished, note_machine
+from experiments.reproduce.runs import (
+    Choice,
+    DataFacts,
+    HandDesigned,
+    Retraining,
+    Run,
+    Search,
+    Study,
+    is_finished,
+    measure_latency,
+    note_machine,
+)
 from experiments.retrain import retrain
 from experiments.runner import search
-from experiments.settings import Settings, SettingsError
+from experiments.settings import Settings, SettingsError, flag_of
 
 
 class Experiment(NamedTuple):
     tell: Callable[[Study], Table | Picture]  # of finished runs; its docstring is what the help says
     runs: Callable[[Study], tuple[Run, ...]]  # that it needs
+    # Whether it tells of those of its runs that have finished, whichever others are refused, or not to be made.
+    is_partial: bool = False
+    pages: Callable[[Study], Mapping[str, str]] = lambda study: {}  # further ones, by the ending of their names
 
 
 # In the order in which they are made: those that need the fewest further runs first.
@@ -47,7 +68,6 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "figure1": Experiment(figures.figure1, lambda study: study.eigen[:1]),
     "figure2": Experiment(figures.figure2, lambda study: study.eigen),
     "figure4": Experiment(figures.figure4, lambda study: study.eigen),
-    "table1": Experiment(tables.table1, lambda study: study.eigen),
     "table2": Experiment(tables.table2, lambda study: study.eigen),
     "table5": Experiment(
         tables.table5, lambda study: (*study.eigen, *study.retrainings(Choice.FOUND, mimicry=(False, True)))
@@ -55,6 +75,12 @@ EXPERIMENTS: Mapping[str, Experiment] = {
     "table4": Experiment(tables.table4, lambda study: (*study.eigen, *study.retrainings(*Choice))),
     "table3": Experiment(tables.table3, lambda study: (*study.eigen, *study.plain)),
     "figure3": Experiment(figures.figure3, lambda study: tuple(itertools.chain(*study.step_sizes.values()))),
+    "table1": Experiment(
+        table1.table1,
+        systems.runs,
+        is_partial=True,
+        pages=lambda study: {"-systems.md": table1.describe_systems(study)},
+    ),
 }
 
 
@@ -65,6 +91,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     request = read_request(options, about=f"{__doc__}\n{_describe_experiments()}")
     for name in names:
         _check_compares(name, request.settings)
+    if set(names) != {"table1"} and (request.only or request.recipes != tuple(RECIPES)):
+        raise SettingsError("--only and --recipes are of table1; ask for it alone, or leave them out")
+    if "table1" in names:
+        systems.check(request)
     check_writable(request.output)
     make(dataclasses.replace(request, settings=configure(request.settings)), names)
 
@@ -100,24 +130,22 @@ def make(request: Request, names: Sequence[str]) -> None:
     needed = distinct(itertools.chain(*runs_of.values()))
     _announce(needed)
     finished = [run for run in needed if state(run) == "finished"]
-    check_together(finished, study.data)  # before any other is made
+    check_together(finished, study)  # before any other is made
     study.data = study.data or next((run.origin.data for run in finished if run.origin.data), None)
-    maker = RunMaker(needed, study.data)
+    maker = RunMaker(needed, study.data, refused=study.refused)
     failures, untold = [], []
     for name, runs in runs_of.items():
-        if request.draw_only and unfinished(runs):
+        experiment = EXPERIMENTS[name]
+        if not request.draw_only:
+            maker.make(distinct(runs), may_refuse=experiment.is_partial)
+        told_of = tuple(run for run in runs if state(run) == "finished" or not experiment.is_partial)
+        if request.draw_only and (unfinished(told_of) or not told_of):
             untold.append(name)
             continue
-        maker.make(distinct(runs))
         try:
-            check_together((run for run in runs if run.folder is not None), study.data)
-            told = EXPERIMENTS[name].tell(study)
+            _tell(name, told_of, study)
         except (ReportError, RunFolderError) as error:
             failures.append(f"{name}: {error}")
-            continue
-        paths = write(told, name, study=study, runs=runs)
-        print(f"\n{to_markdown(told) if isinstance(told, Table) else told.caption}".rstrip(), flush=True)
-        print("\n".join(f"wrote {path}" for path in paths), flush=True)
     if untold:
         left = unfinished(needed)
         where = f" in {left[0].folder}" if left[0].folder else ""
@@ -127,6 +155,20 @@ def make(request: Request, names: Sequence[str]) -> None:
         )
     if failures:
         raise ReportError("; ".join(failures))
+
+
+def _tell(name: str, runs: Sequence[Run], study: Study) -> None:
+    """Writes and shows what an experiment tells of its runs; raises ReportError, RunFolderError."""
+    if not runs and study.refused:
+        why = next(iter(study.refused.values()))
+        raise ReportError(f"none of its runs can be made; of the first, {why.told(flag_of)}")
+    check_together((run for run in runs if run.folder is not None), study)
+    experiment = EXPERIMENTS[name]
+    told = experiment.tell(study)
+    paths = write(told, name, study=study, runs=runs)
+    paths += write_files(study.request.output / name, experiment.pages(study))
+    print(f"\n{to_markdown(told) if isinstance(told, Table) else told.caption}".rstrip(), flush=True)
+    print("\n".join(f"wrote {path}" for path in paths), flush=True)
 
 
 def state(run: Run) -> str:
@@ -150,17 +192,22 @@ def distinct(runs: Iterable[Run]) -> list[Run]:
     return list(by_place.values())
 
 
-def check_together(runs: Iterable[Run], data: DataFacts | None) -> None:
-    """Reads finished runs, and checks that they were made with the same data, `data` where those are known.
+def check_together(runs: Iterable[Run], study: Study) -> None:
+    """Reads finished runs, and checks that they were made with the same data, those of the study where it knows them.
 
     Raises ReportError where they were not, mimicked different teachers, or one of them cannot be read.
     """
-    known = {} if data is None else {"other data": (data.fingerprint, "this command's")}
+    preprocessing = study.request.settings.data.preprocessing
+    known = {} if study.data is None else {"other data": (study.data.fingerprint, "this command's")}
     for run in runs:
         # Read as well, so that damage shows before more is made.
         _ = run.result, run.individuals if isinstance(run, Search) else None
         origin = run.origin
-        for what, own in (("other data", origin.data_fingerprint), ("another teacher", origin.teacher_fingerprint)):
+        fingerprint: str | None = origin.data_fingerprint
+        if run.settings is not None and run.settings.data.preprocessing != preprocessing:
+            # The command that made it noted the data that this preprocessing gives.
+            fingerprint = origin.machine.data.fingerprint if origin.machine and origin.machine.data else None
+        for what, own in (("other data", fingerprint), ("another teacher", origin.teacher_fingerprint)):
             if own is None:
                 continue
             expected, whose = known.setdefault(what, (own, f"that of {run.label}"))
@@ -192,30 +239,49 @@ class RunMaker:
     needed: Sequence[Run]  # all that are to be made in the end, distinct
     data: DataFacts | None  # of all of them
     clock: Callable[[], float] = time.monotonic  # seconds from any fixed time on
+    refused: dict[Path, EigenError] = dataclasses.field(default_factory=dict)  # by run folder, filled with why
 
     def __post_init__(self) -> None:
         self.began = self.clock()
-        self.took: dict[type, list[float]] = {Search: [], Retraining: []}
+        self.took: dict[type, list[float]] = defaultdict(list)
 
-    def make(self, runs: Iterable[Run]) -> None:
-        """Makes those of these runs that have not finished; trainings come after the searches of their networks."""
+    def make(self, runs: Iterable[Run], *, may_refuse: bool = False) -> None:
+        """Makes those of these runs that have not finished; trainings come after the searches of their networks.
+
+        Those that the budget does not pay for, or in which nothing survives, are noted if they may be, else it raises
+        BudgetError or BarrenSearchError.
+        """
         for run in runs:
             # Asked one by one: two trainings may turn out to be of one network.
             if not unfinished([run]) or run.settings is None:
                 continue
             began = self.clock()
-            left, after = unfinished(self.needed), ""
+            left, after = [each for each in unfinished(self.needed) if each.folder not in self.refused], ""
             if all(self.took[type(each)] for each in left):
                 seconds = sum(statistics.mean(self.took[type(each)]) for each in left)
                 after = f", about {duration(seconds)} left"
             number, so_far = len(self.needed) - len(left) + 1, duration(began - self.began)
             print(f"\nRun {number} of {len(self.needed)}: {run.label} ({so_far} so far{after})", flush=True)
-            if isinstance(run, Search):
-                search(run.settings)
-            elif run.network and (cause := retrain(run.settings, run.network)):
-                print(f"{run.label}: the training diverged ({cause})", flush=True)
-            note_machine(run.settings.run_dir, self.data)
+            try:
+                self._make(run, run.settings)
+            except (BudgetError, BarrenSearchError) as error:
+                if not may_refuse:
+                    raise
+                self.refused[run.settings.run_dir] = error
+                print(f"{run.label}: {error.told(flag_of)}", flush=True)
+                continue
             self.took[type(run)].append(self.clock() - began)
+
+    def _make(self, run: Run, settings: Settings) -> None:
+        if isinstance(run, Search):
+            search(settings)
+        elif run.network is not None:
+            also = run.also if isinstance(run, HandDesigned) else None
+            if cause := retrain(settings, run.network, also=also):
+                print(f"{run.label}: the training diverged ({cause})", flush=True)
+        # What trains a network that is given does not time it.
+        latency = measure_latency(run) if isinstance(run, HandDesigned) else None
+        note_machine(settings.run_dir, self.data, latency)
 
 
 def _check_compares(name: str, settings: Settings) -> None:
@@ -230,7 +296,8 @@ def _check_compares(name: str, settings: Settings) -> None:
 def _describe_experiments() -> str:
     """What each experiment is, what it costs, and what the paper reports: for the help."""
     texts = {name: inspect.getdoc(experiment.tell) for name, experiment in sorted(EXPERIMENTS.items())}
-    paragraphs = [f"{name}: {text}\n{tables.describe_published(name)}".rstrip() for name, text in texts.items()]
+    printed = {name: tables.describe_published(name) for name in texts} | {"table1": table1.describe_printed()}
+    paragraphs = [f"{name}: {text}\n{printed[name]}".rstrip() for name, text in texts.items()]
     return "\n\n".join(text.replace("\n\n", "\n").replace("\n", "\n  ") for text in paragraphs)
 
 

@@ -30,7 +30,7 @@ class Picture:
 
 
 def figure1(study: Study) -> Picture:
-    """A drawing of the network found with the first seed, its layers and blocks. Cost: the first search of Table 1."""
+    """A drawing of the network found with the first seed, its layers and blocks. Cost: the first search of Table 2."""
     search = study.eigen[0]
     found, classes = search.chosen(Choice.FOUND), study.request.settings.data.num_classes
     if found is None:
@@ -50,7 +50,7 @@ def figure2(study: Study) -> Picture:
     It is the best duplicate of the first seed that has one, over the network whose blocks it repeats; the
     text beside it says whether it is the network found. Without any duplicate, within the bounds on size,
     nothing is drawn, and the exit code is 2.
-    Cost: the searches of Table 1.
+    Cost: the searches of Table 2.
     """
     duplicates = [(search, best) for search in study.eigen if (best := search.chosen(Choice.BEST_DUPLICATE))]
     if not duplicates:
@@ -107,7 +107,7 @@ def figure4(study: Study) -> Picture:
 
     The paper shows the best test accuracy a generation, the parameters of every individual as dots, and where
     the primary succession ends. Here the best is the best by validation, so its test accuracy can fall.
-    Cost: the searches of Table 1.
+    Cost: the searches of Table 2.
     """
     searches, title = study.eigen, study.request.title
     curves = [_best_curve(search, lambda best: best.test_accuracy) for search in searches]

@@ -90,7 +90,7 @@ def _compute(runs: Iterable[Run]) -> Mapping[str, float | None]:
         if isinstance(run, Search):
             own["search"] += took.search or 0.0
             teacher |= {part: seconds for part, seconds in run.teacher_seconds.items() if teacher.get(part) is None}
-        own["final training" if isinstance(run, Search) else "training again"] += took.final or 0.0
+        own[run.part] += took.final or 0.0
     return {**{part: seconds for part, seconds in own.items() if seconds}, **teacher}
 
 

@@ -10,12 +10,14 @@ from typing import Any, get_args
 
 from eigen_jax.data import DataConfig
 from eigen_jax.data.types import DatasetName
+from eigen_jax.registry import check_there_is
 from eigen_jax.store.files import sha256
 from eigen_jax.store.records import as_json
 from eigen_jax.store.run_files import FORMER_SETTINGS
 from eigen_jax.teacher import TeacherConfig
 from experiments.command_line import Parser, absolute_path, parse, positive
 from experiments.presets import DEFAULT_PRESET, PRESETS
+from experiments.recipes import RECIPES
 from experiments.settings import FLAGS, Settings, SettingsError
 
 STEP_SIZES = (1, 2, 10, 50, 100, 200)  # of Figure 3, both of its panels
@@ -44,10 +46,15 @@ class Request:
     draw_only: bool  # whether only runs that have finished are told of, and none is made
     step_sizes: tuple[int, ...]  # of Figure 3
     generations: int  # of each search of Figure 3
+    only: tuple[str, ...]  # the systems of Table 1 of which runs are made; none: all
+    recipes: tuple[str, ...]  # of Table 1, by which runs are made
     arguments: tuple[str, ...]  # in one order, with what decides the outcome written out, without --draw-only
 
-    def command(self, experiment: str) -> str:
-        return f"{_PROGRAM} {experiment} {shlex.join(self.arguments)}"
+    def command(self, experiment: str, *only: str) -> str:
+        """That of an experiment; of Table 1, with the runs of some systems alone, by default of those asked for."""
+        chosen = ["--only", *systems] if (systems := only or self.only) else []
+        chosen += ["--recipes", *self.recipes] if self.recipes != tuple(RECIPES) else []
+        return f"{_PROGRAM} {experiment} {shlex.join([*self.arguments, *chosen])}"
 
 
 def read_request(argv: Sequence[str], *, about: str) -> Request:
@@ -66,6 +73,8 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
     if "--teacher-dir" not in typed:
         key = digest({name: value for name, value in outcome.items() if name in _OF_TEACHER})
         settings = dataclasses.replace(settings, teacher_dir=runs_dir / f"{dataset}-{preset}-teacher-{key}")
+    for recipe in given.recipes:
+        check_there_is("recipe", recipe, RECIPES)
     seeds = tuple(sorted(_distinct("--seeds", given.seeds)))
     for seed in seeds:
         dataclasses.replace(settings.search, seed=seed)  # which checks it
@@ -87,6 +96,8 @@ def read_request(argv: Sequence[str], *, about: str) -> Request:
         output=given.output or _RESULTS / f"{dataset}-{preset}{own}",
         draw_only=given.draw_only,
         step_sizes=STEP_SIZES if given.step_sizes is None else _distinct("--step-sizes", given.step_sizes),
+        only=tuple(dict.fromkeys(given.only)),
+        recipes=tuple(recipe for recipe in RECIPES if recipe in given.recipes),
         generations=given.generations or min(settings.search.evolution.max_primary_generations, GENERATIONS),
         arguments=(*arguments, *rest),
     )
@@ -117,6 +128,9 @@ def _build_parser(about: str) -> argparse.ArgumentParser:
     add("--step-sizes", nargs="*", type=positive, metavar="M", help=f"of Figure 3 [{' '.join(map(str, STEP_SIZES))}]")
     generations = f"of each search of Figure 3 [the preset's of primary succession, at most {GENERATIONS}]"
     add("--generations", type=positive, metavar="N", help=generations)
+    add("--only", nargs="+", default=[], metavar="NAME", help="of Table 1: make the runs of these systems alone")
+    recipes = f"of Table 1: the recipes by which runs are made [{' '.join(RECIPES)}]"
+    add("--recipes", nargs="+", default=list(RECIPES), metavar="NAME", help=recipes)
     return parser
 
 

@@ -9,23 +9,27 @@ import contextlib
 import dataclasses
 import enum
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from eigen_jax import report
-from eigen_jax.architecture import Architecture, fingerprint
+from eigen_jax.architecture import Architecture
 from eigen_jax.data import Dataset
+from eigen_jax.errors import EigenError
 from eigen_jax.lineage import Fate, Individual
+from eigen_jax.networks import NamedNetwork, build_network, fingerprint
 from eigen_jax.report import PhaseSummary
+from eigen_jax.search import load_network
 from eigen_jax.store import run_files
 from eigen_jax.store.files import told_as
 from eigen_jax.store.records import JSONError, as_json, convert, read_json, write_json
 from eigen_jax.store.run_files import RunFolderError, RunResult
 from eigen_jax.teacher import TeacherError, read_teacher, seconds_of_logits
+from eigen_jax.training import latency
 from experiments.machine import describe_machine
 from experiments.reproduce.request import Request, digest
 from experiments.settings import Settings
@@ -53,13 +57,14 @@ class DataFacts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Machine:
-    """machine.json: what finished a run, and with how much data."""
+    """machine.json: what finished a run, with how much data, and how fast the network is there."""
 
     cpu: str
     cores: int
     device: str
     accelerators: int
-    data: DataFacts | None = None
+    data: DataFacts | None = None  # of the command
+    latency: float | None = None  # seconds of one image's forward pass; None where the run itself measured it, or none
 
     def __str__(self) -> str:
         cores = f"{self.cpu}, {self.cores} cores"
@@ -92,6 +97,8 @@ class Choice(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Search:
+    part: ClassVar[str] = "final training"  # of the compute, what trains to the end
+
     label: str  # what people call it
     settings: Settings  # with its own seed and run folder
 
@@ -155,6 +162,8 @@ class Search:
 class Retraining:
     """The training of a network of a search, from scratch, for as long as a search's final training."""
 
+    part: ClassVar[str] = "training again"
+
     choice: Choice
     mimicry: bool
     search: Search
@@ -181,7 +190,7 @@ class Retraining:
         settings = self.search.settings
         settings = settings if self.mimicry else dataclasses.replace(settings, teacher="none")
         slug = f"trained-{fingerprint(self.network)[:12]}-{'mimicry' if self.mimicry else 'plain'}"
-        return _placed(settings, settings.run_dir.parent, slug)
+        return placed(settings, settings.run_dir.parent, slug)
 
     @property
     def folder(self) -> Path | None:
@@ -200,7 +209,40 @@ class Retraining:
         return read_origin(self.settings, retrained=fingerprint(self.network))
 
 
-Run = Search | Retraining
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HandDesigned:
+    """The training of a hand-designed network by one of the `RECIPES`."""
+
+    part: ClassVar[str] = "training of hand-designed networks"
+
+    label: str  # what people call it
+    network: NamedNetwork
+    recipe: str
+    settings: Settings  # with its own seed and run folder
+
+    @property
+    def seed(self) -> int:
+        return self.settings.search.seed
+
+    @property
+    def folder(self) -> Path:
+        return self.settings.run_dir
+
+    @property
+    def also(self) -> dict[str, str]:
+        """What its settings.json says besides settings, as that of `experiments.baseline`."""
+        return {"baseline": self.network.name, "recipe": self.recipe}
+
+    @cached_property
+    def result(self) -> RunResult:
+        return run_files.read_result(self.folder)
+
+    @cached_property
+    def origin(self) -> Origin:
+        return read_origin(self.settings, **self.also, retrained=fingerprint(self.network))
+
+
+Run = Search | Retraining | HandDesigned
 
 
 @dataclasses.dataclass
@@ -209,6 +251,7 @@ class Study:
 
     request: Request
     data: DataFacts | None = None  # of all runs: as loaded, or as noted beside one of them; None if neither
+    refused: dict[Path, EigenError] = dataclasses.field(default_factory=dict)  # by run folder: why it cannot be made
 
     @property
     def is_papers(self) -> bool:
@@ -220,13 +263,13 @@ class Study:
 
     @cached_property
     def eigen(self) -> tuple[Search, ...]:
-        return self._searches(self.request.settings, what="EIGEN", slug="eigen")
+        return self.searches(self.request.settings, what="EIGEN", slug="eigen")
 
     @cached_property
     def plain(self) -> tuple[Search, ...]:
         """EIGEN without mimicry, in the search and in the final training."""
         plain = dataclasses.replace(self.request.settings, teacher="none")
-        return self._searches(plain, what="EIGEN without mimicry", slug="plain")
+        return self.searches(plain, what="EIGEN without mimicry", slug="plain")
 
     @cached_property
     def step_sizes(self) -> dict[int, tuple[Search, ...]]:
@@ -239,28 +282,39 @@ class Study:
             evolution = dataclasses.replace(request.settings.search.evolution, primary_steps=size, **alone)
             search = dataclasses.replace(request.settings.search, evolution=evolution, final_steps=0)
             changed = dataclasses.replace(request.settings, search=search)
-            searches[size] = self._searches(changed, what=f"step size {size}", slug=f"steps{size}")
+            searches[size] = self.searches(changed, what=f"step size {size}", slug=f"steps{size}")
         return searches
 
     def retrainings(self, *choices: Choice, mimicry: Sequence[bool] = (True,)) -> tuple[Retraining, ...]:
         """Trainings of the chosen networks of each of EIGEN's searches, with mimicry, without, or both."""
         return tuple(itertools.starmap(Retraining, itertools.product(choices, mimicry, self.eigen)))
 
-    def _searches(self, common: Settings, *, what: str, slug: str) -> tuple[Search, ...]:
+    def searches(self, common: Settings, *, what: str, slug: str) -> tuple[Search, ...]:
         """A search a seed; `slug` stands for `what` in the names of folders."""
-        request, searches = self.request, []
-        for seed in request.seeds:
+        each = zip(self.request.seeds, self._seeded(common, slug), strict=True)
+        return tuple(Search(label=f"{what}, seed {seed}", settings=settings) for seed, settings in each)
+
+    def trainings(
+        self, common: Settings, *, what: str, slug: str, network: NamedNetwork, recipe: str
+    ) -> tuple[HandDesigned, ...]:
+        """A training of a hand-designed network a seed."""
+        each = zip(self.request.seeds, self._seeded(common, slug), strict=True)
+        return tuple(
+            HandDesigned(label=f"{what}, seed {seed}", network=network, recipe=recipe, settings=settings)
+            for seed, settings in each
+        )
+
+    def _seeded(self, common: Settings, slug: str) -> Iterator[Settings]:
+        for seed in self.request.seeds:
             settings = dataclasses.replace(common, search=dataclasses.replace(common.search, seed=seed))
-            settings = _placed(settings, request.runs_dir, f"{request.preset}-{slug}")
-            searches.append(Search(label=f"{what}, seed {seed}", settings=settings))
-        return tuple(searches)
+            yield placed(settings, self.request.runs_dir, f"{self.request.preset}-{slug}")
 
 
 def describe_repeats(duplicate: Individual) -> str:
     return "-".join(map(str, duplicate.repeats or ()))  # such as 2-1
 
 
-def _placed(settings: Settings, runs_dir: Path, slug: str) -> Settings:
+def placed(settings: Settings, runs_dir: Path, slug: str) -> Settings:
     """With the run's folder, whose name tells apart all that the outcome depends on but data and a trained teacher."""
     logits = None if settings.teacher == "none" else settings.teacher_logits
     given = {"dataset": settings.data.name, "teacher_logits": logits and logits.absolute()}
@@ -286,8 +340,22 @@ def read_origin(settings: Settings, **more: str) -> Origin:
         ) from None
 
 
-def note_machine(folder: Path, data: DataFacts | None) -> None:
-    noted = {**describe_machine(), "accelerators": len(jax.devices()), "data": data and dataclasses.asdict(data)}
+def measure_latency(run: HandDesigned) -> float | None:
+    """Seconds of one image's forward pass, here and now; None where the training diverged, and so left no network."""
+    if run.result.test_accuracy is None:
+        return None
+    network, variables = load_network(run.folder)
+    module = build_network(network, num_classes=run.settings.data.num_classes, dtype=run.result.dtype)
+    return latency(variables, jax.numpy.zeros((1, *network.input_shape)), network=module)
+
+
+def note_machine(folder: Path, data: DataFacts | None, latency: float | None = None) -> None:
+    noted = {
+        **describe_machine(),
+        "accelerators": len(jax.devices()),
+        "data": data and dataclasses.asdict(data),
+        "latency": latency,
+    }
     with told_as(RunFolderError, folder / _MACHINE, "choose another --runs-dir"):
         write_json(folder / _MACHINE, noted)
 

@@ -1,9 +1,9 @@
-"""Tables 1 to 5: what each says of finished runs, and what the paper reports (Ren et al., CVPR 2019).
+"""Tables 2 to 5: what each says of finished runs, and what the paper reports (Ren et al., CVPR 2019).
 
 Numbers of one row are one a seed. The docstring of each table is what the help says of it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from eigen_jax import report
@@ -22,12 +22,10 @@ class Published(NamedTuple):
 
     test_accuracy: float | None = None  # a fraction
     parameters: float | None = None
-    seconds: float | None = None  # of one P100 GPU
 
 
 # By the table of the paper and the row of ours that it stands beside: on CIFAR-10 and on CIFAR-100.
 _ROWS = {
-    ("table1", "EIGEN"): (Published(0.946, 2.6e6, 48 * 3_600.0), Published(0.781, 11.8e6, 120 * 3_600.0)),
     ("table2", "primary alone"): (Published(93.3 / 100), Published(74.7 / 100)),
     ("table2", "primary and secondary"): (Published(93.7 / 100), Published(76.9 / 100)),
     # Both without gene duplication.
@@ -41,7 +39,7 @@ _ROWS = {
 
 
 def published(table: str, row: str, dataset: DatasetName) -> Published:
-    """What the paper's table, such as "table1", has on a data set for a row of ours; empty where it has no such row."""
+    """What the paper's table, such as "table2", has on a data set for a row of ours; empty where it has no such row."""
     both = dict(zip(("cifar10", "cifar100"), _ROWS.get((table, row), ()), strict=False))
     return both.get(dataset, Published())
 
@@ -56,7 +54,7 @@ def describe_published(table: str) -> str:
 
 
 def _describe(row: Published) -> str:
-    texts = (("{:.1f} %", 100), ("{:.1f} M parameters", 1e-6), ("{:.0f} hours of a P100", 1 / 3_600))
+    texts = (("{:.1f} %", 100), ("{:.1f} M parameters", 1e-6))
     told = zip(texts, row, strict=True)
     return ", ".join(text.format(scale * value) for (text, scale), value in told if value is not None)
 
@@ -70,35 +68,12 @@ class Entry(NamedTuple):
 Rows = dict[str, list[Entry]]  # by title, all with the same columns
 
 
-def table1(study: Study, systems: Mapping[str, Sequence[Search]] | None = None) -> Table:
-    """EIGEN's test accuracy, parameters and compute on a data set: search, teacher and final training apart.
-
-    Cost: a search a seed, and a teacher for all. The other experiments find these searches again.
-    """
-    rows: Rows = {}
-    systems = systems or {"EIGEN": study.eigen}
-    for name, searches in systems.items():
-        results = {search.seed: search.result for search in searches}
-        rows[name] = [
-            Entry("data set", Unit.TEXT, study.request.title),
-            _accuracy("test accuracy", _each(results, lambda result: result.test_accuracy)),
-            _parameters(_chosen(searches, Choice.FOUND)),
-            *_compute(searches),
-        ]
-    notes = (
-        "Test accuracy: of the network found, trained from scratch after the search (final training).",
-        _SECONDS_NOTE,
-        *_final_notes(search for searches in systems.values() for search in searches),
-    )
-    return _table(study, 1, "systems", "system", rows, notes, of_paper=3)
-
-
 def table2(study: Study) -> Table:
     """Primary succession alone against primary and secondary succession.
 
     The paper reports the accuracy when each succession has ended. Both are in the record of one search,
     with the networks trained and the compute until then.
-    Cost: the searches of Table 1.
+    Cost: a search a seed, and a teacher for all. The other experiments but Table 1 find these searches again.
     """
     rows: Rows = {}
     for title, name in (("primary alone", "primary"), ("primary and secondary", "secondary")):
@@ -123,7 +98,7 @@ def table3(study: Study) -> Table:
 
     Without mimicry means: neither in the search nor in the final training. The paper reports the accuracy
     of both without gene duplication, so the best networks before duplication stand beside those found.
-    Cost: the searches of Table 1, and one more a seed without a teacher.
+    Cost: the searches of Table 2, and one more a seed without a teacher.
     """
     rows: Rows = {}
     for title, searches in (("without mimicry", study.plain), ("with mimicry", study.eigen)):
@@ -154,7 +129,7 @@ def table4(study: Study) -> Table:
     The paper reports accuracy and parameters before duplication and after. Here stand the best network
     of both successions, the best duplicate even where it lost, and the network found; each is trained
     again from scratch, so that they are compared on equal terms.
-    Cost: the searches of Table 1, and up to two final trainings a seed.
+    Cost: the searches of Table 2, and up to two final trainings a seed.
     """
     rows: Rows = {}
     choices = {
@@ -186,7 +161,7 @@ def table5(study: Study) -> Table:
 
     The paper reports the test accuracy of the network found. Here each seed has its own network, and both
     trainings of it start from the same weights.
-    Cost: the searches of Table 1, and two final trainings a seed.
+    Cost: the searches of Table 2, and two final trainings a seed.
     """
     rows: Rows = {}
     for title, mimicry in (("without mimicry", False), ("with mimicry", True)):
@@ -213,7 +188,7 @@ _SECONDS_NOTE = (
 )
 _TRAINED_AGAIN_NOTE = (
     "Trained again with initial weights of their own, so the accuracies differ from those of the search's final"
-    " training (Tables 1 and 3)."
+    " training (Table 3)."
 )
 
 
@@ -276,9 +251,9 @@ def _compute(searches: Iterable[Search]) -> Iterator[Entry]:
 
 
 def _paper(study: Study, table: str, row: str) -> list[Entry]:
-    """What the paper's table has for a row: accuracy, parameters and compute."""
+    """What the paper's table has for a row: accuracy and parameters."""
     dataset, entries = study.request.settings.data.name, []
-    units = {"test accuracy": Unit.ACCURACY, "parameters": Unit.PARAMETERS, "compute of one P100": Unit.SECONDS}
+    units = {"test accuracy": Unit.ACCURACY, "parameters": Unit.PARAMETERS}
     for (quantity, unit), value in zip(units.items(), published(table, row, dataset), strict=True):
         heading = f"{quantity}, paper ({'CIFAR-100' if dataset == 'cifar100' else 'CIFAR-10'}, paper's schedule)"
         entries.append(Entry(heading, unit, report.paper_cell(value, comparable=study.is_papers)))
