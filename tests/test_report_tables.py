@@ -11,6 +11,7 @@ from eigen_jax.report import (
     NOT_COMPARABLE,
     NOT_MEASURED,
     Column,
+    Counted,
     Measured,
     Quoted,
     ReportError,
@@ -103,6 +104,9 @@ def test_markdown_is_an_aligned_table_between_caption_and_notes() -> None:
         ([2.345e9], Unit.FLOPS, "2.3 G (n = 1)"),
         ([59.04], Unit.SECONDS, "59.0 s (n = 1)"),
         ([120], Unit.SECONDS, "2.0 min (n = 1)"),
+        ([87.4e-6], Unit.LATENCY, "87.4 µs (n = 1)"),
+        ([5.65e-3, 5.75e-3], Unit.LATENCY, "5.7 ± 0.1 ms (n = 2)"),
+        ([1.5], Unit.LATENCY, "1.5 s (n = 1)"),
         ([7_199], Unit.SECONDS, "120.0 min (n = 1)"),
         ([9_000, 10_800], Unit.SECONDS, "2.8 ± 0.4 h (n = 2)"),
         ([30], Unit.COUNT, "30 (n = 1)"),
@@ -179,3 +183,17 @@ def test_a_table_must_have_a_cell_a_column_and_units_for_numbers() -> None:
         Table(caption="", columns=COLUMNS, rows=(("a",),))
     with pytest.raises(ReportError, match="'phase'"):
         Table(caption="", columns=COLUMNS[:1], rows=((Quoted(value=1.0),),))
+
+
+def test_what_is_counted_has_no_spread_and_a_line_of_its_own() -> None:
+    columns = (
+        Column(heading="x"),
+        Column(heading="parameters", unit=Unit.PARAMETERS),
+        Column(heading="n", unit=Unit.COUNT),
+    )
+    table = Table(caption="", columns=columns, rows=(("a", Counted(value=17_046_760), Measured(values={0: 1})),))
+    assert to_csv(table).splitlines()[1:] == [
+        *("value,0,a,,1", "mean,,a,,1.0", "n,,a,,1"),
+        "counted,,a,17046760,",
+    ]
+    assert "| 17.0 M |" in to_markdown(table).replace("  ", "")

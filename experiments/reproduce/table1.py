@@ -8,9 +8,10 @@ import jax
 from msgspec import UNSET
 
 from eigen_jax import report
+from eigen_jax.baselines import BASELINES
 from eigen_jax.networks import NamedNetwork, abstract_variables, count_flops, count_parameters
 from eigen_jax.report import Cell, Column, Counted, Table, Unit
-from eigen_jax.search import BarrenSearchError, BudgetError
+from eigen_jax.search import BarrenSearchError, BudgetError, training_flops
 from eigen_jax.teacher import DenseNet, TeacherConfig, forward_flops
 from experiments.recipes import COMMON, OWN, RECIPES
 from experiments.reproduce import systems
@@ -121,9 +122,20 @@ def _quoted(value: float | None) -> Cell:
 
 def _accuracy(study: Study, system: System, recipe: str) -> Cell:
     """The cell of a recipe; where nothing has finished, why."""
-    runs = system.runs.get(recipe, ())
-    why = next((_REFUSED[type(study.refused[run.folder])] for run in runs if run.folder in study.refused), NOT_RUN)
+    runs, why = system.runs.get(recipe, ()), NOT_RUN
+    for run in runs:
+        if run.folder in study.refused:
+            why = _REFUSED[type(study.refused[run.folder])]
+        elif isinstance(run, HandDesigned) and _is_too_dear(run):
+            why = _REFUSED[BudgetError]
     return _measured([run for run in runs if is_finished(run.folder)], lambda run: run.result.test_accuracy, why)
+
+
+def _is_too_dear(run: HandDesigned) -> bool:
+    """Whether the budget does not pay for one step, which needs no attempt, and no teacher."""
+    search = run.settings.search
+    *_, flops = _count(run.network, run.settings.data.num_classes)
+    return search.budget is not None and training_flops(flops, search.train.batch_size) > search.budget
 
 
 def _measured(runs: _Runs, of: Callable[[Search | HandDesigned], float | None], absent: str = NOT_RUN) -> Cell:
@@ -136,7 +148,7 @@ def _size(study: Study, system: System, told: _Runs) -> Iterator[Cell]:
     data = study.request.settings.data
     if not system.name or system.network is not None:
         network, classes = system.network, data.num_classes
-        counts = _count(network, classes) if network else _count_teacher(data.image_shape, classes)
+        counts = _count(network, classes)[:2] if network else _count_teacher(data.image_shape, classes)
         yield from (Counted(value=count) for count in counts)
         return
     yield _measured(told, lambda run: None if (found := run.result.network) is None else found.parameters)
@@ -144,9 +156,11 @@ def _size(study: Study, system: System, told: _Runs) -> Iterator[Cell]:
 
 
 @functools.cache
-def _count(network: NamedNetwork, num_classes: int) -> tuple[int, int]:
-    """Parameters, and FLOPs of one image's forward pass."""
-    return count_parameters(network, num_classes=num_classes), count_flops(network, num_classes=num_classes)
+def _count(network: NamedNetwork, num_classes: int) -> tuple[int, int, int]:
+    """Parameters, FLOPs of one image's forward pass, and those in training."""
+    parameters, flops = (count(network, num_classes=num_classes) for count in (count_parameters, count_flops))
+    is_same = BASELINES.find(network.name).in_training is None  # the largest take seconds to count
+    return parameters, flops, flops if is_same else count_flops(network, num_classes=num_classes, in_training=True)
 
 
 @functools.cache
