@@ -167,8 +167,7 @@ def test_all_runs_have_one_budget_and_one_common_recipe():
             assert settings.search.train.learning_rate == own.train.learning_rate
             assert settings.data.preprocessing == own.preprocessing
         elif recipe == COMMON:
-            # What the search leaves is the final training's.
-            assert settings.search.final_steps is None
+            assert settings.search.final_steps == was.search.final_steps == 550
         if name not in BASELINES:
             assert settings.strategy == name
 
@@ -189,7 +188,7 @@ def test_a_search_of_weights_that_are_inherited_is_tested_with_those(monkeypatch
     monkeypatch.setitem(STRATEGIES, "inheriting", Inheriting)
     runs = runs_of()
     assert runs["inheriting", OWN].settings.search.final_steps == 0
-    assert runs["inheriting", COMMON].settings.search.final_steps is None
+    assert runs["inheriting", COMMON].settings.search.final_steps == 550
     last = systems.systems(study_of())[-1]  # a strategy that Table 1 does not know
     assert (last.title, last.about, last.exact, last.decided) == (
         "inheriting",
@@ -385,7 +384,7 @@ def test_a_folder_of_another_strategy_or_recipe_is_refused(tmp_path, capsys):
 def test_a_search_does_not_go_on_in_the_folder_of_another_strategy(tmp_path, capsys):
     assert make(tmp_path, "--only", "eden", "--preset", "smoke") == 0
     folder = folder_of(tmp_path, "eden", COMMON, "--preset", "smoke")
-    argv = ["--preset", "smoke", "--teacher", "none", "--budget", "6e10", "--final-steps", "none"]
+    argv = ["--preset", "smoke", "--teacher", "none", "--budget", "6e10"]
     argv += ["--run-dir", str(folder), "--cache-dir", str(tmp_path / "cache")]
     line = refused_by(capsys, lambda argv: runner.main("digits", argv), *argv, "--strategy", "aging", quiet=False)
     assert line.startswith(f"{folder} belongs to a run with other settings: ")

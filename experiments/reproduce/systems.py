@@ -3,9 +3,10 @@
 Rows are the networks of `BASELINES` that the table prints, the teacher, and the strategies of `STRATEGIES` that compare
 one objective. A run has the budget for everything: a search with its final training, or the training of a network.
 
-The common recipe is the settings' for all: their `TrainConfig`, no mimicry, and what a search leaves for the final
-training. By its own recipe, a network is trained as its authors did; a search whose individuals inherit weights is
-tested with those; EIGEN mimics. Of other searches it is the common one.
+The common recipe is the settings' for all: their `TrainConfig`, no mimicry, and their final training of searches, as
+long as they say: what a budget leaves would train a network of hardly any FLOPs for millions of steps. By its own
+recipe, a network is trained as its authors did; a search whose individuals inherit weights is tested with those; EIGEN
+mimics. Of other searches it is the common one.
 """
 
 import dataclasses
@@ -140,8 +141,7 @@ def budget(settings: Settings) -> float:
 
 def common(settings: Settings) -> Settings:
     """The settings with the recipe that all systems share, and the budget."""
-    final_steps = None if settings.search.final_steps else settings.search.final_steps  # 0 stays
-    search = dataclasses.replace(settings.search, budget=budget(settings), final_steps=final_steps)
+    search = dataclasses.replace(settings.search, budget=budget(settings))
     return dataclasses.replace(settings, teacher="none", teacher_logits=None, search=search)
 
 

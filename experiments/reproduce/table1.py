@@ -193,7 +193,7 @@ def _notes(settings: Settings) -> tuple[str, ...]:
         f"Budget: {systems.budget(settings):.3g} training FLOPs{given}, at most, for everything of a run: a search with"
         " its final training, or the training of a hand-designed network.",
         "Common recipe: the settings' optimizer, rate, schedule, batches and augmentation, and no mimicry; the final"
-        " training of a search has what the search leaves.",
+        " training of a search is as long as the settings say, so that not all of a budget may be spent.",
         "Own recipe: of hand-designed networks their authors', stretched to the budget, on validation images as"
         " well; of searches as [table1-systems.md](table1-systems.md) says.",
         "Published: what the paper prints, of other training, other budgets and, row by row, other protocols.",
