@@ -103,8 +103,8 @@ def is_faulty(job: Job) -> bool:
 
 
 def breaks(architecture: Architecture) -> bool:
-    """Whether networks of it fail, as about every fifth does."""
-    return int(fingerprint(architecture), 16) % 5 == 4
+    """Whether networks of it fail, as two of seven do; a few of those that each strategy breeds here are among them."""
+    return int(fingerprint(architecture), 16) % 7 in (3, 5)
 
 
 def record(folder: Path) -> list[Individual]:
@@ -171,7 +171,7 @@ def test_a_search_that_is_killed_again_and_again_measures_nothing_twice(whole, d
     lost = []
 
     def die_at_times(job: Job) -> None:
-        if len(pretended.trained) % 3 == 0:
+        if len(pretended.trained) % 2 == 0:
             lost.append(pretended.trained[-1])
             raise _Killed
 
