@@ -102,14 +102,16 @@ def test_initial_weights_are_the_authors():
         run = jax.jit(partial(module.init, train=False), compiler_options=QUICKLY)
         return run(jax.random.key(0), jnp.zeros((1, *DIGIT)))["params"]
 
-    nin, nin_of_a_hundred, highway, maxout = (
+    nin, nin_of_a_hundred, highway, maxout, all_cnn = (
         drawn("nin", 10),
         drawn("nin", 100),
         drawn("highway-19", 10),
         drawn("maxout", 10),
+        drawn("all-cnn-c", 10),
     )
     deviations = {
-        0.05: [nin["conv_1"], nin["conv_2"], nin["classifier"], highway["conv_1"], highway["classifier"]],
+        1.0: [highway["conv_1"]],
+        0.05: [nin["conv_1"], nin["conv_2"], nin["classifier"], highway["classifier"], all_cnn["conv_5"]],
         0.001: [nin_of_a_hundred["conv_1"]],
         0.01: [nin_of_a_hundred["mlp_1_1"], nin_of_a_hundred["mlp_1_2"]],
         0.005 / 3**0.5: [maxout["h1"], maxout["h3"], maxout["classifier"]],
