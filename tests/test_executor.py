@@ -93,14 +93,9 @@ def test_a_network_inherits_the_weights_of_the_same_layers_where_they_are_of_the
     def child_of(layers: tuple[int | None, ...], channels: int = 8, *, classifier: bool = True) -> Any:
         own = (*two[: len(layers) - 1], conv(len(layers) - 2, channels))
         inheritance = Inheritance(folder=source.folder, layers=layers, classifier=classifier)
-        child = dataclasses.replace(
-            elsewhere(source),
-            architecture=Architecture(input_shape=SHAPE, layers=own),
-            inheritance=inheritance,
-        )
-        network = build_network(child.architecture, num_classes=2)
-        drawn = init_state(child.key, network=network, config=child.config, input_shape=SHAPE)
-        return network, drawn, start_from(drawn, session.inherited(child, drawn.trained), config=child.config)
+        network = build_network(Architecture(input_shape=SHAPE, layers=own), num_classes=2)
+        drawn = init_state(source.key, network=network, config=CONFIG, input_shape=SHAPE)
+        return network, drawn, start_from(drawn, session.inherited(inheritance, drawn.trained), config=CONFIG)
 
     network, _, same = child_of((0, 1))
     images = bright_and_dark.validation_images

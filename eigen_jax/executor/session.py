@@ -16,7 +16,17 @@ from eigen_jax.architecture import count_flops, count_parameters
 from eigen_jax.builder import build_network
 from eigen_jax.clock import WorkClock
 from eigen_jax.errors import ConfigError, EigenError, first_line
-from eigen_jax.executor.interface import Answer, Job, JobProgress, Outcome, Overdue, Progress, Refused, Stopped
+from eigen_jax.executor.interface import (
+    Answer,
+    Inheritance,
+    Job,
+    JobProgress,
+    Outcome,
+    Overdue,
+    Progress,
+    Refused,
+    Stopped,
+)
 from eigen_jax.executor.pickling import unpack
 from eigen_jax.fitness import Measurement
 from eigen_jax.platforms import PlatformError, check_devices_are_there
@@ -64,9 +74,9 @@ def run_job(
         ConfigError: a batch is larger than the training set, or devices are missing.
     """
     training = _training(job, dataset, teacher)
-    if job.inheritance is not None:
+    if job.inheritance is not None and checkpoint.latest_step(job.folder) is None:
         made: dict[str, Any] = {"network": training.network, "config": job.config, "input_shape": training.input_shape}
-        training = dataclasses.replace(training, initial=inherited(job, abstract_state(**made).trained))
+        training = dataclasses.replace(training, initial=inherited(job.inheritance, abstract_state(**made).trained))
     clock, programs = clock or WorkClock(), programs or Programs()
     began = clock()
     how: dict[str, Any] = {"network": training.network, "programs": programs}
@@ -105,15 +115,13 @@ def _training(job: Job, dataset: Dataset, teacher: Teacher | None) -> Training:
     return Training(key=job.key, dataset=dataset, network=network, config=job.config, teacher=teacher)
 
 
-def inherited(job: Job, drawn: Mapping[str, Mapping[str, Any]]) -> Any:
-    """The variables that a job starts from, those of whole layers; None where it starts from scratch.
+def inherited(heir: Inheritance, drawn: Mapping[str, Mapping[str, Any]]) -> Any:
+    """The variables that a network starts from, those of whole layers.
 
     `drawn` are the shapes of its own, "params" and "batch_stats": a layer of other shapes than its parent's stays as it
     was drawn. Raises CheckpointError where the parent's are lost.
     """
-    if job.inheritance is None or checkpoint.latest_step(job.folder) is not None:
-        return None
-    heir, saved = job.inheritance, checkpoint.restore(job.inheritance.folder, "state")
+    saved = checkpoint.restore(heir.folder, "state")
     saved = saved.get("average") or saved  # as `TrainState.variables`, of a state without its optimizer's structure
     sources = {f"layer_{own}": f"layer_{source}" for own, source in enumerate(heir.layers) if source is not None}
     sources |= {"classifier": "classifier"} if heir.classifier else {}

@@ -96,8 +96,8 @@ class Choice(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Search:
-    part: ClassVar[str] = "final training"  # of the compute, what trains to the end
+class _Planned:
+    """A run whose settings are known before any other has finished."""
 
     label: str  # what people call it
     settings: Settings  # with its own seed and run folder
@@ -109,6 +109,11 @@ class Search:
     @property
     def folder(self) -> Path:
         return self.settings.run_dir
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search(_Planned):
+    part: ClassVar[str] = "final training"  # of the compute, what trains to the end
 
     @cached_property
     def result(self) -> RunResult:
@@ -210,23 +215,13 @@ class Retraining:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HandDesigned:
+class HandDesigned(_Planned):
     """The training of a hand-designed network by one of the `RECIPES`."""
 
     part: ClassVar[str] = "training of hand-designed networks"
 
-    label: str  # what people call it
     network: NamedNetwork
     recipe: str
-    settings: Settings  # with its own seed and run folder
-
-    @property
-    def seed(self) -> int:
-        return self.settings.search.seed
-
-    @property
-    def folder(self) -> Path:
-        return self.settings.run_dir
 
     @property
     def also(self) -> dict[str, str]:
