@@ -3,14 +3,15 @@
 Dimension letters: B images, H x W x C their maps, D maps that go out.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array, lax
+from jax import Array
 from jax.typing import DTypeLike
+
+from eigen_jax.layers import max_pool_of
 
 Initializer = nn.initializers.Initializer
 
@@ -58,51 +59,15 @@ def conv(
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def max_pool(x: Array, side: int, stride: int) -> Array:
     """Maxima of windows that cover the whole map: [B, H, W, C] to [B, I, J, C], I = ceil((H - side) / stride) + 1.
 
-    The last windows may reach past the map, as in Caffe and in cuda-convnet. The gradient goes to the first of equal
-    maxima, row by row, and is computed element by element, faster on a CPU than the scatter that XLA derives.
+    The last windows may reach past the map, as in Caffe and in cuda-convnet.
     """
-    return _largest_of_windows(x, side, stride)[0]
-
-
-def _forward(x: Array, side: int, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    y, tap = _largest_of_windows(x, side, stride)
-    return y, (tap, x[:0])
-
-
-def _backward(side: int, stride: int, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array]:
-    tap, like = residuals
-    # Of each side of the map, the pixels that follow what the first tap of the last window reads; fewer than none where
-    # the window reaches past the map, whose gradient is then cut off.
-    left = [size - (count - 1) * stride - 1 for size, count in zip(like.shape[1:3], gradient.shape[1:3], strict=True)]
-    parts = []
-    for number in range(side * side):
-        around = [(place, rest - place, stride - 1) for place, rest in zip(divmod(number, side), left, strict=True)]
-        chosen = jnp.where(tap == number, gradient, 0)
-        parts.append(lax.pad(chosen, jnp.zeros((), gradient.dtype), ((0, 0, 0), *around, (0, 0, 0))))
-    return (functools.reduce(jnp.add, parts),)
-
-
-max_pool.defvjp(_forward, _backward)
-
-
-def _largest_of_windows(x: Array, side: int, stride: int) -> tuple[Array, Array]:
-    """The maxima, and which tap of its window each is, from 0, row by row, [B, I, J, C] int8."""
-    # The tap is kept, since a map that XLA computes anew for the gradient may be rounded to other values, no maxima.
     sizes = x.shape[1:3]
-    spans = [max(0, -(-(size - side) // stride)) * stride + 1 for size in sizes]
-    around = [(0, max(0, span + side - 1 - size)) for span, size in zip(spans, sizes, strict=True)]
-    padded = jnp.pad(x, ((0, 0), *around, (0, 0)), constant_values=-jnp.inf)
-    best, tap = padded[:, : spans[0] : stride, : spans[1] : stride], jnp.zeros((), jnp.int8)
-    for number in range(1, side * side):
-        row, column = divmod(number, side)
-        values = padded[:, row : row + spans[0] : stride, column : column + spans[1] : stride]
-        is_larger = (values > best) | jnp.isnan(values)  # which stays, so that it is seen
-        best, tap = jnp.where(is_larger, values, best), jnp.where(is_larger, number, tap)
-    return best, tap
+    spans = (max(0, -(-(size - side) // stride)) * stride + side for size in sizes)
+    rows, columns = ((0, max(0, span - size)) for span, size in zip(spans, sizes, strict=True))
+    return max_pool_of(x, side, stride, (rows, columns))
 
 
 def drop(module: nn.Module, x: Array, rate: float, *, train: bool, rescale: bool = True) -> Array:

@@ -142,9 +142,10 @@ PLAIN_CONV = register(
 
 
 def _max_pool_layer(inputs, side, stride):
-    from eigen_jax.layers import max_pool_of
+    from eigen_jax.layers import max_pool_of, same_padding
 
-    return max_pool_of(*inputs, side, stride)
+    (x,) = inputs
+    return max_pool_of(x, side, stride, same_padding(x, side, stride))
 
 
 def _max_pool_look(side, stride):

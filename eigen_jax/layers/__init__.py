@@ -3,4 +3,4 @@
 from eigen_jax.layers.convolution import Conv, ConvLayer
 from eigen_jax.layers.flops import count_flops
 from eigen_jax.layers.normalization import BatchNormRelu
-from eigen_jax.layers.pooling import max_pool, max_pool_of
+from eigen_jax.layers.pooling import max_pool, max_pool_of, same_padding

@@ -47,47 +47,62 @@ def _corners(x: Array) -> Array:
     return padded.reshape(batch, -(-height // 2), 2, -(-width // 2), 2, channels)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def max_pool_of(x: Array, side: int, stride: int) -> Array:
-    """side x side max pooling with a stride of at most the side, SAME padding: [B, H, W, C] to [B, I, J, C].
+Padding = tuple[tuple[int, int], tuple[int, int]]  # pixels above and below, left and right
 
-    I = ceil(H / stride) and J = ceil(W / stride). Its gradient goes where that of `max_pool` does.
+
+def same_padding(x: Array, side: int, stride: int) -> Padding:
+    """That with which a map, [B, H, W, C], has ceil(H / stride) x ceil(W / stride) windows, as in TensorFlow."""
+    rows, columns = lax.padtype_to_pads(x.shape[1:3], (side, side), (stride, stride), "SAME")
+    return rows, columns
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def max_pool_of(x: Array, side: int, stride: int, padding: Padding) -> Array:
+    """side x side max pooling of a map with pixels of -inf around it: [B, H, W, C] to [B, I, J, C].
+
+    I = floor((H + padding - side) / stride) + 1. The gradient goes where that of `max_pool` does. A NaN stays one.
     """
-    return functools.reduce(jnp.maximum, _windows(x, side, stride))
+    return _largest_of_windows(x, side, stride, padding)[0]
 
 
-def _forward_of(x: Array, side: int, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    y = max_pool_of(x, side, stride)
-    return y, (x, y)
+def _forward_of(x: Array, side: int, stride: int, padding: Padding) -> tuple[Array, tuple[Array, Array]]:
+    y, tap = _largest_of_windows(x, side, stride, padding)
+    return y, (tap, x[:0])
 
 
-def _backward_of(side: int, stride: int, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array]:
-    x, best = residuals
-    windows = _windows(x, side, stride)
-    first = jnp.full(best.shape, len(windows), jnp.int32)
-    for tap in reversed(range(len(windows))):
-        first = jnp.where(windows[tap] == best, tap, first)
+def _backward_of(
+    side: int, stride: int, padding: Padding, residuals: tuple[Array, Array], gradient: Array
+) -> tuple[Array]:
+    tap, like = residuals
     parts = []
-    for tap, (row, column) in enumerate(_taps(side)):
-        spread = [(0, 0, 0), *((place, side - 1 - place, stride - 1) for place in (row, column)), (0, 0, 0)]
-        parts.append(lax.pad(jnp.where(first == tap, gradient, 0), jnp.zeros((), x.dtype), spread))
-    (top, _), (left, _) = _padding(x, side, stride)
-    return (functools.reduce(jnp.add, parts)[:, top : top + x.shape[1], left : left + x.shape[2]],)
+    for number, place in enumerate(_taps(side)):
+        # Pixels of the map before and after those that this tap reads: less than none where it reads the padding.
+        around = [
+            (first - before, size - 1 - (count - 1) * stride - (first - before), stride - 1)
+            for first, (before, _), size, count in zip(
+                place, padding, like.shape[1:3], gradient.shape[1:3], strict=True
+            )
+        ]
+        chosen = jnp.where(tap == number, gradient, 0)
+        parts.append(lax.pad(chosen, jnp.zeros((), gradient.dtype), ((0, 0, 0), *around, (0, 0, 0))))
+    return (functools.reduce(jnp.add, parts),)
 
 
 max_pool_of.defvjp(_forward_of, _backward_of)
 
 
-def _windows(x: Array, side: int, stride: int) -> list[Array]:
-    """What each tap of all windows reads, row by row; [B, I, J, C] each, with -inf past the edge."""
-    padded = jnp.pad(x, ((0, 0), *_padding(x, side, stride), (0, 0)), constant_values=-jnp.inf)
-    rows, columns = (-(-pixels // stride) * stride for pixels in x.shape[1:3])
-    return [padded[:, row : row + rows : stride, column : column + columns : stride] for row, column in _taps(side)]
-
-
-def _padding(x: Array, side: int, stride: int) -> list[tuple[int, int]]:
-    return lax.padtype_to_pads(x.shape[1:3], (side, side), (stride, stride), "SAME")
+def _largest_of_windows(x: Array, side: int, stride: int, padding: Padding) -> tuple[Array, Array]:
+    """The maxima, and which tap of its window each is, from 0, row by row, [B, I, J, C] int8."""
+    # The tap is kept, since a map that XLA computes anew for the gradient may be rounded to other values, no maxima.
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)), constant_values=-jnp.inf)
+    rows, columns = ((pixels - side) // stride * stride + 1 for pixels in padded.shape[1:3])
+    best, tap = padded[:, :rows:stride, :columns:stride], jnp.zeros((), jnp.int8)
+    for number, (row, column) in enumerate(_taps(side)[1:], start=1):
+        values = padded[:, row : row + rows : stride, column : column + columns : stride]
+        is_larger = (values > best) | jnp.isnan(values)  # which stays, so that it is seen
+        best, tap = jnp.where(is_larger, values, best), jnp.where(is_larger, number, tap)
+    return best, tap
 
 
 def _taps(side: int) -> list[tuple[int, int]]:
-    return [(row, column) for row in range(side) for column in range(side)]
+    return [divmod(number, side) for number in range(side * side)]
