@@ -161,14 +161,17 @@ def test_pooling_keeps_what_is_no_number_for_divergence_to_be_seen():
     assert jnp.isnan(parts.max_pool(x, 2, 2)).all()
 
 
-@pytest.mark.parametrize(("size", "side", "pad"), [(9, 8, 4), (8, 8, 3), (4, 8, 2), (2, 9, 6)])
-def test_convolutions_with_large_kernels_see_each_pixel_with_its_tap(size, side, pad):
+@pytest.mark.parametrize(
+    ("size", "side", "pad", "stride"), [(9, 8, 4, 1), (8, 8, 3, 1), (4, 8, 2, 1), (2, 9, 6, 1), (12, 8, 3, 2)]
+)
+def test_convolutions_with_large_kernels_see_each_pixel_with_its_tap(size, side, pad, stride):
     numbers = np.random.default_rng(0)
     x, kernel = numbers.integers(-4, 5, (2, size, size + 1, 3)), numbers.integers(-4, 5, (side, side, 3, 2))
-    module = parts.conv(2, side, name="conv", dtype=jnp.float32, kernel_init=nn.initializers.zeros, pad=pad)
+    options = {"dtype": jnp.float32, "kernel_init": nn.initializers.zeros, "pad": pad, "stride": stride}
+    module = parts.conv(2, side, name="conv", **options)
     got = module.apply({"params": {"kernel": kernel.astype(np.float32), "bias": np.ones(2)}}, x.astype(np.float32))
     padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    seen = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(1, 2))
+    seen = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(1, 2))[:, ::stride, ::stride]
     np.testing.assert_array_equal(got, np.einsum("bijckl,klcd->bijd", seen, kernel) + 1)
 
 

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+Padding = tuple[tuple[int, int], tuple[int, int]]  # pixels above and below, left and right
+
 
 @jax.custom_vjp
 def max_pool(x: Array) -> Array:
@@ -47,9 +49,6 @@ def _corners(x: Array) -> Array:
     return padded.reshape(batch, -(-height // 2), 2, -(-width // 2), 2, channels)
 
 
-Padding = tuple[tuple[int, int], tuple[int, int]]  # pixels above and below, left and right
-
-
 def same_padding(x: Array, side: int, stride: int) -> Padding:
     """That with which a map, [B, H, W, C], has ceil(H / stride) x ceil(W / stride) windows, as in TensorFlow."""
     rows, columns = lax.padtype_to_pads(x.shape[1:3], (side, side), (stride, stride), "SAME")
@@ -74,15 +73,12 @@ def _backward_of(
     side: int, stride: int, padding: Padding, residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[Array]:
     tap, like = residuals
+    sizes, spans = like.shape[1:3], [(count - 1) * stride + 1 for count in gradient.shape[1:3]]
     parts = []
     for number, place in enumerate(_taps(side)):
         # Pixels of the map before and after those that this tap reads: less than none where it reads the padding.
-        around = [
-            (first - before, size - 1 - (count - 1) * stride - (first - before), stride - 1)
-            for first, (before, _), size, count in zip(
-                place, padding, like.shape[1:3], gradient.shape[1:3], strict=True
-            )
-        ]
+        lows = [first - before for first, (before, _) in zip(place, padding, strict=True)]
+        around = [(low, size - low - span, stride - 1) for low, size, span in zip(lows, sizes, spans, strict=True)]
         chosen = jnp.where(tap == number, gradient, 0)
         parts.append(lax.pad(chosen, jnp.zeros((), gradient.dtype), ((0, 0, 0), *around, (0, 0, 0))))
     return (functools.reduce(jnp.add, parts),)
