@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -85,6 +86,7 @@ class Clock:
 
     def __init__(self):
         self.now, self.called = 0.0, list[str]()
+        self.others = 0.0  # cores that others use
 
     def preparing(self, name, seconds, preparation=0):
         def prepare():
@@ -105,6 +107,7 @@ def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(measuring.time, "perf_counter", lambda: clock.now)
     monkeypatch.setattr(measuring.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(measuring, "_used_by_others", lambda: clock.others * clock.now)
     return clock
 
 
@@ -159,6 +162,25 @@ def test_a_rate_is_the_median_of_runs_without_the_first(clock):
 
     row = measuring.rate_row(work, group="calls", what="calls", method="plain", amount=8, runs=3)
     assert row.values == {"per_second": 4, "slowest": 2, "fastest": 8, "first_seconds": 60}
+
+
+@pytest.mark.parametrize(("cores", "told"), [(0.05, {}), (1.5, {"others": 1.5})])
+def test_what_others_use_of_the_machine_stands_beside_each_time(clock, cores, told):
+    clock.others = cores
+    works = {"a": clock.preparing("a", [5, 1, 4, 2], preparation=10)}
+    (row,) = compare(works, Plan(rounds=3, seconds=60), group="g", what="w")
+    assert row.values == pytest.approx({"ms": 2_000} | told)
+    b = clock.preparing("b", [1] * 3)()
+    rated = measuring.rate_row(lambda run: b(), group="g", what="w", method="m", amount=1, runs=2)
+    assert rated.values == pytest.approx({"per_second": 1, "slowest": 1, "fastest": 1, "first_seconds": 1} | told)
+
+
+def test_what_others_use_is_all_but_idle_time_and_this_process(monkeypatch):
+    machine = {"user": 60.0, "nice": 1.0, "system": 5.0, "idle": 90.0, "iowait": 8.0, "steal": 2.0, "guest": 20.0}
+    own = SimpleNamespace(cpu_times=lambda: SimpleNamespace(user=30.0, system=3.0, children_user=7.0))
+    monkeypatch.setattr(measuring.psutil, "cpu_times", lambda: SimpleNamespace(_asdict=lambda: dict(machine)))
+    monkeypatch.setattr(measuring.psutil, "Process", lambda: own)
+    assert measuring._used_by_others() == 60 + 1 + 5 + 2 - 30 - 3
 
 
 def test_the_table_is_aligned_and_has_the_columns_of_each_group():

@@ -1,6 +1,7 @@
 """Each group measures what it says, and its numbers are those of its times."""
 
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import json
@@ -9,12 +10,13 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from commands_data import with_values
-from layer_data import conv, network
+from layer_data import concat, conv, network, pool
 from report_data import individual
 
 from eigen_jax import lineage, training
@@ -22,7 +24,7 @@ from eigen_jax.architecture import IMAGE, count_parameters
 from eigen_jax.data import load_dataset, num_views
 from eigen_jax.training import TrainConfig
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import measuring, ours, searches, steps
+from experiments.benchmark import measuring, ours, plain_flax, searches, steps
 from experiments.benchmark.measuring import NotMeasured, Plan, Timing
 from experiments.benchmark.ours import benchmark_architectures, eight_layers, one_convolution, training_flops
 from experiments.settings import Machine
@@ -76,14 +78,15 @@ def test_steps_are_held_against_pytorch_the_peak_and_single_calls(times):
         rate = {"ms": ms, "images_per_second": images, "share_of_peak": FLOPS * images / peak, "first_seconds": 9}
         return pytest.approx(rate | ratios)
 
-    times |= {"PyTorch eager float32": 0.2, "ours float32": 0.1, "ours bfloat16": 0.05}
+    times |= {"PyTorch eager float32": 0.2, "plain Flax float32": 0.8, "ours float32": 0.1, "ours bfloat16": 0.05}
     times["ours float32, 8 in one call"] = 8 * 0.04
     peak: Any = {"float32": 1e7, "bfloat16": 4e7}
     rows = list(steps.measure_network("tiny", TINY, peak, ONCE))
     assert [row.method for row in rows] == list(steps.ways(TINY))
-    eager, absent, _, _, ours, rounded, chunk = rows
+    eager, absent, _, _, plain, _, ours, rounded, chunk = rows
     assert eager.values == values(200, 1e7, times_pytorch=1)
     assert absent.note == "not measured: it is absent"
+    assert plain.values == values(800, 1e7, times_pytorch=4)
     assert ours.values == values(100, 1e7, times_pytorch=0.5)
     assert rounded.values == values(50, 4e7, times_pytorch=0.25)
     assert chunk.values == values(40, 1e7, times_pytorch=0.2, times_single=0.4)
@@ -92,9 +95,9 @@ def test_steps_are_held_against_pytorch_the_peak_and_single_calls(times):
 @pytest.mark.parametrize(
     ("name", "measured"),
     [
-        ("small", ["PyTorch eager float32", "PyTorch eager bfloat16", *OURS]),
+        ("small", ["PyTorch eager float32", "PyTorch eager bfloat16", "plain Flax float32", *OURS]),
         ("typical", ["PyTorch eager float32", "ours float32"]),
-        ("large", []),
+        ("large", ["PyTorch eager float32", "ours float32"]),
     ],
 )
 def test_what_takes_long_to_compile_is_left_out_of_a_quick_run(times, name, measured):
@@ -104,28 +107,52 @@ def test_what_takes_long_to_compile_is_left_out_of_a_quick_run(times, name, meas
         times.works["torch.compile float32"]()
 
 
-def test_our_ways_take_the_same_steps_and_compilation_is_that_of_the_step_that_is_timed(monkeypatch):
-    """A program that the process holds already compiles in no time, so it must not be asked for again."""
-    compiled, calls = ours.compiled, []
-
-    def watched(*arguments, **options):
-        calls.append(arguments)
-        # Optimising the programs takes longer than running them.
-        return compiled(*arguments, options={"xla_backend_optimization_level": 0}, **options)
-
-    monkeypatch.setattr(ours, "compiled", watched)
-    monkeypatch.setattr(steps, "benchmark_architectures", lambda: {"tiny": TINY})
+def test_our_ways_take_the_same_steps(monkeypatch):
+    # Optimising the programs takes longer than running them.
+    quickly = functools.partial(ours.compiled, options={"xla_backend_optimization_level": 0})
+    monkeypatch.setattr(ours, "compiled", quickly)
     single, rounded, chunk = (steps.ways(TINY)[method].prepare() for method in OURS)
     losses = [single() for _ in range(16)]
     assert losses[15] < losses[7] < losses[0]
     assert [chunk(), chunk()] == pytest.approx(losses[7::8], rel=1e-4), "each goes on from where it was"
     assert ours.training_steps(TINY, "float32", 2)() == pytest.approx(losses[1], rel=1e-6)
     assert losses[0] != rounded() == pytest.approx(losses[0], rel=0.05)
-    (row,) = steps.measure_compilation(ONCE, print)
-    taken = ours.compile_steps(TINY, "float32", None).seconds
-    assert row.values == {"seconds": taken, "seconds_per_layer": taken / 2}
-    assert taken > 0
-    assert len(calls) == 3
+
+
+def test_compilation_is_held_against_plain_flax(times, monkeypatch):
+    times |= {"ours float32": 3, "plain Flax float32": 2}
+    monkeypatch.setattr(steps, "benchmark_architectures", lambda: {"tiny": TINY, "large": TINY})
+    our, plain, large = steps.measure_compilation(QUICK, print)
+    assert our.values == {"seconds": 3, "seconds_per_layer": 1.5, "times_plain": 1.5}
+    assert plain.values == {"seconds": 2, "seconds_per_layer": 1, "times_plain": 1}
+    assert large.note == "not measured: left out by --quick"
+
+
+def as_plain(ours):
+    """Variables of ours by Flax's own names: numbered by kind, in the order of the layers."""
+    layers = [ours[name] for name in sorted(ours) if name.startswith("layer_")]
+    found = {"Dense_0": ours["classifier"]} if "classifier" in ours else {}
+    for number, layer in enumerate(layers):
+        found |= {f"Conv_{number}": layer["conv"]} if "conv" in layer else {}
+        found |= {f"BatchNorm_{number}": layer["norm"]}
+    return found
+
+
+def test_plain_flax_takes_the_same_steps(monkeypatch):
+    quickly = {"xla_backend_optimization_level": 0}
+    monkeypatch.setattr(ours, "compiled", functools.partial(ours.compiled, options=quickly))
+    architecture = network(conv(IMAGE, 4, stride=2), pool(0), concat(1, 1), input_shape=(7, 7, 3))
+    run, batch = ours.compile_steps(architecture, "float32", None)
+    state, kept = (jax.tree.map(jnp.copy, ours.untrained(architecture)[0]) for _ in range(2))  # `run` overwrites one
+    plain = plain_flax.untrained(architecture, "float32")
+    plain = plain.replace(params=as_plain(kept.params), batch_stats=as_plain(kept.batch_stats))
+    step = jax.jit(plain_flax._step, compiler_options=quickly)
+    for _ in range(2):  # the second with momentum
+        state, metrics = run(state, batch)
+        plain, loss = step(plain, batch)
+    assert float(loss) == pytest.approx(float(metrics.loss), rel=1e-5)
+    found = as_plain(state.params), as_plain(state.batch_stats)
+    chex.assert_trees_all_close(found, (plain.params, plain.batch_stats), rtol=1e-4, atol=1e-6)
 
 
 def test_the_peak_is_that_of_the_faster_side(times):

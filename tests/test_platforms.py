@@ -1,13 +1,21 @@
-"""Whether there is going to be a GPU, told before JAX looks for its devices."""
+"""Whether there is going to be a GPU, told before JAX looks for its devices; the program that one would get."""
 
+import functools
 import importlib.metadata
 import importlib.util
+import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
+from layer_data import concat, conv, network, pool
 
 from eigen_jax import platforms
+from eigen_jax.architecture import IMAGE
+from eigen_jax.builder import build_network
+from eigen_jax.training import Batch, TrainConfig
+from eigen_jax.training.step import abstract_state, train_steps
 
 DRIVER, PLUGIN = True, True
 
@@ -46,3 +54,29 @@ def test_a_gpu_needs_a_driver_a_plugin_and_nothing_that_hides_it(
         assert platforms.finds_gpu() == found
     finally:
         jax.config.update("jax_platforms", before)
+
+
+def test_the_training_of_a_gpu_is_lowered_without_host_copies_or_transpositions_of_maps(monkeypatch):
+    """No GPU is needed for that: what XLA gets says where bytes go, if not how fast."""
+    monkeypatch.setattr(platforms, "current", lambda: platforms.GPU)
+    layers = conv(IMAGE, 4), conv(0, 6, stride=2), conv(0, 6, kernel=1, stride=2), concat(1, 2), pool(3), conv(4, 8)
+    module = build_network(network(*layers, input_shape=(8, 8, 3)), num_classes=10, dtype=jnp.bfloat16)
+    config, steps = TrainConfig(batch_size=2, dtype="bfloat16"), platforms.GPU.steps_per_call
+    state = abstract_state(network=module, config=config, input_shape=(8, 8, 3))
+    images = jax.ShapeDtypeStruct((steps, 2, 8, 8, 3), jnp.float32)
+    batches = Batch(images=images, labels=jax.ShapeDtypeStruct((steps, 2), jnp.int32))
+    train = jax.jit(functools.partial(train_steps, network=module, config=config), donate_argnums=0)
+    program = train.trace(state, batches).lower(lowering_platforms=("cuda",)).as_text()
+    assert f"dense<{steps}> : tensor<i32>" in program, "all steps are one loop"
+    assert program.count("stablehlo.while") == 1
+    for host in ("custom_call", "infeed", "outfeed", "stablehlo.send", "stablehlo.recv", "callback"):
+        assert host not in program
+    donated = program.count("tf.aliasing_output") + program.count("jax.buffer_donor")
+    assert donated == len(jax.tree.leaves(state)), "the new state lies where the old one lay"
+    convolutions = [line for line in program.splitlines() if "stablehlo.convolution" in line]
+    assert len(convolutions) == 3 * 4 - 1, "forward and two gradients each, but for the gradient of the images"
+    for line in convolutions:
+        operands, result = line.rsplit(" : ", 1)[1].split(" -> ")
+        assert set(re.findall(r"x(bf16|f32)>", operands + result)) == {"bf16"}
+    moved = [line for line in program.splitlines() if "stablehlo.transpose" in line]
+    assert all(re.search(r"tensor<\d+x\d+xf32>$", line.strip()) for line in moved), "the classifier's matrix alone"

@@ -4,10 +4,12 @@ import dataclasses
 import itertools
 import statistics
 import time
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import psutil
 
 from eigen_jax.errors import first_line
 
@@ -17,6 +19,8 @@ Progress = Callable[[str], None]  # is told what is measured next
 
 # Threads of OpenMP and XLA spin for milliseconds after a parallel loop, and would take a core from who is timed next.
 _PAUSE = 0.02
+
+_IDLE = 0.1  # cores that others may use on a machine that is called idle
 
 # What each column of `Row.values` is called in the table.
 COLUMNS = {
@@ -40,6 +44,7 @@ COLUMNS = {
     "mib_early": "MiB after 30",
     "mib": "MiB at the end",
     "times_early": "x after 30",
+    "others": "cores others used",
 }
 
 
@@ -74,12 +79,33 @@ Rows = Iterator[Row]
 class Timing(NamedTuple):
     first: float  # seconds, preparation and compilation included
     seconds: list[float]  # of each later call
+    others: Mapping[str, float] = types.MappingProxyType({})  # as `Others.told` meanwhile
+
+
+class Others:
+    """What all but this process use of the machine, from the moment this is made; what it has no core for is theirs."""
+
+    def __init__(self) -> None:
+        self._began, self._used = time.perf_counter(), _used_by_others()
+
+    def told(self) -> dict[str, float]:
+        """The cores that they use on average, as a value of a row; none where the machine was idle."""
+        cores = (_used_by_others() - self._used) / max(time.perf_counter() - self._began, _PAUSE)
+        return {"others": cores} if cores > _IDLE else {}
+
+
+def _used_by_others() -> float:
+    """CPU seconds since the machine started."""
+    used, own = psutil.cpu_times()._asdict(), psutil.Process().cpu_times()
+    for name in ("idle", "iowait", "guest", "guest_nice"):  # a guest's time is in the user's as well
+        used.pop(name, None)
+    return sum(used.values()) - own.user - own.system
 
 
 def interleave(works: Mapping[str, Prepare], plan: Plan) -> dict[str, Timing | str]:
     """Times works in turns, so that what else happens on the machine happens to all; or says why there is no timing."""
     ready: dict[str, tuple[Work, list[float]]] = {}
-    results: dict[str, Timing | str] = {}
+    results: dict[str, float | str] = {}  # what the first call took, or why there was none
     for name, prepare in works.items():
         began = time.perf_counter()
         try:
@@ -88,8 +114,8 @@ def interleave(works: Mapping[str, Prepare], plan: Plan) -> dict[str, Timing | s
         except (NotMeasured, jax.errors.JaxRuntimeError) as error:
             results[name] = first_line(error)
         else:
-            seconds: list[float] = []
-            results[name], ready[name] = Timing(time.perf_counter() - began, seconds), (work, seconds)
+            results[name], ready[name] = time.perf_counter() - began, (work, [])
+    others = Others()
     for turn in range(plan.rounds):
         for work, seconds in ready.values():
             # Where so many calls take too long, it is called in some of the rounds only, at even distances.
@@ -100,7 +126,11 @@ def interleave(works: Mapping[str, Prepare], plan: Plan) -> dict[str, Timing | s
                 began = time.perf_counter()
                 work()
                 seconds.append(time.perf_counter() - began)
-    return results
+    told = others.told()
+    return {
+        name: found if isinstance(found, str) else Timing(found, ready[name][1], told)
+        for name, found in results.items()
+    }
 
 
 def compare(
@@ -129,12 +159,13 @@ def compare(
             values["gflops_per_second"] = flops / seconds[name] / 1e9
         if tells_first:
             values["first_seconds"] = result.first
+        values |= result.others
         yield Row(group=group, what=what, method=name, values=values)
 
 
 def rate_row(work: Callable[[int], object], *, group: str, what: str, method: str, amount: int, runs: int) -> Row:
     """Times calls of `work`, which gets the number of the run and does `amount` of what is counted."""
-    seconds = []
+    seconds, others = [], Others()
     for run in range(1 + runs):
         began = time.perf_counter()
         jax.block_until_ready(work(run))
@@ -142,6 +173,7 @@ def rate_row(work: Callable[[int], object], *, group: str, what: str, method: st
     first, *rest = seconds
     taken = {"per_second": statistics.median(rest), "slowest": max(rest), "fastest": min(rest)}
     values = {name: amount / each for name, each in taken.items()} | {"first_seconds": first}
+    values |= others.told()
     return Row(group=group, what=what, method=method, values=values)
 
 

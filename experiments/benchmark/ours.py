@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable
 from importlib import resources
 from typing import Any, NamedTuple
@@ -87,22 +86,19 @@ def untrained(architecture: Architecture) -> tuple[TrainState, Batch]:
 class CompiledSteps(NamedTuple):
     run: Callable[..., Any]  # of a state, which it donates, and a batch, or a stack of them
     batch: Batch
-    seconds: float  # of tracing and compiling
 
 
-@functools.cache
 def compile_steps(architecture: Architecture, dtype: ComputeDtype, steps: int | None) -> CompiledSteps:
-    """Compiles, once a process, so many steps in one program by `train_steps`; for None, one by `train_step`."""
+    """Compiles, anew at each call, so many steps in one program by `train_steps`; for None, one by `train_step`."""
     network = build_network(architecture, num_classes=NUM_CLASSES, dtype=dtype)
     state, batch = untrained(architecture)
     function: Callable[..., Any] = training.train_step
     if steps is not None:
         function = training.step.train_steps
         batch = jax.block_until_ready(jax.tree.map(lambda leaf: jnp.stack([leaf] * steps), batch))
-    began = time.perf_counter()
     config = dataclasses.replace(CONFIG, dtype=dtype)
     run = compiled(function, (state, batch), programs=Programs(), donate=(0,), network=network, config=config)
-    return CompiledSteps(run, batch, time.perf_counter() - began)
+    return CompiledSteps(run, batch)
 
 
 def training_steps(architecture: Architecture, dtype: ComputeDtype, calls: int, steps: int | None = None) -> Work:

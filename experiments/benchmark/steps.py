@@ -16,7 +16,7 @@ from eigen_jax.builder import build_network
 from eigen_jax.data import num_views
 from eigen_jax.teacher import CachedLogits
 from eigen_jax.training import ComputeDtype, Teacher
-from experiments.benchmark import measuring, ours
+from experiments.benchmark import measuring, ours, plain_flax
 from experiments.benchmark.measuring import Plan, Prepare, Progress, Row, Rows, Work, compare
 from experiments.benchmark.ours import benchmark_architectures, describe, one_convolution
 from experiments.machine import has_gpu
@@ -24,6 +24,7 @@ from experiments.machine import has_gpu
 GROUP = "training steps, batch 128"
 COMPILATION_GROUP = "compilation of a training step"
 REFERENCE = "PyTorch eager float32"
+PLAIN = "plain Flax float32"
 DTYPES: tuple[ComputeDtype, ...] = ("float32", "bfloat16")
 LEFT_OUT = "left out by --quick"
 BATCH = 128  # of the parts
@@ -114,6 +115,7 @@ def ways(architecture: Architecture) -> dict[str, Way]:
     sides: dict[str, Callable[..., Work]] = {
         "PyTorch eager": lambda *arguments: _require_pytorch().training_steps(*arguments),
         "torch.compile": lambda *arguments: _require_pytorch().training_steps(*arguments, compiles=True),
+        "plain Flax": plain_flax.training_steps,
         "ours": ours.training_steps,
     }
     found = {
@@ -146,9 +148,9 @@ def measure_network(name: str, architecture: Architecture, peak: Mapping[Compute
 
 
 def _is_slow(name: str, way: str) -> bool:
-    if name == "typical":
-        return way not in (REFERENCE, "ours float32")
-    return name == "large" or way.startswith("torch.compile")
+    if name == "small":
+        return way.startswith("torch.compile") or way == "plain Flax bfloat16"
+    return way not in (REFERENCE, "ours float32")
 
 
 def _left_out() -> Work:
@@ -156,16 +158,23 @@ def _left_out() -> Work:
 
 
 def measure_compilation(plan: Plan, progress: Progress) -> Rows:
-    """Tracing and compiling, once: where the process has compiled a step before, what it took then."""
+    """Tracing and compiling a step, anew at each call, beside the step that plain Flax makes."""
     for name, architecture in benchmark_architectures().items():
         what = describe(name, architecture)
         if plan.quick and name == "large":
             yield measuring.not_measured(LEFT_OUT, group=COMPILATION_GROUP, what=what)
             continue
         progress(what)
-        seconds = ours.compile_steps(architecture, "float32", None).seconds
-        values = {"seconds": seconds, "seconds_per_layer": seconds / len(architecture.layers)}
-        yield Row(group=COMPILATION_GROUP, what=what, method="ours float32", values=values)
+        works: dict[str, Work] = {
+            "ours float32": functools.partial(ours.compile_steps, architecture, "float32", None),
+            PLAIN: functools.partial(plain_flax.compile_steps, architecture, "float32"),
+        }
+        prepared = {method: functools.partial(lambda work: work, work) for method, work in works.items()}
+        for row in compare(prepared, plan, group=COMPILATION_GROUP, what=what, times_plain=PLAIN):
+            seconds = row.values["ms"] / 1e3
+            taken = {"seconds": seconds, "seconds_per_layer": seconds / len(architecture.layers)}
+            kept = {column: value for column, value in row.values.items() if column != "ms"}
+            yield dataclasses.replace(row, values=kept | taken)
 
 
 def measure_mimicry(plan: Plan, progress: Progress) -> Rows:
