@@ -108,10 +108,8 @@ def normalised_with_gradients(module, cotangent, *arguments):
     return y, pull(cotangent), updated
 
 
-@pytest.mark.parametrize("as_products", [True, False])
 @pytest.mark.parametrize("average", [False, True])
-def test_batch_normalisation_and_relu_are_the_plain_ones(monkeypatch, average, as_products):
-    use_platform(monkeypatch, sums_as_products=as_products)
+def test_batch_normalisation_and_relu_are_the_plain_ones(average):
     cases = []
     for shape in [(3, 1, 1, 4), (2, 5, 3, 1), (4, 8, 8, 16), (2, 3, 4, 160)]:
         x = 3 * draw(0, *shape) + draw(1, shape[-1])[None, None, None]
@@ -183,7 +181,7 @@ def test_training_ends_in_the_same_loss_with_the_plain_gradients(monkeypatch, tm
     losses, norms = [], []
     for plain in (False, True):
         if plain:
-            use_platform(monkeypatch, states_gradients=False, sums_as_products=False, compiler_options={})
+            use_platform(monkeypatch, states_gradients=False, compiler_options={})
         start = init_state(jax.random.key(1), network=module, config=config, input_shape=(8, 8, 1))
         state, report = train_to(jax.random.key(2), start, dataset, steps, network=module, config=config)
         losses.append(report.loss)

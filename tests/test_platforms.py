@@ -63,8 +63,7 @@ def test_the_training_of_a_gpu_is_lowered_without_host_copies_or_transpositions_
     module = build_network(network(*layers, input_shape=(8, 8, 3)), num_classes=10, dtype=jnp.bfloat16)
     config, steps = TrainConfig(batch_size=2, dtype="bfloat16"), platforms.GPU.steps_per_call
     state = abstract_state(network=module, config=config, input_shape=(8, 8, 3))
-    images = jax.ShapeDtypeStruct((steps, 2, 8, 8, 3), jnp.float32)
-    batches = Batch(images=images, labels=jax.ShapeDtypeStruct((steps, 2), jnp.int32))
+    batches = Batch(images=jnp.zeros((steps, 2, 8, 8, 3)), labels=jnp.zeros((steps, 2), jnp.int32))
     train = jax.jit(functools.partial(train_steps, network=module, config=config), donate_argnums=0)
     program = train.trace(state, batches).lower(lowering_platforms=("cuda",)).as_text()
     assert f"dense<{steps}> : tensor<i32>" in program, "all steps are one loop"

@@ -18,7 +18,7 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 
 def _activated(x, activation):
     if activation == "relu":
-        # A selection, not a maximum, as in `eigen_jax.layers.normalization.scale_relu`.
+        # A selection, not a maximum, as in `eigen_jax.layers.normalization.normalized_relu`.
         return jnp.where(x <= 0, 0, x)
     return x if activation == "linear" else {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid}[activation](x)
 

@@ -5,8 +5,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from eigen_jax import platforms
-
 _MOMENTUM = 0.9
 _EPSILON = 1e-5
 
@@ -35,61 +33,63 @@ class BatchNormRelu(nn.Module):
             if not self.is_initializing():
                 running_mean.value = _MOMENTUM * running_mean.value + (1 - _MOMENTUM) * mean
                 running_var.value = _MOMENTUM * running_var.value + (1 - _MOMENTUM) * var
-        return scale_relu(x, mean, lax.rsqrt(var + _EPSILON) * scale, bias)
+        return normalized_relu(x, mean, var, scale, bias)
 
 
 def batch_statistics(x: Array, *, axis_name: str | None = None) -> tuple[Array, Array]:
     """The mean and variance of each channel, both [C] float32, over all devices of a mapped axis if there is one."""
-    x = x.astype(jnp.float32)
-    count = x.size // x.shape[-1]
-    mean, square = channel_sums(x) / count, channel_sums(jnp.square(x)) / count
+    # Without a division, here and below, which XLA would compute in a kernel of its own, to be compiled for each C.
+    x, share = x.astype(jnp.float32), x.shape[-1] / x.size
+    mean, square = channel_sums(x) * share, channel_sums(jnp.square(x)) * share
     if axis_name is not None:
         mean, square = lax.pmean((mean, square), axis_name)
-    return mean, jnp.maximum(square - jnp.square(mean), 0)
+    variance = square - jnp.square(mean)
+    return mean, jnp.where(variance < 0, 0, variance)
 
 
 @jax.custom_vjp
-def scale_relu(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
-    """max(0, (x - mean) factor + bias), computed in float32; x and the result [B, H, W, C], the others [C] float32.
+def normalized_relu(x: Array, mean: Array, var: Array, scale: Array, bias: Array) -> Array:
+    """max(0, (x - mean) scale / sqrt(var + epsilon) + bias), computed in float32.
 
-    Its gradient keeps `x` alone of the maps, and passes over it twice: once for the sums, once for the gradient of
-    `x`, which XLA merges with what comes in through the batch's statistics.
+    x and the result are [B, H, W, C], the others [C] float32. Its gradient keeps `x` alone of the maps, and passes over
+    it twice: once for the sums, once for the gradient of `x`, which XLA merges with what comes in through the batch's
+    statistics.
     """
-    scaled = _scale(x, mean, factor, bias)
+    scaled = _scale(x, mean, _factor(var, scale), bias)
     # Not jnp.maximum: XLA would compute that anew in every layer that reads it, merged with what that does to it, on a
     # CPU with transpositions that are then several times slower; not a selection. NaN stays, so that it is seen.
     return jnp.where(scaled <= 0, 0, scaled).astype(x.dtype)
 
 
-def _forward(x: Array, mean: Array, factor: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
-    return scale_relu(x, mean, factor, bias), (x, mean, factor, bias)
+def _forward(x: Array, mean: Array, var: Array, scale: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
+    return normalized_relu(x, mean, var, scale, bias), (x, mean, var, scale, bias)
 
 
 def _backward(residuals: tuple[Array, ...], gradient: Array) -> tuple[Array, ...]:
-    x, mean, factor, bias = residuals
+    x, mean, var, scale, bias = residuals
+    factor, inverse = _factor(var, scale), lax.rsqrt(var + _EPSILON)  # of the deviation
     passed = jnp.where(_scale(x, mean, factor, bias) <= 0, 0, gradient.astype(jnp.float32))
-    bias_gradient = channel_sums(passed)
-    factor_gradient = channel_sums(passed * _centred(x, mean))
-    return (passed * _per_channel(factor)).astype(x.dtype), -factor * bias_gradient, factor_gradient, bias_gradient
+    of_bias = channel_sums(passed)
+    # Not the sums of `passed` times the centred map, which XLA would keep whole from the pass forward on.
+    of_scale = (channel_sums(passed * x.astype(jnp.float32)) - mean * of_bias) * inverse
+    of_var = -0.5 * factor * inverse * of_scale
+    return (passed * _per_channel(factor)).astype(x.dtype), -factor * of_bias, of_var, of_scale, of_bias
 
 
-scale_relu.defvjp(_forward, _backward)
+normalized_relu.defvjp(_forward, _backward)
 
 
 def channel_sums(x: Array) -> Array:
     """The sum over all but the last axis: [..., C] float32 to [C]."""
-    if not platforms.current().sums_as_products:
-        return x.sum(axis=tuple(range(x.ndim - 1)))
-    flat = x.reshape(-1, x.shape[-1])
-    return jnp.ones((len(flat),), x.dtype) @ flat
+    return x.sum(axis=tuple(range(x.ndim - 1)))
+
+
+def _factor(var: Array, scale: Array) -> Array:
+    return lax.rsqrt(var + _EPSILON) * scale
 
 
 def _scale(x: Array, mean: Array, factor: Array, bias: Array) -> Array:
-    return _centred(x, mean) * _per_channel(factor) + _per_channel(bias)
-
-
-def _centred(x: Array, mean: Array) -> Array:
-    return x.astype(jnp.float32) - _per_channel(mean)
+    return (x.astype(jnp.float32) - _per_channel(mean)) * _per_channel(factor) + _per_channel(bias)
 
 
 def _per_channel(values: Array) -> Array:
