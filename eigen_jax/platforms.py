@@ -40,7 +40,7 @@ CPU = Platform(
     steps_per_call=1,
     # XLA hands convolutions, matrix products and sums to YNNPACK, whose kernels are several times faster.
     compiler_options={
-        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE",
+        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
     },
     brief_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
 )

@@ -71,8 +71,8 @@ def derived_convolution(x: Array, kernel: Array, stride: int) -> Array:
 
 def stated_convolution(x: Array, kernel: Array, stride: int) -> Array:
     """The same convolution as `derived_convolution`, with gradients stated."""
-    if kernel.shape[:2] == (1, 1):  # a matrix product, and so are its gradients
-        return x[:, ::stride, ::stride] @ kernel[0, 0]
+    if kernel.shape[:2] == (1, 1):
+        return _pointwise(x[:, ::stride, ::stride], kernel[0, 0])
     return _stated(x, kernel, stride)
 
 
@@ -107,6 +107,22 @@ def _backward(stride: int, residuals: tuple[Array, Array], gradient: Array) -> t
 
 _stated = jax.custom_vjp(derived_convolution, nondiff_argnums=(2,))
 _stated.defvjp(_forward, _backward)
+
+
+@jax.custom_vjp
+def _pointwise(x: Array, kernel: Array) -> Array:
+    """Maps of C channels times a [C, D] matrix, which is what a 1 x 1 convolution is."""
+    return x @ kernel
+
+
+def _pointwise_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    # Derived, the product would have the gradient transposed, which takes longer than the product.
+    flat, outputs = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+    return gradient @ kernel.T, flat.T @ outputs
+
+
+_pointwise.defvjp(lambda x, kernel: (_pointwise(x, kernel), (x, kernel)), _pointwise_backward)
 
 
 def _input_gradient(gradient: Array, kernel: Array, stride: int, size: Sequence[int]) -> Array:
