@@ -172,6 +172,33 @@ def test_pool_and_its_gradient_are_the_plain_ones(values, dtype):
     chex.assert_trees_all_equal(ours, expected, strict=True)
 
 
+def test_gradients_through_pooled_layers_are_the_plain_ones_as_training_compiles_them():
+    """XLA may compute a map once more in the pass backward, merged and so rounded otherwise."""
+    architecture = network(conv(-1, 16), pool(0), conv(1, 16), pool(2), pool(3), input_shape=(9, 9, 3))
+    module, images = build_network(architecture, num_classes=10), draw(0, 32, 9, 9, 3)
+    variables = program(partial(module.init, train=False))(jax.random.key(1), images)
+
+    def loss(params, apply):
+        logits, _ = apply({"params": params, "batch_stats": variables["batch_stats"]}, images)
+        return jnp.square(logits - 1).mean()
+
+    def plain(variables, x):
+        for layer in ("layer_0", "layer_2"):
+            params = variables["params"][layer]
+            x = derived_convolution(x, params["conv"]["kernel"], 1)
+            mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
+            x = (x - mean[None, None, None]) * (params["norm"]["scale"] / jnp.sqrt(var + 1e-5))[None, None, None]
+            x = nn.max_pool(nn.relu(x + params["norm"]["bias"][None, None, None]), (2, 2), (2, 2), "SAME")
+        x, classifier = nn.max_pool(x, (2, 2), (2, 2), "SAME").mean((1, 2)), variables["params"]["classifier"]
+        return x @ classifier["kernel"] + classifier["bias"][None], {}
+
+    ours = partial(module.apply, train=True, mutable=["batch_stats"])
+    actual = program(jax.grad(partial(loss, apply=ours)))(variables["params"])
+    expected = program(jax.grad(partial(loss, apply=plain)))(variables["params"])
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert float(jnp.linalg.norm(one - other)) <= 1e-3 * float(jnp.linalg.norm(other)) + 1e-6
+
+
 @pytest.mark.parametrize(("steps", "tolerance"), [(3, 1e-4), slow_unless(False, 200, 0.01)])
 def test_training_ends_in_the_same_loss_with_the_plain_gradients(monkeypatch, tmp_path, steps, tolerance):
     data = DataConfig(name="digits", preprocessing="standardize", validation_size=237, cache_dir=tmp_path)

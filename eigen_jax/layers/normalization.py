@@ -40,7 +40,7 @@ def batch_statistics(x: Array, *, axis_name: str | None = None) -> tuple[Array, 
     """The mean and variance of each channel, both [C] float32, over all devices of a mapped axis if there is one."""
     # Without a division, here and below, which XLA would compute in a kernel of its own, to be compiled for each C.
     x, share = x.astype(jnp.float32), x.shape[-1] / x.size
-    mean, square = channel_sums(x) * share, channel_sums(jnp.square(x)) * share
+    mean, square = _channel_sums(x) * share, _channel_sums(jnp.square(x)) * share
     if axis_name is not None:
         mean, square = lax.pmean((mean, square), axis_name)
     variance = square - jnp.square(mean)
@@ -69,9 +69,9 @@ def _backward(residuals: tuple[Array, ...], gradient: Array) -> tuple[Array, ...
     x, mean, var, scale, bias = residuals
     factor, inverse = _factor(var, scale), lax.rsqrt(var + _EPSILON)  # of the deviation
     passed = jnp.where(_scale(x, mean, factor, bias) <= 0, 0, gradient.astype(jnp.float32))
-    of_bias = channel_sums(passed)
+    of_bias = _channel_sums(passed)
     # Not the sums of `passed` times the centred map, which XLA would keep whole from the pass forward on.
-    of_scale = (channel_sums(passed * x.astype(jnp.float32)) - mean * of_bias) * inverse
+    of_scale = (_channel_sums(passed * x.astype(jnp.float32)) - mean * of_bias) * inverse
     of_var = -0.5 * factor * inverse * of_scale
     return (passed * _per_channel(factor)).astype(x.dtype), -factor * of_bias, of_var, of_scale, of_bias
 
@@ -79,7 +79,7 @@ def _backward(residuals: tuple[Array, ...], gradient: Array) -> tuple[Array, ...
 normalized_relu.defvjp(_forward, _backward)
 
 
-def channel_sums(x: Array) -> Array:
+def _channel_sums(x: Array) -> Array:
     """The sum over all but the last axis: [..., C] float32 to [C]."""
     return x.sum(axis=tuple(range(x.ndim - 1)))
 

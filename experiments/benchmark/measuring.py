@@ -61,7 +61,7 @@ class Plan:
     seconds: float = 10.0  # that these calls of one work take, about
     mutation_batches: tuple[int, ...] = (512, 1024, 2048)
     runs: int = 7  # of mutation and of evolution
-    memory: int | None = 300  # networks; None: left out
+    memory: int = 300  # networks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,6 @@ from eigen_jax.strategies.eigen import EvolutionConfig, EvolutionState, evolutio
 from eigen_jax.training import TrainConfig
 from experiments.benchmark.measuring import NotMeasured, Plan, Progress, Row, Rows, not_measured, rate_row
 from experiments.benchmark.ours import noise_dataset
-from experiments.benchmark.steps import LEFT_OUT
 from experiments.command_line import parse
 from experiments.machine import cores
 from experiments.process import keep_freed_memory
@@ -175,9 +174,6 @@ def _time_generation(settings: Settings, dataset: Dataset) -> float:
 
 def measure_memory(plan: Plan, progress: Progress) -> Rows:
     """Resident memory over many architectures, in a process of its own, where nothing else has used memory before."""
-    if plan.memory is None:
-        yield not_measured(f"{LEFT_OUT}; --memory 300 measures it", group="memory", what="different networks")
-        return
     progress(f"{plan.memory:,} networks")
     what = f"{plan.memory:,} different networks, {_STEPS} steps each"
     spawn = multiprocessing.get_context("spawn")
