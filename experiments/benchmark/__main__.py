@@ -1,7 +1,7 @@
 """Measures what a search waits for, beside PyTorch where that is installed.
 
     python -m experiments.benchmark                         # everything
-    python -m experiments.benchmark --quick                 # a first look: four minutes on two cores
+    python -m experiments.benchmark --quick                 # a first look: some minutes on two cores
     python -m experiments.benchmark --only steps parts      # some groups of rows
     python -m experiments.benchmark --json benchmark.json   # the same numbers for programs
     python -m experiments.benchmark --search runs/digits-small   # how much of a finished run was training
@@ -49,7 +49,7 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     about = (__doc__ or "").partition("\n")[0]
     parser = Parser(prog="python -m experiments.benchmark", description=about)
     add = parser.add_argument
-    add("--quick", action="store_true", help="fewer and shorter measurements: four minutes on two cores")
+    add("--quick", action="store_true", help="fewer and shorter measurements: some minutes on two cores")
     add("--only", nargs="+", choices=GROUPS, metavar="GROUP", help=f"of {', '.join(GROUPS)} [all]")
     add("--memory", type=positive, metavar="N", help="different networks for the memory [300]")
     add("--json", type=absolute_path, metavar="FILE", help="write the numbers to FILE, too")
