@@ -19,9 +19,7 @@ LOSSES: Registry[Loss] = Registry("loss")
 
 def cross_entropy(logits: Array, labels: Array) -> Array:
     """[B] float32, nats, of logits [B, K], any floating dtype, computed in float32, and labels [B] in [0, K)."""
-    # Not by looking the labels up, whose gradient is a scatter.
-    targets = jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32)
-    return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
 def squared_hinge(logits: Array, labels: Array) -> Array:

@@ -62,6 +62,7 @@ def test_all_groups_are_measured_printed_and_written(measured, changed, tmp_path
     [
         ([], False, GROUPS, 300),
         (["--quick"], True, GROUPS[:-2], None),
+        (["--quick", "--memory", "40"], True, [*GROUPS[:-2], "memory"], 40),
         (["--quick", "--only", "memory", "steps"], True, ["steps", "memory"], 300),
         (["--memory", "40", "--only", "memory"], False, ["memory"], 40),
     ],

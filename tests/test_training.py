@@ -185,12 +185,12 @@ def test_a_teacher_is_asked_about_the_views_that_the_student_sees(monkeypatch):
     assert len(set(numbers.tolist())) > 9
 
 
-def test_mimicry_with_no_weight_trains_as_without_a_teacher():
+def test_mimicry_with_no_weight_gives_the_same_bits_as_no_teacher():
     alone, _ = train(new_state(), 6)
     ignored, _ = train(new_state(), 6, config=dataclasses.replace(SMALL, mimicry_weight=0.0), teacher=LiveTeacher())
-    chex.assert_trees_all_close(ignored, alone, rtol=1e-4, atol=1e-6)  # XLA fuses the two otherwise
+    chex.assert_trees_all_equal(ignored, alone)
     mimicking, _ = train(new_state(), 6, teacher=LiveTeacher())
-    assert float(jnp.abs(mimicking.params["Dense_0"]["kernel"] - alone.params["Dense_0"]["kernel"]).max()) > 1e-3
+    assert (mimicking.params["Dense_0"]["kernel"] != alone.params["Dense_0"]["kernel"]).any()
 
 
 AVERAGED = dataclasses.replace(SMALL, averaging=0.4)

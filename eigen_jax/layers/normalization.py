@@ -55,7 +55,7 @@ def normalized_relu(x: Array, mean: Array, var: Array, scale: Array, bias: Array
     it twice: once for the sums, once for the gradient of `x`, which XLA merges with what comes in through the batch's
     statistics.
     """
-    scaled = _scale(x, mean, _factor(var, scale), bias)
+    scaled = _scale(x, mean, _inverse_deviation(var) * scale, bias)
     # Not jnp.maximum: XLA would compute that anew in every layer that reads it, merged with what that does to it, on a
     # CPU with transpositions that are then several times slower; not a selection. NaN stays, so that it is seen.
     return jnp.where(scaled <= 0, 0, scaled).astype(x.dtype)
@@ -67,7 +67,8 @@ def _forward(x: Array, mean: Array, var: Array, scale: Array, bias: Array) -> tu
 
 def _backward(residuals: tuple[Array, ...], gradient: Array) -> tuple[Array, ...]:
     x, mean, var, scale, bias = residuals
-    factor, inverse = _factor(var, scale), lax.rsqrt(var + _EPSILON)  # of the deviation
+    inverse = _inverse_deviation(var)
+    factor = inverse * scale
     passed = jnp.where(_scale(x, mean, factor, bias) <= 0, 0, gradient.astype(jnp.float32))
     of_bias = _channel_sums(passed)
     # Not the sums of `passed` times the centred map, which XLA would keep whole from the pass forward on.
@@ -84,8 +85,8 @@ def _channel_sums(x: Array) -> Array:
     return x.sum(axis=tuple(range(x.ndim - 1)))
 
 
-def _factor(var: Array, scale: Array) -> Array:
-    return lax.rsqrt(var + _EPSILON) * scale
+def _inverse_deviation(var: Array) -> Array:
+    return lax.rsqrt(var + _EPSILON)
 
 
 def _scale(x: Array, mean: Array, factor: Array, bias: Array) -> Array:

@@ -93,8 +93,9 @@ def _measure(arguments: Namespace) -> list[Row]:
         print(f"{time.perf_counter() - began:4.0f} s  {group}: {what}", file=sys.stderr, flush=True)
 
     rows = []
+    asked = [*(arguments.only or ()), *(["memory"] if arguments.memory else [])]
     for group in (group for group in GROUPS if group in (arguments.only or GROUPS)):
-        if group in _LONG and arguments.quick and not arguments.only:
+        if group in _LONG and arguments.quick and group not in asked:
             told = f"{steps.LEFT_OUT}; --only {group} measures it"
             rows.append(not_measured(told, group=group, what=group))
         else:
