@@ -30,7 +30,9 @@ class Platform:
 
     states_gradients: bool  # whether convolutions state their gradients, or JAX derives them
     steps_per_call: int  # training steps that one call of a compiled program takes
-    compiler_options: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of XLA, for training and evaluation
+    # Of XLA, for training and evaluation, and those that are others where several devices share each batch.
+    compiler_options: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
+    sharing_options: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
     # For a program of many small operations that runs once a generation: compiled fast, and run no faster than needed.
     brief_options: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
@@ -45,7 +47,18 @@ CPU = Platform(
     },
     brief_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
 )
-GPU = Platform(states_gradients=False, steps_per_call=50)
+GPU = Platform(
+    states_gradients=False,
+    steps_per_call=50,
+    # Half the CPU time of compiling, and steps that take as long: nothing but convolutions is compiled in several ways
+    # to see which is faster, and nothing reordered to hide transfers between GPUs, which one alone has none of.
+    compiler_options={
+        "xla_gpu_experimental_enable_fusion_autotuner": False,
+        "xla_gpu_enable_triton_gemm": False,
+        "xla_gpu_enable_latency_hiding_scheduler": False,
+    },
+    sharing_options={"xla_gpu_enable_latency_hiding_scheduler": True},
+)
 
 
 def current() -> Platform:

@@ -393,6 +393,7 @@ def test_the_preset_of_a_gpu_needs_one_training_program_a_network(name):
     settings = PRESETS[name]["gpu"]
     assert [each % GPU.steps_per_call for each in settings.search.landmarks] == [0, 0, 0]
     assert settings.machine.worker_gpus == 1 / 12
+    assert settings.search.train.eval_batch_size == settings.search.train.batch_size, "convolutions are tried once"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from eigen_jax.builder import build_network
 from eigen_jax.data import Dataset
 from eigen_jax.errors import ConfigError
 from eigen_jax.store import checkpoint
-from eigen_jax.training import Programs, Training, batch_shapes, evaluate, loop, prepare_training, train_to
+from eigen_jax.training import Programs, Training, batch_shapes, devices, evaluate, loop, prepare_training, train_to
 from eigen_jax.training.config import DivergedError, TrainConfig
 from eigen_jax.training.step import TrainState, abstract_state, draw_batches, epoch_order, init_state, train_step
 
@@ -275,3 +275,17 @@ def test_what_cannot_be_trained_on_several_devices_gets_one_line(outcome):
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), int(sys.argv[2]))
+
+
+def test_transfers_between_gpus_are_scheduled_where_several_share_a_batch(monkeypatch):
+    scheduler, mesh = "xla_gpu_enable_latency_hiding_scheduler", jax.sharding.Mesh(jax.devices()[:1], (devices.AXIS,))
+    monkeypatch.setattr(platforms, "current", lambda: platforms.GPU)
+    monkeypatch.setattr(devices, "_mesh", lambda count: mesh)
+    monkeypatch.setattr(devices, "compiled", lambda *arguments, **how: how["options"])
+    state, batch = new_state(), batch_shapes(KEY, DATASET, config=CONFIG)
+    for count, is_scheduled in ((1, False), (2, True)):
+        how: dict[str, Any] = {"network": NETWORK, "config": on_devices(count), "programs": None}
+        assert devices.compile_call(state, batch, 1, **how) == {
+            **platforms.GPU.compiler_options,
+            scheduler: is_scheduled,
+        }

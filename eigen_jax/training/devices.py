@@ -9,12 +9,14 @@ devices: batches are drawn on one device, and only then divided.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from eigen_jax import platforms
 from eigen_jax.errors import ConfigError
 from eigen_jax.training.config import TrainConfig
 from eigen_jax.training.programs import Programs, compiled, shapes_of
@@ -55,13 +57,16 @@ def compile_call(
     there are fewer devices, or the module cannot average batch statistics over them.
     """
     batches = batch if steps == 1 else shapes_of(batch, steps)
+    platform = platforms.current()
+    options = platform.compiler_options
     if config.devices > 1:
+        options = {**options, **platform.sharing_options}
         mesh = _mesh(config.devices)
         state = shapes_of(state, sharding=NamedSharding(mesh, _REPLICATED))
         batches = shapes_of(batches, sharding=NamedSharding(mesh, _divided(steps)))
         network = _with_axis(network, state.batch_stats)
-    arguments = (state, batches)
-    return compiled(_train, arguments, programs=programs, donate=(0,), steps=steps, network=network, config=config)
+    how: dict[str, Any] = {"programs": programs, "options": options, "donate": (0,)}
+    return compiled(_train, (state, batches), steps=steps, network=network, config=config, **how)
 
 
 def _train(
