@@ -121,7 +121,7 @@ _CIFAR = {
             train=replace(
                 _EVENING.search.train,
                 batch_size=256,
-                # Convolutions of training, whose fastest ways are known by then; others take half as long again.
+                # Convolutions of training, whose fastest ways are known by then: others would be tried anew.
                 eval_batch_size=256,
                 learning_rate=0.4,
                 decay_steps=(400,),

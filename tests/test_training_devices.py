@@ -273,10 +273,6 @@ def test_what_cannot_be_trained_on_several_devices_gets_one_line(outcome):
     assert "loss is nan" not in diverged
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
-
-
 def test_transfers_between_gpus_are_scheduled_where_several_share_a_batch(monkeypatch):
     scheduler, mesh = "xla_gpu_enable_latency_hiding_scheduler", jax.sharding.Mesh(jax.devices()[:1], (devices.AXIS,))
     monkeypatch.setattr(platforms, "current", lambda: platforms.GPU)
@@ -289,3 +285,7 @@ def test_transfers_between_gpus_are_scheduled_where_several_share_a_batch(monkey
             **platforms.GPU.compiler_options,
             scheduler: is_scheduled,
         }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
