@@ -244,7 +244,7 @@ def _as_text(record: Mapping[str, Any], measured: Measured) -> str:
 def _best(what: str, rows: Sequence[Row]) -> list[str]:
     """The fastest way of PyTorch to take a step of a network, the fastest of ours, and the ratio of their times."""
     timed = sorted((row.values["ms"], row.method) for row in rows if "ms" in row.values)
-    found = [[each for each in timed if each[1].startswith("ours") == is_ours][:1] for is_ours in (False, True)]
+    found = [[each for each in timed if each[1].startswith(who)][:1] for who in (("PyTorch", "torch.compile"), "ours")]
     cells = [f"{each[0][0]:.3g} ms ({each[0][1]})" if each else "not measured" for each in found]
     theirs, own = found
     return [what, *cells, f"{own[0][0] / theirs[0][0]:.2f}" if own and theirs else "-"]

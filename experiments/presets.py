@@ -5,7 +5,7 @@ evening   CIFAR: the best network of an evening on two cores
 hour      CIFAR, images: that of an hour or so
 small     all of the method, made small: about half an hour on two cores; of images, without a teacher: minutes
 smoke     a first look in minutes
-gpu       CIFAR: the best network of twenty minutes on one large GPU
+gpu       CIFAR: the best network of five minutes on one large GPU
 """
 
 from dataclasses import replace
