@@ -89,15 +89,9 @@ def retrain(
         described["started_from"] = _digest(initial)
     described["retrained"] = fingerprint(network)
     search.check_data(config, dataset)
-    flops, until = teacher_flops(settings, dataset), config.final_until
+    flops = teacher_flops(settings, dataset)
     price = search.price(network, config=config, teacher=flops)
-    if budget := search.Budget.of(dataclasses.replace(config, final_steps=None), flops):
-        until = budget.final_until(0, price)
-        if not until:
-            rule = "{budget} is {:.3g}, and {:.3g} training FLOPs are needed for the teacher and one step; raise it"
-            raise search.BudgetError(search.SearchConfig, rule, config.budget, flops.once + price)
-    if not until:
-        raise ConfigError(search.SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
+    until = _steps(config, flops, price)
     check_same_images(settings, dataset)
     search.check_run_folder(settings.run_dir, described)
     console = make_console()
@@ -131,6 +125,18 @@ def retrain(
         print(f"test accuracy        {percent(trained.test.mirrored_accuracy)} % {BY_MIRROR_IMAGES}")
     print(f"run folder           {settings.run_dir}")
     return None
+
+
+def _steps(config: search.SearchConfig, flops: search.TeacherFlops, price: int) -> int:
+    """As many as the config says, or as its whole budget pays for, a step's `price` being in training FLOPs."""
+    budget = search.Budget.of(dataclasses.replace(config, final_steps=None), flops)
+    until = budget.final_until(0, price) if budget else config.final_until
+    if budget and not until:
+        rule = "{budget} is {:.3g}, and {:.3g} training FLOPs are needed for the teacher and one step; raise it"
+        raise search.BudgetError(search.SearchConfig, rule, config.budget, flops.once + price)
+    if not until:
+        raise ConfigError(search.SearchConfig, "{final_steps} is 0; it must be at least 1 to train a network")
+    return until
 
 
 def _digest(variables: Any) -> str:
