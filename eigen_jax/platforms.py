@@ -4,6 +4,7 @@ None of the choices changes what is computed, beyond the rounding of float32.
 `python -m experiments.benchmark` measures what they are worth.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import importlib.metadata
@@ -17,6 +18,8 @@ import jax
 from eigen_jax.errors import EigenError
 
 _GPUS = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # of NVIDIA's driver, of Windows's, of AMD's
+_OWN_CGROUPS = Path("/proc/self/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
 _CHOOSING = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "CUDA_VISIBLE_DEVICES")  # variables that choose devices
 
 
@@ -70,6 +73,24 @@ def return_freed_memory() -> None:
     """Gives the system back what the process has freed, where its C library can: by itself, it may keep most of it."""
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
+
+
+def memory() -> int:
+    """Bytes of memory that this process may have: all of the machine, or what its control groups are bounded to."""
+    bounds = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with contextlib.suppress(OSError):
+        for line in _OWN_CGROUPS.read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            if not kinds:  # version 2
+                group, name = _CGROUPS / path.lstrip("/"), "memory.max"
+            elif "memory" in kinds.split(","):
+                group, name = _CGROUPS / "memory" / path.lstrip("/"), "memory.limit_in_bytes"
+            else:
+                continue
+            for folder in (group, *group.parents):
+                with contextlib.suppress(OSError, ValueError):  # "max" is no bound
+                    bounds.append(int((folder / name).read_text()))
+    return min(bounds)
 
 
 def host() -> tuple[jax.Device, Mapping[str, int]]:

@@ -17,10 +17,10 @@ import jax
 
 from eigen_jax.data import Dataset, load_dataset
 from eigen_jax.errors import ConfigError
-from eigen_jax.platforms import check_devices_are_there, return_freed_memory
+from eigen_jax.platforms import check_devices_are_there, memory, return_freed_memory
 from eigen_jax.store.locks import InUseError, held
 from eigen_jax.store.run_files import RunFolderError, read_settings
-from experiments.machine import cores, memory
+from experiments.machine import cores
 from experiments.settings import Machine, Settings
 
 # What JAX draws and computes in, as it is by itself: a run must not depend on who started it.

@@ -26,6 +26,7 @@ from eigen_jax.store.files import sha256
 from eigen_jax.store.records import write_json
 from eigen_jax.teacher import DataRecord, EnsembleRecord, MemberRecord, TeacherConfig, TeacherRecord
 from eigen_jax.teacher.record import TEACHER
+from eigen_jax.training import TooLargeError
 from experiments.reproduce import __main__ as command
 from experiments.reproduce import table1
 from experiments.reproduce.__main__ import EXPERIMENTS, main
@@ -78,6 +79,7 @@ class FakeMakers:
     diverges: bool = False  # trainings of a given network, and final trainings
     teachers: tuple[str, ...] = ("f",)  # fingerprints: of the first search's, the second's, and of all after
     too_dear: tuple[str, ...] = ()  # strategies and networks that no budget pays for
+    too_large: tuple[str, ...] = ()  # networks that no memory holds
     interrupt_at: int = 0  # the call that is interrupted, counted from 1
     searched: list[Path] = dataclasses.field(default_factory=list)
     trained: list[Path] = dataclasses.field(default_factory=list)
@@ -148,6 +150,8 @@ class FakeMakers:
     def _check_paid(self, name: str, settings: Settings) -> None:
         if name in self.too_dear:
             raise BudgetError(SearchConfig, "{budget} is {:.3g}; raise it", settings.search.budget)
+        if name in self.too_large:
+            raise TooLargeError(25_000_000_000, 24_000_000_000)
 
     def _may_interrupt(self) -> None:
         if len(self.searched) + len(self.trained) + 1 == self.interrupt_at:

@@ -1,6 +1,7 @@
 """Jobs in this process: what an outcome holds, that it resumes, and that failures stay inside."""
 
 import dataclasses
+import re
 import threading
 import time
 from typing import Any
@@ -236,7 +237,7 @@ class Vast(Fair):
     [
         ({"until": 50, "config": WILD, "tested": True}, None, "training diverged by step 50"),
         ({"until": 3}, Vast(), "RESOURCE_EXHAUSTED: Out of memory"),
-        ({"until": 100_000, "time_limit": 0.3}, None, "training took more than 0.3 s, and was at step "),
+        ({"until": 100_000, "time_limit": 2.0}, None, "training took more than 2 s, and was at step "),
     ],
     ids=["divergence", "a lack of memory", "time"],
 )
@@ -245,6 +246,18 @@ def test_a_failure_is_an_outcome_and_saved_if_time_ran_out(bright_and_dark, job,
     assert check_failed(outcome).startswith(cause)
     assert outcome.seconds.total >= settings.get("time_limit", 1e-9)
     assert bool(checkpoint.steps(job(3).folder)) == ("time_limit" in settings)
+
+
+def test_what_no_memory_holds_is_an_outcome_before_it_is_tried(bright_and_dark, job, monkeypatch):
+    """Weights alone take four bytes a parameter, twice with their momentum."""
+    first = run_job(job(1), bright_and_dark).measurement
+    assert first
+    monkeypatch.setattr(platforms, "memory", lambda: 8 * first.parameters)
+    outcome = run_job(job(2), bright_and_dark, programs=Programs())
+    assert re.fullmatch(r"training takes .* GB of memory, and the machine has .* GB; .*", check_failed(outcome))
+    assert checkpoint.steps(job(2).folder) == (1,)
+    monkeypatch.undo()
+    assert run_job(job(2), bright_and_dark, programs=Programs()).cause is None
 
 
 def test_what_xla_cannot_compile_is_an_outcome(bright_and_dark, job, monkeypatch):

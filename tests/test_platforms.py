@@ -3,6 +3,7 @@
 import functools
 import importlib.metadata
 import importlib.util
+import os
 import re
 from typing import Any
 
@@ -79,3 +80,31 @@ def test_the_training_of_a_gpu_is_lowered_without_host_copies_or_transpositions_
         assert set(re.findall(r"x(bf16|f32)>", operands + result)) == {"bf16"}
     moved = [line for line in program.splitlines() if "stablehlo.transpose" in line]
     assert all(re.search(r"tensor<\d+x\d+xf32>$", line.strip()) for line in moved), "the classifier's matrix alone"
+
+
+WHOLE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize(
+    ("told", "files", "expected"),
+    [
+        (None, {}, WHOLE),
+        ("0::/\n", {"memory.max": "max\n"}, WHOLE),
+        ("0::/slice/unit\n", {"slice/memory.max": "5000000\n", "slice/unit/memory.max": "max\n"}, 5_000_000),
+        ("0::/slice/unit\n", {"slice/memory.max": "5000000\n", "slice/unit/memory.max": "4000000\n"}, 4_000_000),
+        # Of a container, whose own group is the root that it sees.
+        ("0::/outside/container\n", {"memory.max": "3000000\n"}, 3_000_000),
+        ("5:cpu:/\n4:memory:/unit\n", {"memory/unit/memory.limit_in_bytes": "2000000\n"}, 2_000_000),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, WHOLE),
+    ],
+)
+def test_memory_is_what_the_machine_has_or_the_control_group_may_take(monkeypatch, tmp_path, told, files, expected):
+    listing = tmp_path / "cgroup"
+    if told is not None:
+        listing.write_text(told)
+    for name, content in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(content)
+    monkeypatch.setattr(platforms, "_OWN_CGROUPS", listing)
+    monkeypatch.setattr(platforms, "_CGROUPS", tmp_path / "groups")
+    assert platforms.memory() == expected

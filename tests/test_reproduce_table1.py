@@ -259,17 +259,19 @@ def test_of_a_network_that_is_trained_by_its_own_recipe_alone_that_is_told(tmp_p
 
 
 def test_what_the_budget_does_not_pay_for_says_so_and_the_rest_is_made(tmp_path, capsys):
-    makers = FakeMakers(too_dear=("nin", "random"))
-    argv = ("--only", "nin", "random", "aging", "--budget", "1e6")
+    makers = FakeMakers(too_dear=("nin", "random"), too_large=("maxout",))
+    argv = ("--only", "nin", "random", "aging", "maxout", "--budget", "1e6")
     assert make(tmp_path, *argv, makers=makers) == 0
     shown = capsys.readouterr().out
     assert shown.count("--budget is 1e+06; raise it") == 3  # two recipes, and a search
     assert told(tmp_path, "Network in Network", OF_OWN) == {"budget too small"}
     assert told(tmp_path, "random search", OF_COMMON) == {"budget too small"}
+    assert shown.count("training takes 25 GB of memory, and the machine has 24 GB; choose smaller batches") == 2
+    assert told(tmp_path, "Maxout", OF_COMMON) == {"memory too small"}
     assert values(tmp_path, "table1", "aging evolution", OF_COMMON) == pytest.approx([0.65])
-    numbers = [int(number) for number in re.findall(r"Run (\d) of 4", shown)]
+    numbers = [int(number) for number in re.findall(r"Run (\d) of 6", shown)]
     assert numbers == sorted(numbers)
-    assert numbers[-1] <= 4
+    assert numbers[-1] <= 6
 
 
 def test_a_network_that_the_budget_does_not_pay_for_says_so_without_an_attempt(tmp_path, monkeypatch):

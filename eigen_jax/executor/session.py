@@ -39,6 +39,7 @@ from eigen_jax.training import (
     DivergedError,
     Programs,
     Teacher,
+    TooLargeError,
     TrainConfig,
     Training,
     abstract_state,
@@ -50,7 +51,14 @@ from eigen_jax.training.metrics import balanced_accuracy, confusion_matrix, macr
 _OWNER = re.compile(r"layer_\d+|classifier")
 
 # A failure to compile and a lack of the device's memory are JAX's; a network can be too deep to be traced.
-_FAILURES = (DivergedError, TimeLimitError, jax.errors.JaxRuntimeError, MemoryError, RecursionError)
+_FAILURES = (
+    DivergedError,
+    TooLargeError,
+    TimeLimitError,
+    jax.errors.JaxRuntimeError,
+    MemoryError,
+    RecursionError,
+)
 
 
 def run_job(

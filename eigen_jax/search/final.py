@@ -83,6 +83,7 @@ def train_network(
         StoppedError: it was asked to stop, and is saved.
         FinalTrainingError: it failed for a reason that can pass, such as a lack of memory.
         ConfigError: a batch is larger than the training set, or devices are missing.
+        TooLargeError: the CPU has not the memory that it takes.
         CheckpointError: a checkpoint cannot be written, or is of another network.
     """
     until = config.final_until if until is None else until

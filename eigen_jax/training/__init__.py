@@ -18,6 +18,7 @@ from eigen_jax.training.config import (
     OPTIMIZERS,
     ComputeDtype,
     DivergedError,
+    TooLargeError,
     TrainConfig,
     make_optimizer,
     make_schedule,

@@ -36,6 +36,18 @@ class DivergedError(EigenError):
         return f"training diverged by step {self.step}: the mean loss is {self.loss:g}; lower the learning rate"
 
 
+class TooLargeError(EigenError):
+    """Training takes more memory than the machine has; found before it begins."""
+
+    def __init__(self, needed: int, available: int) -> None:
+        super().__init__(needed, available)
+        self.needed, self.available = needed, available  # bytes
+
+    def __str__(self) -> str:
+        needed, available = (f"{size / 1e9:.3g} GB" for size in self.args)
+        return f"training takes {needed} of memory, and the machine has {available}; choose smaller batches or networks"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
     """How networks are trained. The defaults are those of Section 4.1, as far as it states them."""

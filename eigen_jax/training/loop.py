@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from jax import Array
 
 from eigen_jax import platforms
 from eigen_jax.data import Dataset
-from eigen_jax.training.config import DivergedError, TrainConfig
+from eigen_jax.training.config import DivergedError, TooLargeError, TrainConfig
 from eigen_jax.training.devices import check_devices, compile_call, spread_batches, spread_state
 from eigen_jax.training.evaluation import compile_evaluation
 from eigen_jax.training.programs import Programs, peak_bytes, shapes_of
@@ -26,6 +26,7 @@ ProgressCallback = Callable[[int, float, float], None]  # step, mean loss, steps
 # Steps between looks at the loss. A look waits for the device, so this also bounds how far the calls run ahead of it.
 CHECK_EVERY = 50
 
+_SHARE = 0.85  # of the CPU's memory, that training may take; compilers, images and the system have the rest
 _SHORTEST = 1e-6  # seconds; a clock of work can stand still between two looks
 
 
@@ -73,6 +74,7 @@ def train_to(
     Raises:
         ConfigError: a batch is larger than the training set, devices are missing, or the module needs just one.
         DivergedError: the loss, a parameter or a batch statistic is not finite.
+        TooLargeError: the CPU has not the memory that the `programs` plan to take; a GPU raises a JaxRuntimeError.
     """
     start = step = int(state.step)
     if start >= until:
@@ -85,6 +87,7 @@ def train_to(
     first = next(batches)
     how: dict[str, Any] = {"network": network, "config": config, "programs": programs}
     run = {steps: compile_call(state, first, steps, **how) for steps in set(calls)}
+    _check_fits(run.values())
 
     looks = _Looks(start, clock, on_progress)
     inputs = _inputs(itertools.chain([first], batches), calls, devices=config.devices)
@@ -141,6 +144,13 @@ class _Looks:
             compile_seconds=self.begun - started,
             train_seconds=self.looked - self.begun,
         )
+
+
+def _check_fits(programs: Iterable[Callable]) -> None:
+    """Raises a TooLargeError on a CPU, where the system would kill the process without a word."""
+    needed = max(peak_bytes(program) or 0 for program in programs)
+    if jax.default_backend() == "cpu" and needed > _SHARE * (available := platforms.memory()):
+        raise TooLargeError(needed, available)
 
 
 def batch_shapes(key: Array, dataset: Dataset, *, config: TrainConfig, teacher: Teacher | None = None) -> Batch:

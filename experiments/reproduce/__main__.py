@@ -30,6 +30,7 @@ from eigen_jax.report import ReportError, Table, to_markdown
 from eigen_jax.report.files import write_files
 from eigen_jax.search import BarrenSearchError, BudgetError
 from eigen_jax.store.run_files import RunFolderError
+from eigen_jax.training import TooLargeError
 from experiments.commands import command
 from experiments.process import configure
 from experiments.progress import duration
@@ -248,8 +249,8 @@ class RunMaker:
     def make(self, runs: Iterable[Run], *, may_refuse: bool = False) -> None:
         """Makes those of these runs that have not finished; trainings come after the searches of their networks.
 
-        Those that the budget does not pay for, or in which nothing survives, are noted if they may be, else it raises
-        BudgetError or BarrenSearchError.
+        Those that the budget does not pay for, that no memory holds, or in which nothing survives, are noted if they
+        may be, else it raises BudgetError, TooLargeError or BarrenSearchError.
         """
         for run in runs:
             # Asked one by one: two trainings may turn out to be of one network.
@@ -264,7 +265,7 @@ class RunMaker:
             print(f"\nRun {number} of {len(self.needed)}: {run.label} ({so_far} so far{after})", flush=True)
             try:
                 self._make(run, run.settings)
-            except (BudgetError, BarrenSearchError) as error:
+            except (BudgetError, TooLargeError, BarrenSearchError) as error:
                 if not may_refuse:
                     raise
                 self.refused[run.settings.run_dir] = error

@@ -13,6 +13,7 @@ from eigen_jax.networks import NamedNetwork, abstract_variables, count_flops, co
 from eigen_jax.report import Cell, Column, Counted, Table, Unit
 from eigen_jax.search import BarrenSearchError, BudgetError, training_flops
 from eigen_jax.teacher import DenseNet, TeacherConfig, forward_flops
+from eigen_jax.training import TooLargeError
 from experiments.recipes import COMMON, OWN, RECIPES
 from experiments.reproduce import systems
 from experiments.reproduce.runs import Choice, HandDesigned, Search, Study, is_finished
@@ -22,7 +23,11 @@ from experiments.settings import Settings
 NOT_RUN = "not run"
 _AS_COMMON = "as common"
 _NOT_PRINTED = "not in the paper"
-_REFUSED = {BudgetError: "budget too small", BarrenSearchError: "nothing survived"}
+_REFUSED = {
+    BudgetError: "budget too small",
+    TooLargeError: "memory too small",
+    BarrenSearchError: "nothing survived",
+}
 
 _Runs = Sequence[Search | HandDesigned]
 
