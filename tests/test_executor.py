@@ -254,7 +254,7 @@ def test_what_no_memory_holds_is_an_outcome_before_it_is_tried(bright_and_dark, 
     assert first
     monkeypatch.setattr(platforms, "memory", lambda: 8 * first.parameters)
     outcome = run_job(job(2), bright_and_dark, programs=Programs())
-    assert re.fullmatch(r"training takes .* GB of memory, and the machine has .* GB; .*", check_failed(outcome))
+    assert re.fullmatch(r"training takes .* GB of memory, too much for the machine's .* GB; .*", check_failed(outcome))
     assert checkpoint.steps(job(2).folder) == (1,)
     monkeypatch.undo()
     assert run_job(job(2), bright_and_dark, programs=Programs()).cause is None

@@ -266,7 +266,7 @@ def test_what_the_budget_does_not_pay_for_says_so_and_the_rest_is_made(tmp_path,
     assert shown.count("--budget is 1e+06; raise it") == 3  # two recipes, and a search
     assert told(tmp_path, "Network in Network", OF_OWN) == {"budget too small"}
     assert told(tmp_path, "random search", OF_COMMON) == {"budget too small"}
-    assert shown.count("training takes 25 GB of memory, and the machine has 24 GB; choose smaller batches") == 2
+    assert shown.count("training takes 25 GB of memory, too much for the machine's 24 GB; make batches smaller") == 2
     assert told(tmp_path, "Maxout", OF_COMMON) == {"memory too small"}
     assert values(tmp_path, "table1", "aging evolution", OF_COMMON) == pytest.approx([0.65])
     numbers = [int(number) for number in re.findall(r"Run (\d) of 6", shown)]

@@ -37,15 +37,14 @@ class DivergedError(EigenError):
 
 
 class TooLargeError(EigenError):
-    """Training takes more memory than the machine has; found before it begins."""
+    """Training takes more memory than the machine has for it; found before it begins."""
 
     def __init__(self, needed: int, available: int) -> None:
-        super().__init__(needed, available)
-        self.needed, self.available = needed, available  # bytes
+        super().__init__(needed, available)  # bytes
 
     def __str__(self) -> str:
         needed, available = (f"{size / 1e9:.3g} GB" for size in self.args)
-        return f"training takes {needed} of memory, and the machine has {available}; choose smaller batches or networks"
+        return f"training takes {needed} of memory, too much for the machine's {available}; make batches smaller"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
