@@ -92,17 +92,10 @@ def test_steps_are_held_against_pytorch_the_peak_and_single_calls(times):
     assert chunk.values == values(40, 1e7, times_pytorch=0.2, times_single=0.4)
 
 
-@pytest.mark.parametrize(
-    ("name", "measured"),
-    [
-        ("small", ["PyTorch eager float32", "PyTorch eager bfloat16", "plain Flax float32", *OURS]),
-        ("typical", ["PyTorch eager float32", "ours float32"]),
-        ("large", ["PyTorch eager float32", "ours float32"]),
-    ],
-)
-def test_what_takes_long_to_compile_is_left_out_of_a_quick_run(times, name, measured):
-    list(steps.measure_network(name, TINY, {}, QUICK))
-    assert [way for way, prepare in times.works.items() if prepare is not steps._left_out] == measured
+def test_a_quick_run_measures_a_step_of_ours_and_of_the_reference(times):
+    list(steps.measure_network("tiny", TINY, {}, QUICK))
+    measured = [way for way, prepare in times.works.items() if prepare is not steps._left_out]
+    assert measured == ["PyTorch eager float32", "ours float32"]
     with pytest.raises(NotMeasured, match=r"^left out by --quick$"):
         times.works["torch.compile float32"]()
 

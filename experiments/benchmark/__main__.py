@@ -86,7 +86,7 @@ def _measure(arguments: Namespace) -> list[Row]:
     print(heading(), flush=True)
     plan = Plan(memory=arguments.memory or Plan.memory)
     if arguments.quick:
-        plan = dataclasses.replace(plan, quick=True, rounds=5, seconds=2, mutation_batches=(256,), runs=2)
+        plan = dataclasses.replace(plan, quick=True, rounds=9, seconds=6, mutation_batches=(256,), runs=2)
     began = time.perf_counter()
 
     def progress(group: str, what: str) -> None:

@@ -34,6 +34,7 @@ CONVOLUTIONS = (
 )
 PASSES = ("forward", "input gradient", "kernel gradient")
 
+_QUICK = (REFERENCE, "ours float32")  # the ways that a quick run measures
 _CPU_CHUNK = 8  # steps of one program on the CPU, where training itself calls for each
 _GPU_CALLS = 20  # steps before the loss is fetched on a GPU, which would stand idle if each waited for it
 _MIMICRY_IMAGES = 5_000  # 162 views of each are cached
@@ -131,7 +132,7 @@ def ways(architecture: Architecture) -> dict[str, Way]:
 def measure_network(name: str, architecture: Architecture, peak: Mapping[ComputeDtype, float], plan: Plan) -> Rows:
     """The training step of one network, all ways in turns; `peak` as `measure_peak` gives it."""
     found = ways(architecture)
-    works = {way: _left_out if plan.quick and _is_slow(name, way) else each.prepare for way, each in found.items()}
+    works = {way: _left_out if plan.quick and way not in _QUICK else each.prepare for way, each in found.items()}
     units, what = {way: each.steps for way, each in found.items()}, describe(name, architecture)
     times: dict[str, float] = {}
     for row in compare(works, plan, group=GROUP, what=what, units=units, tells_first=True, times_pytorch=REFERENCE):
@@ -145,12 +146,6 @@ def measure_network(name: str, architecture: Architecture, peak: Mapping[Compute
                 values["times_single"] = ms / times[way.single]
             row = dataclasses.replace(row, values=values)
         yield row
-
-
-def _is_slow(name: str, way: str) -> bool:
-    if name == "small":
-        return way.startswith("torch.compile") or way == "plain Flax bfloat16"
-    return way not in (REFERENCE, "ours float32")
 
 
 def _left_out() -> Work:
