@@ -56,7 +56,7 @@ class NotMeasured(Exception):
 class Plan:
     """How much to measure. The defaults are those of a full run."""
 
-    quick: bool = False  # leave out what takes long to compile
+    quick: bool = False  # leave out what takes long
     rounds: int = 15  # calls at most of each of the works that are compared
     seconds: float = 10.0  # that these calls of one work take, about
     mutation_batches: tuple[int, ...] = (512, 1024, 2048)
